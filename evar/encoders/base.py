@@ -1,0 +1,176 @@
+"""The one interface of all encoders: `encode` gives every layer of a batch of clips in one forward."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from evar.features import LayerFeatures, LayerInfo
+from evar.registry import near_miss
+from evar.weights import load_strict, read_checkpoint
+
+if TYPE_CHECKING:
+    from evar.config import EncoderConfig
+
+
+class Encoder(nn.Module, ABC):
+    """A pre-trained network that turns waveforms into frames of every layer.
+
+    A model writes `__init__` (its options as keyword arguments), `forward`, `valid_frames` and, where the published
+    file's names differ from its own, `convert`. Everything else is here.
+
+    Attributes:
+        name: row label, set by `load_encoder` ("crepe.tiny").
+        sample_rate: Hz that `encode` expects.
+        layers: what `forward` returns, shallow to deep; checked at every call.
+        default_layers: the layers that the model's paper uses frozen; several are concatenated.
+        min_samples: shorter clips are zero-padded to this by `encode`.
+        batch_invariant: False where padding or batch-mates change a clip's vector; such clips are batched by length.
+        revision: raise it when the same weights and options give other numbers; part of every cache key.
+        norm_stats: (mean, std) of the input normalisation where the encoder has one, else None.
+        weights_label: file name of the checkpoint, or "random".
+        weights_sha256: hash of the checkpoint, or of the random parameters.
+        options: the effective options that it was built with.
+    """
+
+    sample_rate: int
+    layers: tuple[LayerInfo, ...]
+    default_layers: tuple[str, ...]
+    min_samples: int = 1
+    batch_invariant: bool = True
+    revision: ClassVar[int] = 1
+
+    name: str = ""
+    norm_stats: tuple[float, float] | None = None
+    weights_label: str = "random"
+    weights_sha256: str = ""
+    options: Mapping[str, Any] = {}
+
+    @abstractmethod
+    def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        """Every declared layer of a batch; call `encode` instead, which checks and pads.
+
+        Args:
+            waveform: (batch, samples) float32 in [-1, 1] at `sample_rate`, zero beyond each clip's length.
+            lengths: (batch,) valid samples, each >= `min_samples`.
+
+        Returns:
+            layer name -> (batch, time, feature), in the declared order; time is at least the largest of
+            `valid_frames(lengths)`, and what lies beyond a clip's valid frames is ignored.
+        """
+
+    @abstractmethod
+    def valid_frames(self, lengths: Tensor) -> dict[str, Tensor] | Tensor:
+        """Frames that depend on a clip's own samples: (batch,) samples -> (batch,) frames, each >= 1.
+
+        One tensor where all layers share a frame rate, else layer name -> tensor.
+        """
+
+    def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+        """Rename the tensors of the published checkpoint to this module's own names (default: as they are)."""
+        return checkpoint
+
+    @classmethod
+    def from_config(cls, config: EncoderConfig, *, weights: str | Path | None) -> Encoder:
+        """Build from a YAML's options; `weights` is a checkpoint file, or None for random parameters.
+
+        Raises:
+            ValueError: if an option is unknown or the checkpoint does not fit; the first differences are named.
+        """
+        import inspect
+
+        known = [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+        for option in config.options:
+            if option not in known:
+                raise ValueError(f"{config.name} has no option {option!r}; {near_miss(option, known)}")
+        encoder = cls(**config.options)
+        if weights is not None:
+            load_strict(encoder, encoder.convert(read_checkpoint(weights)), weights)
+        return encoder
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are (an encoder without any stays on the CPU or where its buffers are)."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            return tensor.device
+        return torch.device("cpu")
+
+    def layer(self, name: str) -> LayerInfo:
+        """The declared layer of that name.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        for info in self.layers:
+            if info.name == name:
+                return info
+        known = [info.name for info in self.layers]
+        raise ValueError(f"no layer {name!r} in {self.name or type(self).__name__}; {near_miss(name, known)}")
+
+    def encode(self, waveform: Tensor, lengths: Tensor | None = None) -> LayerFeatures:
+        """Frames of every layer, in one forward.
+
+        Args:
+            waveform: (batch, samples) float32 in [-1, 1] at `sample_rate`.
+            lengths: (batch,) valid samples of each clip, 1..samples; None where all samples are valid. What lies
+                beyond a clip's length is set to zero first, and clips shorter than `min_samples` are zero-padded.
+
+        Returns:
+            Layer name -> (batch, time, feature) with the valid frames of each clip.
+
+        Raises:
+            ValueError: if the waveform or lengths have another shape, type or range.
+            RuntimeError: if the encoder returns other layers, widths or frames than it declares.
+        """
+        waveform, lengths = self._checked_input(waveform, lengths)
+        features = self.forward(waveform, lengths)
+        frames = self.valid_frames(lengths)
+        if isinstance(frames, Tensor):
+            frames = {info.name: frames for info in self.layers}
+        self._check_output(features, frames, len(waveform))
+        return LayerFeatures(features, frames)
+
+    def _checked_input(self, waveform: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        if waveform.dim() != 2 or waveform.dtype != torch.float32 or 0 in waveform.shape:
+            raise ValueError(
+                f"waveform must be (batch, samples) float32, got {tuple(waveform.shape)} {waveform.dtype}"
+                + ("; add a batch axis with waveform[None]" if waveform.dim() == 1 else "")
+            )
+        n_clips, n_samples = waveform.shape
+        if lengths is None:
+            lengths = torch.full((n_clips,), n_samples)
+        lengths = lengths.detach().to("cpu", torch.int64)
+        if lengths.shape != (n_clips,) or int(lengths.min()) < 1 or int(lengths.max()) > n_samples:
+            raise ValueError(
+                f"lengths must be {n_clips} values in 1..{n_samples}, got {lengths.tolist()[:8]}; "
+                "are they in seconds or frames instead of samples?"
+            )
+        device = self.device
+        waveform, lengths = waveform.to(device), lengths.to(device)
+        if int(lengths.min()) < n_samples:
+            padding = torch.arange(n_samples, device=device)[None, :] >= lengths[:, None]
+            waveform = waveform.masked_fill(padding, 0.0)
+        if n_samples < self.min_samples:
+            waveform = nn.functional.pad(waveform, (0, self.min_samples - n_samples))
+        return waveform, lengths.clamp(min=self.min_samples)
+
+    def _check_output(self, features: Mapping[str, Tensor], frames: Mapping[str, Tensor], n_clips: int) -> None:
+        who = self.name or type(self).__name__
+        declared = [info.name for info in self.layers]
+        if list(features) != declared or set(frames) != set(declared):
+            raise RuntimeError(f"{who} declares layers {declared}, but forward returned {list(features)}")
+        for info in self.layers:
+            value, valid = features[info.name], frames[info.name]
+            if value.dim() != 3 or value.shape[0] != n_clips or value.shape[2] != info.width:
+                raise RuntimeError(
+                    f"{who} layer {info.name}: expected ({n_clips}, time, {info.width}), got {tuple(value.shape)}"
+                )
+            if int(valid.min()) < 1 or int(valid.max()) > value.shape[1]:
+                raise RuntimeError(
+                    f"{who} layer {info.name}: valid frames must lie in 1..{value.shape[1]}, got {valid.tolist()[:8]}"
+                )

@@ -1,0 +1,53 @@
+"""Names to things, lazily: near-miss hints for every unknown name, and "module:Class" imported only when used."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from typing import Any
+
+
+def near_miss(name: str, known: Iterable[str], limit: int = 12) -> str:
+    """What a user may have meant: a clause to end an error message with.
+
+    Args:
+        name: what was asked for.
+        known: the legal names.
+        limit: list at most this many of them.
+
+    Example:
+        >>> near_miss("conv9", ["conv1", "conv2", "fc"])
+        "it has conv1, conv2, fc; did you mean 'conv2'?"
+    """
+    names = list(known)
+    shown = ", ".join(names[:limit]) + (f", ... ({len(names)} in all)" if len(names) > limit else "")
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.55)
+    if not close:
+        close = [other for other in names if name and (name in other or other in name)][:3]
+    # Ties go to the later name: of conv1 and conv2, conv9 is nearer to conv2.
+    best = max(close, key=lambda other: (difflib.SequenceMatcher(None, name, other).ratio(), other)) if close else ""
+    return f"it has {shown or 'nothing'}" + (f"; did you mean {best!r}?" if best else "")
+
+
+def resolve(path: str) -> Any:
+    """Import "module:attribute" and return the attribute.
+
+    Raises:
+        ValueError: if the text has no colon or the module has no such attribute.
+        ImportError: if the module, or a package that it needs, cannot be imported; the message names it.
+
+    Example:
+        >>> resolve("evar.registry:near_miss").__name__
+        'near_miss'
+    """
+    module_name, colon, attribute = path.partition(":")
+    if not colon or not module_name or not attribute:
+        raise ValueError(f"expected 'module:Class', got {path!r}")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ImportError(f"{path} cannot be imported: {error}; is the package that it needs installed?") from error
+    if not hasattr(module, attribute):
+        raise ValueError(f"module {module_name} has no {attribute!r}; {near_miss(attribute, sorted(vars(module)))}")
+    return getattr(module, attribute)
