@@ -31,6 +31,7 @@ class Encoder(nn.Module, ABC):
         default_layers: the layers that the model's paper uses frozen; several are concatenated.
         min_samples: shorter clips are zero-padded to this by `encode`.
         batch_invariant: False where padding or batch-mates change a clip's vector; such clips are batched by length.
+        batch_seconds: seconds of audio that `extract` puts into one batch unless told otherwise; bounds memory.
         revision: raise it when the same weights and options give other numbers; part of every cache key.
         norm_stats: (mean, std) of the input normalisation where the encoder has one, else None.
         weights_label: file name of the checkpoint, or "random".
@@ -43,6 +44,7 @@ class Encoder(nn.Module, ABC):
     default_layers: tuple[str, ...]
     min_samples: int = 1
     batch_invariant: bool = True
+    batch_seconds: ClassVar[float] = 160.0
     revision: ClassVar[int] = 1
 
     name: str = ""

@@ -1,0 +1,413 @@
+"""The command line: `evar COMMAND ...` and, as scripts, `python lineval.py ...`.
+
+python-fire calls the functions below, but it would run a command first and complain about a misspelt flag afterwards; so
+every word of the command line is checked against the function's signature before fire sees it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from evar.registry import near_miss
+
+#: exit status: all well; some cell of the grid failed; the command line or the input is wrong
+DONE, SOME_FAILED, WRONG = 0, 1, 2
+
+
+class UsageError(ValueError):
+    """A command line that does not fit its command."""
+
+
+def lineval(
+    encoders: str = "",
+    tasks: str = "",
+    layers: str = "",
+    fusion: str = "",
+    protocol: str = "",
+    seeds: str = "",
+    data_root: str = "",
+    weights: str = "",
+    norm_stats: str = "",
+    device: str = "auto",
+    batch_size: str = "",
+    limit: str = "",
+    out: str = "results",
+    store: str = "",
+    skip_bad: bool = False,
+    dry_run: bool = False,
+) -> int:
+    """Linear evaluation of frozen encoders: one pass over the audio, a probe per layer, one table.
+
+    evar lineval [ENCODERS TASKS | GRID] [flags]        (the same: python lineval.py ...)
+
+    ENCODERS and TASKS are comma lists or `all`; see `evar encoders` and `evar tasks`. GRID is a name in config/grids or
+    the path of such a YAML. Without arguments the embedded default grid runs: trained encoders and rendered sounds that
+    come with pip packages, nothing else to download.
+
+    Examples:
+      evar lineval                                                      the default grid (minutes)
+      evar lineval logmel,crepe.tiny esc10 --data_root=/data            two encoders on ESC-10
+      evar lineval crepe.tiny esc10 --layers=all --data_root=/data      one row per layer, and the layer curve
+      evar lineval ge2e,aisfx gm_pitch --limit=40 --dry_run             what would be done, and how long it takes
+      evar lineval crepe.tiny gm_pitch --layers=conv4,conv6 --fusion=concat
+
+    Flags:
+      --layers=default|all|NAME,NAME   which layers to probe, one row each             (default: default)
+      --fusion=none|concat|average     make one feature of the layers instead          (default: none)
+      --protocol=NAME                  hyper-parameters, config/protocols/NAME.yaml    (default: linear)
+      --seeds=N                        repeats where something is random               (default: 1)
+      --data_root=DIR                  folder that holds the tasks' folders            (default: $EVAR_DATA, ./data)
+      --weights=PATH|URL|hf:ORG/NAME|random   another checkpoint; random = the untrained baseline, marked in tables
+      --norm_stats=MEAN,STD            input statistics, for encoders that normalise by them
+      --device=auto|cpu|cuda|mps                                                       (default: auto)
+      --batch_size=N                   clips a batch                                   (default: by seconds of audio)
+      --limit=N                        class-balanced subset: at most N clips of each split or fold
+      --out=DIR                        results: runs/*.json, table.md, table.csv, plots (default: results)
+      --store=DIR                      where features live                   (default: $EVAR_STORE, the user's cache)
+      --skip_bad                       leave unreadable test clips out instead of counting them as wrong
+      --dry_run                        print what would be computed, what is stored, time and disk; compute nothing
+
+    Whatever was computed is on disk: stop it whenever you like, the same command goes on where it stopped.
+    Exit status: 0 all rows are there, 1 some cell failed (its reason is in the table), 2 the command line is wrong.
+    """
+    from evar.grid import asked
+
+    settings = asked(
+        encoders,
+        tasks,
+        layers=layers,
+        fusion=fusion,
+        protocol=protocol,
+        seeds=_whole(seeds, "seeds"),
+        data_root=data_root or None,
+        weights=weights or None,
+        norm_stats=_pair(norm_stats, "norm_stats"),
+        device=device,
+        batch_size=_whole(batch_size, "batch_size"),
+        limit=_whole(limit, "limit"),
+        out=out,
+        store=store or None,
+        skip_bad=_truth(skip_bad, "skip_bad"),
+    )
+    if _truth(dry_run, "dry_run"):
+        from evar.dry_run import describe
+
+        print(describe(settings))
+        return DONE
+    from evar.linear import evaluate
+    from evar.report import build, terminal_table
+
+    try:
+        outcome = evaluate(settings)
+    finally:  # what is there is shown, also after Ctrl-C
+        written = build(out)
+    print("\n" + terminal_table(outcome.rows, outcome.failures, out))
+    print(f"\n{len(outcome.rows)} rows, {outcome.n_new} of them new; {outcome.n_encoded} clips encoded")
+    print("written: " + ", ".join(str(path) for path in written))
+    return SOME_FAILED if outcome.failures else DONE
+
+
+def encoders() -> int:
+    """List the encoders: name, what it is, what it was trained on, licence of its weights.
+
+    evar encoders
+    """
+    from evar import config
+
+    rows = []
+    for name in config.names("encoders"):
+        entry = config.load_encoder_config(name)
+        licence = entry.weights.licence if entry.weights else "no weights"
+        rows.append([name, entry.description, entry.trained_on, licence])
+    print(_columns(["encoder", "description", "trained on", "licence of the weights"], rows, width=44))
+    return DONE
+
+
+def layers(encoder: str) -> int:
+    """List the layers of an encoder, shallow to deep.
+
+    evar layers ENCODER
+
+    width: features per frame; hop: samples between frames at the encoder's rate (0: one frame per clip); depth: relative,
+    1 is the deepest; vector: features of a clip after pooling. The default layer is marked *.
+    """
+    from evar.encoders import load_encoder
+    from evar.pooling import pooled_width
+
+    built = load_encoder(encoder, "random")
+    rows = []
+    for number, layer in enumerate(built.layers, start=1):
+        hop = f"{layer.hop} ({1000 * layer.hop / built.sample_rate:.4g} ms)" if layer.hop else "0 (clip)"
+        mark = "*" if layer.name in built.default_layers else ""
+        vector = pooled_width(layer.width, layer.pooling)
+        depth = f"{number / len(built.layers):.2f}"
+        rows.append([layer.name + mark, str(layer.width), hop, depth, layer.pooling, str(vector), layer.note])
+    print(f"{encoder}: {built.sample_rate} Hz, at least {built.min_samples} samples (shorter clips are padded)")
+    print(_columns(["layer", "width", "hop", "depth", "pooling", "vector", "note"], rows, width=60))
+    return DONE
+
+
+def tasks(data_root: str = "") -> int:
+    """List the tasks: clips, classes, splits, licence, and whether the clips are there.
+
+    evar tasks [--data_root=DIR]
+    """
+    from evar import config
+    from evar.tasks import load_task
+
+    rows = []
+    for name in config.names("tasks"):
+        task = load_task(name, data_root or None)
+        n_missing = len(task.missing())
+        if task.config.builder and n_missing:
+            state = "rendered at first use"
+        else:
+            state = "ready" if not n_missing else f"{n_missing} of {len(task)} missing"
+        entry = task.config
+        splits = "folds: " + str(task.index["fold"].nunique()) if entry.splits == "folds" else "published"
+        rows.append([name, entry.title, str(len(task)), str(len(entry.classes)), splits, state, entry.licence])
+    print(_columns(["task", "title", "clips", "classes", "splits", "state", "licence"], rows, width=48))
+    return DONE
+
+
+def verify(task: str, data_root: str = "") -> int:
+    """Decode every clip of a task and compare it with the index: names what is missing, undecodable or altered.
+
+    evar verify TASK [--data_root=DIR]
+
+    Exit status 1 if anything is wrong.
+    """
+    from evar.tasks import load_task, prepare
+
+    loaded = load_task(task, data_root or None)
+    prepare(loaded)
+    found = loaded.verify()
+    for title, paths in (
+        ("missing", found.missing),
+        ("undecodable", [f"{path}: {reason}" for path, reason in found.undecodable.items()]),
+        ("altered (checksum)", found.wrong_checksum),
+    ):
+        for path in paths[:20]:
+            print(f"{title}: {path}")
+        if len(paths) > 20:
+            print(f"{title}: ... and {len(paths) - 20} more")
+    n_bad = len(found.missing) + len(found.undecodable) + len(found.wrong_checksum)
+    print(f"{task}: {found.n_clips - n_bad} of {found.n_clips} clips are as published ({found.seconds:.0f} s of audio)")
+    return DONE if found.ok else SOME_FAILED
+
+
+def store(action: str = "ls", store: str = "", encoder: str = "", digest: str = "") -> int:
+    """List or prune stored features.
+
+    evar store ls    [--store=DIR]
+    evar store prune [--store=DIR] [--encoder=NAME] [--digest=HEX]
+
+    prune deletes the features of one encoder or of one key (the digest that ls prints, or its beginning); with neither it
+    deletes only what a killed run left uncommitted. Features can always be computed again.
+    """
+    from evar.store import FeatureStore
+
+    features = FeatureStore(store or None)
+    if action == "ls":
+        entries = features.contents()
+        rows = [
+            [e["encoder"], e["digest"], str(e["clips"]), str(e["layers"]), f"{e['bytes'] / 1e6:.1f}", e["clip"], e["weights"]]
+            for e in entries
+        ]
+        print(_columns(["encoder", "digest", "clips", "layers", "MB", "clip policy", "weights"], rows, width=40))
+        print(f"{features.folder}: {sum(entry['bytes'] for entry in entries) / 1e6:.1f} MB")
+        return DONE
+    if action == "prune":
+        removed = features.prune(encoder or None, digest or None)
+        for folder in removed:
+            print(f"removed {folder}")
+        print(f"{len(removed)} folders removed under {features.folder}")
+        return DONE
+    raise UsageError(f"evar store: no action {action!r}; {near_miss(action, ['ls', 'prune'])}")
+
+
+def compare(out: str = "results") -> int:
+    """Build tables and plots again from the result files, without torch, and print the table.
+
+    evar compare [--out=results]
+    """
+    from evar import report, results
+
+    rows = results.load_all(out)
+    if not rows:
+        raise UsageError(f"no results below {out}/runs; run `evar lineval` first or name the folder with --out")
+    written = report.build(out)
+    print(report.terminal_table(rows, results.load_failures(out), out))
+    print("written: " + ", ".join(str(path) for path in written))
+    return DONE
+
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "lineval": lineval,
+    "encoders": encoders,
+    "layers": layers,
+    "tasks": tasks,
+    "verify": verify,
+    "store": store,
+    "compare": compare,
+}
+
+
+def main(prefix: Sequence[str] = ()) -> None:
+    """Entry point of the console script; scripts give the name of their command as prefix."""
+    sys.exit(run([*prefix, *sys.argv[1:]]))
+
+
+def run(words: Sequence[str]) -> int:
+    """Carry out one command line and return its exit status."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return DONE
+    name, arguments = words[0], list(words[1:])
+    if name in ("--version", "version"):
+        from evar import __version__
+
+        print(__version__)
+        return DONE
+    try:
+        if name not in COMMANDS:
+            raise UsageError(f"no command {name!r}; {near_miss(name, COMMANDS)}")
+        command = COMMANDS[name]
+        if any(word in ("-h", "--help") for word in arguments):
+            print(inspect.getdoc(command))
+            return DONE
+        return _call(command, check_words(name, command, arguments))
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError) as error:
+        print(f"evar {name}: {' '.join(str(error).split())}", file=sys.stderr)
+        return WRONG
+
+
+def check_words(name: str, command: Callable[..., int], words: Sequence[str]) -> list[str]:
+    """Check every word against the command's signature, and bring flags into one form.
+
+    Args:
+        name: of the command, for messages.
+        command: whose parameters are the legal flags; a True or False default makes a flag that needs no value.
+        words: of the command line, after the command's name.
+
+    Returns:
+        Positionals, then `--flag=value`.
+
+    Raises:
+        UsageError: for an unknown, repeated or valueless flag, or too many or too few positionals.
+
+    Example:
+        >>> check_words("lineval", lineval, ["logmel", "esc10", "--limit", "20", "--dry-run"])
+        ['logmel', 'esc10', '--limit=20', '--dry_run=True']
+        >>> check_words("lineval", lineval, ["logmel", "esc10", "--layer=all"])
+        Traceback (most recent call last):
+        evar.cli.UsageError: evar lineval has no flag --layer; did you mean --layers? (see --help)
+    """
+    parameters = inspect.signature(command).parameters
+    positionals: list[str] = []
+    flags: dict[str, str] = {}
+    waiting = list(words)
+    while waiting:
+        word = waiting.pop(0)
+        if not word.startswith("-") or word == "-":
+            positionals.append(word)
+            continue
+        flag, equals, value = word.lstrip("-").partition("=")
+        flag = flag.replace("-", "_")
+        if not word.startswith("--") or flag not in parameters:
+            hint = near_miss(flag, parameters).partition("did you mean ")[2].strip("'?")
+            raise UsageError(
+                f"evar {name} has no flag {word.partition('=')[0]}"
+                + (f"; did you mean --{hint}? (see --help)" if hint else f"; it has --{', --'.join(parameters)}")
+            )
+        if not equals and isinstance(parameters[flag].default, bool):
+            value = "True"
+        elif not equals:
+            if not waiting or waiting[0].startswith("--"):
+                raise UsageError(f"evar {name}: --{flag} needs a value: --{flag}=VALUE")
+            value = waiting.pop(0)
+        if flag in flags:
+            raise UsageError(f"evar {name}: --{flag} is given twice")
+        flags[flag] = value
+    taken = list(parameters)[: len(positionals)]
+    most = len(parameters) if name != "lineval" else 2
+    needed = [p for p in parameters if parameters[p].default is inspect.Parameter.empty]
+    most = {"lineval": 2, "store": 1}.get(name, len(needed))
+    if len(positionals) > most:
+        raise UsageError(
+            f"evar {name} takes at most {most} words ({' '.join(list(parameters)[:most]).upper() or 'none'}) before the "
+            f"flags, got {len(positionals)}: {' '.join(positionals)}; are commas missing, or spaces too many?"
+        )
+    for flag in flags:
+        if flag in taken:
+            raise UsageError(f"evar {name}: {flag} is given twice, as a word and as --{flag}")
+    missing = [p for p in needed if p not in taken and p not in flags]
+    if missing:
+        raise UsageError(f"evar {name} needs {' '.join(missing).upper()}; see --help")
+    return [*positionals, *(f"--{flag}={value}" for flag, value in flags.items())]
+
+
+def _call(command: Callable[..., int], words: Sequence[str]) -> int:
+    """Let fire call the command with every value as text: what looks like a number stays what was typed."""
+    import functools
+
+    import fire
+    from fire.decorators import SetParseFns
+
+    status: list[int] = []
+
+    @functools.wraps(command)
+    def keep_status(*args: Any, **kwargs: Any) -> None:  # fire would print a returned number
+        status.append(command(*args, **kwargs))
+
+    texts = {name: str for name in inspect.signature(command).parameters}
+    fire.Fire(SetParseFns(**texts)(keep_status), command=list(words), name="evar")
+    return status[0]
+
+
+def _overview() -> str:
+    lines = ["evar: which pre-trained audio representation, and which layer of it, serves your task.", ""]
+    for name, command in COMMANDS.items():
+        lines.append(f"  evar {name:9s} {(inspect.getdoc(command) or '').splitlines()[0]}")
+    return "\n".join([*lines, "", "evar COMMAND --help says more, with examples."])
+
+
+def _whole(text: str, name: str) -> int | None:
+    """A whole number, or None where nothing was said."""
+    if not text:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"--{name} must be a whole number, got {text!r}") from None
+
+
+def _pair(text: str, name: str) -> tuple[float, float] | None:
+    if not text:
+        return None
+    try:
+        first, second = (float(part) for part in text.strip("()[]").split(","))
+    except ValueError:
+        raise UsageError(f"--{name} must be two numbers MEAN,STD such as -5.5,5.0, got {text!r}") from None
+    return first, second
+
+
+def _truth(value: bool | str, name: str) -> bool:
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if str(value).lower() not in words:
+        raise UsageError(f"--{name} must be true or false, got {value!r}")
+    return words[str(value).lower()]
+
+
+def _columns(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
+    """Aligned columns; long cells are cut at `width` characters."""
+    cut = [[cell if len(cell) <= width else cell[: width - 1] + "…" for cell in row] for row in [header, *rows]]
+    widths = [max(len(row[i]) for row in cut) for i in range(len(header))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cut]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

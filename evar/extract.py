@@ -1,0 +1,322 @@
+"""One pass: decode each clip once, encode it once, pool every layer, keep the vectors.
+
+Decoding and resampling run in threads ahead of the encoder (libsndfile and soxr release the interpreter lock). Clips are
+sorted by length and batched by seconds of audio, so that padding is small; an encoder whose vectors depend on padding or
+batch-mates (`batch_invariant = False`) gets batches of equal length only.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evar.audio import RESAMPLER, AudioError, AudioInfo, ClipPolicy, clip_length, read_clip
+from evar.pooling import pool, pooled_width
+from evar.store import AudioIndex, FeatureKey, FeatureStore, SegmentWriter, estimated_bytes, row_id
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from evar.encoders.base import Encoder
+
+#: batches that may be decoded ahead of the encoder
+_BATCHES_AHEAD = 2
+
+
+@dataclass
+class Extraction:
+    """What a pass gave.
+
+    Attributes:
+        key: what the vectors were made with.
+        rows: (clips,) row id of each clip, or None for a clip that could not be used.
+        bad: position of a clip -> why it could not be used.
+        n_encoded, n_stored: clips encoded now, and found in the store.
+        audio_seconds, seconds: audio encoded now, and wall time that it took.
+    """
+
+    key: FeatureKey
+    rows: list[str | None]
+    bad: dict[int, str] = field(default_factory=dict)
+    n_encoded: int = 0
+    n_stored: int = 0
+    audio_seconds: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a pass would have to do; `evar lineval --dry_run` prints it.
+
+    Attributes:
+        key: what the vectors are made with.
+        infos: (clips,) what each file holds, None for a bad clip.
+        rows: (clips,) row ids, None for a bad clip.
+        bad: position of a clip -> why it cannot be used.
+        batches: positions of the clips of each batch, over all clips, stored or not.
+        todo: positions of one clip for each row that is not stored yet.
+        audio_seconds: of the clips in `todo`.
+        n_bytes: that their vectors will take on disk.
+    """
+
+    key: FeatureKey
+    infos: list[AudioInfo | None]
+    rows: list[str | None]
+    bad: dict[int, str]
+    batches: list[list[int]]
+    todo: set[int]
+    audio_seconds: float
+    n_bytes: int
+
+
+def feature_key(encoder: Encoder, policy: ClipPolicy) -> FeatureKey:
+    """Everything that can change a vector of this encoder under this clip policy."""
+    return FeatureKey(
+        encoder=encoder.name,
+        weights_sha256=encoder.weights_sha256,
+        options=dict(encoder.options),
+        revision=encoder.revision,
+        norm_stats=encoder.norm_stats,
+        sample_rate=encoder.sample_rate,
+        resampler=RESAMPLER,
+        clip_seconds=policy.seconds,
+        pad=policy.pad,
+        crop=policy.crop,
+        crop_seed=policy.seed,
+        layers={layer.name: f"{layer.width} {layer.pooling}" for layer in encoder.layers},
+    )
+
+
+def plan(
+    encoder: Encoder, paths: Sequence[Path], policy: ClipPolicy, store: FeatureStore, batch_size: int | None = None
+) -> Plan:
+    """Look at every file's header and at the store; decode and encode nothing.
+
+    Args:
+        encoder: as `load_encoder` gives it.
+        paths: (clips,) audio files.
+        policy: which part of a file is the clip.
+        store: where vectors live.
+        batch_size: clips a batch; None takes as many as `encoder.batch_seconds` of audio.
+    """
+    infos, bad = _inspect_all(paths, store)
+    key = feature_key(encoder, policy)
+    rows: list[str | None] = [None if info is None else row_id(info, policy.window(info)[0]) for info in infos]
+    stored = store.rows(key)
+    lengths = [0 if info is None else clip_length(info, policy, encoder.sample_rate) for info in infos]
+    first_of_row: dict[str, int] = {}
+    for position, row in enumerate(rows):
+        if row is not None:
+            first_of_row.setdefault(row, position)
+    batches = _batches(
+        sorted(first_of_row.values(), key=lambda position: (-lengths[position], str(rows[position]))),
+        lengths,
+        batch_size,
+        max(1, int(encoder.batch_seconds * encoder.sample_rate)),
+        equal_lengths=not encoder.batch_invariant,
+    )
+    todo = {position for row, position in first_of_row.items() if row not in stored}
+    widths = {layer.name: pooled_width(layer.width, layer.pooling) for layer in encoder.layers}
+    seconds = sum(lengths[position] for position in todo) / encoder.sample_rate
+    return Plan(key, infos, rows, bad, batches, todo, seconds, estimated_bytes(widths, len(todo)))
+
+
+def extract(
+    encoder: Encoder,
+    paths: Sequence[Path],
+    policy: ClipPolicy,
+    store: FeatureStore,
+    batch_size: int | None = None,
+    label: str = "",
+) -> Extraction:
+    """Make sure that every clip's vectors of every layer are in the store.
+
+    What is stored already is neither decoded nor encoded. A clip that cannot be read, or whose vectors are not finite,
+    is named in `bad`; the others go on.
+
+    Args:
+        encoder: in eval mode, on its device.
+        paths: (clips,) audio files.
+        policy: which part of a file is the clip.
+        store: where vectors live.
+        batch_size: clips a batch; None takes as many as `encoder.batch_seconds` of audio.
+        label: text before the progress bar.
+
+    Returns:
+        The row ids to load vectors by, the bad clips, and what it took.
+
+    Raises:
+        OSError: if the vectors would not fit on the disk.
+    """
+    began = time.perf_counter()
+    planned = plan(encoder, paths, policy, store, batch_size)
+    result = Extraction(planned.key, list(planned.rows), dict(planned.bad))
+    if planned.todo:
+        require_space(store, planned.n_bytes, label)
+        with store.writing(planned.key) as writer:
+            stored = store.rows(planned.key)  # another run may have stored some while this one waited for the lock
+            todo = {position for position in planned.todo if planned.rows[position] not in stored}
+            batches = [[p for p in batch if p in todo] for batch in planned.batches]
+            _encode(encoder, paths, policy, planned, [b for b in batches if b], writer, result, label)
+        stored = store.rows(planned.key)
+        for position, row in enumerate(result.rows):
+            if row is not None and row not in stored:  # the same file may stand at several places
+                result.rows[position] = None
+                result.bad.setdefault(position, "the same audio failed at another place of the index")
+    result.n_stored = sum(row is not None for row in result.rows) - result.n_encoded
+    result.seconds = time.perf_counter() - began
+    return result
+
+
+def require_space(store: FeatureStore, n_bytes: int, label: str) -> None:
+    """Refuse to begin what cannot end.
+
+    Raises:
+        OSError: if `n_bytes` exceed the free space of the store's disk.
+    """
+    folder = store.folder
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if n_bytes > free:
+        raise OSError(
+            f"{label or 'extraction'} needs about {n_bytes / 1e9:.1f} GB under {store.folder}, but {free / 1e9:.1f} GB "
+            "are free; choose another disk with --store or free some with `evar store prune`"
+        )
+
+
+def _inspect_all(paths: Sequence[Path], store: FeatureStore) -> tuple[list[AudioInfo | None], dict[int, str]]:
+    """Hash and header of every file, read only where the store's audio index does not know it."""
+    from tqdm import tqdm
+
+    index = AudioIndex(store.folder)
+    infos = index.lookup(paths)
+    unknown = [position for position, info in enumerate(infos) if info is None]
+    bad: dict[int, str] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool_of_threads:
+        bar = tqdm(total=len(unknown), desc="reading headers", unit="file", delay=3, leave=False, disable=None)
+        for begin in range(0, len(unknown), 500):
+            found = []
+            futures = {p: pool_of_threads.submit(index.inspect, paths[p]) for p in unknown[begin : begin + 500]}
+            for position, future in futures.items():
+                try:
+                    file, infos[position] = future.result()
+                except AudioError as error:
+                    bad[position] = str(error)
+                else:
+                    found.append((file, infos[position]))
+            index.remember([(file, info) for file, info in found if info is not None])
+            bar.update(len(futures))
+        bar.close()
+    index.close()
+    return infos, bad
+
+
+def _batches(
+    order: Sequence[int], lengths: Sequence[int], batch_size: int | None, max_samples: int, equal_lengths: bool
+) -> list[list[int]]:
+    """Cut positions, sorted by falling length, into batches; the first clip of a batch is its longest."""
+    batches: list[list[int]] = []
+    for position in order:
+        last = batches[-1] if batches else []
+        full = not last or (
+            len(last) >= batch_size if batch_size else (len(last) + 1) * lengths[last[0]] > max_samples
+        )
+        if full or (equal_lengths and lengths[position] != lengths[last[0]]):
+            batches.append([position])
+        else:
+            last.append(position)
+    return batches
+
+
+def _encode(
+    encoder: Encoder,
+    paths: Sequence[Path],
+    policy: ClipPolicy,
+    planned: Plan,
+    batches: list[list[int]],
+    writer: SegmentWriter,
+    result: Extraction,
+    label: str,
+) -> None:
+    import torch
+    from tqdm import tqdm
+
+    torch.backends.cudnn.allow_tf32 = False  # half the digits of float32 on some GPUs: no silent loss of precision
+
+    def decode(position: int) -> NDArray[np.float32]:
+        info = planned.infos[position]
+        assert info is not None
+        return read_clip(paths[position], info, policy, encoder.sample_rate)
+
+    n_clips = sum(len(batch) for batch in batches)
+    bar = tqdm(total=n_clips, desc=label or encoder.name, unit="clip", smoothing=0.1, mininterval=0.5, disable=None)
+    with ThreadPoolExecutor(max(1, min(8, os.cpu_count() or 1))) as threads:
+        ahead: deque[tuple[list[int], list[Future[NDArray[np.float32]]]]] = deque()
+        waiting = iter(batches)
+        while True:
+            while len(ahead) <= _BATCHES_AHEAD and (batch := next(waiting, None)):
+                ahead.append((batch, [threads.submit(decode, position) for position in batch]))
+            if not ahead:
+                break
+            batch, futures = ahead.popleft()
+            clips: dict[int, NDArray[np.float32]] = {}
+            for position, future in zip(batch, futures, strict=True):
+                try:
+                    clips[position] = future.result()
+                except AudioError as error:
+                    _mark_bad(result, position, str(error))
+            groups = [list(clips)] if encoder.batch_invariant else _by_length(clips)
+            for positions in groups:
+                if positions:
+                    vectors = _vectors(encoder, [clips[position] for position in positions])
+                    finite = np.logical_and.reduce([np.isfinite(value).all(axis=1) for value in vectors.values()])
+                    for position in np.array(positions)[~finite]:
+                        _mark_bad(result, int(position), "the encoder's output is not finite")
+                    kept = [position for position, ok in zip(positions, finite, strict=True) if ok]
+                    writer.append(
+                        [str(planned.rows[position]) for position in kept],
+                        {layer: value[finite] for layer, value in vectors.items()},
+                    )
+                    result.n_encoded += len(kept)
+                    result.audio_seconds += sum(len(clips[p]) for p in kept) / encoder.sample_rate
+            bar.update(len(batch))
+    bar.close()
+
+
+def _mark_bad(result: Extraction, position: int, reason: str) -> None:
+    result.bad[position] = reason
+    result.rows[position] = None
+
+
+def _by_length(clips: dict[int, NDArray[np.float32]]) -> list[list[int]]:
+    """Decoded lengths can differ from the header's (damaged files): equal ones only, for those who need it."""
+    groups: dict[int, list[int]] = {}
+    for position, clip in clips.items():
+        groups.setdefault(len(clip), []).append(position)
+    return list(groups.values())
+
+
+def _vectors(encoder: Encoder, clips: list[NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """Encode one batch and pool every layer: layer -> (clips, width) float32."""
+    import torch
+
+    lengths = torch.tensor([len(clip) for clip in clips])
+    waveform = torch.zeros(len(clips), int(lengths.max()))  # (batch, samples)
+    for row, clip in zip(waveform, clips, strict=True):
+        row[: len(clip)] = torch.from_numpy(clip)
+    with torch.inference_mode():
+        features = encoder.encode(waveform, lengths)
+        return {
+            layer.name: pool(features[layer.name], features.frames[layer.name], layer.pooling).float().cpu().numpy()
+            for layer in encoder.layers
+        }

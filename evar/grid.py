@@ -1,0 +1,189 @@
+"""What a command line asks for: encoders x tasks, checked before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from evar import config as configs
+from evar.fusion import FUSIONS
+from evar.registry import near_miss, resolve
+
+if TYPE_CHECKING:
+    from evar.config import ProtocolConfig
+    from evar.encoders.base import Encoder
+    from evar.results import Failure, Result
+    from evar.tasks import Task
+
+@dataclass(frozen=True)
+class Settings:
+    """What a command line says; see `lineval.py --help` for the words.
+
+    Attributes:
+        encoders, tasks: names.
+        layers: "default", "all" or layer names.
+        fusion: "none" probes each layer by itself; "concat" or "average" make one feature of them.
+        protocol: name in `config/protocols`.
+        seeds: how many, from 0; more than one only where something is random.
+        data_root: folder that holds the tasks' folders.
+        weights: None, "random", a path, a url or "hf:org/name".
+        norm_stats: (mean, std) for encoders that normalise their input.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        batch_size: clips a batch; None lets the encoder say.
+        limit: at most this many clips of each split or fold.
+        out: results folder.
+        store: folder of the feature store.
+        skip_bad: leave unreadable clips out of the test set instead of counting them as wrong.
+    """
+
+    encoders: tuple[str, ...]
+    tasks: tuple[str, ...]
+    layers: str | tuple[str, ...] = "default"
+    fusion: str = "none"
+    protocol: str = "linear"
+    seeds: int = 1
+    data_root: str | None = None
+    weights: str | None = None
+    norm_stats: tuple[float, float] | None = None
+    device: str = "auto"
+    batch_size: int | None = None
+    limit: int | None = None
+    out: str = "results"
+    store: str | None = None
+    skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.encoders or not self.tasks:
+            raise ValueError("at least one encoder and one task are needed; see `evar encoders` and `evar tasks`")
+        for kind, chosen in (("encoders", self.encoders), ("tasks", self.tasks)):
+            if len(set(chosen)) != len(chosen):
+                raise ValueError(f"{kind} must be named once each, got {', '.join(chosen)}")
+        if self.fusion != "none" and self.fusion not in FUSIONS:
+            raise ValueError(f"no fusion {self.fusion!r}; {near_miss(self.fusion, ['none', *FUSIONS])}")
+        if self.fusion != "none" and self.layers == "default":
+            raise ValueError("--fusion needs --layers=all or --layers=NAME,NAME to say what is fused")
+        for name, value in (("seeds", self.seeds), ("batch_size", self.batch_size)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.weights not in (None, "random") and len(self.encoders) > 1:
+            raise ValueError(
+                f"--weights={self.weights} is one checkpoint for one encoder, got {len(self.encoders)} encoders; "
+                "run them one by one"
+            )
+
+
+@dataclass
+class Outcome:
+    """What a grid gave.
+
+    Attributes:
+        rows: results of this grid, old and new.
+        n_new: how many of them were computed now.
+        n_encoded: clips encoded now, over all encoders.
+        failures: the cells that gave no result, with their reasons.
+    """
+
+    rows: list[Result] = field(default_factory=list)
+    n_new: int = 0
+    n_encoded: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """One row of a table: the layers that make the feature, and how."""
+
+    layers: tuple[str, ...]
+    fusion: str
+
+
+def checked(settings: Settings) -> tuple[ProtocolConfig, list[Task]]:
+    """Look up every name, so that a wrong one fails before any work is done.
+
+    Raises:
+        ValueError: if an encoder, task, protocol, layer or limit is not legal.
+    """
+    protocol = configs.load_protocol_config(settings.protocol)
+    from evar.encoders import load_encoder
+    from evar.tasks import load_task
+
+    probe = resolve(protocol.probe)
+    try:
+        probe(**protocol.params)
+    except TypeError as error:
+        raise ValueError(f"protocol {protocol.name}: {error}") from error
+    for name in settings.encoders:
+        configs.load_encoder_config(name)
+    if not isinstance(settings.layers, str):
+        for name in settings.encoders:
+            encoder = load_encoder(name, "random")
+            for layer in settings.layers:
+                encoder.layer(layer)
+    return protocol, [load_task(name, settings.data_root, settings.limit) for name in settings.tasks]
+
+
+def selections(encoder: Encoder, layers: str | Sequence[str], fusion: str) -> list[Selection]:
+    """Rows that a `--layers` and `--fusion` ask for, shallow to deep.
+
+    Raises:
+        ValueError: if the encoder has no such layer.
+    """
+    if layers == "default":
+        names = tuple(encoder.default_layers)
+        return [Selection(names, "none" if len(names) == 1 else "concat")]
+    every = [layer.name for layer in encoder.layers]
+    names = tuple(every) if layers == "all" else tuple(encoder.layer(name).name for name in layers)
+    if fusion != "none" and len(names) > 1:
+        return [Selection(names, fusion)]
+    rows = [Selection((name,), "none") for name in names]
+    default = tuple(encoder.default_layers)
+    if layers == "all" and len(default) > 1:
+        rows.append(Selection(default, "concat"))
+    return rows
+
+
+def seeds_that_matter(task: Task, protocol: ProtocolConfig, n_seeds: int) -> range:
+    """Seeds to run: all of them where validation is drawn or the probe is random, else one."""
+    random_probe = "random_state" in resolve(protocol.probe)().get_params()
+    return range(n_seeds if task.draws_validation or random_probe else 1)
+
+
+
+
+def asked(encoders: str = "", tasks: str = "", **flags: Any) -> Settings:
+    """Settings from the words of a command line; a flag that is None or empty keeps its default.
+
+    Args:
+        encoders: comma list, "all", or a grid (name or path of a YAML) where `tasks` is empty; empty: the grid "default".
+        tasks: comma list or "all".
+        **flags: fields of `Settings`; layers as text.
+
+    Raises:
+        ValueError: if a name is unknown or a setting is not legal.
+
+    Example:
+        >>> asked("logmel", "esc10,fsdd_digit", layers="all").tasks
+        ('esc10', 'fsdd_digit')
+    """
+    values: dict[str, Any] = {key: value for key, value in flags.items() if value not in (None, "")}
+    if encoders and tasks:
+        values["encoders"], values["tasks"] = _names("encoders", encoders), _names("tasks", tasks)
+    elif tasks or (encoders and not encoders.endswith((".yaml", ".yml")) and encoders not in configs.names("grids")):
+        raise ValueError(
+            f"expected ENCODERS and TASKS, or a grid, got {encoders or tasks!r} alone; grids: "
+            f"{', '.join(configs.names('grids'))}; see `evar encoders` and `evar tasks`"
+        )
+    else:
+        grid = configs.load_grid_config(encoders or "default")
+        of_grid = {"layers": grid.layers, "protocol": grid.protocol, "seeds": grid.seeds}
+        values = {"encoders": grid.encoders, "tasks": grid.tasks, **of_grid, **values}
+    layers = values.get("layers", "default")
+    if layers not in ("default", "all"):
+        values["layers"] = tuple(name.strip() for name in layers.strip("()[]").split(",") if name.strip())
+    return Settings(**values)
+
+
+def _names(kind: str, text: str) -> tuple[str, ...]:
+    listed = [name.strip() for name in text.split(",") if name.strip()]
+    return tuple(configs.names(kind)) if listed == ["all"] else tuple(listed)

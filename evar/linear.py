@@ -1,0 +1,225 @@
+"""Frozen evaluation: encoders x tasks, every layer from one pass, a probe per layer, one result file per row.
+
+Nothing is computed twice: vectors come from the feature store, rows that have a result file are left alone, and a cell
+that fails is recorded with its reason while the others go on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evar import results
+from evar.encoders import load_encoder
+from evar.extract import Extraction, extract
+from evar.fusion import fuse
+from evar.grid import Outcome, Selection, Settings, checked, seeds_that_matter, selections
+from evar.metrics import METRICS
+from evar.registry import resolve
+from evar.results import Failure, Result
+from evar.rows import UNREADABLE, FittedRound, identity, make_result, save_row
+from evar.store import FeatureStore
+from evar.tasks import Round, Task, prepare
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from evar.config import ProtocolConfig
+    from evar.encoders.base import Encoder
+
+
+def evaluate(settings: Settings) -> Outcome:
+    """Run a grid: one pass over the audio per encoder and clip policy, then a probe per row.
+
+    Returns:
+        All rows of the grid, and the cells that failed with their reasons.
+
+    Raises:
+        ValueError: if a name or setting is unknown or contradicts another, before any work is done.
+    """
+    protocol, tasks = checked(settings)
+    store = FeatureStore(settings.store)
+    outcome = Outcome()
+    for name in settings.encoders:
+        try:
+            encoder = _loaded(name, settings)
+        except (ValueError, OSError, ImportError, RuntimeError) as error:
+            for task in tasks:
+                _fail(outcome, settings, name, task, error)
+            continue
+        for task in tasks:
+            try:
+                _evaluate_cell(encoder, task, protocol, settings, store, outcome)
+            except (ValueError, KeyError, OSError, ImportError, RuntimeError, MemoryError) as error:
+                _fail(outcome, settings, name, task, error)
+            else:
+                results.clear_failure(Path(settings.out), _cell(settings, name, task))
+    return outcome
+
+
+def _loaded(name: str, settings: Settings) -> Encoder:
+    return load_encoder(
+        name, settings.weights, norm_stats=settings.norm_stats, device=pick_device(settings.device)
+    )
+
+
+def pick_device(device: str) -> str:
+    """ "auto" becomes cuda, mps or cpu, whichever is there; anything else must be there.
+
+    Raises:
+        ValueError: if the device is unknown or absent.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device!r} is not available here ({str(error).splitlines()[0]}); try auto") from error
+    return device
+
+
+def _evaluate_cell(
+    encoder: Encoder, task: Task, protocol: ProtocolConfig, settings: Settings, store: FeatureStore, outcome: Outcome
+) -> None:
+    """All rows of one encoder on one task."""
+    out = Path(settings.out)
+    wanted = [
+        (selection, seed, results.run_id(identity(encoder, task, protocol, settings, selection, seed)))
+        for selection in selections(encoder, settings.layers, settings.fusion)
+        for seed in seeds_that_matter(task, protocol, settings.seeds)
+    ]
+    pending = []
+    for selection, seed, id in wanted:
+        found = _existing(out, id)
+        if found is None:
+            pending.append((selection, seed, id))
+        else:
+            outcome.rows.append(found)
+    if not pending:
+        print(f"{encoder.name} x {task.name}: {len(wanted)} rows are there already", flush=True)
+        return
+    prepare(task)
+    if not settings.skip_bad:
+        task.require_files()
+    label = f"{encoder.name} x {task.name}"
+    extraction = extract(encoder, task.paths, task.policy(), store, settings.batch_size, label)
+    outcome.n_encoded += extraction.n_encoded
+    speed = f" at {extraction.n_encoded / extraction.seconds:.1f} clips/s" if extraction.n_encoded else ""
+    print(
+        f"{label}: encoded {extraction.n_encoded} clips ({extraction.audio_seconds:.0f} s of audio) in "
+        f"{extraction.seconds:.1f} s{speed}; {extraction.n_stored} were stored already",
+        flush=True,
+    )
+    for position, reason in list(extraction.bad.items())[:5]:
+        print(f"  bad clip {task.index['path'][position]}: {reason}", flush=True)
+    if len(extraction.bad) > 5:
+        print(f"  ... and {len(extraction.bad) - 5} more bad clips, all named in the result files", flush=True)
+    for row in _probe_rows(encoder, task, protocol, settings, store, extraction, pending):
+        outcome.rows.append(row)
+        outcome.n_new += 1
+
+
+def _probe_rows(
+    encoder: Encoder,
+    task: Task,
+    protocol: ProtocolConfig,
+    settings: Settings,
+    store: FeatureStore,
+    extraction: Extraction,
+    pending: Sequence[tuple[Selection, int, str]],
+) -> Iterator[Result]:
+    """Fit a probe for each pending row and save its result; features of one selection are loaded once."""
+    from tqdm import tqdm
+
+    usable = np.array([row is not None for row in extraction.rows])
+    rows = [row for row in extraction.rows if row is not None]
+    where = store.rows(extraction.key)
+    features: NDArray[np.float32] | None = None
+    of: Selection | None = None
+    bar = tqdm(pending, desc=f"probes {encoder.name} x {task.name}", unit="row", delay=2, leave=False, disable=None)
+    for selection, seed, id in bar:
+        began = time.perf_counter()
+        if of != selection or features is None:
+            loaded = {layer: store.load(extraction.key, rows, layer, where) for layer in selection.layers}
+            fused = fuse(loaded, selection.fusion)
+            features = np.full((len(task), fused.shape[1]), np.nan, np.float32)  # (clips, width); bad clips are NaN
+            features[usable] = fused
+            of = selection
+        fitted = [
+            _probe_round(protocol, task, a_round, features, usable, settings.skip_bad, seed)
+            for a_round in task.rounds(seed)
+        ]
+        result = make_result(encoder, task, protocol, settings, selection, seed, id, extraction, fitted, began)
+        save_row(Path(settings.out), result, fitted, task)
+        yield result
+
+
+def _probe_round(
+    protocol: ProtocolConfig,
+    task: Task,
+    a_round: Round,
+    features: NDArray[np.float32],
+    usable: NDArray[np.bool_],
+    skip_bad: bool,
+    seed: int,
+) -> FittedRound:
+    train, valid, readable = (rows[usable[rows]] for rows in (a_round.train, a_round.valid, a_round.test))
+    if not len(train) or not len(readable):
+        raise ValueError(f"{task.name} {a_round.name}: no usable clip is left in the training or test set")
+    probe = resolve(protocol.probe)(**protocol.params)
+    if "random_state" in probe.get_params():
+        probe.set_params(random_state=seed)
+    probe.fit(features[train], task.y[train], features[valid], task.y[valid])
+    tested = readable if skip_bad else a_round.test
+    y_pred = np.full(len(task), UNREADABLE, np.int64)
+    y_pred[readable] = probe.predict(features[readable])
+    score = float(METRICS[task.config.metric].function(task.y[tested], y_pred[tested]))
+    return FittedRound(a_round, tested, y_pred[tested], score, len(train), len(valid), probe)
+
+
+def _existing(out: Path, id: str) -> Result | None:
+    """The result of an earlier run, if it is whole; a damaged file is computed again."""
+    path = results.run_path(out, id)
+    try:
+        return results.load(path)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        print(f"computing {id} again: {error}", flush=True)
+        return None
+
+
+def _fail(outcome: Outcome, settings: Settings, encoder: str, task: Task, error: Exception) -> None:
+    """Record a failed cell, with a next step where the error alone does not say one."""
+    reason = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    reason = " ".join(reason.split()) or type(error).__name__
+    if "out of memory" in reason.lower() or isinstance(error, MemoryError):
+        reason = f"out of memory; try a smaller --batch_size ({reason[:160]})"
+    elif not isinstance(error, ValueError | OSError | ImportError):
+        reason = f"{type(error).__name__}: {reason[:300]}"
+    cell = _cell(settings, encoder, task)
+    outcome.failures.append(Failure(cell, reason, results.utc_now()))
+    results.save_failure(Path(settings.out), cell, reason)
+    print(f"{encoder} x {task.name} FAILED: {reason}", flush=True)
+
+
+def _cell(settings: Settings, encoder: str, task: Task) -> dict[str, Any]:
+    layers = settings.layers if isinstance(settings.layers, str) else ",".join(settings.layers)
+    return {
+        "encoder": encoder,
+        "task": task.name,
+        "task_version": task.config.version,
+        "metric": task.config.metric,
+        "protocol": settings.protocol,
+        "layers": layers,
+        "fusion": settings.fusion,
+        "limit": settings.limit,
+    }
+
+

@@ -1,0 +1,255 @@
+"""From fitted probes to rows: one `Result` with everything that re-running it takes, and its predictions."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evar import config as configs
+from evar import results
+from evar.extract import Extraction, feature_key
+from evar.metrics import bootstrap_interval
+from evar.results import Result
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from evar.config import ProtocolConfig
+    from evar.encoders.base import Encoder
+    from evar.grid import Selection, Settings
+    from evar.tasks import Round, Task
+
+INTERVAL_METHOD = (
+    "95 % interval by bootstrap over the test clips of all rounds (2,000 resamples of whole groups within each round, "
+    "percentiles); it shows the uncertainty from the choice of test clips"
+)
+#: predicted class of a test clip that could not be read: never right
+UNREADABLE = -1
+
+
+@dataclass
+class FittedRound:
+    """One round of one row: what was predicted for its test clips.
+
+    Attributes:
+        a_round: which clips were which.
+        tested: (clips,) rows of the task that count.
+        y_pred: (clips,) predicted class numbers, UNREADABLE for bad clips.
+        score: metric over them, 0..1.
+        n_train, n_valid: clips fitted on.
+        probe: the fitted estimator.
+    """
+
+    a_round: Round
+    tested: NDArray[np.int64]
+    y_pred: NDArray[np.int64]
+    score: float
+    n_train: int
+    n_valid: int
+    probe: Any
+
+
+def identity(
+    encoder: Encoder, task: Task, protocol: ProtocolConfig, settings: Settings, selection: Selection, seed: int
+) -> dict[str, Any]:
+    """Everything that can change the row's number; its hash names the result file."""
+    return {
+        "encoder": encoder.name,
+        "weights_sha256": encoder.weights_sha256,
+        "encoder_options": dict(encoder.options),
+        "extraction": _extraction_settings(encoder, task),
+        "layers": list(selection.layers),
+        "fusion": selection.fusion,
+        "pooling": {name: encoder.layer(name).pooling for name in selection.layers},
+        "task": task.name,
+        "task_version": task.config.version,
+        "index_sha256": task.index_sha256,
+        "limit": settings.limit,
+        "skip_bad": settings.skip_bad,
+        "protocol": protocol.name,
+        "protocol_version": protocol.version,
+        "params": protocol.params,
+        "metric": task.config.metric,
+        "seed": seed,
+    }
+
+
+def _extraction_settings(encoder: Encoder, task: Task) -> dict[str, Any]:
+    key = feature_key(encoder, task.policy())
+    names = ("clip_seconds", "pad", "crop", "crop_seed", "sample_rate", "resampler", "precision", "revision")
+    return {**{name: getattr(key, name) for name in names}, "norm_stats": encoder.norm_stats}
+
+
+def make_result(
+    encoder: Encoder,
+    task: Task,
+    protocol: ProtocolConfig,
+    settings: Settings,
+    selection: Selection,
+    seed: int,
+    id: str,
+    extraction: Extraction,
+    fitted: Sequence[FittedRound],
+    began: float,
+) -> Result:
+    names = [layer.name for layer in encoder.layers]
+    position = names.index(selection.layers[0]) if len(selection.layers) == 1 else None
+    scores = [one.score for one in fitted]
+    n_test = sum(len(one.tested) for one in fitted)
+    return Result(
+        encoder=encoder.name,
+        weights=encoder.weights_label,
+        weights_sha256=encoder.weights_sha256,
+        layers=list(selection.layers),
+        fusion=selection.fusion,
+        pooling={name: encoder.layer(name).pooling for name in selection.layers},
+        task=task.name,
+        task_version=task.config.version,
+        protocol=protocol.name,
+        params=_params(protocol, fitted),
+        seed=seed,
+        metric=task.config.metric,
+        score=float(np.mean(scores)),
+        round_scores=scores,
+        n_train=round(float(np.mean([one.n_train for one in fitted]))),
+        n_valid=round(float(np.mean([one.n_valid for one in fitted]))),
+        n_test=n_test,
+        skipped=_skipped(task, extraction, settings.skip_bad, fitted),
+        seconds=round(time.perf_counter() - began, 3),
+        versions=versions(),
+        created=results.utc_now(),
+        id=id,
+        rounds=[_round_record(one) for one in fitted],
+        interval=_interval(task, fitted),
+        interval_method=INTERVAL_METHOD,
+        n_classes=len(task.config.classes),
+        chance=1 / len(task.config.classes),
+        depth=None if position is None else (position + 1) / len(names),
+        layer_index=position,
+        n_layers=len(names),
+        default=selection.layers == tuple(encoder.default_layers),
+        width=fitted[0].probe.n_features_in_,
+        limit=settings.limit,
+        sample_rate=encoder.sample_rate,
+        encoder_options=dict(encoder.options),
+        extraction=_extraction_settings(encoder, task),
+        index_sha256=task.index_sha256,
+        trained_on=configs.load_encoder_config(encoder.name).trained_on,
+        protocol_description=protocol.description,
+        flags=["random weights"] if encoder.weights_label == "random" else [],
+        settings=_asked(settings, encoder.name, task.name, selection),
+    )
+
+
+def _params(protocol: ProtocolConfig, fitted: Sequence[FittedRound]) -> dict[str, Any]:
+    """Every effective hyper-parameter: the protocol's, the estimator's own, and what each round chose."""
+    effective = {k: v for k, v in fitted[0].probe.get_params(deep=False).items() if isinstance(v, int | float | str)}
+    chosen = [getattr(one.probe, "strength_", None) for one in fitted]
+    return {
+        **effective,
+        **protocol.params,
+        "protocol_version": protocol.version,
+        "validation": fitted[0].a_round.drawn or "published",
+        "chosen_strengths": [None if strength is None else float(strength) for strength in chosen],
+    }
+
+
+def _round_record(one: FittedRound) -> dict[str, Any]:
+    valid_scores = getattr(one.probe, "valid_scores_", None)
+    return {
+        "name": one.a_round.name,
+        "score": one.score,
+        "n_train": one.n_train,
+        "n_valid": one.n_valid,
+        "n_test": len(one.tested),
+        "strength": None if not hasattr(one.probe, "strength_") else float(one.probe.strength_),
+        "valid_score": None if valid_scores is None or not len(valid_scores) else float(np.max(valid_scores)),
+        "converged": bool(getattr(one.probe, "converged_", True)),
+        "on_grid_edge": bool(getattr(one.probe, "on_grid_edge_", False)),
+        "validation": one.a_round.drawn or "published",
+        "valid_clips_sha256": _rows_sha256(one.a_round.valid),
+    }
+
+
+def _rows_sha256(rows: NDArray[np.int64]) -> str:
+    """Which clips were validation, as a hash of their row numbers: a re-run can see whether it drew the same."""
+    return hashlib.sha256(",".join(map(str, rows.tolist())).encode()).hexdigest()[:16]
+
+
+def _interval(task: Task, fitted: Sequence[FittedRound]) -> list[float]:
+    rows = np.concatenate([one.tested for one in fitted])
+    correct = np.concatenate([one.y_pred for one in fitted]) == task.y[rows]
+    rounds = np.repeat(np.arange(len(fitted)), [len(one.tested) for one in fitted])
+    low, high = bootstrap_interval(correct.astype(float), task.groups[rows], rounds)
+    return [float(low), float(high)]
+
+
+def _skipped(
+    task: Task, extraction: Extraction, skip_bad: bool, fitted: Sequence[FittedRound]
+) -> list[dict[str, str]]:
+    """Every bad clip by name. A bad test clip counts as wrong unless it was asked to be left out."""
+    tested = set(np.concatenate([one.a_round.test for one in fitted]).tolist())
+    split = task.index["split"] if task.config.splits == "published" else "fold " + task.index["fold"]
+    return [
+        {
+            "clip": str(task.index["path"][position]),
+            "split": str(split[position]),
+            "reason": reason,
+            "counted": "wrong" if position in tested and not skip_bad else "left_out",
+        }
+        for position, reason in sorted(extraction.bad.items())
+    ]
+
+
+def save_row(out: Path, result: Result, fitted: Sequence[FittedRound], task: Task) -> None:
+    """Write the predictions, then the result: a result file without predictions cannot exist."""
+    rows = np.concatenate([one.tested for one in fitted])
+    results.save_predictions(
+        out,
+        result.id,
+        clip=task.index["path"].to_numpy(str)[rows],
+        round=np.repeat(np.arange(len(fitted)), [len(one.tested) for one in fitted]),
+        group=task.groups[rows],
+        y_true=task.y[rows],
+        y_pred=np.concatenate([one.y_pred for one in fitted]),
+    )
+    results.save(result, out)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what can change a number."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in ("evar-audio", "torch", "numpy", "scipy", "scikit-learn", "soundfile", "soxr"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found
+
+
+def _asked(settings: Settings, encoder: str, task: str, selection: Selection) -> dict[str, Any]:
+    """What to ask for to get this row again."""
+    return {
+        "encoder": encoder,
+        "task": task,
+        "layers": list(selection.layers),
+        "fusion": selection.fusion,
+        "protocol": settings.protocol,
+        "weights": settings.weights,
+        "norm_stats": list(settings.norm_stats) if settings.norm_stats else None,
+        "limit": settings.limit,
+        "skip_bad": settings.skip_bad,
+        "batch_size": settings.batch_size,
+        "device": settings.device,
+    }
+
+

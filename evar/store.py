@@ -1,0 +1,373 @@
+"""The feature store: pooled vectors of every layer, one row a clip, memory-mapped, safe to kill and to share.
+
+Layout under the store's folder::
+
+    audio.sqlite                             path, size, mtime -> content hash, length, rate (saves reading files again)
+    <encoder>/<digest of the FeatureKey>/
+        key.json                             the key, for people and for `evar store ls`
+        lock                                 held by the one run that encodes for this key
+        <segment>/rows.jsonl                 one line a batch: row ids; written AFTER the vectors: the commit record
+        <segment>/<layer>.f32                (rows, width) float32, little-endian, memory-mapped for reading
+
+A run appends to a segment of its own. A kill at any moment leaves vectors without a commit record, which readers do not
+see, so at most the batch in flight is lost. Rows are addressed by audio content and window: tasks, folds and limits only
+select rows, and two tasks on the same clips share them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+import sqlite3
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evar.audio import AudioInfo, inspect
+from evar.config import cache_folder
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_FLOAT_BYTES = 4
+#: what one clip costs beside its vectors: its id in the commit record
+_ROW_BYTES = 48
+
+
+@dataclass(frozen=True)
+class FeatureKey:
+    """Everything besides the audio itself that can change a stored vector.
+
+    Attributes:
+        encoder: name in the registry.
+        weights_sha256: hash of the checkpoint, or of the random parameters.
+        options: of the encoder.
+        revision: the encoder's own number, raised when the same settings give other vectors.
+        norm_stats: (mean, std) of the input normalisation, or None.
+        sample_rate: Hz at which the audio is encoded.
+        resampler: name of the resampler.
+        clip_seconds, pad, crop, crop_seed: the clip policy.
+        layers: layer name -> width of its frames and how it is pooled, such as "256 mean".
+        precision: of the forward pass.
+    """
+
+    encoder: str
+    weights_sha256: str
+    options: Mapping[str, Any]
+    revision: int
+    norm_stats: tuple[float, float] | None
+    sample_rate: int
+    resampler: str
+    clip_seconds: float | None
+    pad: str
+    crop: str
+    crop_seed: int
+    layers: Mapping[str, str]
+    precision: str = "float32"
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that differ wherever a field differs."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def row_id(info: AudioInfo, start: int) -> str:
+    """Address of a clip within a key: the file's content and the first sample of the window.
+
+    Example:
+        >>> row_id(AudioInfo("ab" * 32, 16000, 16000), 0)
+        'abababababababababababababababab@0'
+    """
+    return f"{info.sha256[:32]}@{start}"
+
+
+class FeatureStore:
+    """Vectors by key and row id.
+
+    Args:
+        folder: where the store lives; None takes EVAR_STORE, then the user's cache folder.
+    """
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self.folder = Path(folder or os.environ.get("EVAR_STORE") or cache_folder() / "store")
+
+    def key_folder(self, key: FeatureKey) -> Path:
+        """Where the vectors of a key are."""
+        return self.folder / _safe(key.encoder) / key.digest
+
+    def rows(self, key: FeatureKey) -> dict[str, tuple[str, int]]:
+        """Committed rows: row id -> (segment, row number). The first segment by name wins where two hold a row."""
+        found: dict[str, tuple[str, int]] = {}
+        for segment in _segments(self.key_folder(key)):
+            for number, row in enumerate(_committed(segment, _widths(segment))):
+                found.setdefault(row, (segment.name, number))
+        return found
+
+    def load(
+        self, key: FeatureKey, rows: Sequence[str], layer: str, where: Mapping[str, tuple[str, int]] | None = None
+    ) -> NDArray[np.float32]:
+        """Vectors of one layer, in the order of `rows`.
+
+        Args:
+            key: what the vectors were made with.
+            rows: (clips,) row ids.
+            layer: name of a stored layer.
+            where: what `self.rows(key)` gave, to spare reading the commit records again for every layer.
+
+        Returns:
+            (rows, width) float32, gathered from the memory-mapped segments.
+
+        Raises:
+            KeyError: if a row or the layer is not stored.
+        """
+        where = self.rows(key) if where is None else where
+        missing = [row for row in rows if row not in where]
+        if missing:
+            raise KeyError(f"{len(missing)} of {len(rows)} rows of {key.encoder} are not stored, first {missing[0]}")
+        by_segment: dict[str, list[tuple[int, int]]] = {}
+        for position, row in enumerate(rows):
+            segment, number = where[row]
+            by_segment.setdefault(segment, []).append((position, number))
+        out: NDArray[np.float32] | None = None
+        for name, pairs in by_segment.items():
+            segment = self.key_folder(key) / name
+            width = _widths(segment)[layer]
+            file = segment / f"{layer}.f32"
+            n_whole = file.stat().st_size // (_FLOAT_BYTES * width)
+            mapped = np.memmap(file, dtype="<f4", mode="r", shape=(n_whole, width))
+            if out is None:
+                out = np.empty((len(rows), width), np.float32)
+            positions, numbers = np.array(pairs).T
+            order = np.argsort(numbers)  # in file order: sequential reads
+            out[positions[order]] = mapped[numbers[order]]
+        if out is None:
+            raise KeyError(f"no rows of {key.encoder} were asked for")
+        return out
+
+    @contextmanager
+    def writing(self, key: FeatureKey) -> Iterator[SegmentWriter]:
+        """Hold the key's lock and append to a new segment; a second run waits, then finds the rows there."""
+        import filelock
+
+        folder = self.key_folder(key)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            print(f"{key.encoder}: another run is encoding the same clips; waiting for it", flush=True)
+            lock.acquire()
+        try:
+            record = folder / "key.json"
+            if not record.is_file():
+                _write_atomically(record, json.dumps(dataclasses.asdict(key), indent=2, sort_keys=True, default=str))
+            writer = SegmentWriter(folder)
+            try:
+                yield writer
+            finally:
+                writer.close()
+        finally:
+            lock.release()
+
+    def contents(self) -> list[dict[str, Any]]:
+        """One entry a key for `evar store ls`: encoder, digest, clips, layers, bytes, clip policy, folder."""
+        entries = []
+        for record in sorted(self.folder.glob("*/*/key.json")):
+            key = json.loads(record.read_text(encoding="utf-8"))
+            clips: set[str] = set()
+            for segment in _segments(record.parent):
+                clips.update(_committed(segment, _widths(segment)))
+            n_bytes = sum(file.stat().st_size for file in record.parent.rglob("*") if file.is_file())
+            entries.append(
+                {
+                    "encoder": key["encoder"],
+                    "digest": record.parent.name,
+                    "clips": len(clips),
+                    "layers": len(key["layers"]),
+                    "bytes": n_bytes,
+                    "clip": f"{key['clip_seconds'] or 'whole'} s, {key['pad']}, {key['crop']}",
+                    "weights": key["weights_sha256"][:12],
+                    "folder": record.parent,
+                }
+            )
+        return entries
+
+    def prune(self, encoder: str | None = None, digest: str | None = None) -> list[Path]:
+        """Delete the vectors of an encoder, of one key (a prefix of its digest), or, with neither, uncommitted rests.
+
+        Returns:
+            The folders that were removed. A key that a run is writing to is left alone.
+        """
+        import filelock
+
+        removed = []
+        for record in sorted(self.folder.glob("*/*/key.json")):
+            folder = record.parent
+            if encoder and folder.parent.name != _safe(encoder):
+                continue
+            if digest and not folder.name.startswith(digest):
+                continue
+            try:
+                with filelock.FileLock(folder / "lock", timeout=0):
+                    whole = bool(encoder or digest)
+                    targets = (
+                        [folder] if whole else [s for s in _segments(folder) if not any(_committed(s, _widths(s)))]
+                    )
+                    for target in targets:
+                        shutil.rmtree(target, ignore_errors=True)
+                        removed.append(target)
+            except filelock.Timeout:
+                print(f"{folder}: in use by a run; left alone", flush=True)
+        return removed
+
+
+class SegmentWriter:
+    """Appends batches of vectors to one segment; each batch is there wholly or not at all."""
+
+    def __init__(self, key_folder: Path) -> None:
+        self._folder = key_folder / f"segment-{uuid.uuid4().hex[:12]}"
+        self._files: dict[str, Any] = {}
+        self._record: Any = None
+        self._widths: dict[str, int] = {}
+
+    def append(self, rows: Sequence[str], vectors: Mapping[str, NDArray[np.float32]]) -> None:
+        """Store one batch.
+
+        Args:
+            rows: (clips,) row ids.
+            vectors: layer -> (clips, width) float32, the same layers in every batch.
+        """
+        if self._record is None:
+            self._widths = {layer: int(value.shape[1]) for layer, value in vectors.items()}
+            self._folder.mkdir(parents=True)
+            _write_atomically(self._folder / "widths.json", json.dumps(self._widths))
+            for name in self._widths:
+                self._files[name] = open(self._folder / f"{name}.f32", "ab", buffering=0)  # noqa: SIM115
+            self._record = open(self._folder / "rows.jsonl", "ab", buffering=0)  # noqa: SIM115
+        for layer, width in self._widths.items():
+            value = np.ascontiguousarray(vectors[layer], dtype="<f4")
+            if value.shape != (len(rows), width):
+                raise ValueError(f"layer {layer}: expected ({len(rows)}, {width}), got {value.shape}")
+            _write_all(self._files[layer], value.tobytes())
+        _write_all(self._record, (json.dumps(list(rows)) + "\n").encode())
+
+    def close(self) -> None:
+        """Flush to disk and close; the commit record last."""
+        for file in (*self._files.values(), *filter(None, [self._record])):
+            os.fsync(file.fileno())
+            file.close()
+        self._files, self._record = {}, None
+
+
+class AudioIndex:
+    """Content hash, length and rate of files, remembered by path, size and modification time."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._database = sqlite3.connect(folder / "audio.sqlite", timeout=60)
+        self._database.execute(
+            "CREATE TABLE IF NOT EXISTS audio (path TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, sha256 TEXT,"
+            " n_samples INTEGER, sample_rate INTEGER)"
+        )
+
+    def lookup(self, paths: Sequence[Path]) -> list[AudioInfo | None]:
+        """What is known of each file; None where it is unknown, gone or has changed since."""
+        known = []
+        for path in paths:
+            try:
+                stat = path.stat()
+            except OSError:
+                known.append(None)
+                continue
+            row = self._database.execute(
+                "SELECT sha256, n_samples, sample_rate FROM audio WHERE path = ? AND size = ? AND mtime = ?",
+                (str(path.resolve()), stat.st_size, stat.st_mtime_ns),
+            ).fetchone()
+            known.append(AudioInfo(*row) if row else None)
+        return known
+
+    def inspect(self, path: Path) -> tuple[tuple[str, int, int], AudioInfo]:
+        """Hash a file and read its header: what `remember` needs, and the result. Safe in threads.
+
+        Raises:
+            AudioError: as `evar.audio.inspect`.
+        """
+        info = inspect(path)
+        stat = path.stat()
+        return (str(path.resolve()), stat.st_size, stat.st_mtime_ns), info
+
+    def remember(self, found: Sequence[tuple[tuple[str, int, int], AudioInfo]]) -> None:
+        """Keep results of `inspect`."""
+        with self._database:
+            self._database.executemany(
+                "INSERT OR REPLACE INTO audio VALUES (?, ?, ?, ?, ?, ?)",
+                [(*file, info.sha256, info.n_samples, info.sample_rate) for file, info in found],
+            )
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+
+def estimated_bytes(key_widths: Mapping[str, int], n_clips: int) -> int:
+    """Disk that the vectors of so many clips take: layer -> pooled width, and the number of clips.
+
+    Example:
+        >>> estimated_bytes({"fc": 100}, 10)
+        4480
+    """
+    return n_clips * (sum(key_widths.values()) * _FLOAT_BYTES + _ROW_BYTES)
+
+
+def _segments(key_folder: Path) -> list[Path]:
+    return sorted(path for path in key_folder.glob("segment-*") if (path / "widths.json").is_file())
+
+
+def _widths(segment: Path) -> dict[str, int]:
+    return json.loads((segment / "widths.json").read_text(encoding="utf-8"))
+
+
+def _committed(segment: Path, widths: Mapping[str, int]) -> list[str]:
+    """Row ids of whole batches whose vectors are all on disk; a torn last line or a short file ends the list."""
+    try:
+        lines = (segment / "rows.jsonl").read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn
+        n_whole = min((segment / f"{layer}.f32").stat().st_size // (_FLOAT_BYTES * w) for layer, w in widths.items())
+    except FileNotFoundError:
+        return []
+    rows: list[str] = []
+    for line in lines:
+        try:
+            batch = json.loads(line)
+        except ValueError:
+            break
+        if len(rows) + len(batch) > n_whole:
+            break
+        rows.extend(batch)
+    return rows
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name)
+
+
+def _write_all(file: Any, data: bytes) -> None:
+    """Write every byte to an unbuffered file: a plain write may stop short."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

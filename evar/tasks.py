@@ -1,0 +1,377 @@
+"""Tasks: a YAML and an index CSV become clips, labels and rounds. Published splits and folds only; never torch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from evar import config as configs
+from evar.audio import AudioError, ClipPolicy, inspect, read_clip
+from evar.registry import near_miss, resolve
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SPLITS = ("train", "valid", "test")
+#: share of the training clips that becomes validation where none is published: one part in this many
+VALIDATION_PARTS = 5
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Published counts that an index must have; sha256 is the digest of rendered sound, for embedded tasks."""
+
+    clips: int
+    classes: int
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """One `config/tasks/NAME.yaml`.
+
+    Attributes:
+        name: the file's stem; column label and command-line name.
+        title: what the task asks, for people.
+        version: raise it when labels, splits or clips change.
+        kind: "multiclass".
+        metric: a name in `evar.metrics.METRICS`.
+        classes: labels in order; label i of a result is classes[i].
+        clip_seconds, pad, crop: which part of a file is the clip, see `evar.audio.ClipPolicy`.
+        index: CSV beside the YAML: path, label, split or fold, and where known group and sha256.
+        folder: where the paths start, below the data root (embedded tasks: below the cache).
+        splits: "published" (a split column; without valid rows validation is drawn from train) or "folds".
+        source, licence, citation, access: where it comes from and under which conditions.
+        expected: counts that the index must have.
+        builder: "module:function" that renders the sounds at first use; only embedded tasks.
+        notes: quirks and decisions.
+    """
+
+    name: str
+    title: str
+    version: str
+    kind: str
+    metric: str
+    classes: tuple[str, ...]
+    clip_seconds: float | None
+    pad: str
+    crop: str
+    index: str
+    folder: str
+    splits: str
+    source: str
+    licence: str
+    citation: str
+    access: str
+    expected: Expected
+    builder: str | None = None
+    notes: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind != "multiclass":
+            raise ValueError(f"kind must be multiclass, got {self.kind!r}")
+        if self.splits not in ("published", "folds"):
+            raise ValueError(f"splits must be published or folds, got {self.splits!r}")
+        if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
+            raise ValueError("classes must be at least two different labels")
+        ClipPolicy(self.clip_seconds, self.pad, self.crop)
+
+
+@dataclass(frozen=True)
+class Round:
+    """One train-valid-test triple: row numbers of the task's index.
+
+    Attributes:
+        name: "test" for a published split, else the fold that is tested ("fold 1").
+        train, valid, test: (rows,) int64, sorted, disjoint.
+        drawn: how validation was drawn, or "" where it is published.
+    """
+
+    name: str
+    train: NDArray[np.int64]
+    valid: NDArray[np.int64]
+    test: NDArray[np.int64]
+    drawn: str = ""
+
+
+@dataclass
+class Verification:
+    """What `evar verify` found.
+
+    Attributes:
+        n_clips: in the index.
+        missing: paths that do not exist.
+        undecodable: path -> reason.
+        wrong_checksum: paths whose content is not what the index says.
+        seconds: of audio decoded.
+    """
+
+    n_clips: int
+    missing: list[str] = field(default_factory=list)
+    undecodable: dict[str, str] = field(default_factory=dict)
+    wrong_checksum: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """True if every clip is there, whole and as published."""
+        return not (self.missing or self.undecodable or self.wrong_checksum)
+
+
+class Task:
+    """A set of labelled clips with published splits or folds.
+
+    Attributes:
+        config: the YAML.
+        index: one row a clip: path, label, split or fold, group (str), y (int class number).
+        folder: where the paths start.
+        limit: clips per split or fold that were kept, None for all.
+        index_sha256: hash of the rows that are used.
+    """
+
+    def __init__(self, config: TaskConfig, index: pd.DataFrame, folder: Path, limit: int | None = None) -> None:
+        self.config = config
+        self.folder = folder
+        self.limit = limit
+        index = _checked_index(config, index)
+        self.index = index if limit is None else _balanced(index, config, limit)
+        used = self.index[["path", "label", *(c for c in ("split", "fold", "group") if c in self.index)]]
+        self.index_sha256 = hashlib.sha256(used.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def name(self) -> str:
+        """Column label and command-line name."""
+        return self.config.name
+
+    @property
+    def draws_validation(self) -> bool:
+        """True where validation is drawn from the training clips, so that the seed matters."""
+        return self.config.splits == "folds" or "valid" not in set(self.index["split"])
+
+    @cached_property
+    def paths(self) -> list[Path]:
+        """One file a row."""
+        return [self.folder / path for path in self.index["path"]]
+
+    @cached_property
+    def y(self) -> NDArray[np.int64]:
+        """(rows,) class numbers."""
+        return self.index["y"].to_numpy(np.int64)
+
+    @cached_property
+    def groups(self) -> NDArray[np.str_]:
+        """(rows,) source recording, speaker or instrument that must not be in two splits; the path if unknown."""
+        return self.index["group"].to_numpy(str)
+
+    def policy(self, seed: int = 0) -> ClipPolicy:
+        """Which part of a file is the clip."""
+        return ClipPolicy(
+            self.config.clip_seconds,
+            self.config.pad,
+            self.config.crop,
+            seed if self.config.crop == "seeded_random" else 0,
+        )
+
+    def rounds(self, seed: int = 0) -> Iterator[Round]:
+        """Published split or folds. Validation, where none is published, comes from the training clips only.
+
+        Args:
+            seed: of the validation draw: one part in five, by group, stratified by label.
+
+        Yields:
+            One round for a published split, one a fold otherwise, in the published order.
+        """
+        if self.config.splits == "published":
+            train, valid, test = (np.flatnonzero(self.index["split"] == split) for split in SPLITS)
+            if len(valid):
+                yield Round("test", train, valid, test)
+            else:
+                yield Round("test", *self._draw_validation(train, seed), test, _drawn(seed))
+            return
+        for fold in sorted(self.index["fold"].unique(), key=lambda text: (len(text), text)):
+            held_out = (self.index["fold"] == fold).to_numpy()
+            train, valid = self._draw_validation(np.flatnonzero(~held_out), seed)
+            yield Round(f"fold {fold}", train, valid, np.flatnonzero(held_out), _drawn(seed))
+
+    def _draw_validation(
+        self, training: NDArray[np.int64], seed: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        from sklearn.model_selection import StratifiedGroupKFold
+
+        n_parts = min(VALIDATION_PARTS, len(set(self.groups[training])))
+        if n_parts < 2:
+            raise ValueError(f"{self.name}: validation needs two groups in the training clips, got {n_parts}")
+        splitter = StratifiedGroupKFold(n_parts, shuffle=True, random_state=seed)
+        with warnings.catch_warnings():  # a class with fewer clips than parts: said by the counts in the result
+            warnings.simplefilter("ignore", UserWarning)
+            train, valid = next(splitter.split(training, self.y[training], self.groups[training]))
+        return training[train], training[valid]
+
+    def missing(self) -> list[str]:
+        """Paths of the index that do not exist."""
+        return [path for path, file in zip(self.index["path"], self.paths, strict=True) if not file.is_file()]
+
+    def require_files(self) -> None:
+        """Fail before any work is done if a clip is not there.
+
+        Raises:
+            FileNotFoundError: how many are missing, the first, and what to do.
+        """
+        missing = self.missing()
+        if missing:
+            raise FileNotFoundError(
+                f"{self.name}: {len(missing)} of {len(self)} clips missing under {self.folder}, first {missing[0]}; "
+                f"get them from {self.config.source}, point --data_root or EVAR_DATA at the folder that holds "
+                f"{self.config.folder}/, check with `evar verify {self.name}`"
+            )
+
+    def verify(self) -> Verification:
+        """Decode every clip and compare what is there with the index.
+
+        Returns:
+            Missing, undecodable and altered files by name. Nothing is raised for a bad clip.
+        """
+        from concurrent.futures import ThreadPoolExecutor
+
+        from tqdm import tqdm
+
+        found = Verification(len(self))
+        checksums = self.index["sha256"] if "sha256" in self.index else [""] * len(self)
+        policy = self.policy()
+
+        def check(path: Path, checksum: str) -> tuple[str, str, float]:
+            if not path.is_file():
+                return "missing", "", 0.0
+            try:
+                info = inspect(path)
+                read_clip(path, info, policy, info.sample_rate)
+            except AudioError as error:
+                return "undecodable", str(error), 0.0
+            altered = bool(checksum) and not info.sha256.startswith(checksum)
+            return "altered" if altered else "", "", policy.window(info)[1] / info.sample_rate
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            outcomes = pool.map(check, self.paths, checksums)
+            bar = tqdm(outcomes, total=len(self), desc=f"verify {self.name}", unit="clip", disable=None, leave=False)
+            for path, (problem, reason, seconds) in zip(self.index["path"], bar, strict=True):
+                found.seconds += seconds
+                if problem == "missing":
+                    found.missing.append(path)
+                elif problem == "undecodable":
+                    found.undecodable[path] = reason
+                elif problem == "altered":
+                    found.wrong_checksum.append(path)
+        return found
+
+
+def load_task(name: str, data_root: str | Path | None = None, limit: int | None = None) -> Task:
+    """Read a task by name; embedded tasks render their sounds at first use.
+
+    Args:
+        name: as `evar tasks` lists them.
+        data_root: folder that holds the task's own folder; None takes EVAR_DATA, then ./data.
+        limit: keep a class-balanced subset of at most this many clips of each split or fold.
+
+    Raises:
+        ValueError: if the name is unknown, or the YAML or its CSV are wrong.
+        OSError: if the parts of an embedded task cannot be fetched.
+
+    Example:
+        >>> task = load_task("esc10")
+        >>> len(task), [len(a_round.test) for a_round in task.rounds()]
+        (400, [80, 80, 80, 80, 80])
+    """
+    path = configs.find("tasks", name)
+    config = configs.read(path, TaskConfig)
+    index_path = path.parent / config.index
+    if not index_path.is_file():
+        raise ValueError(f"{path}: its index {config.index} is not beside it")
+    index = pd.read_csv(index_path, dtype=str, keep_default_na=False)
+    if config.builder:
+        return Task(config, index, configs.cache_folder() / config.folder, limit)
+    root = Path(data_root or os.environ.get("EVAR_DATA") or "data")
+    return Task(config, index, root / config.folder, limit)
+
+
+def prepare(task: Task) -> None:
+    """Render the sounds of an embedded task if they are not there yet; other tasks are left alone.
+
+    Raises:
+        OSError: if the parts that they are made of cannot be fetched.
+    """
+    if task.config.builder:
+        resolve(task.config.builder)(task.name, task.folder)
+
+
+def _drawn(seed: int) -> str:
+    return f"1/{VALIDATION_PARTS} of the training clips, by group, stratified by label, seed {seed}"
+
+
+def _checked_index(config: TaskConfig, index: pd.DataFrame) -> pd.DataFrame:
+    """The index with class numbers and groups, after every check that needs no audio."""
+    where = f"{config.name} ({config.index})"
+    part = "split" if config.splits == "published" else "fold"
+    for column in ("path", "label", part):
+        if column not in index.columns:
+            raise ValueError(f"{where} lacks the column {column!r}; {near_miss(column, list(index.columns))}")
+    index = index.reset_index(drop=True)
+    for row, text in enumerate(index["path"]):
+        path = PurePosixPath(text)
+        if not text or path.is_absolute() or ".." in path.parts or "\\" in text or ":" in text:
+            raise ValueError(f"{where} line {row + 2}: path must stay below the task's folder, got {text!r}")
+    twice = index["path"][index["path"].duplicated()]
+    if len(twice):
+        raise ValueError(f"{where} lists {len(twice)} clips twice, first {twice.iloc[0]}")
+    number = {label: i for i, label in enumerate(config.classes)}
+    unknown = index[~index["label"].isin(config.classes)]
+    if len(unknown):
+        label = unknown["label"].iloc[0]
+        raise ValueError(
+            f"{where} line {unknown.index[0] + 2}: label {label!r} is none of the {len(number)} classes; "
+            f"{near_miss(label, config.classes)}"
+        )
+    if part == "split" and not index["split"].isin(SPLITS).all():
+        bad = index[~index["split"].isin(SPLITS)]
+        raise ValueError(
+            f"{where} line {bad.index[0] + 2}: split must be train, valid or test, got {bad['split'].iloc[0]!r}"
+        )
+    index = index.assign(y=index["label"].map(number))
+    if "group" not in index or (index["group"] == "").all():
+        index["group"] = index["path"]
+    parts_of_group = index.groupby("group")[part].nunique()
+    leaked = parts_of_group[parts_of_group > 1]
+    if len(leaked):
+        parts = sorted(index.loc[index["group"] == leaked.index[0], part].unique())
+        raise ValueError(
+            f"{where}: {len(leaked)} groups are in more than one {part}, first {leaked.index[0]!r} in "
+            f"{', '.join(parts)}; clips of one source must stay together"
+        )
+    counts = {"clips": len(index), "classes": index["label"].nunique()}
+    for what, expected in (("clips", config.expected.clips), ("classes", config.expected.classes)):
+        if counts[what] != expected:
+            raise ValueError(f"{where}: expected {expected} {what}, got {counts[what]}; is it another version?")
+    return index
+
+
+def _balanced(index: pd.DataFrame, config: TaskConfig, limit: int) -> pd.DataFrame:
+    """At most `limit` rows of each split or fold, class by class in turn, chosen by a hash of the path."""
+    if limit < 2:
+        raise ValueError(f"--limit must be at least 2 clips of each split, got {limit}")
+    part = "split" if config.splits == "published" else "fold"
+    order = index["path"].map(lambda path: hashlib.sha256(path.encode()).hexdigest())
+    ranked = index.assign(order=order).sort_values("order")
+    turn = ranked.groupby([part, "y"]).cumcount()
+    chosen = ranked.assign(turn=turn).sort_values([part, "turn", "y"]).groupby(part).head(limit)
+    return index.loc[sorted(chosen.index)].reset_index(drop=True)

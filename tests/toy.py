@@ -1,0 +1,108 @@
+"""A tiny encoder, tones with labels, and a configuration folder for them: what the pipeline's tests run on."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+import yaml
+from torch import Tensor, nn
+
+from evar.encoders.base import Encoder
+from evar.features import LayerInfo
+
+RATE = 8000
+HOP = 400
+
+
+class Bands(Encoder):
+    """Log energy in 16 bands of non-overlapping frames, and a layer that carries the level only."""
+
+    sample_rate = RATE
+    layers = (LayerInfo("level", 1, HOP, "mean"), LayerInfo("bands", 16, HOP, "mean"))
+    default_layers = ("bands",)
+    min_samples = HOP
+    calls: list[int] = []  # clips of each forward, over all instances
+
+    def __init__(self, gain: float = 1.0) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((16,), gain))
+
+    def valid_frames(self, lengths: Tensor) -> Tensor:
+        return lengths // HOP
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        Bands.calls.append(len(waveform))
+        frames = waveform.unfold(1, HOP, HOP)  # (batch, time, HOP)
+        power = torch.fft.rfft(frames).abs().square()[..., 1:193].unflatten(-1, (16, 12)).sum(-1)  # (batch, time, 16)
+        logs = torch.log(power + 1e-4)
+        return {"level": logs.mean(-1, keepdim=True), "bands": logs * self.scale}
+
+
+class Fragile(Bands):
+    """Padding changes its vectors, so it must be given equal lengths."""
+
+    batch_invariant = False
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        if len(set(lengths.tolist())) > 1 or int(lengths[0]) != waveform.shape[1]:
+            raise RuntimeError("a batch of unequal lengths reached an encoder that is not batch-invariant")
+        return super().forward(waveform, lengths)
+
+
+class Broken(Bands):
+    """Fails at its first forward."""
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        raise RuntimeError("this encoder is broken on purpose")
+
+
+def tone(label: int, seed: int, seconds: float = 0.5) -> np.ndarray:
+    """(samples,) float32: a tone whose frequency tells the label, with noise, at RATE."""
+    random = np.random.default_rng(seed)
+    time = np.arange(int(seconds * RATE)) / RATE
+    wave = 0.3 * np.sin(2 * np.pi * (500 + 700 * label) * time + random.uniform(0, 6))
+    return (wave + 0.02 * random.standard_normal(len(time))).astype(np.float32)
+
+
+def write_config(
+    root: Path, *, n_per_class: int = 12, folds: bool = False, shuffled: bool = False, unequal: bool = False
+) -> Path:
+    """Write `root/config` (encoders toy, toy_fragile, toy_broken; task tones) and `root/data/tones/*.wav`.
+
+    Returns:
+        The folder to set EVAR_CONFIG to.
+    """
+    config = root / "config"
+    for folder in ("encoders", "tasks"):
+        (config / folder).mkdir(parents=True, exist_ok=True)
+    for name, kind in (("toy", "Bands"), ("toy_fragile", "Fragile"), ("toy_broken", "Broken")):
+        entry = {"implementation": f"toy:{kind}", "description": "bands", "trained_on": "nothing", "citation": "none"}
+        (config / "encoders" / f"{name}.yaml").write_text(yaml.safe_dump(entry))
+    data = root / "data" / "tones"
+    data.mkdir(parents=True, exist_ok=True)
+    labels = ["low", "middle", "high"]
+    rows, random = [], np.random.default_rng(7)
+    for label in range(3):
+        for number in range(n_per_class):
+            path = f"{labels[label]}_{number}.wav"
+            seconds = 0.3 + 0.05 * (number % 7) if unequal else 0.5
+            soundfile.write(data / path, tone(label, 100 * label + number, seconds), RATE)
+            part = str(1 + number % 3) if folds else ("train", "train", "valid", "test")[number % 4]
+            told = labels[int(random.integers(3))] if shuffled else labels[label]
+            rows.append([path, told, part, f"{label}-{number}"])
+    with open(config / "tasks" / "tones.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "fold" if folds else "split", "group"])
+        writer.writerows(rows)
+    task = {
+        "title": "tones", "version": "1", "kind": "multiclass", "metric": "accuracy", "classes": labels,
+        "clip_seconds": None, "pad": "none", "crop": "head", "index": "tones.csv", "folder": "tones",
+        "splits": "folds" if folds else "published", "source": "made by the tests", "licence": "CC0-1.0",
+        "citation": "none", "access": "free", "expected": {"clips": 3 * n_per_class, "classes": 3},
+    }  # fmt: skip
+    (config / "tasks" / "tones.yaml").write_text(yaml.safe_dump(task))
+    return config
