@@ -1,0 +1,38 @@
+# Two commands for newcomers: `make demo` and `make test`. Both set up .venv by themselves.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.installed  ## the main job: 5 trained encoders x 4 tasks, table and layer plot in results/
+	$(BIN)/python lineval.py
+
+test: $(VENV)/.tested  ## all tests, offline
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.linted
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml
+	$(PIP) -e .
+	touch $@
+
+# The packages that our encoders are compared with are installed without what they depend on: years-old pins.
+$(VENV)/.tested: $(VENV)/.installed tests/requirements-parity.txt
+	$(PIP) -e ".[test]"
+	$(PIP) --no-deps -r tests/requirements-parity.txt
+	touch $@
+
+$(VENV)/.linted: $(VENV)/.installed
+	$(PIP) -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
