@@ -18,8 +18,6 @@ _PUBLIC = {
     "load_encoder": "evar.encoders",
     "load_task": "evar.tasks",
     "evaluate": "evar.linear",
-    "Settings": "evar.grid",
-    "compare": "evar.report",
 }
 
 __all__ = [*_PUBLIC, "__version__"]

@@ -7,8 +7,10 @@ every word of the command line is checked against the function's signature befor
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from evar.registry import near_miss
@@ -97,14 +99,16 @@ def lineval(
 
         print(describe(settings))
         return DONE
-    from evar.linear import evaluate
+    from evar.linear import run_grid
     from evar.report import build, terminal_table
 
     try:
-        outcome = evaluate(settings)
-    finally:  # what is there is shown, also after Ctrl-C
-        written = build(out)
-    print("\n" + terminal_table(outcome.rows, outcome.failures, out))
+        outcome = run_grid(settings)
+    except KeyboardInterrupt:
+        build(out)  # what is there is shown
+        raise
+    written = build(out)
+    print("\n" + terminal_table(outcome.rows, outcome.failures, Path(out)))
     print(f"\n{len(outcome.rows)} rows, {outcome.n_new} of them new; {outcome.n_encoded} clips encoded")
     print("written: " + ", ".join(str(path) for path in written))
     return SOME_FAILED if outcome.failures else DONE
@@ -122,7 +126,7 @@ def encoders() -> int:
         entry = config.load_encoder_config(name)
         licence = entry.weights.licence if entry.weights else "no weights"
         rows.append([name, entry.description, entry.trained_on, licence])
-    print(_columns(["encoder", "description", "trained on", "licence of the weights"], rows, width=44))
+    print(_columns(["encoder", "description", "trained on", "licence of the weights"], rows, width=60))
     return DONE
 
 
@@ -214,7 +218,15 @@ def store(action: str = "ls", store: str = "", encoder: str = "", digest: str = 
     if action == "ls":
         entries = features.contents()
         rows = [
-            [e["encoder"], e["digest"], str(e["clips"]), str(e["layers"]), f"{e['bytes'] / 1e6:.1f}", e["clip"], e["weights"]]
+            [
+                e["encoder"],
+                e["digest"],
+                str(e["clips"]),
+                str(e["layers"]),
+                f"{e['bytes'] / 1e6:.1f}",
+                e["clip"],
+                e["weights"],
+            ]
             for e in entries
         ]
         print(_columns(["encoder", "digest", "clips", "layers", "MB", "clip policy", "weights"], rows, width=40))
@@ -236,11 +248,11 @@ def compare(out: str = "results") -> int:
     """
     from evar import report, results
 
-    rows = results.load_all(out)
+    rows = results.load_all(Path(out))
     if not rows:
         raise UsageError(f"no results below {out}/runs; run `evar lineval` first or name the folder with --out")
     written = report.build(out)
-    print(report.terminal_table(rows, results.load_failures(out), out))
+    print(report.terminal_table(rows, results.load_failures(Path(out)), Path(out)))
     print("written: " + ", ".join(str(path) for path in written))
     return DONE
 
@@ -258,7 +270,13 @@ COMMANDS: dict[str, Callable[..., int]] = {
 
 def main(prefix: Sequence[str] = ()) -> None:
     """Entry point of the console script; scripts give the name of their command as prefix."""
-    sys.exit(run([*prefix, *sys.argv[1:]]))
+    try:
+        status = run([*prefix, *sys.argv[1:]])
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader (`| head`) had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = DONE
+    sys.exit(status)
 
 
 def run(words: Sequence[str]) -> int:
@@ -283,6 +301,8 @@ def run(words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on where it stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, ImportError) as error:
         print(f"evar {name}: {' '.join(str(error).split())}", file=sys.stderr)
         return WRONG
@@ -336,7 +356,6 @@ def check_words(name: str, command: Callable[..., int], words: Sequence[str]) ->
             raise UsageError(f"evar {name}: --{flag} is given twice")
         flags[flag] = value
     taken = list(parameters)[: len(positionals)]
-    most = len(parameters) if name != "lineval" else 2
     needed = [p for p in parameters if parameters[p].default is inspect.Parameter.empty]
     most = {"lineval": 2, "store": 1}.get(name, len(needed))
     if len(positionals) > most:
@@ -366,7 +385,7 @@ def _call(command: Callable[..., int], words: Sequence[str]) -> int:
     def keep_status(*args: Any, **kwargs: Any) -> None:  # fire would print a returned number
         status.append(command(*args, **kwargs))
 
-    texts = {name: str for name in inspect.signature(command).parameters}
+    texts = dict.fromkeys(inspect.signature(command).parameters, str)
     fire.Fire(SetParseFns(**texts)(keep_status), command=list(words), name="evar")
     return status[0]
 

@@ -40,7 +40,9 @@ def describe(settings: Settings) -> str:
         speed = None
         for task in tasks:
             rows = [
-                results.run_path(Path(settings.out), results.run_id(identity(encoder, task, protocol, settings, s, seed)))
+                results.run_path(
+                    Path(settings.out), results.run_id(identity(encoder, task, protocol, settings, s, seed))
+                )
                 for s in selections(encoder, settings.layers, settings.fusion)
                 for seed in seeds_that_matter(task, protocol, settings.seeds)
             ]
@@ -73,10 +75,12 @@ def _without_fetching(name: str, settings: Settings, device: str) -> Encoder:
     if settings.weights is None and config.weights is not None:
         encoder.weights_label, encoder.weights_sha256 = "published", config.weights.sha256 or "unknown"
     elif settings.weights not in (None, "random"):
-        from evar.weights import locate
+        encoder.weights_label, encoder.weights_sha256 = str(settings.weights), "unknown"
+        if Path(str(settings.weights)).exists():  # an address would be fetched
+            from evar.weights import locate
 
-        found = locate(config, settings.weights)
-        encoder.weights_label, encoder.weights_sha256 = found.label, found.sha256
+            found = locate(config, settings.weights)
+            encoder.weights_label, encoder.weights_sha256 = found.label, found.sha256
     elif config.weights is None and settings.weights is None:
         encoder.weights_label, encoder.weights_sha256 = "none", "none"
     return encoder
@@ -103,7 +107,9 @@ def _measured_speed(encoder: Encoder) -> float:
     import torch
 
     n_clips, seconds = _SAMPLE
-    waveform = 0.1 * torch.randn(n_clips, int(seconds * encoder.sample_rate), generator=torch.Generator().manual_seed(0))
+    waveform = 0.1 * torch.randn(
+        n_clips, int(seconds * encoder.sample_rate), generator=torch.Generator().manual_seed(0)
+    )
     elapsed = 1.0
     with torch.inference_mode():
         for _ in range(2):

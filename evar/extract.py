@@ -228,9 +228,7 @@ def _batches(
     batches: list[list[int]] = []
     for position in order:
         last = batches[-1] if batches else []
-        full = not last or (
-            len(last) >= batch_size if batch_size else (len(last) + 1) * lengths[last[0]] > max_samples
-        )
+        full = not last or (len(last) >= batch_size if batch_size else (len(last) + 1) * lengths[last[0]] > max_samples)
         if full or (equal_lengths and lengths[position] != lengths[last[0]]):
             batches.append([position])
         else:

@@ -57,7 +57,7 @@ def average(layers: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
     widths = {name: value.shape[1] for name, value in layers.items()}
     if len(set(widths.values())) > 1:
         raise ValueError(f"average needs layers of equal width, got {widths}; use --fusion=concat")
-    return np.mean(list(layers.values()), axis=0, dtype=np.float64).astype(np.float32)
+    return np.asarray(np.mean(np.stack(list(layers.values())), axis=0, dtype=np.float64), np.float32)
 
 
 FUSIONS: dict[str, Callable[[Mapping[str, NDArray[np.float32]]], NDArray[np.float32]]] = {

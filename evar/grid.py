@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from evar.results import Failure, Result
     from evar.tasks import Task
 
+
 @dataclass(frozen=True)
 class Settings:
     """What a command line says; see `lineval.py --help` for the words.
@@ -147,8 +148,6 @@ def seeds_that_matter(task: Task, protocol: ProtocolConfig, n_seeds: int) -> ran
     """Seeds to run: all of them where validation is drawn or the probe is random, else one."""
     random_probe = "random_state" in resolve(protocol.probe)().get_params()
     return range(n_seeds if task.draws_validation or random_probe else 1)
-
-
 
 
 def asked(encoders: str = "", tasks: str = "", **flags: Any) -> Settings:

@@ -17,7 +17,7 @@ from evar import results
 from evar.encoders import load_encoder
 from evar.extract import Extraction, extract
 from evar.fusion import fuse
-from evar.grid import Outcome, Selection, Settings, checked, seeds_that_matter, selections
+from evar.grid import Outcome, Selection, Settings, asked, checked, seeds_that_matter, selections
 from evar.metrics import METRICS
 from evar.registry import resolve
 from evar.results import Failure, Result
@@ -32,7 +32,29 @@ if TYPE_CHECKING:
     from evar.encoders.base import Encoder
 
 
-def evaluate(settings: Settings) -> Outcome:
+def evaluate(encoders: str | Sequence[str] = "", tasks: str | Sequence[str] = "", **flags: Any) -> Outcome:
+    """The command line from Python: the same words, the same results folder, the same rows.
+
+    Args:
+        encoders, tasks: names (a list or a comma list), "all", or a grid; nothing: the embedded default grid.
+        **flags: fields of `evar.grid.Settings`, such as layers="all", data_root="/data", out="results".
+
+    Returns:
+        All rows of the grid, and the cells that failed with their reasons.
+
+    Raises:
+        ValueError: if a name or setting is unknown or contradicts another, before any work is done.
+
+    Example:
+        >>> outcome = evaluate("logmel", "esc10", data_root="/data", limit=20)  # doctest: +SKIP
+        >>> outcome.rows[0].score  # doctest: +SKIP
+    """
+    words = {name: ",".join(value) if isinstance(value, list | tuple) else value for name, value in flags.items()}
+    words["norm_stats"] = flags.get("norm_stats")
+    return run_grid(asked(*(v if isinstance(v, str) else ",".join(v) for v in (encoders, tasks)), **words))
+
+
+def run_grid(settings: Settings) -> Outcome:
     """Run a grid: one pass over the audio per encoder and clip policy, then a probe per row.
 
     Returns:
@@ -62,9 +84,7 @@ def evaluate(settings: Settings) -> Outcome:
 
 
 def _loaded(name: str, settings: Settings) -> Encoder:
-    return load_encoder(
-        name, settings.weights, norm_stats=settings.norm_stats, device=pick_device(settings.device)
-    )
+    return load_encoder(name, settings.weights, norm_stats=settings.norm_stats, device=pick_device(settings.device))
 
 
 def pick_device(device: str) -> str:
@@ -221,5 +241,3 @@ def _cell(settings: Settings, encoder: str, task: Task) -> dict[str, Any]:
         "fusion": settings.fusion,
         "limit": settings.limit,
     }
-
-

@@ -54,7 +54,7 @@ def mean(features: Tensor, lengths: Tensor) -> Tensor:
     return total / lengths[:, None].to(total)
 
 
-def max(features: Tensor, lengths: Tensor) -> Tensor:  # noqa: A001 - the YAML name is the function's name
+def max(features: Tensor, lengths: Tensor) -> Tensor:
     """Largest value of each feature over the valid frames. Shapes and errors as in `mean`.
 
     Example:

@@ -191,9 +191,7 @@ def _interval(task: Task, fitted: Sequence[FittedRound]) -> list[float]:
     return [float(low), float(high)]
 
 
-def _skipped(
-    task: Task, extraction: Extraction, skip_bad: bool, fitted: Sequence[FittedRound]
-) -> list[dict[str, str]]:
+def _skipped(task: Task, extraction: Extraction, skip_bad: bool, fitted: Sequence[FittedRound]) -> list[dict[str, str]]:
     """Every bad clip by name. A bad test clip counts as wrong unless it was asked to be left out."""
     tested = set(np.concatenate([one.a_round.test for one in fitted]).tolist())
     split = task.index["split"] if task.config.splits == "published" else "fold " + task.index["fold"]
@@ -241,8 +239,8 @@ def _asked(settings: Settings, encoder: str, task: str, selection: Selection) ->
     return {
         "encoder": encoder,
         "task": task,
-        "layers": list(selection.layers),
-        "fusion": selection.fusion,
+        "layers": settings.layers if isinstance(settings.layers, str) else list(settings.layers),
+        "fusion": settings.fusion,
         "protocol": settings.protocol,
         "weights": settings.weights,
         "norm_stats": list(settings.norm_stats) if settings.norm_stats else None,
@@ -251,5 +249,3 @@ def _asked(settings: Settings, encoder: str, task: str, selection: Selection) ->
         "batch_size": settings.batch_size,
         "device": settings.device,
     }
-
-

@@ -108,9 +108,9 @@ class FeatureStore:
     def rows(self, key: FeatureKey) -> dict[str, tuple[str, int]]:
         """Committed rows: row id -> (segment, row number). The first segment by name wins where two hold a row."""
         found: dict[str, tuple[str, int]] = {}
-        for segment in _segments(self.key_folder(key)):
-            for number, row in enumerate(_committed(segment, _widths(segment))):
-                found.setdefault(row, (segment.name, number))
+        for folder in _segments(self.key_folder(key)):
+            for number, row in enumerate(_committed(folder, _widths(folder))):
+                found.setdefault(row, (folder.name, number))
         return found
 
     def load(
@@ -140,9 +140,9 @@ class FeatureStore:
             by_segment.setdefault(segment, []).append((position, number))
         out: NDArray[np.float32] | None = None
         for name, pairs in by_segment.items():
-            segment = self.key_folder(key) / name
-            width = _widths(segment)[layer]
-            file = segment / f"{layer}.f32"
+            folder = self.key_folder(key) / name
+            width = _widths(folder)[layer]
+            file = folder / f"{layer}.f32"
             n_whole = file.stat().st_size // (_FLOAT_BYTES * width)
             mapped = np.memmap(file, dtype="<f4", mode="r", shape=(n_whole, width))
             if out is None:
@@ -282,7 +282,7 @@ class AudioIndex:
 
     def lookup(self, paths: Sequence[Path]) -> list[AudioInfo | None]:
         """What is known of each file; None where it is unknown, gone or has changed since."""
-        known = []
+        known: list[AudioInfo | None] = []
         for path in paths:
             try:
                 stat = path.stat()

@@ -205,9 +205,7 @@ class Task:
             train, valid = self._draw_validation(np.flatnonzero(~held_out), seed)
             yield Round(f"fold {fold}", train, valid, np.flatnonzero(held_out), _drawn(seed))
 
-    def _draw_validation(
-        self, training: NDArray[np.int64], seed: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _draw_validation(self, training: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         from sklearn.model_selection import StratifiedGroupKFold
 
         n_parts = min(VALIDATION_PARTS, len(set(self.groups[training])))

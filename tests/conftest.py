@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from toy import Bands, write_config
+
+
+torch.set_num_threads(1)  # the arrays are small; threads only fight when tests run side by side
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from evar.features import LayerFeatures, LayerInfo
 from evar.registry import near_miss
-from evar.weights import load_strict, read_checkpoint
+from evar.weights import load_strict, read_checkpoint, state_dict_of
 
 if TYPE_CHECKING:
     from evar.config import EncoderConfig
@@ -32,9 +32,10 @@ class Encoder(nn.Module, ABC):
         min_samples: shorter clips are zero-padded to this by `encode`.
         batch_invariant: False where padding or batch-mates change a clip's vector; such clips are batched by length.
         batch_seconds: seconds of audio that `extract` puts into one batch unless told otherwise; bounds memory.
+        ignored_tensors: name patterns of tensors that a published checkpoint may hold beyond the network's own.
         revision: raise it when the same weights and options give other numbers; part of every cache key.
         norm_stats: (mean, std) of the input normalisation where the encoder has one, else None.
-        weights_label: file name of the checkpoint, or "random".
+        weights_label: where the checkpoint came from, "random", or "none" for an encoder without parameters.
         weights_sha256: hash of the checkpoint, or of the random parameters.
         options: the effective options that it was built with.
     """
@@ -45,6 +46,7 @@ class Encoder(nn.Module, ABC):
     min_samples: int = 1
     batch_invariant: bool = True
     batch_seconds: ClassVar[float] = 160.0
+    ignored_tensors: ClassVar[tuple[str, ...]] = ()
     revision: ClassVar[int] = 1
 
     name: str = ""
@@ -74,8 +76,8 @@ class Encoder(nn.Module, ABC):
         """
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-        """Rename the tensors of the published checkpoint to this module's own names (default: as they are)."""
-        return checkpoint
+        """Rename the tensors of the published checkpoint to this module's own names (default: unwrapped, as they are)."""
+        return state_dict_of(checkpoint)
 
     @classmethod
     def from_config(cls, config: EncoderConfig, *, weights: str | Path | None) -> Encoder:
@@ -92,7 +94,7 @@ class Encoder(nn.Module, ABC):
                 raise ValueError(f"{config.name} has no option {option!r}; {near_miss(option, known)}")
         encoder = cls(**config.options)
         if weights is not None:
-            load_strict(encoder, encoder.convert(read_checkpoint(weights)), weights)
+            load_strict(encoder, encoder.convert(read_checkpoint(weights)), weights, ignore=cls.ignored_tensors)
         return encoder
 
     @property

@@ -1,0 +1,13 @@
+"""What comes over the network: files by address, members of wheels, files of the Hugging Face hub.
+
+Whatever is fetched is data: nothing is installed, imported or run. Files land in `evar.config.cache_folder()` (those of
+the hub in its own cache), complete or not at all, and two processes that want the same one wait for each other.
+`EVAR_OFFLINE=1` or `HF_HUB_OFFLINE=1` forbids the network; every error then names the file and where to put it.
+"""
+
+from evar.download.addresses import url
+from evar.download.checks import offline, sha256_of, unpack
+from evar.download.huggingface import hub
+from evar.download.wheels import wheel, wheel_member
+
+__all__ = ["hub", "offline", "sha256_of", "unpack", "url", "wheel", "wheel_member"]

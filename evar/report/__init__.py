@@ -1,0 +1,49 @@
+"""Tables and plots of a results folder; everything here is rebuilt from `runs/` and `predictions/`, without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evar.report.plots import plot_layers
+from evar.report.tables import has_layer_curve, terminal_table, write_tables
+from evar.results import load_all, load_failures
+
+__all__ = ["build", "plot_layers", "terminal_table", "write_tables"]
+
+_LAYER_FILES = ("layers.md", "layers.csv", "layers.png", "layers.svg")
+
+
+def build(out: Path | str) -> list[Path]:
+    """Write the tables, and the layer curves where some encoder has at least two single layers.
+
+    Files of an earlier build that nothing belongs in any more are removed. Runs that share the folder take turns, so
+    that the last one to build shows the results of all.
+
+    Args:
+        out: results folder.
+
+    Returns:
+        The files written.
+
+    Raises:
+        OSError: if the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     [path.name for path in build(out)]
+        ['table.md', 'table.csv']
+    """
+    from filelock import FileLock
+
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with FileLock(out / ".build.lock"):
+        results = load_all(out)
+        paths = write_tables(results, load_failures(out), out)
+        if has_layer_curve(results):
+            paths += plot_layers(results, out)
+        for name in _LAYER_FILES:
+            if out / name not in paths:
+                (out / name).unlink(missing_ok=True)
+    return paths

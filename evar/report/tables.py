@@ -1,0 +1,336 @@
+"""Tables of results: Markdown that also reads well in a terminal, plain text, and CSV in long form."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import textwrap
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from evar.report.cells import Cell, Row, Section, is_better, sections
+from evar.results import Failure, Result, write_atomic
+
+MARKS = ("†", "‡", "§", "¶")
+FLAG_MEANINGS = {"random weights": "random weights: an untrained network, not the published encoder"}
+
+_CSV_COLUMNS = (
+    *("protocol", "protocol_version", "limit", "encoder", "label", "weights", "layers", "fusion", "default", "depth"),
+    *("task", "task_version", "metric", "score", "low", "high", "n_test", "seeds", "chance", "average", "rank"),
+    *("flags", "notes"),
+)
+
+
+def write_tables(results: Sequence[Result], failures: Sequence[Failure], out: Path) -> list[Path]:
+    """Write `table.md` and `table.csv`, and `layers.md` and `layers.csv` where some encoder has several single layers.
+
+    Args:
+        results: in any order, of any encoders, tasks, protocols, limits and seeds.
+        failures: cells without a result.
+        out: results folder; its predictions give the interval of several seeds.
+
+    Returns:
+        The files written.
+    """
+    out = Path(out)
+    tables = {"table": sections(results, failures, out)}
+    if has_layer_curve(results):
+        tables["layers"] = sections(results, failures, out, single_layers=True)
+    paths = []
+    for name, found in tables.items():
+        for suffix, text in ((".md", markdown(found, by_layer=name == "layers")), (".csv", long_csv(found))):
+            write_atomic(out / f"{name}{suffix}", text.encode("utf-8"))
+            paths.append(out / f"{name}{suffix}")
+    return paths
+
+
+def has_layer_curve(results: Sequence[Result]) -> bool:
+    """Has some encoder two single layers or more?"""
+    found = {(result.encoder, result.layers[0]) for result in results if len(result.layers) == 1}
+    return len(found) > len({encoder for encoder, _ in found})
+
+
+def markdown(tables: Sequence[Section], *, by_layer: bool = False) -> str:
+    """Tables under headings, each with its notes; columns are aligned in the text too.
+
+    Args:
+        tables: as `sections` gives them.
+        by_layer: one row a layer: a depth column, the best layer of each encoder in bold, no average and rank.
+    """
+    parts = ["# Every layer" if by_layer else "# Results"]
+    if not tables:
+        parts.append("There are no results yet.")
+    for section in tables:
+        (header, counts), body = _grid(section, by_layer, lambda text: f"**{text}**", escape)
+        header = [f"{name} ({count})" if count else name for name, count in zip(header, counts, strict=True)]
+        lines = [header, *body]
+        widths = [max(3, *map(_text_width, column)) for column in zip(*lines, strict=True)]
+        text_columns = _n_text_columns(by_layer)
+        rule = ["-" * width if i < text_columns else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+        rendered = [_aligned(line, widths, text_columns) for line in lines]
+        rendered.insert(1, rule)
+        table = "\n".join("| " + " | ".join(line) + " |" for line in rendered)
+        notes = "\n".join(f"- {text}" for text in remarks(section, by_layer, "in bold", escape))
+        parts += [f"## {escape(section.title)}", table, notes]
+    return "\n\n".join(parts) + "\n"
+
+
+def terminal_table(
+    results: Sequence[Result], failures: Sequence[Failure] = (), out: Path | None = None, width: int = 100
+) -> str:
+    """The main tables as plain text for the end of a run; a table too wide goes on below itself.
+
+    Args:
+        results: in any order.
+        failures: cells without a result.
+        out: results folder with the predictions, for the interval of several seeds.
+        width: columns of the terminal.
+
+    Example:
+        >>> print(terminal_table([]))
+        There are no results yet.
+    """
+    parts = []
+    for section in sections(results, failures, out):
+        header, body = _grid(section, False, lambda text: f"{text}*", _one_line)
+        lines = [*header, *body]
+        widths = [max(map(_text_width, column)) for column in zip(*lines, strict=True)]
+        text_columns = _n_text_columns(False)
+        blocks = []
+        for columns in _blocks(widths, text_columns, width):
+            chosen = [widths[column] for column in columns]
+            rendered = [_aligned([line[c] for c in columns], chosen, text_columns) for line in lines]
+            rendered.insert(len(header), ["-" * size for size in chosen])
+            blocks.append("\n".join("  ".join(line).rstrip() for line in rendered))
+        said = remarks(section, False, "marked *", _one_line)
+        notes = "\n".join(textwrap.fill(text, width, subsequent_indent="  ") for text in said)
+        parts.append("\n\n".join([section.title, *blocks]) + "\n\n" + notes)
+    return "\n\n\n".join(parts) or "There are no results yet."
+
+
+def _blocks(widths: Sequence[int], n_text_columns: int, width: int) -> list[list[int]]:
+    """Columns that fit side by side; the first ones, which name a row, are repeated in each block."""
+    named = list(range(n_text_columns))
+    used = sum(widths[column] + 2 for column in named)
+    blocks: list[list[int]] = []
+    left = 0
+    for column in range(n_text_columns, len(widths)):
+        if not blocks or left < widths[column]:
+            blocks.append(list(named))
+            left = width - used
+        blocks[-1].append(column)
+        left -= widths[column] + 2
+    return blocks or [named]
+
+
+def _n_text_columns(by_layer: bool) -> int:
+    return 3 if by_layer else 2
+
+
+def _aligned(line: Sequence[str], widths: Sequence[int], n_text_columns: int) -> list[str]:
+    padded = []
+    for column, (text, width) in enumerate(zip(line, widths, strict=True)):
+        space = " " * (width - _text_width(text))
+        padded.append(text + space if column < n_text_columns else space + text)
+    return padded
+
+
+def _text_width(text: str) -> int:
+    """Columns that a text takes in a terminal."""
+    return sum(
+        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        for character in text
+    )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def escape(text: str) -> str:
+    r"""A text that Markdown shows as it is, in one table cell; names with underscores stay readable.
+
+    Example:
+        >>> print(escape("a|b *c* silero_vad _d_"))
+        a\|b \*c\* silero_vad \_d\_
+    """
+    text = re.sub(r"([\\|*`<>\[\]~&])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
+
+
+def percent(score: float, interval: tuple[float, float] | None = None) -> str:
+    """A fraction in percent, and half the width of its interval.
+
+    Example:
+        >>> percent(0.853, (0.82, 0.882))
+        '85.3 ± 3.1'
+    """
+    half_width = "" if interval is None else f" ± {50 * (interval[1] - interval[0]):.1f}"
+    return f"{100 * score:.1f}{half_width}"
+
+
+def _grid(
+    section: Section, by_layer: bool, bold: Callable[[str], str], clean: Callable[[str], str]
+) -> tuple[tuple[list[str], list[str]], list[list[str]]]:
+    """Header (names, and numbers of clips) and lines of one table as texts, chance last."""
+    marks = {flag: _mark(index) for index, flag in enumerate(section.flags)}
+    numbers = {note: str(index + 1) for index, note in enumerate(section.notes)}
+    ranked = not by_layer and len(section.columns) > 1 and any(row.rank is not None for row in section.rows)
+    header = ["encoder", "layer", "depth"] if by_layer else ["encoder", "layers"]
+    counts = [""] * len(header) + [f"n={column.n_test}" if column.n_test else "" for column in section.columns]
+    header += [clean(column.label) for column in section.columns]
+    if ranked:
+        header, counts = [*header, "average", "rank"], [*counts, "", ""]
+    best_average = max((row.average for row in section.rows if row.average is not None), default=0.0)
+    best_rank = min((row.rank for row in section.rows if row.rank is not None), default=0.0)
+    lines = []
+    for row in section.rows:
+        rivals = [other for other in section.rows if not by_layer or other.encoder == row.encoder]
+        line = [clean(row.encoder) + ",".join(marks[flag] for flag in row.flags), clean(row.layers)]
+        if by_layer:
+            line.append("" if row.depth is None else f"{row.depth:.2f}")
+            line[1] += " (default)" if row.first is not None and row.first.default else ""
+        for column, cell in enumerate(row.cells):
+            text = "-" if cell is None else "failed" if cell.score is None else percent(cell.score, cell.interval)
+            if cell is not None and cell.score is not None and _is_best(cell.score, column, rivals):
+                text = bold(text)
+            if cell is not None:
+                text += "".join(marks[flag] for flag in cell.flags)
+                text += "".join(f" [{numbers[note]}]" for note in cell.notes)
+            line.append(text)
+        if ranked and row.average is not None and row.rank is not None:
+            average, rank = percent(row.average), f"{row.rank:.2f}"
+            line.append(average if is_better(best_average, row.average) else bold(average))
+            line.append(rank if is_better(row.rank, best_rank) else bold(rank))
+        elif ranked:
+            line += ["-", "-"]
+        lines.append(line)
+    if any(column.chance is not None for column in section.columns):
+        lines.append(_chance_line(section, by_layer, ranked))
+    return (header, counts), lines
+
+
+def _chance_line(section: Section, by_layer: bool, ranked: bool) -> list[str]:
+    chances = [column.chance for column in section.columns]
+    line = ["chance", "", ""] if by_layer else ["chance", ""]
+    line += ["-" if chance is None else percent(chance) for chance in chances]
+    known = [chance for chance in chances if chance is not None]
+    if ranked:
+        line += [percent(sum(known) / len(known)) if len(known) == len(chances) else "-", ""]
+    return line
+
+
+def _is_best(score: float, column: int, rivals: Sequence[Row]) -> bool:
+    others = [cell.score for row in rivals if (cell := row.cells[column]) is not None and cell.score is not None]
+    return not any(is_better(other, score) for other in others)
+
+
+def _mark(index: int) -> str:
+    return MARKS[index % len(MARKS)] * (index // len(MARKS) + 1)
+
+
+def remarks(section: Section, by_layer: bool, best: str, clean: Callable[[str], str]) -> list[str]:
+    """What must be read with a table: what is printed, how it was made, flags and numbered notes.
+
+    Args:
+        section: the table.
+        by_layer: one row a layer?
+        best: how the best is marked, "in bold".
+        clean: makes a text from a result harmless where it is shown; the marks and numbers are left alone.
+    """
+    shown = section.results
+    texts = []
+    if shown:
+        metrics = sorted({result.metric for result in shown})
+        per = "each encoder and column" if by_layer else "each column"
+        texts.append(
+            f"Scores: {clean(' and '.join(metrics))} in percent, higher is better, the best of {per} {best}; "
+            "n: clips tested, over all rounds; -: not run."
+        )
+        n_seeds = sorted({len(cell.results) for row in section.rows for cell in row.cells if cell and cell.results})
+        if n_seeds[-1] > 1:
+            seeds = str(n_seeds[0]) if len(n_seeds) == 1 else f"{n_seeds[0]} to {n_seeds[-1]}"
+            texts.append(f"Scores are means over {seeds} seeds.")
+        if any(cell.interval for row in section.rows for cell in row.cells if cell):
+            methods = _sentences(result.interval_method for result in shown)
+            texts.append(
+                "±: half the width of the 95 % interval, which need not lie evenly around the score; its ends are in "
+                "the CSV. " + clean(" ".join(methods))
+            )
+        described = _sentences(result.protocol_description for result in shown)
+        texts += [clean(f"Protocol {section.protocol}: {text}") for text in described]
+        if not by_layer and len(section.columns) > 1 and any(row.rank is not None for row in section.rows):
+            texts.append(
+                "average: mean over the tasks; rank: mean over the tasks of the place among the rows that have every "
+                "task, 1 the best, ties share the mean of their places; rows without every task have neither."
+            )
+    texts += [f"{_mark(index)} {clean(FLAG_MEANINGS.get(flag, flag))}." for index, flag in enumerate(section.flags)]
+    texts += [f"[{index + 1}] {clean(note.rstrip('.'))}." for index, note in enumerate(section.notes)]
+    return texts
+
+
+def _sentences(texts: Iterable[str]) -> list[str]:
+    """Each text once, as a sentence."""
+    cleaned = (" ".join(text.split()).rstrip(".") for text in texts)
+    return [f"{text[0].upper()}{text[1:]}." for text in dict.fromkeys(cleaned) if text]
+
+
+def long_csv(tables: Sequence[Section]) -> str:
+    """One line a cell: scores, interval ends, chance and average as fractions 0..1, several values joined with ";".
+
+    A failed cell has no score, and its reason among the notes. "label" is the encoder as the tables name it, with what
+    tells apart two rows of one encoder.
+    """
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, _CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for section in tables:
+        for row in section.rows:
+            for column, cell in zip(section.columns, row.cells, strict=True):
+                if cell is not None:
+                    writer.writerow(
+                        {
+                            "protocol": section.protocol,
+                            "protocol_version": section.protocol_version,
+                            "limit": "" if section.limit is None else section.limit,
+                            "encoder": row.encoder,
+                            "label": row.encoder,
+                            "layers": row.layers,
+                            "depth": _fraction(row.depth),
+                            "task": column.task,
+                            "chance": _fraction(column.chance),
+                            "average": _fraction(row.average),
+                            "rank": _fraction(row.rank),
+                            **_cell_values(cell),
+                            "flags": ";".join((*row.flags, *cell.flags)),
+                            "notes": ";".join(cell.notes),
+                        }
+                    )
+    return buffer.getvalue()
+
+
+def _cell_values(cell: Cell) -> dict[str, object]:
+    if not cell.results:
+        return {}
+    first = cell.results[0]
+    low, high = cell.interval or (None, None)
+    return {
+        "encoder": first.encoder,
+        "weights": first.weights,
+        "layers": "+".join(first.layers),
+        "fusion": first.fusion,
+        "default": str(first.default).lower(),
+        "task_version": first.task_version,
+        "metric": first.metric,
+        "score": _fraction(cell.score),
+        "low": _fraction(low),
+        "high": _fraction(high),
+        "n_test": first.n_test,
+        "seeds": ";".join(str(result.seed) for result in cell.results),
+    }
+
+
+def _fraction(value: float | None) -> str:
+    return "" if value is None else repr(round(value, 10))

@@ -1,0 +1,42 @@
+"""What a run leaves behind, and the only thing that tables and plots are built from.
+
+Below a results folder (`--out`): `runs/ID.json` holds one `Result` each, `predictions/ID.npz` what was predicted for
+every test clip, `failures/ID.json` the cells of a grid that gave no result.
+"""
+
+from evar.results.files import (
+    Failure,
+    clear_failure,
+    load,
+    load_all,
+    load_failures,
+    load_predictions,
+    run_path,
+    save,
+    save_failure,
+    save_predictions,
+    write_atomic,
+)
+from evar.results.identity import IDENTITY_KEYS, plain, run_id
+from evar.results.row import FUSIONS, SCHEMA, Result, utc_now
+
+__all__ = [
+    "FUSIONS",
+    "IDENTITY_KEYS",
+    "SCHEMA",
+    "Failure",
+    "Result",
+    "clear_failure",
+    "load",
+    "load_all",
+    "load_failures",
+    "load_predictions",
+    "plain",
+    "run_id",
+    "run_path",
+    "save",
+    "save_failure",
+    "save_predictions",
+    "utc_now",
+    "write_atomic",
+]

@@ -1,0 +1,105 @@
+"""Which run a file holds: plain data and the id that is made from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+#: What a result's own id is made from where the run gave it none: everything that can change a number.
+IDENTITY_KEYS = (
+    *("encoder", "weights_sha256", "encoder_options", "extraction", "layers", "fusion", "pooling"),
+    *("task", "task_version", "index_sha256", "limit", "protocol", "params", "metric", "seed"),
+)
+
+_SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,159}")
+# Windows gives these names to devices, whatever follows the first dot.
+_DEVICE_NAME = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(?=$|\.)", re.IGNORECASE)
+
+
+def plain(value: Any, where: str) -> Any:
+    """Copy a value as plain JSON data: dicts with text keys, lists, text, whole and finite numbers, booleans, None.
+
+    Raises:
+        ValueError: if something else is in it, such as a path, an array or NaN; `where` names the value.
+
+    Example:
+        >>> plain({"grid": (0.1, 1.0)}, "params")
+        {'grid': [0.1, 1.0]}
+    """
+    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:  # a numpy or torch scalar, without importing either
+        value = value.item()
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise ValueError(f"{where} must have text keys, got {key!r}")
+        return {key: plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item, where) for item in value]
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{where} must be finite, got {value}")
+        return float(value)
+    raise ValueError(f"{where} must be text, numbers, lists or dicts of these, got {type(value).__name__}")
+
+
+def run_id(settings: Mapping[str, Any]) -> str:
+    """A file stem for the run that these settings ask for: readable, the same on every machine, safe on every system.
+
+    Put in everything that can change a number (`IDENTITY_KEYS` and what else the run knows), and nothing that cannot,
+    such as a folder or a batch size. Key order, tuple or list, and 5 or 5.0 make no difference.
+
+    Args:
+        settings: at least encoder, layers (a list or text), task, protocol and seed; plain data.
+
+    Returns:
+        ENCODER__LAYERS__TASK__PROTOCOL__sSEED__HASH, at most 140 characters; HASH is the start of the SHA-256 of all
+        settings as JSON, so that long or unusual names may be shortened before it.
+
+    Raises:
+        ValueError: if one of the five is missing, or a value is not plain data.
+
+    Example:
+        >>> run_id({"encoder": "crepe.tiny", "layers": ["conv5"], "task": "gm_pitch", "protocol": "linear", "seed": 0})
+        'crepe.tiny__conv5__gm_pitch__linear__s0__6553fad523'
+    """
+    missing = [key for key in ("encoder", "layers", "task", "protocol", "seed") if key not in settings]
+    if missing:
+        raise ValueError(f"a run's id needs encoder, layers, task, protocol and seed, but lacks {', '.join(missing)}")
+    values = _whole_numbers(plain(settings, "settings"))
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    layers = values["layers"] if isinstance(values["layers"], list) else [str(values["layers"])]
+    named = "+".join(layers)
+    if len(named) > 32 and len(layers) > 1:
+        named = f"{layers[0][:20]}+{len(layers) - 1}more"
+    parts = (str(values["encoder"])[:32], named[:32], str(values["task"])[:28], str(values["protocol"])[:16])
+    readable = "__".join(re.sub(r"[^A-Za-z0-9._+-]", "-", part) for part in parts)
+    if _DEVICE_NAME.match(readable) or readable[0] in ".-+":
+        readable = f"_{readable[1:]}" if readable[0] in ".-+" else f"_{readable}"
+    seed = str(values["seed"])[:10]
+    return f"{readable}__s{seed}__{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def _whole_numbers(value: Any) -> Any:
+    """5.0 as 5: a command line and a YAML may write the same number differently."""
+    if isinstance(value, dict):
+        return {key: _whole_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole_numbers(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def check_id(id: str) -> str:
+    """The id itself, if it is a plain file stem.
+
+    Raises:
+        ValueError: if it could leave its folder or is no legal file name everywhere.
+    """
+    if not _SAFE_ID.fullmatch(id) or _DEVICE_NAME.match(id):
+        raise ValueError(f"a run's id must be a plain file name of letters, digits and . _ + -, got {id!r}")
+    return id

@@ -1,0 +1,287 @@
+"""One row of every table as plain data that checks itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from evar.registry import near_miss
+from evar.results.identity import IDENTITY_KEYS, check_id, plain, run_id
+
+SCHEMA = 1
+FUSIONS = ("none", "concat", "average")
+
+
+@dataclass(frozen=True)
+class Result:
+    """The score of one encoder's layers on one task under one protocol and seed, with all that re-running it takes.
+
+    Fractions lie in 0..1; only tables turn them into percent. Values are checked and made plain (numpy scalars become
+    Python numbers) when the object is made, so whatever exists can be saved, and whatever was saved can be trusted.
+
+    Attributes:
+        encoder: name as `evar encoders` lists it.
+        weights: file name of the checkpoint, "random" or "none".
+        weights_sha256: hash of the checkpoint or of the random parameters; "none" for an encoder without any.
+        layers: what was probed; several are fused.
+        fusion: "none" for one layer, else how several became one vector: "concat" or "average".
+        pooling: layer -> name of the pooling over time.
+        task, task_version: what was tested; other versions are never shown in one column.
+        protocol: name of the protocol.
+        params: every effective hyper-parameter: protocol_version, refit, the grid and what was chosen in each round.
+        seed: of everything random in the run.
+        metric: name of the metric.
+        score: mean of round_scores, 0..1.
+        round_scores: one per round, 0..1.
+        n_train, n_valid: clips per round (rounded mean).
+        n_test: clips tested, total over rounds.
+        skipped: clips that could not be used: {clip, split, reason, counted: "wrong" or "left_out"}.
+        seconds: wall time of this row.
+        versions: package -> version.
+        created: ISO 8601 time in UTC, as `utc_now` gives it.
+        schema: version of this list of keys.
+        id: file stem, from `run_id`; made from the other values where empty.
+        rounds: one dict per round: name, score, n_train, n_valid, n_test, strength, valid_score.
+        interval: (low, high) of the 95 % interval, 0..1; None where there is none.
+        interval_method: a sentence for the table's footnote.
+        n_classes, chance: number of classes; score of guessing, 0..1.
+        depth: relative depth of a single layer, (layer_index + 1) / n_layers; None for several layers.
+        layer_index, n_layers: position of a single layer, 0 the shallowest; how many layers the encoder has.
+        default: are these the encoder's default layers?
+        width: features per clip that the probe saw.
+        limit: clips per split where only a subset was used, else None.
+        sample_rate: Hz of the encoder's input.
+        encoder_options: effective options that the encoder was built with.
+        extraction: effective feature key: clip_seconds, pad, crop, sample_rate, resampler, precision, revision,
+            norm_stats.
+        index_sha256: hash of the task's index.
+        trained_on: data that the checkpoint has seen.
+        protocol_description: the protocol's sentence for the table's footnote.
+        flags: what a reader must know beside the score, such as "random weights".
+        settings: what was asked for, such as {"layers": "all"}, so that the row can be run again.
+
+    Raises:
+        ValueError: if a value has the wrong type or range, or two values contradict each other.
+
+    Example:
+        >>> row = Result(
+        ...     encoder="logmel", weights="none", weights_sha256="none", layers=["logmel"], fusion="none",
+        ...     pooling={"logmel": "mean_std"}, task="esc10", task_version="1", protocol="linear", params={}, seed=0,
+        ...     metric="accuracy", score=0.5, round_scores=[0.4, 0.6], n_train=256, n_valid=64, n_test=160, skipped=[],
+        ...     seconds=1.5, versions={}, created="2026-01-31T12:00:00+00:00")
+        >>> Result.from_dict(row.to_dict()) == row
+        True
+    """
+
+    encoder: str
+    weights: str
+    weights_sha256: str
+    layers: Sequence[str]
+    fusion: str
+    pooling: Mapping[str, str]
+    task: str
+    task_version: str
+    protocol: str
+    params: Mapping[str, Any]
+    seed: int
+    metric: str
+    score: float
+    round_scores: Sequence[float]
+    n_train: int
+    n_valid: int
+    n_test: int
+    skipped: Sequence[Mapping[str, str]]
+    seconds: float
+    versions: Mapping[str, str]
+    created: str
+    schema: int = SCHEMA
+    id: str = ""
+    rounds: Sequence[Mapping[str, Any]] = ()
+    interval: Sequence[float] | None = None
+    interval_method: str = ""
+    n_classes: int | None = None
+    chance: float | None = None
+    depth: float | None = None
+    layer_index: int | None = None
+    n_layers: int | None = None
+    default: bool = False
+    width: int | None = None
+    limit: int | None = None
+    sample_rate: int | None = None
+    encoder_options: Mapping[str, Any] = field(default_factory=dict)
+    extraction: Mapping[str, Any] = field(default_factory=dict)
+    index_sha256: str = ""
+    trained_on: str = ""
+    protocol_description: str = ""
+    flags: Sequence[str] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for entry in dataclasses.fields(self):
+            value = plain(getattr(self, entry.name), entry.name)
+            _CHECKS[str(entry.type)](entry.name, value)
+            # The object is frozen for everybody else; here it is still being made.
+            object.__setattr__(self, entry.name, tuple(value) if isinstance(value, list) else value)
+        _check_together(self)
+        if not self.id:
+            object.__setattr__(self, "id", run_id({key: getattr(self, key) for key in IDENTITY_KEYS}))
+        check_id(self.id)
+
+    @property
+    def is_random(self) -> bool:
+        """Is this the score of an untrained network?"""
+        return self.weights == "random" or "random weights" in self.flags
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as in the JSON file."""
+        return {entry.name: plain(getattr(self, entry.name), entry.name) for entry in dataclasses.fields(self)}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Result:
+        """Check plain data and make the row.
+
+        Raises:
+            ValueError: if a key is unknown (the nearest legal one is named) or missing, or a value is not legal.
+        """
+        if not isinstance(data, dict):
+            raise ValueError(f"a result must be a JSON object, got {type(data).__name__}")
+        schema = data.get("schema", SCHEMA)
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise ValueError(f"a result of schema {schema} needs a newer version of evar, which reads up to {SCHEMA}")
+        fields = {entry.name: entry for entry in dataclasses.fields(cls)}
+        for key in data:
+            if key not in fields:
+                raise ValueError(f"a result has no key {key!r}; {near_miss(key, fields, limit=len(fields))}")
+        missing = [
+            name
+            for name, entry in fields.items()
+            if entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+            if name not in data
+        ]
+        if missing:
+            raise ValueError(f"a result needs all of its keys, but lacks {', '.join(missing)}; is the file a result?")
+        return cls(**data)
+
+
+def utc_now() -> str:
+    """The time, as `Result.created` wants it."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _must(condition: Callable[[Any], bool], expected: str) -> Callable[[str, Any], None]:
+    def check(name: str, value: Any) -> None:
+        if not condition(value):
+            raise ValueError(f"{name} must be {expected}, got {value!r}")
+
+    return check
+
+
+def _optional(condition: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or condition(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _lists(condition: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(condition, value))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_text_table(value: Any) -> bool:
+    return _is_table(value) and all(map(_is_text, value.values()))
+
+
+#: annotation in `Result` -> its check; one entry per kind of value, so that a new key needs no new check.
+_CHECKS: dict[str, Callable[[str, Any], None]] = {
+    "str": _must(_is_text, "text"),
+    "bool": _must(lambda value: isinstance(value, bool), "true or false"),
+    "int": _must(_is_whole, "a whole number >= 0"),
+    "int | None": _must(_optional(_is_whole), "a whole number >= 0 or null"),
+    "float": _must(_is_number, "a finite number"),
+    "float | None": _must(_optional(_is_number), "a finite number or null"),
+    "Sequence[str]": _must(_lists(_is_text), "a list of text"),
+    "Sequence[float]": _must(_lists(_is_number), "a list of finite numbers"),
+    "Sequence[float] | None": _must(_optional(_lists(_is_number)), "a list of finite numbers or null"),
+    "Sequence[Mapping[str, str]]": _must(_lists(_is_text_table), "a list of objects with text values"),
+    "Sequence[Mapping[str, Any]]": _must(_lists(_is_table), "a list of objects"),
+    "Mapping[str, str]": _must(_is_text_table, "an object with text values"),
+    "Mapping[str, Any]": _must(_is_table, "an object"),
+}
+
+
+def _check_together(row: Result) -> None:
+    """What the type of one value cannot say."""
+    for name in ("encoder", "task", "protocol", "metric"):
+        if not getattr(row, name):
+            raise ValueError(f"{name} must not be empty")
+    if not row.layers or len(set(row.layers)) != len(row.layers):
+        raise ValueError(f"layers must name at least one layer, and each once, got {list(row.layers)}")
+    if row.fusion not in FUSIONS:
+        raise ValueError(f"no fusion {row.fusion!r}; {near_miss(row.fusion, FUSIONS)}")
+    if (row.fusion == "none") != (len(row.layers) == 1):
+        raise ValueError(
+            f"fusion must be 'none' for one layer and another for several, got {row.fusion!r} for {len(row.layers)}"
+        )
+    if set(row.pooling) != set(row.layers):
+        raise ValueError(f"pooling must name the layers {sorted(row.layers)}, got {sorted(row.pooling)}")
+    if not row.round_scores:
+        raise ValueError("round_scores must hold at least one score, got none")
+    for name in ("score", "chance", "depth", "round_scores", "interval"):
+        value = getattr(row, name)
+        values = value if isinstance(value, tuple) else () if value is None else (value,)
+        if any(not 0.0 <= number <= 1.0 for number in values):
+            raise ValueError(f"{name} must lie in 0..1, got {value}; is it in percent?")
+    mean = math.fsum(row.round_scores) / len(row.round_scores)
+    if abs(mean - row.score) > 1e-9:
+        raise ValueError(f"score must be the mean of round_scores, {mean!r}, got {row.score!r}")
+    if row.interval is not None and (len(row.interval) != 2 or row.interval[0] > row.interval[1]):
+        raise ValueError(f"interval must be [low, high] with low <= high, got {list(row.interval)}")
+    if row.seconds < 0:
+        raise ValueError(f"seconds must be >= 0, got {row.seconds}")
+    _check_rounds(row)
+    for entry in row.skipped:
+        if set(entry) != {"clip", "split", "reason", "counted"} or entry["counted"] not in ("wrong", "left_out"):
+            raise ValueError(
+                "skipped must hold clip, split, reason and counted ('wrong' or 'left_out') of each clip, "
+                f"got {dict(entry)}"
+            )
+    try:
+        created = datetime.fromisoformat(row.created.replace("Z", "+00:00"))
+    except ValueError:
+        created = None
+    if created is None or created.utcoffset() != timedelta(0):
+        raise ValueError(f"created must be an ISO 8601 time in UTC such as {utc_now()}, got {row.created!r}")
+
+
+def _check_rounds(row: Result) -> None:
+    if not row.rounds:
+        return
+    if len(row.rounds) != len(row.round_scores):
+        raise ValueError(
+            f"rounds must be one for each of {len(row.round_scores)} round_scores, got {len(row.rounds)} rounds"
+        )
+    for entry, score in zip(row.rounds, row.round_scores, strict=True):
+        if entry.get("score", score) != score:
+            raise ValueError(
+                f"round {entry.get('name')!r} must have its round_scores entry {score}, got {entry['score']}"
+            )
+    tested = [entry["n_test"] for entry in row.rounds if "n_test" in entry]
+    if len(tested) == len(row.rounds) and sum(tested) != row.n_test:
+        raise ValueError(f"n_test must be the total over rounds, {sum(tested)}, got {row.n_test}")

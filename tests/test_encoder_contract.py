@@ -1,0 +1,342 @@
+"""Every registered encoder keeps the contract, and each check of the contract catches an encoder that breaks it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import socket
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from evar import config, contract
+from evar.encoders.base import Encoder
+from evar.features import LayerInfo
+
+RATE, HOP = 4000, 200
+
+
+@pytest.mark.parametrize("name", config.names("encoders"))
+def test_encoder_keeps_the_contract(name: str) -> None:
+    try:
+        findings = contract.check_named(name)
+    except ImportError as error:
+        pytest.skip(f"{name} needs a package: {error}")
+    assert [str(finding) for finding in findings] == []
+
+
+class Sound(Encoder):
+    """Two layers that keep every promise; the classes below each break one."""
+
+    sample_rate = RATE
+    layers = (LayerInfo("frames", 8, HOP, "mean"), LayerInfo("clip", 8, 0, "mean"))
+    default_layers = ("clip",)
+    min_samples = HOP
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frames = nn.Linear(HOP, 8)
+        self.clip = nn.Linear(8, 8)
+
+    def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
+        return {"frames": lengths // HOP, "clip": torch.ones_like(lengths)}
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        frames = self.frames(waveform.unfold(1, HOP, HOP)).tanh()  # (batch, time, 8)
+        valid = torch.arange(frames.shape[1])[None, :] < (lengths // HOP)[:, None]
+        mean = (frames * valid[:, :, None]).sum(1) / valid.sum(1)[:, None]
+        return {"frames": frames, "clip": self.clip(mean)[:, None]}
+
+
+def changed(features: dict[str, Tensor], **changes: Tensor) -> dict[str, Tensor]:
+    return {**features, **changes}
+
+
+class UnknownDefault(Sound):
+    default_layers = ("clop",)
+
+
+class NoDefault(Sound):
+    default_layers = ()
+
+
+class SameNames(Sound):
+    layers = (LayerInfo("clip", 8, 0, "mean"), LayerInfo("clip", 8, 0, "mean"))
+
+
+class UnknownPooling(Sound):
+    layers = (Sound.layers[0], LayerInfo("clip", 8, 0, "median"))
+
+
+class RateInKilohertz(Sound):
+    sample_rate = 0
+
+
+class TrainMode(Sound):
+    def __init__(self) -> None:
+        super().__init__()
+        self.eval = lambda: self  # type: ignore[method-assign]
+
+
+class OtherOrder(Sound):
+    def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        return dict(reversed(super().forward(waveform, lengths).items()))
+
+
+class OtherWidth(Sound):
+    layers = (LayerInfo("frames", 9, HOP, "mean"), Sound.layers[1])
+
+
+class WrongHop(Sound):
+    layers = (LayerInfo("frames", 8, HOP + 8, "mean"), Sound.layers[1])
+
+
+class FramesDeclaredAsClip(Sound):
+    layers = (LayerInfo("frames", 8, 0, "mean"), Sound.layers[1])
+
+
+class FramesOverlooked(Sound):
+    def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
+        return {"frames": (lengths // HOP - 1).clamp(min=1), "clip": torch.ones_like(lengths)}
+
+
+class FramesInvented(Sound):
+    def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
+        return {"frames": lengths // HOP + 1, "clip": torch.ones_like(lengths)}
+
+
+class LogarithmOfSilence(Sound):
+    def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        features = super().forward(waveform, lengths)
+        return changed(features, frames=features["frames"] + waveform.unfold(1, HOP, HOP).std(2, keepdim=True).log())
+
+
+class DoublePrecision(Sound):
+    def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        features = super().forward(waveform, lengths)
+        return changed(features, clip=features["clip"].double())
+
+
+class OneSampleFails(Sound):
+    min_samples = 1
+
+
+class Dropout(Sound):
+    def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        features = super().forward(waveform, lengths)
+        return changed(features, frames=nn.functional.dropout(features["frames"], 0.1, training=True))
+
+
+class KeptState(Sound):
+    state = 0.0
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        features = super().forward(waveform, lengths)
+        before, self.state = self.state, float(features["clip"].detach()[-1].sum())
+        return changed(features, clip=features["clip"] + before)
+
+
+class WritesIntoInput(Sound):
+    def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        features = super().forward(waveform, lengths)
+        waveform.mul_(0.5)
+        return features
+
+
+class SharedBuffer(Sound):
+    buffer: Tensor | None = None
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        features = super().forward(waveform, lengths)
+        if torch.is_grad_enabled():
+            return features
+        if self.buffer is None or self.buffer.shape != features["clip"].shape:
+            self.buffer = torch.empty_like(features["clip"])
+        self.buffer.copy_(features["clip"])
+        return changed(features, clip=self.buffer)
+
+
+class NoGradient(Sound):
+    @torch.no_grad()
+    def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        return super().forward(waveform, lengths)
+
+
+class UnusedParameter(Sound):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 3)
+
+
+class GradientNotFinite(Sound):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.zeros(1))
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        features = super().forward(waveform, lengths)
+        return changed(features, clip=features["clip"] + self.gain.square().sqrt())
+
+
+class HearsPadding(Sound):
+    def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        features = super().forward(waveform, lengths)
+        return changed(features, clip=features["clip"] + features["frames"].mean(1, keepdim=True))
+
+
+class HearsBatchMates(Sound):
+    batch_invariant = False
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        features = super().forward(waveform, lengths)
+        return changed(features, clip=features["clip"] - features["clip"].mean(0, keepdim=True) / 2)
+
+
+class CountsBatch(Sound):
+    def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
+        return {"frames": (lengths // HOP).max().expand(len(lengths)), "clip": torch.ones_like(lengths)}
+
+
+class HearsJunk(Sound):
+    """Skips the zeroing of what lies beyond a clip's length, and hears it."""
+
+    def _checked_input(self, waveform: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        _, checked = super()._checked_input(waveform, lengths)
+        missing = max(0, self.min_samples - waveform.shape[1])
+        return nn.functional.pad(waveform, (0, missing)), checked
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        features = super().forward(waveform, lengths)
+        return changed(
+            features, clip=features["clip"] + waveform[:, -1:, None] * (lengths < waveform.shape[1])[:, None, None]
+        )
+
+
+class OpensSocket(Sound):
+    def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        socket.create_connection(("127.0.0.1", 9))
+        return super().forward(waveform, lengths)
+
+
+class OpensSocketQuietly(Sound):
+    def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        with contextlib.suppress(OSError):
+            socket.socket()
+        return super().forward(waveform, lengths)
+
+
+BROKEN = [
+    (UnknownDefault, "declaration", "'clop', which is none of the layers"),
+    (NoDefault, "declaration", "at least one layer"),
+    (SameNames, "declaration", "unique names"),
+    (UnknownPooling, "declaration", "no known pooling 'median'"),
+    (RateInKilohertz, "declaration", "sample_rate"),
+    (TrainMode, "declaration", "train mode"),
+    (OtherOrder, "clips", "declares layers ['frames', 'clip'], but forward returned ['clip', 'frames']"),
+    (OtherWidth, "clips", "expected (1, time, 9)"),
+    (WrongHop, "clips", "its hop is about 200 samples"),
+    (FramesDeclaredAsClip, "clips", "declares hop 0"),
+    (FramesOverlooked, "clips", "20 frames, but valid_frames says 19"),
+    (FramesInvented, "clips", "valid frames must lie in 1..1"),
+    (LogarithmOfSilence, "clips", "a second of silence is not finite"),
+    (DoublePrecision, "clips", "must be float32"),
+    (OneSampleFails, "clips", ""),
+    (Dropout, "repeatable", "differs between two calls"),
+    (KeptState, "repeatable", "differs between two calls"),
+    (WritesIntoInput, "repeatable", "changed the caller's waveform"),
+    (SharedBuffer, "repeatable", "overwritten by a later call"),
+    (NoGradient, "gradients", "no layer carries a gradient"),
+    (UnusedParameter, "gradients", "no gradient reaches head.weight"),
+    (GradientNotFinite, "gradients", "the gradient of gain is not finite"),
+    (HearsPadding, "batch_invariance", "declare batch_invariant = False"),
+    (HearsBatchMates, "batch_invariance", "even clips of equal length"),
+    (CountsBatch, "batch_invariance", "valid frames in a batch"),
+    (HearsJunk, "batch_invariance", "samples beyond its length are heard"),
+    (OpensSocket, "no_socket", "reaches for host '127.0.0.1'"),
+    (OpensSocketQuietly, "no_socket", "reaches for a network socket"),
+]
+
+
+def seeded(kind: type[Encoder]) -> Encoder:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return kind().eval()
+
+
+def test_a_sound_encoder_has_no_findings() -> None:
+    assert contract.check_encoder(seeded(Sound), lambda: seeded(Sound)) == []
+
+
+@pytest.mark.parametrize(("kind", "check", "said"), BROKEN, ids=[kind.__name__ for kind, _, _ in BROKEN])
+def test_a_broken_encoder_is_caught(kind: type[Encoder], check: str, said: str) -> None:
+    findings = contract.check_encoder(seeded(kind))
+    assert any(finding.check == check and said in finding.problem for finding in findings), findings
+
+
+def test_every_check_has_a_broken_encoder() -> None:
+    names = {check.__name__ for check in contract.CHECKS}
+    assert names == {check for _, check, _ in BROKEN} - {"no_socket"}
+
+
+def test_an_encoder_that_hears_padding_may_say_so() -> None:
+    class Honest(HearsPadding):
+        batch_invariant = False
+
+    assert contract.check_encoder(seeded(Honest)) == []
+
+
+def test_weights_that_depend_on_chance_are_caught() -> None:
+    findings = contract.check_encoder(seeded(Sound), lambda: Sound().eval())
+    assert {finding.check for finding in findings} == {"seeded"}
+    assert "frames.weight differs when built twice" in str(findings)
+
+
+def test_an_encoder_that_fetches_when_built_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetching(name: str, weights: str) -> Encoder:
+        socket.getaddrinfo("weights.example", 443)
+        return seeded(Sound)
+
+    monkeypatch.setattr(contract, "load_encoder", fetching)
+    monkeypatch.setattr(contract, "load_encoder_config", lambda name: described())
+    assert [finding.check for finding in contract.check_named("toy")] == ["no_socket"]
+
+
+def test_sockets_are_given_back() -> None:
+    before = socket.socket, socket.getaddrinfo
+    with contract.watched_sockets():
+        assert socket.socket is not before[0]
+    assert (socket.socket, socket.getaddrinfo) == before
+
+
+def described(**changes: str) -> config.EncoderConfig:
+    texts = {"description": "a toy", "trained_on": "nothing", "citation": "this file", **changes}
+    weights = config.WeightsSource(kind="url", licence=texts.pop("licence", "MIT"), urls=("https://weights.example",))
+    return config.EncoderConfig(name="toy", implementation="toy:Toy", weights=weights, **texts)
+
+
+@pytest.mark.parametrize("key", ["description", "trained_on", "citation", "licence"])
+def test_a_yaml_must_say_where_things_come_from(key: str) -> None:
+    assert contract.check_config(described()) == []
+    findings = contract.check_config(described(**{key: " "}))
+    assert len(findings) == 1
+    assert key in findings[0].problem
+
+
+def test_weights_are_optional_in_a_yaml() -> None:
+    assert contract.check_config(dataclasses.replace(described(), weights=None)) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "reference", "expected"),
+    [([1.0, 0.0], [1.0, 0.0], 0.0), ([2.0, 0.0], [1.0, 0.0], 1.0), ([1.0], [0.0], float("inf"))],
+)
+def test_relative_l2(value: list[float], reference: list[float], expected: float) -> None:
+    assert contract.relative_l2(torch.tensor(value), torch.tensor(reference)) == expected
+
+
+def test_relative_l2_never_passes_what_cannot_be_compared() -> None:
+    nan, one = torch.tensor([float("nan")]), torch.ones(1)
+    pairs = [*itertools.permutations([nan, one], 2), (nan, nan), (one, torch.ones(2))]
+    assert all(contract.relative_l2(value, reference) == float("inf") for value, reference in pairs)
