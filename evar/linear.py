@@ -180,6 +180,13 @@ def _probe_rows(
         yield result
 
 
+def _new_probe(protocol: ProtocolConfig, task: Task, seed: int) -> Any:
+    """The protocol's estimator; what the protocol, the task and the seed say goes in where it has such a parameter."""
+    probe = resolve(protocol.probe)(**protocol.params)
+    told = {"refit": protocol.refit, "metric": task.config.metric, "random_state": seed}
+    return probe.set_params(**{name: value for name, value in told.items() if name in probe.get_params()})
+
+
 def _probe_round(
     protocol: ProtocolConfig,
     task: Task,
@@ -192,9 +199,7 @@ def _probe_round(
     train, valid, readable = (rows[usable[rows]] for rows in (a_round.train, a_round.valid, a_round.test))
     if not len(train) or not len(readable):
         raise ValueError(f"{task.name} {a_round.name}: no usable clip is left in the training or test set")
-    probe = resolve(protocol.probe)(**protocol.params)
-    if "random_state" in probe.get_params():
-        probe.set_params(random_state=seed)
+    probe = _new_probe(protocol, task, seed)
     probe.fit(features[train], task.y[train], features[valid], task.y[valid])
     tested = readable if skip_bad else a_round.test
     y_pred = np.full(len(task), UNREADABLE, np.int64)

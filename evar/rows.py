@@ -76,6 +76,7 @@ def identity(
         "protocol": protocol.name,
         "protocol_version": protocol.version,
         "params": protocol.params,
+        "refit": protocol.refit,
         "metric": task.config.metric,
         "seed": seed,
     }

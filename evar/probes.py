@@ -1,0 +1,309 @@
+"""Probes: scikit-learn-shaped estimators that are fitted on frozen embeddings and never see a test clip."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
+
+from evar._logistic import LogisticFit, fit_logistic, principal_coordinates
+from evar.metrics import METRICS
+from evar.registry import near_miss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Wide layers (2048 features) do best near 1e-4..1e-2, narrow ones (64) near 0.1..10; a decade to spare either side.
+STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+
+
+class LinearProbe(ClassifierMixin, BaseEstimator):
+    """Standardise, then multinomial logistic regression whose strength is chosen on validation clips.
+
+    Features are standardised by the mean and standard deviation of the training clips alone, also where the final fit
+    uses the validation clips too. A feature that is constant over the training clips gets coefficient 0. Every
+    strength C minimises C x (sum of log-losses) + 0.5 x ||W||^2, the intercept unpenalised, on the training clips, and
+    is scored on the validation clips by `metric`; of equal scores, the one with the lower validation log-loss wins
+    (64 clips tie often), then the smaller C. Solutions are exact: they equal scikit-learn's `LogisticRegression`
+    behind a `StandardScaler` (probabilities to 1e-5, tested), only faster.
+
+    A validation label that training lacks counts as an error of every strength and is left out of the log-loss;
+    a final fit on both splits learns it.
+
+    Args:
+        strengths: values of C to choose from, positive and distinct; a single one needs no validation clips.
+        refit: what the chosen strength is fitted on for the test, where validation clips are given: "train_and_valid"
+            or "train".
+        metric: name in `evar.metrics.METRICS`.
+        tol: stop when a full Newton step could move no probability of a fitted clip by more than this.
+        max_iter: Newton steps at most; a fit that ends there sets `converged_` to False and warns.
+
+    Attributes:
+        strength_: the chosen C.
+        valid_scores_: (strengths,) score on the validation clips; empty without validation clips.
+        valid_log_losses_: (strengths,) mean log-loss on the validation clips, in nats; likewise.
+        on_grid_edge_: whether the chosen C is the smallest or largest of several: a wider grid may do better.
+        classes_: (classes,) labels, sorted.
+        coef_: (classes, width) float64, or (1, width) for two classes; for features as given, not standardised.
+        intercept_: (classes,) float64, or (1,) for two classes.
+        mean_, scale_: (width,) float64, the training clips' mean and standard deviation; scale 0 marks a constant
+            feature.
+        converged_: whether every fit reached `tol`.
+        n_iter_: Newton steps of the final fit.
+        n_features_in_: width.
+
+    Source: the linear evaluation of HEAR and EVAR (Turian et al., "HEAR: Holistic Evaluation of Audio
+        Representations", 2022; Niizumi et al., "BYOL for Audio", 2021), with logistic regression in place of their
+        networks.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> y = np.arange(90) % 3
+        >>> X = rng.normal(size=(90, 20)) + 3 * np.eye(20)[y]
+        >>> probe = LinearProbe().fit(X[:40], y[:40], X[40:60], y[40:60])
+        >>> bool(probe.score(X[60:], y[60:]) > 0.8), probe.valid_scores_.shape, probe.coef_.shape
+        (True, (8,), (3, 20))
+    """
+
+    def __init__(
+        self,
+        strengths: Sequence[float] = STRENGTHS,
+        refit: str = "train_and_valid",
+        metric: str = "accuracy",
+        tol: float = 3e-6,
+        max_iter: int = 100,
+    ) -> None:
+        self.strengths = strengths
+        self.refit = refit
+        self.metric = metric
+        self.tol = tol
+        self.max_iter = max_iter
+
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, X_valid: ArrayLike | None = None, y_valid: ArrayLike | None = None
+    ) -> LinearProbe:
+        """Choose the strength and fit.
+
+        Args:
+            X: (clips, width) embeddings of the training clips.
+            y: (clips,) their labels, integers or names.
+            X_valid: (validation clips, width), or None where `strengths` is a single value.
+            y_valid: (validation clips,) labels of the same type.
+
+        Returns:
+            self.
+
+        Raises:
+            ValueError: if a setting, shape or value is not legal, there are fewer than 2 classes, or several
+                strengths are given without validation clips.
+        """
+        strengths = self._checked_settings()
+        X, y = _checked_pair(X, y, "training")
+        self.classes_ = np.unique(y)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"a probe needs training clips of at least 2 classes, got one class, {self.classes_[0]!r} "
+                f"({len(y)} clips); is the subset too small?"
+            )
+        has_valid = X_valid is not None and y_valid is not None
+        if (X_valid is None) != (y_valid is None):
+            raise ValueError("X_valid and y_valid go together, but only one of them was given")
+        if not has_valid and len(strengths) > 1:
+            raise ValueError(
+                f"choosing among {len(strengths)} strengths needs X_valid and y_valid; give them, or a single strength"
+            )
+        self.n_features_in_ = X.shape[1]
+        self.mean_, self.scale_ = _standardisation(X)
+        n_train = len(X)
+        if has_valid:
+            X_valid, y_valid = _checked_pair(X_valid, y_valid, "validation")
+            self._check_width(X_valid)
+            if (y.dtype.kind in "OUS") != (y_valid.dtype.kind in "OUS"):
+                raise ValueError(
+                    f"training and validation labels must be of one type, got {y.dtype} and {y_valid.dtype}; "
+                    "are some of them names and others numbers?"
+                )
+            X, y = np.concatenate([X, X_valid]), np.concatenate([y, y_valid])
+
+        # One change of coordinates serves every fit: it only renames the space that these clips span.
+        coordinates, basis = principal_coordinates(self._standardised(X))
+        path = self._solve(coordinates[:n_train], y[:n_train], strengths)
+        chosen = self._choose(path, coordinates[n_train:], y[n_train:], strengths)
+        self.strength_ = strengths[chosen]
+        self.on_grid_edge_ = len(strengths) > 1 and self.strength_ in (min(strengths), max(strengths))
+        self.converged_ = bool(path.converged.all())
+        final = LogisticFit(
+            path.weights[:, :, [chosen]],
+            path.intercepts[:, [chosen]],
+            path.converged[:, [chosen]],
+            path.n_iter[:, [chosen]],
+        )
+        if has_valid and self.refit == "train_and_valid":
+            train_classes, self.classes_ = self.classes_, np.unique(y)
+            start = final if len(train_classes) == len(self.classes_) else None
+            final = self._solve(coordinates, y, [self.strength_], start)
+            self.converged_ &= bool(final.converged.all())
+        self.n_iter_ = int(final.n_iter[0, 0])
+        if not self.converged_:
+            warnings.warn(
+                f"the probe did not converge to tol={self.tol} in {self.max_iter} steps; raise max_iter, or leave out "
+                "the largest strengths",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        self._store_coefficients(basis @ final.weights[0, :, 0], final.intercepts[0, 0])
+        return self
+
+    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Logits: (clips, width) -> (clips, classes), or (clips,) for two classes, positive for the second.
+
+        Raises:
+            ValueError: if X has another width than in `fit`, or holds NaN or infinity.
+        """
+        check_is_fitted(self)
+        X = _checked_features(X, "given")
+        self._check_width(X)
+        scores = X.astype(np.float64, copy=False) @ self.coef_.T + self.intercept_
+        return scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Probabilities: (clips, width) -> (clips, classes), in the order of `classes_`; rows sum to 1."""
+        scores = self.decision_function(X)
+        if scores.ndim == 1:
+            scores = np.stack([-scores / 2, scores / 2], axis=1)
+        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """The most probable label of each clip: (clips, width) -> (clips,)."""
+        scores = self.decision_function(X)
+        index = (scores > 0).astype(np.int64) if scores.ndim == 1 else scores.argmax(axis=1)
+        return self.classes_[index]
+
+    def _checked_settings(self) -> list[float]:
+        strengths = [float(value) for value in np.atleast_1d(np.asarray(self.strengths, dtype=np.float64))]
+        if not strengths or not all(0 < value < np.inf for value in strengths):
+            raise ValueError(f"strengths must be one or more positive numbers, got {self.strengths!r}")
+        if len(set(strengths)) < len(strengths):
+            raise ValueError(f"strengths must be distinct, got {self.strengths!r}")
+        if self.refit not in ("train", "train_and_valid"):
+            raise ValueError(f"refit must be train or train_and_valid, got {self.refit!r}")
+        if self.metric not in METRICS:
+            raise ValueError(f"no metric {self.metric!r}; {near_miss(self.metric, METRICS)}")
+        if not self.tol > 0 or self.max_iter < 1:
+            raise ValueError(f"tol must be > 0 and max_iter >= 1, got tol={self.tol}, max_iter={self.max_iter}")
+        return strengths
+
+    def _check_width(self, X: NDArray[Any]) -> None:
+        if X.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} features "
+                "as input; is it another layer?"
+            )
+
+    def _standardised(self, X: NDArray[Any]) -> Tensor:
+        varies = self.scale_ > 0
+        return torch.from_numpy((X[:, varies].astype(np.float64) - self.mean_[varies]) / self.scale_[varies])
+
+    def _solve(
+        self, coordinates: Tensor, y: NDArray[Any], strengths: Sequence[float], start: LogisticFit | None = None
+    ) -> LogisticFit:
+        """Fit clips (clips, rank) of labels in `classes_` at every strength."""
+        labels = torch.from_numpy(np.searchsorted(self.classes_, y).astype(np.int64))
+        return fit_logistic(
+            coordinates[None],
+            labels[None],
+            strengths,
+            n_classes=len(self.classes_),
+            start=start,
+            tol=self.tol,
+            max_iter=self.max_iter,
+        )
+
+    def _choose(self, path: LogisticFit, coordinates: Tensor, y: NDArray[Any], strengths: Sequence[float]) -> int:
+        """Index of the best strength on the validation clips (clips, rank); 0 where there are none."""
+        self.valid_scores_ = self.valid_log_losses_ = np.zeros(0)
+        if len(y) == 0:
+            return 0
+        logits = path.logits(coordinates[None])[0]  # (clips, strength, class)
+        metric = METRICS[self.metric]
+        predicted = self.classes_[logits.argmax(dim=2).numpy()]  # (clips, strength)
+        self.valid_scores_ = np.array([metric.function(y, column) for column in predicted.T])
+        is_known = np.isin(y, self.classes_)
+        index = torch.from_numpy(np.searchsorted(self.classes_, y[is_known]).astype(np.int64))
+        log_shares = torch.log_softmax(logits[torch.from_numpy(is_known)], dim=2)
+        picked = log_shares.gather(2, index[:, None, None].expand(-1, len(strengths), 1))[:, :, 0]
+        self.valid_log_losses_ = -picked.mean(dim=0).numpy() if len(index) else np.zeros(len(strengths))
+        signed = self.valid_scores_ if metric.higher_is_better else -self.valid_scores_
+        return min(range(len(strengths)), key=lambda at: (-signed[at], self.valid_log_losses_[at], strengths[at]))
+
+    def _store_coefficients(self, weights: Tensor, intercepts: Tensor) -> None:
+        """Turn (varying feature, class) weights of standardised features into `coef_` and `intercept_`."""
+        standard, offsets = weights.T.numpy(), intercepts.numpy()
+        if len(self.classes_) == 2:
+            standard, offsets = standard[1:] - standard[:1], offsets[1:] - offsets[:1]
+        varies = self.scale_ > 0
+        self.coef_ = np.zeros((len(standard), self.n_features_in_))
+        self.coef_[:, varies] = standard / self.scale_[varies]
+        self.intercept_ = offsets - self.coef_ @ self.mean_
+
+
+def _standardisation(X: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and population standard deviation of (clips, width); 0 where rounding explains all the spread."""
+    mean = X.mean(axis=0, dtype=np.float64)
+    scale = X.std(axis=0, dtype=np.float64)
+    # A feature that is constant but for its last bit must not be blown up to unit variance.
+    is_constant = scale <= 10 * np.finfo(X.dtype).eps * np.abs(mean)
+    return mean, np.where(is_constant, 0.0, scale)
+
+
+def _checked_features(X: Any, which: str) -> NDArray[Any]:
+    """(clips, width) floating point, finite."""
+    if hasattr(X, "toarray"):
+        raise ValueError(f"the {which} embeddings are a sparse matrix, but a dense array is needed; use X.toarray()")
+    array = np.asarray(X)
+    if array.ndim != 2:
+        raise ValueError(
+            f"the {which} embeddings must be (clips, width), got shape {array.shape}. Reshape your data: a single clip "
+            "is X[None], a single feature X[:, None]"
+        )
+    if 0 in array.shape:
+        raise ValueError(
+            f"the {which} embeddings are empty: 0 {'sample(s)' if array.shape[0] == 0 else 'feature(s)'} "
+            f"(shape={array.shape}) while a minimum of 1 is required."
+        )
+    if np.iscomplexobj(array):
+        raise ValueError(f"Complex data not supported: the {which} embeddings must be real numbers")
+    if array.dtype != np.float32:
+        array = array.astype(np.float64)
+    is_bad = ~np.isfinite(array)
+    if is_bad.any():
+        clip, feature = np.argwhere(is_bad)[0]
+        raise ValueError(
+            f"the {which} embeddings hold {int(is_bad.sum())} NaN or infinite value(s), the first at clip {clip}, "
+            f"feature {feature}; did the encoder overflow in half precision?"
+        )
+    return array
+
+
+def _checked_pair(X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Features and labels (clips,) of one split."""
+    if y is None:
+        raise ValueError(f"a probe requires y to be passed, but the target y is None ({which} labels)")
+    features, labels = _checked_features(X, which), np.asarray(y)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        message = "A column-vector y was passed when a 1d array was expected; it is flattened, pass y[:, 0] instead"
+        warnings.warn(message, DataConversionWarning, stacklevel=3)
+        labels = labels[:, 0]
+    if labels.ndim != 1 or len(labels) != len(features):
+        raise ValueError(f"the {which} labels must be ({len(features)},), one per clip, got shape {labels.shape}")
+    check_classification_targets(labels)
+    return features, labels
