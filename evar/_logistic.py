@@ -25,7 +25,7 @@ _INNER_TOLERANCE = 0.25
 _MAX_INNER = 200
 _SINGLE_PRECISION_STEPS = 25
 _MAX_HALVINGS = 30
-# Numbers in one (batch, clips, strengths, classes) array: 256 MB in float64; beyond it strengths are solved in turn.
+# Numbers in one (batch, strength, class, clips) array: 256 MB in float64; beyond it strengths are solved in turn.
 _NUMBERS_AT_ONCE = 2**25
 
 
@@ -34,7 +34,7 @@ class LogisticFit:
     """Solutions of `fit_logistic`.
 
     Attributes:
-        weights: (batch, feature, strength, class) float64; classes sum to 0.
+        weights: (batch, strength, class, feature) float64; classes sum to 0.
         intercepts: (batch, strength, class) float64; classes sum to 0.
         converged: (batch, strength) bool.
         n_iter: (batch, strength) int64, Newton steps taken.
@@ -46,11 +46,8 @@ class LogisticFit:
     n_iter: Tensor
 
     def logits(self, features: Tensor) -> Tensor:
-        """(batch, clips, feature) -> (batch, clips, strength, class), before softmax."""
-        n_problems, n_features, n_strengths, n_classes = self.weights.shape
-        flat = self.weights.reshape(n_problems, n_features, -1)
-        scores = (features @ flat).reshape(n_problems, -1, n_strengths, n_classes)
-        return scores + self.intercepts[:, None]
+        """(batch, clips, feature) -> (batch, strength, class, clips), before softmax."""
+        return _times(self.weights, features.mT) + self.intercepts[..., None]
 
 
 def principal_coordinates(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,7 +91,6 @@ def fit_logistic(
     *,
     n_classes: int,
     row_weights: Tensor | None = None,
-    start: LogisticFit | None = None,
     tol: float = 3e-6,
     max_iter: int = 100,
 ) -> LogisticFit:
@@ -110,7 +106,6 @@ def fit_logistic(
         strengths: values of C, positive; large means little regularisation.
         n_classes: at least 2.
         row_weights: (batch, clips) float64, weight of each clip's log-loss, 0 in padded rows; None for all 1.
-        start: solution to start from, of one strength.
         tol: stop when a full Newton step could move no fitted clip's probability by more (judged by the fall of the
             objective); the error left is smaller still, and that of other clips of the same kind about as small.
         max_iter: Newton steps at most.
@@ -124,7 +119,7 @@ def fit_logistic(
     Example:
         >>> X = torch.tensor([[[-2.0], [-1.0], [1.0], [2.0]]]).double()
         >>> fit = fit_logistic(X, torch.tensor([[0, 0, 1, 1]]), [1.0], n_classes=2)
-        >>> round(float(fit.weights[0, 0, 0, 1] - fit.weights[0, 0, 0, 0]), 3)
+        >>> round(float(fit.weights[0, 0, 1, 0] - fit.weights[0, 0, 0, 0]), 3)
         1.007
     """
     if features.dim() != 3 or labels.shape != features.shape[:2] or features.dtype != torch.float64:
@@ -141,85 +136,83 @@ def fit_logistic(
         row_weights = features.new_ones(n_problems, n_clips)
     ones = features.new_ones(n_problems, n_clips, 1)
     problem = _Problem(torch.cat([features, ones], dim=2), labels, row_weights, n_classes)
-    # Weak ones first, so that a group of strengths can start from the one before it.
-    order = sorted(range(len(strengths)), key=lambda index: strengths[index])
-    at_once = max(1, _NUMBERS_AT_ONCE // (n_problems * n_clips * n_classes))
-    weights = features.new_zeros(n_problems, n_features + 1, len(strengths), n_classes)
+    # Always from zero: a solution of weaker or fewer clips is a worse start, as the clips that it gets wrong are then
+    # the only ones with curvature, far from the average that the preconditioner knows.
+    weights = features.new_zeros(n_problems, len(strengths), n_classes, n_features + 1)
     converged = torch.zeros(n_problems, len(strengths), dtype=torch.bool, device=features.device)
     n_iter = torch.zeros(n_problems, len(strengths), dtype=torch.int64, device=features.device)
-    begin = features.new_zeros(n_problems, n_features + 1, 1, n_classes)
-    if start is not None:
-        begin = torch.cat([start.weights, start.intercepts[:, None]], dim=1)
-    for first in range(0, len(order), at_once):
-        chosen = order[first : first + at_once]
-        # Two symmetric vectors +-w/2 have half the penalty of w, hence half the strength.
-        scaled = features.new_tensor([strengths[index] * (0.5 if n_classes == 2 else 1.0) for index in chosen])
-        solution = _newton(problem, scaled, begin.expand(-1, -1, len(chosen), -1).clone(), tol, max_iter)
-        weights[:, :, chosen], converged[:, chosen], n_iter[:, chosen] = solution
-        begin = solution[0][:, :, -1:]
+    # Two symmetric vectors +-w/2 have half the penalty of w, hence half the strength.
+    scaled = features.new_tensor(strengths) * (0.5 if n_classes == 2 else 1.0)
+    at_once = max(1, _NUMBERS_AT_ONCE // (n_problems * n_clips * n_classes))
+    for part in torch.arange(len(strengths), device=features.device).split(at_once):
+        weights[:, part], converged[:, part], n_iter[:, part] = _newton(problem, scaled[part], tol, max_iter)
     # Adding a constant to all classes changes no probability; the penalty's minimum has none.
-    weights -= weights.mean(dim=3, keepdim=True)
-    return LogisticFit(weights[:, :-1], weights[:, -1], converged, n_iter)
+    weights -= weights.mean(dim=2, keepdim=True)
+    return LogisticFit(weights[..., :-1], weights[..., -1], converged, n_iter)
 
 
 class _Problem:
-    """Data of a batch of problems, in both precisions; the last column is the intercept's."""
+    """Data of a batch of problems, in both precisions; the last column is the intercept's.
+
+    Weights are (batch, strength, class, column) and logits (batch, strength, class, clips): long axes last, so that
+    all strengths and classes are the rows of one product, which is fast even when they are few.
+    """
 
     def __init__(self, design: Tensor, labels: Tensor, row_weights: Tensor, n_classes: int) -> None:
         self.design = design  # (batch, clips, column)
         self.design_single = design.float()
-        self.targets = torch.nn.functional.one_hot(labels, n_classes).to(design)[:, :, None]  # (batch, clips, 1, class)
-        self.row_weights = row_weights[:, :, None]  # (batch, clips, 1)
-        self.energy = (design.square() * self.row_weights).sum(dim=1)  # (batch, column)
-        penalty = design.new_ones(design.shape[2])
-        penalty[-1] = 0.0
-        self.penalty = penalty[:, None, None]  # (column, 1, 1)
+        self.n_classes = n_classes
+        self.targets = torch.nn.functional.one_hot(labels, n_classes).mT[:, None].to(design)  # (batch, 1, class, clips)
+        self.row_weights = row_weights[:, None, None]  # (batch, 1, 1, clips)
+        self.energy = (design.square() * row_weights[:, :, None]).sum(dim=1)  # (batch, column)
+        self.penalty = design.new_ones(design.shape[2])  # (column,)
+        self.penalty[-1] = 0.0
 
     def objective(self, logits: Tensor, weights: Tensor, strengths: Tensor) -> Tensor:
         """(batch, strength) value to minimise."""
-        losses = torch.logsumexp(logits, dim=3) - (logits * self.targets).sum(dim=3)  # (batch, clips, strength)
-        ridge = (self.penalty * weights.square()).sum(dim=(1, 3))
-        return strengths * (losses * self.row_weights).sum(dim=1) + 0.5 * ridge
+        losses = torch.logsumexp(logits, dim=2) - (logits * self.targets).sum(dim=2)  # (batch, strength, clips)
+        ridge = (self.penalty * weights.square()).sum(dim=(2, 3))
+        return strengths * (losses * self.row_weights[:, 0]).sum(dim=2) + 0.5 * ridge
 
 
-def _apply(matrix: Tensor, columns: Tensor) -> Tensor:
-    """(batch, i, j) times (batch, j, strength, class) -> (batch, i, strength, class), as one product per problem."""
-    return (matrix @ columns.flatten(2)).reshape(matrix.shape[0], -1, *columns.shape[2:])
+def _times(rows: Tensor, matrix: Tensor) -> Tensor:
+    """(batch, strength, class, i) times (batch, i, j) -> (batch, strength, class, j), one product per problem."""
+    return (rows.flatten(1, 2) @ matrix).unflatten(1, rows.shape[1:3])
 
 
-def _newton(
-    problem: _Problem, strengths: Tensor, weights: Tensor, tol: float, max_iter: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Minimise from `weights` (batch, column, strength, class); returns weights, converged and steps."""
-    solved = weights.clone()
-    converged = torch.zeros(weights.shape[0], len(strengths), dtype=torch.bool, device=weights.device)
-    n_iter = torch.zeros_like(converged, dtype=torch.int64)
-    active = torch.arange(len(strengths), device=weights.device)
-    logits = _apply(problem.design, weights)
+def _newton(problem: _Problem, strengths: Tensor, tol: float, max_iter: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Minimise for each strength: weights (batch, strength, class, column), converged and steps (batch, strength)."""
+    n_problems, n_clips, n_columns = problem.design.shape
+    weights = problem.design.new_zeros(n_problems, len(strengths), problem.n_classes, n_columns)
+    logits = problem.design.new_zeros(n_problems, len(strengths), problem.n_classes, n_clips)
     value = problem.objective(logits, weights, strengths)
+    solved = weights.clone()
+    converged = torch.zeros_like(value, dtype=torch.bool)
+    n_iter = torch.zeros_like(value, dtype=torch.int64)
+    active = torch.arange(len(strengths), device=weights.device)
     for count in range(max_iter):
-        probabilities = torch.softmax(logits, dim=3)
-        residual = (probabilities - problem.targets) * problem.row_weights[..., None]
-        gradient = strengths[:, None] * _apply(problem.design.mT, residual) + problem.penalty * weights
+        probabilities = torch.softmax(logits, dim=2)
+        residual = (probabilities - problem.targets) * problem.row_weights
+        gradient = strengths[:, None, None] * _times(residual, problem.design) + problem.penalty * weights
         dtype = torch.float32 if count < _SINGLE_PRECISION_STEPS else torch.float64
         step, is_solved = _newton_step(problem, gradient, probabilities, strengths, dtype)
-        logit_step = _apply(problem.design, step)
-        slope = (gradient * step).sum(dim=(1, 3))  # (batch, strength), <= 0
+        logit_step = _times(step, problem.design.mT)
+        slope = (gradient * step).sum(dim=(2, 3))  # (batch, strength), <= 0
         length = torch.ones_like(slope)
         for _ in range(_MAX_HALVINGS):
-            scale = length[:, None, :, None]
+            scale = length[..., None, None]
             new_value = problem.objective(logits + scale * logit_step, weights + scale * step, strengths)
             # The last term forgives rounding, which alone remains near the minimum.
             is_short = new_value > value + 1e-4 * length * slope + 1e-12 * value.abs()
             if not bool(is_short.any()):
                 break
             length = torch.where(is_short, length / 2, length)
-        scale = length[:, None, :, None]
+        scale = length[..., None, None]
         weights, logits, value = weights + scale * step, logits + scale * logit_step, new_value
         # A Newton step lowers the objective by half its slope. Of that, strength x KL divergence is owed to each clip,
         # and by Pinsker's inequality a divergence of 2 tol^2 moves no probability by more than tol.
         is_done = (-slope <= 2 * strengths * tol**2) & (length == 1) & is_solved
-        solved[:, :, active] = weights
+        solved[:, active] = weights
         converged[:, active] = is_done
         n_iter[:, active] += 1
         is_left = ~is_done.all(dim=0)
@@ -227,60 +220,82 @@ def _newton(
             break
         if not bool(is_left.all()):
             active, strengths, value = active[is_left], strengths[is_left], value[:, is_left]
-            weights, logits = weights[:, :, is_left], logits[:, :, is_left]
+            weights, logits = weights[:, is_left], logits[:, is_left]
     return solved, converged, n_iter
+
+
+class _Curvature:
+    """Second derivatives of the objective at given probabilities, as products, and an approximate inverse of them.
+
+    The inverse is that of the curvature that there would be if columns were orthogonal and every clip had the average
+    class covariance: (strength x energy of the column) x covariance + penalty, diagonal in the covariance's axes.
+    """
+
+    def __init__(self, problem: _Problem, probabilities: Tensor, strengths: Tensor, dtype: torch.dtype) -> None:
+        self.design = problem.design_single if dtype == torch.float32 else problem.design
+        self.penalty = problem.penalty.to(dtype)
+        self.strengths = strengths.to(dtype)[:, None, None]  # (strength, 1, 1)
+        self.share = probabilities.to(dtype)  # (batch, strength, class, clips)
+        row_weights = problem.row_weights.to(dtype)
+        self.weighted = self.share * row_weights
+        spread = torch.diag_embed(self.weighted.sum(dim=3)) - self.weighted @ self.share.mT
+        covariance = spread / row_weights.sum(dim=3, keepdim=True)  # (batch, strength, class, class)
+        # All classes moving together changes nothing; giving that direction curvature keeps the inverse finite.
+        trace = covariance.diagonal(dim1=2, dim2=3).mean(dim=2)[..., None, None]
+        values, self.axes = torch.linalg.eigh(covariance + trace / problem.n_classes)
+        energy = problem.energy.to(dtype)[:, None, None, :]
+        curved = self.strengths * values.clamp(min=0)[..., None] * energy + self.penalty
+        self.inverse = 1 / curved.clamp(min=1e-20)  # (batch, strength, class, column)
+
+    def times(self, vector: Tensor) -> Tensor:
+        """(batch, strength, class, column) -> the same shape."""
+        logits = _times(vector, self.design.mT)
+        centred = self.weighted * (logits - (self.share * logits).sum(dim=2, keepdim=True))
+        return self.strengths * _times(centred, self.design) + self.penalty * vector
+
+    def approximate_inverse(self, vector: Tensor) -> Tensor:
+        """(batch, strength, class, column) -> the same shape."""
+        return self.axes @ (self.inverse * (self.axes.mT @ vector))
+
+    def keep(self, kept: Tensor) -> None:
+        """Drop the strengths where `kept` (strength) is False."""
+        self.strengths, self.axes, self.inverse = self.strengths[kept], self.axes[:, kept], self.inverse[:, kept]
+        self.share, self.weighted = self.share[:, kept], self.weighted[:, kept]
 
 
 def _newton_step(
     problem: _Problem, gradient: Tensor, probabilities: Tensor, strengths: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Solve curvature @ step = -gradient to `_INNER_TOLERANCE`: the step, and where that was reached.
-
-    Preconditioner: the curvature that there would be if columns were orthogonal and every clip had the average
-    class covariance, (strength x energy of the column) x covariance + penalty. Its eigenvectors over classes invert it.
-    """
-    design = problem.design_single if dtype == torch.float32 else problem.design
-    share = probabilities.to(dtype)
-    weighted = share * problem.row_weights[..., None].to(dtype)
-    strength, penalty = strengths.to(dtype)[:, None], problem.penalty.to(dtype)
-
-    total = problem.row_weights.sum(dim=1)[..., None, None].to(dtype)  # (batch, 1, 1, 1)
-    mixed = torch.einsum("bnsk,bnsl->bskl", weighted, share)
-    covariance = (torch.diag_embed(weighted.sum(dim=1)) - mixed) / total  # (batch, strength, class, class)
-    # All classes moving together changes nothing; giving that direction curvature keeps the inverse finite.
-    trace = covariance.diagonal(dim1=2, dim2=3).mean(dim=2)[..., None, None]
-    spread, axes = torch.linalg.eigh(covariance + trace / covariance.shape[-1])
-    energy = problem.energy.to(dtype)[:, :, None, None]
-    inverse = 1 / (strength * energy * spread.clamp(min=0)[:, None] + penalty).clamp(min=1e-20)
-
-    def precondition(vector: Tensor) -> Tensor:
-        turned = vector.transpose(1, 2) @ axes  # (batch, strength, column, class)
-        return ((turned * inverse.transpose(1, 2)) @ axes.mT).transpose(1, 2)
-
-    def curvature(vector: Tensor) -> Tensor:
-        logits = _apply(design, vector)
-        centred = weighted * (logits - (share * logits).sum(dim=3, keepdim=True))
-        return strength * _apply(design.mT, centred) + penalty * vector
-
+    """Solve curvature x step = -gradient by conjugate gradients: the step, and where `_INNER_TOLERANCE` was reached."""
+    curvature = _Curvature(problem, probabilities, strengths, dtype)
     # Scaled to 1, so that float32 neither overflows nor loses small gradients near the minimum.
-    size = gradient.abs().amax(dim=(1, 3), keepdim=True).clamp(min=1e-300)
+    size = gradient.abs().amax(dim=(2, 3), keepdim=True).clamp(min=1e-300)
     residual = (-gradient / size).to(dtype)
-    step = torch.zeros_like(residual)
-    towards = precondition(residual)
-    direction = towards
-    error = (residual * towards).sum(dim=(1, 3))  # (batch, strength)
+    solution = torch.zeros_like(residual)
+    direction = curvature.approximate_inverse(residual)
+    error = (residual * direction).sum(dim=(2, 3))  # (batch, strength)
     goal = _INNER_TOLERANCE**2 * error
     is_open = error > 0
+    is_unsolved = is_open.clone()
+    step, left = solution.clone(), torch.arange(len(strengths), device=strengths.device)
     for _ in range(_MAX_INNER):
-        if not bool(is_open.any()):
+        kept = is_open.any(dim=0)
+        if not bool(kept.any()):
             break
-        bent = curvature(direction)
-        length = torch.where(is_open, error / (direction * bent).sum(dim=(1, 3)), 0.0)[:, None, :, None]
+        if 4 * int(kept.sum()) <= 3 * len(kept):  # solved strengths would ride along at full cost
+            solution[:, left] = step
+            left, step, residual, direction = left[kept], step[:, kept], residual[:, kept], direction[:, kept]
+            error, goal, is_open = error[:, kept], goal[:, kept], is_open[:, kept]
+            curvature.keep(kept)
+        bent = curvature.times(direction)
+        length = torch.where(is_open, error / (direction * bent).sum(dim=(2, 3)), 0.0)[..., None, None]
         step = step + length * direction
         residual = residual - length * bent
-        towards = precondition(residual)
-        new_error = (residual * towards).sum(dim=(1, 3))
+        towards = curvature.approximate_inverse(residual)
+        new_error = (residual * towards).sum(dim=(2, 3))
         is_open = is_open & (new_error > goal)
-        direction = towards + torch.where(is_open, new_error / error, 0.0)[:, None, :, None] * direction
+        is_unsolved[:, left] = is_open
+        direction = towards + torch.where(is_open, new_error / error, 0.0)[..., None, None] * direction
         error = new_error
-    return step.to(gradient.dtype) * size, ~is_open
+    solution[:, left] = step
+    return solution.to(gradient.dtype) * size, ~is_unsolved

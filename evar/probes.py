@@ -140,18 +140,13 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         self.strength_ = strengths[chosen]
         self.on_grid_edge_ = len(strengths) > 1 and self.strength_ in (min(strengths), max(strengths))
         self.converged_ = bool(path.converged.all())
-        final = LogisticFit(
-            path.weights[:, :, [chosen]],
-            path.intercepts[:, [chosen]],
-            path.converged[:, [chosen]],
-            path.n_iter[:, [chosen]],
-        )
+        weights, intercepts, steps = path.weights[0, chosen], path.intercepts[0, chosen], path.n_iter[0, chosen]
         if has_valid and self.refit == "train_and_valid":
-            train_classes, self.classes_ = self.classes_, np.unique(y)
-            start = final if len(train_classes) == len(self.classes_) else None
-            final = self._solve(coordinates, y, [self.strength_], start)
+            self.classes_ = np.unique(y)
+            final = self._solve(coordinates, y, [self.strength_])
+            weights, intercepts, steps = final.weights[0, 0], final.intercepts[0, 0], final.n_iter[0, 0]
             self.converged_ &= bool(final.converged.all())
-        self.n_iter_ = int(final.n_iter[0, 0])
+        self.n_iter_ = int(steps)
         if not self.converged_:
             warnings.warn(
                 f"the probe did not converge to tol={self.tol} in {self.max_iter} steps; raise max_iter, or leave out "
@@ -159,7 +154,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=2,
             )
-        self._store_coefficients(basis @ final.weights[0, :, 0], final.intercepts[0, 0])
+        self._store_coefficients(weights @ basis.T, intercepts)
         return self
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -213,9 +208,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         varies = self.scale_ > 0
         return torch.from_numpy((X[:, varies].astype(np.float64) - self.mean_[varies]) / self.scale_[varies])
 
-    def _solve(
-        self, coordinates: Tensor, y: NDArray[Any], strengths: Sequence[float], start: LogisticFit | None = None
-    ) -> LogisticFit:
+    def _solve(self, coordinates: Tensor, y: NDArray[Any], strengths: Sequence[float]) -> LogisticFit:
         """Fit clips (clips, rank) of labels in `classes_` at every strength."""
         labels = torch.from_numpy(np.searchsorted(self.classes_, y).astype(np.int64))
         return fit_logistic(
@@ -223,7 +216,6 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
             labels[None],
             strengths,
             n_classes=len(self.classes_),
-            start=start,
             tol=self.tol,
             max_iter=self.max_iter,
         )
@@ -233,21 +225,21 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         self.valid_scores_ = self.valid_log_losses_ = np.zeros(0)
         if len(y) == 0:
             return 0
-        logits = path.logits(coordinates[None])[0]  # (clips, strength, class)
+        logits = path.logits(coordinates[None])[0]  # (strength, class, clips)
         metric = METRICS[self.metric]
-        predicted = self.classes_[logits.argmax(dim=2).numpy()]  # (clips, strength)
-        self.valid_scores_ = np.array([metric.function(y, column) for column in predicted.T])
+        predicted = self.classes_[logits.argmax(dim=1).numpy()]  # (strength, clips)
+        self.valid_scores_ = np.array([metric.function(y, row) for row in predicted])
         is_known = np.isin(y, self.classes_)
         index = torch.from_numpy(np.searchsorted(self.classes_, y[is_known]).astype(np.int64))
-        log_shares = torch.log_softmax(logits[torch.from_numpy(is_known)], dim=2)
-        picked = log_shares.gather(2, index[:, None, None].expand(-1, len(strengths), 1))[:, :, 0]
-        self.valid_log_losses_ = -picked.mean(dim=0).numpy() if len(index) else np.zeros(len(strengths))
+        log_shares = torch.log_softmax(logits[:, :, torch.from_numpy(is_known)], dim=1)
+        picked = log_shares.gather(1, index.expand(len(strengths), 1, -1))[:, 0]  # (strength, known clips)
+        self.valid_log_losses_ = -picked.mean(dim=1).numpy() if len(index) else np.zeros(len(strengths))
         signed = self.valid_scores_ if metric.higher_is_better else -self.valid_scores_
         return min(range(len(strengths)), key=lambda at: (-signed[at], self.valid_log_losses_[at], strengths[at]))
 
     def _store_coefficients(self, weights: Tensor, intercepts: Tensor) -> None:
-        """Turn (varying feature, class) weights of standardised features into `coef_` and `intercept_`."""
-        standard, offsets = weights.T.numpy(), intercepts.numpy()
+        """Turn (class, varying feature) weights of standardised features into `coef_` and `intercept_`."""
+        standard, offsets = weights.numpy(), intercepts.numpy()
         if len(self.classes_) == 2:
             standard, offsets = standard[1:] - standard[:1], offsets[1:] - offsets[:1]
         varies = self.scale_ > 0

@@ -84,11 +84,12 @@ def test_gradient_vanishes_even_at_extreme_strengths(n_clips, width):
     strengths = [1e-8, 1e-3, 1e2, 1e5]
     fit = fit_logistic(X[None], torch.from_numpy(y)[None], strengths, n_classes=5, max_iter=200)
     assert bool(fit.converged.all())
-    residual = torch.softmax(fit.logits(X[None]), dim=3)[0] - torch.nn.functional.one_hot(torch.from_numpy(y))[:, None]
+    targets = torch.nn.functional.one_hot(torch.from_numpy(y)).T
+    residual = torch.softmax(fit.logits(X[None])[0], dim=1) - targets  # (strength, class, clips)
     for at, strength in enumerate(strengths):
-        gradient = strength * X.T @ residual[:, at] + fit.weights[0, :, at]
-        assert gradient.norm() <= 1e-4 * max(float(fit.weights[0, :, at].norm()), 1e-6)
-        assert residual[:, at].sum(dim=0).abs().max() < 1e-4
+        gradient = strength * residual[at] @ X + fit.weights[0, at]
+        assert gradient.norm() <= 1e-4 * max(float(fit.weights[0, at].norm()), 1e-6)
+        assert residual[at].sum(dim=1).abs().max() < 1e-4
 
 
 def test_a_padded_batch_equals_its_problems():
@@ -103,7 +104,7 @@ def test_a_padded_batch_equals_its_problems():
         alone = fit_logistic(
             torch.from_numpy(X).double()[None], torch.from_numpy(y)[None], [10.0, 0.01], n_classes=3, tol=1e-8
         )
-        torch.testing.assert_close(together.weights[at, : X.shape[1]], alone.weights[0], rtol=0, atol=1e-6)
+        torch.testing.assert_close(together.weights[at, ..., : X.shape[1]], alone.weights[0], rtol=0, atol=1e-6)
         torch.testing.assert_close(together.intercepts[at], alone.intercepts[0], rtol=0, atol=1e-6)
 
 
