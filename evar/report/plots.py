@@ -205,7 +205,7 @@ def _draw_panel(ax: Axes, panel: Panel, style: dict[str, int]) -> None:
     ax.set_title(panel.title, fontsize=FONT_POINTS + 1)
     ax.set_xlim(0.0, 1.04)
     low, high = ax.get_ylim()
-    ax.set_ylim(max(low, -2.0), min(high, 102.0))
+    ax.set_ylim(max(low, -2.0), min(high, 104.0))
     ax.tick_params(labelsize=FONT_POINTS - 1)
     ax.grid(True, color="0.9", linewidth=0.6)
     ax.set_axisbelow(True)
