@@ -31,9 +31,11 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
     Features are standardised by the mean and standard deviation of the training clips alone, also where the final fit
     uses the validation clips too. A feature that is constant over the training clips gets coefficient 0. Every
     strength C minimises C x (sum of log-losses) + 0.5 x ||W||^2, the intercept unpenalised, on the training clips, and
-    is scored on the validation clips by `metric`; of equal scores, the one with the lower validation log-loss wins
-    (64 clips tie often), then the smaller C. Solutions are exact: they equal scikit-learn's `LogisticRegression`
-    behind a `StandardScaler` (probabilities to 1e-5, tested), only faster.
+    is scored on the validation clips by `metric`. The smaller half of the grid (and one more) is always tried; of the
+    larger ones, from small to large, none after the first that is worse than the best before it in both score and
+    log-loss: weaker regularisation only overfits from there on. The best score wins; of equal scores, the lower
+    validation log-loss (64 clips tie often), then the smaller C. The final solution is exact: it equals scikit-learn's `LogisticRegression` behind a
+    `StandardScaler` (probabilities to 1e-5, tested), only faster.
 
     A validation label that training lacks counts as an error of every strength and is left out of the log-loss;
     a final fit on both splits learns it.
@@ -43,12 +45,14 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         refit: what the chosen strength is fitted on for the test, where validation clips are given: "train_and_valid"
             or "train".
         metric: name in `evar.metrics.METRICS`.
-        tol: stop when a full Newton step could move no probability of a fitted clip by more than this.
+        tol: the final fit stops when a full Newton step could move no probability of a fitted clip by more than this.
+        search_tol: the same for the fits that only choose the strength.
         max_iter: Newton steps at most; a fit that ends there sets `converged_` to False and warns.
 
     Attributes:
         strength_: the chosen C.
-        valid_scores_: (strengths,) score on the validation clips; empty without validation clips.
+        valid_scores_: (strengths,) score on the validation clips, NaN where the search had ended; empty without
+            validation clips.
         valid_log_losses_: (strengths,) mean log-loss on the validation clips, in nats; likewise.
         on_grid_edge_: whether the chosen C is the smallest or largest of several: a wider grid may do better.
         classes_: (classes,) labels, sorted.
@@ -56,7 +60,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         intercept_: (classes,) float64, or (1,) for two classes.
         mean_, scale_: (width,) float64, the training clips' mean and standard deviation; scale 0 marks a constant
             feature.
-        converged_: whether every fit reached `tol`.
+        converged_: whether the final fit reached `tol`.
         n_iter_: Newton steps of the final fit.
         n_features_in_: width.
 
@@ -79,12 +83,14 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         refit: str = "train_and_valid",
         metric: str = "accuracy",
         tol: float = 3e-6,
+        search_tol: float = 1e-3,
         max_iter: int = 100,
     ) -> None:
         self.strengths = strengths
         self.refit = refit
         self.metric = metric
         self.tol = tol
+        self.search_tol = search_tol
         self.max_iter = max_iter
 
     def fit(
@@ -135,18 +141,17 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
         # One change of coordinates serves every fit: it only renames the space that these clips span.
         coordinates, basis = principal_coordinates(self._standardised(X))
-        path = self._solve(coordinates[:n_train], y[:n_train], strengths)
-        chosen = self._choose(path, coordinates[n_train:], y[n_train:], strengths)
-        self.strength_ = strengths[chosen]
+        self.valid_scores_ = self.valid_log_losses_ = np.zeros(0)
+        self.strength_ = strengths[0]
+        if has_valid:
+            self.strength_ = self._search(coordinates, y, n_train, strengths)
         self.on_grid_edge_ = len(strengths) > 1 and self.strength_ in (min(strengths), max(strengths))
-        self.converged_ = bool(path.converged.all())
-        weights, intercepts, steps = path.weights[0, chosen], path.intercepts[0, chosen], path.n_iter[0, chosen]
         if has_valid and self.refit == "train_and_valid":
+            n_train = len(y)
             self.classes_ = np.unique(y)
-            final = self._solve(coordinates, y, [self.strength_])
-            weights, intercepts, steps = final.weights[0, 0], final.intercepts[0, 0], final.n_iter[0, 0]
-            self.converged_ &= bool(final.converged.all())
-        self.n_iter_ = int(steps)
+        final = self._solve(coordinates[:n_train], y[:n_train], [self.strength_], self.tol)
+        self.converged_ = bool(final.converged.all())
+        self.n_iter_ = int(final.n_iter[0, 0])
         if not self.converged_:
             warnings.warn(
                 f"the probe did not converge to tol={self.tol} in {self.max_iter} steps; raise max_iter, or leave out "
@@ -154,7 +159,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=2,
             )
-        self._store_coefficients(weights @ basis.T, intercepts)
+        self._store_coefficients(final.weights[0, 0] @ basis.T, final.intercepts[0, 0])
         return self
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -208,7 +213,36 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         varies = self.scale_ > 0
         return torch.from_numpy((X[:, varies].astype(np.float64) - self.mean_[varies]) / self.scale_[varies])
 
-    def _solve(self, coordinates: Tensor, y: NDArray[Any], strengths: Sequence[float]) -> LogisticFit:
+    def _search(self, coordinates: Tensor, y: NDArray[Any], n_train: int, strengths: Sequence[float]) -> float:
+        """The best strength on the validation clips, which follow the `n_train` training clips."""
+        order = sorted(range(len(strengths)), key=lambda at: strengths[at])
+        self.valid_scores_ = np.full(len(strengths), np.nan)
+        self.valid_log_losses_ = np.full(len(strengths), np.nan)
+        sign = 1 if METRICS[self.metric].higher_is_better else -1
+        # Strong regularisation is solved in a few steps, together; each weaker strength costs more than the one before.
+        n_together = (len(order) + 2) // 2
+        tried: list[int] = []
+        for block in (order[:n_together], *([at] for at in order[n_together:])):
+            path = self._solve(coordinates[:n_train], y[:n_train], [strengths[at] for at in block], self.search_tol)
+            scores, log_losses = self._validate(path, coordinates[n_train:], y[n_train:])
+            for at, score, log_loss in zip(block, scores, log_losses, strict=True):
+                self.valid_scores_[at], self.valid_log_losses_[at] = score, log_loss
+                tried.append(at)
+            before, last = tried[: -len(block)], tried[-1]
+            if (
+                before
+                and sign * self.valid_scores_[last] < max(sign * self.valid_scores_[before])
+                and self.valid_log_losses_[last] > min(self.valid_log_losses_[before])
+            ):
+                break
+        return self._best(tried, strengths, sign)
+
+    def _best(self, tried: Sequence[int], strengths: Sequence[float], sign: int) -> float:
+        """Highest score, then lowest log-loss, then strongest regularisation."""
+        key = {at: (-sign * self.valid_scores_[at], self.valid_log_losses_[at], strengths[at]) for at in tried}
+        return strengths[min(tried, key=key.__getitem__)]
+
+    def _solve(self, coordinates: Tensor, y: NDArray[Any], strengths: Sequence[float], tol: float) -> LogisticFit:
         """Fit clips (clips, rank) of labels in `classes_` at every strength."""
         labels = torch.from_numpy(np.searchsorted(self.classes_, y).astype(np.int64))
         return fit_logistic(
@@ -216,26 +250,22 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
             labels[None],
             strengths,
             n_classes=len(self.classes_),
-            tol=self.tol,
+            tol=tol,
             max_iter=self.max_iter,
         )
 
-    def _choose(self, path: LogisticFit, coordinates: Tensor, y: NDArray[Any], strengths: Sequence[float]) -> int:
-        """Index of the best strength on the validation clips (clips, rank); 0 where there are none."""
-        self.valid_scores_ = self.valid_log_losses_ = np.zeros(0)
-        if len(y) == 0:
-            return 0
+    def _validate(
+        self, path: LogisticFit, coordinates: Tensor, y: NDArray[Any]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Score and log-loss of each strength on the validation clips (clips, rank)."""
         logits = path.logits(coordinates[None])[0]  # (strength, class, clips)
-        metric = METRICS[self.metric]
         predicted = self.classes_[logits.argmax(dim=1).numpy()]  # (strength, clips)
-        self.valid_scores_ = np.array([metric.function(y, row) for row in predicted])
+        scores = np.array([METRICS[self.metric].function(y, row) for row in predicted])
         is_known = np.isin(y, self.classes_)
         index = torch.from_numpy(np.searchsorted(self.classes_, y[is_known]).astype(np.int64))
         log_shares = torch.log_softmax(logits[:, :, torch.from_numpy(is_known)], dim=1)
-        picked = log_shares.gather(1, index.expand(len(strengths), 1, -1))[:, 0]  # (strength, known clips)
-        self.valid_log_losses_ = -picked.mean(dim=1).numpy() if len(index) else np.zeros(len(strengths))
-        signed = self.valid_scores_ if metric.higher_is_better else -self.valid_scores_
-        return min(range(len(strengths)), key=lambda at: (-signed[at], self.valid_log_losses_[at], strengths[at]))
+        picked = log_shares.gather(1, index.expand(len(logits), 1, -1))[:, 0]  # (strength, known clips)
+        return scores, -picked.mean(dim=1).numpy() if len(index) else np.zeros(len(logits))
 
     def _store_coefficients(self, weights: Tensor, intercepts: Tensor) -> None:
         """Turn (class, varying feature) weights of standardised features into `coef_` and `intercept_`."""

@@ -171,7 +171,7 @@ def _round_record(one: FittedRound) -> dict[str, Any]:
         "n_valid": one.n_valid,
         "n_test": len(one.tested),
         "strength": None if not hasattr(one.probe, "strength_") else float(one.probe.strength_),
-        "valid_score": None if valid_scores is None or not len(valid_scores) else float(np.max(valid_scores)),
+        "valid_score": None if valid_scores is None or not len(valid_scores) else float(np.nanmax(valid_scores)),
         "converged": bool(getattr(one.probe, "converged_", True)),
         "on_grid_edge": bool(getattr(one.probe, "on_grid_edge_", False)),
         "validation": one.a_round.drawn or "published",

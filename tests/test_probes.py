@@ -143,10 +143,25 @@ def test_strength_is_the_best_on_validation_as_scikit_learn_finds_it():
     for strength in probe.strengths:
         reference = LogisticRegression(C=strength, tol=1e-10, max_iter=20_000).fit(standard, y)
         scores.append(reference.score(standard_valid, y_valid))
-    np.testing.assert_allclose(probe.valid_scores_, scores, atol=0.5 / len(y_valid))
+    is_tried = ~np.isnan(probe.valid_scores_)
+    assert is_tried.sum() >= 6  # the smaller half of the grid, and larger ones until one is worse
+    np.testing.assert_allclose(probe.valid_scores_[is_tried], np.array(scores)[is_tried], atol=0.5 / len(y_valid))
     assert scores[probe.strengths.index(probe.strength_)] == max(scores) and max(scores) > min(scores)
     assert not probe.on_grid_edge_
     assert LinearProbe(strengths=(1e-9, 1e-8)).fit(X, y, X_valid, y_valid).on_grid_edge_
+
+
+def test_the_search_ends_after_the_first_larger_strength_that_is_worse_in_score_and_log_loss():
+    (X, y), (X_valid, y_valid), _ = three_splits(80, 200, 0, width=120, separation=0.8)
+    strengths = tuple(10.0**power for power in range(-5, 5))
+    probe = LinearProbe(strengths=strengths).fit(X, y, X_valid, y_valid)
+    n_tried = int((~np.isnan(probe.valid_scores_)).sum())
+    assert 6 <= n_tried < len(strengths) and not np.isnan(probe.valid_scores_[:n_tried]).any()
+    last, before = n_tried - 1, slice(0, n_tried - 1)
+    assert probe.valid_scores_[last] < probe.valid_scores_[before].max()
+    assert probe.valid_log_losses_[last] > probe.valid_log_losses_[before].min()
+    backwards = LinearProbe(strengths=strengths[::-1]).fit(X, y, X_valid, y_valid)  # the order given is no matter
+    np.testing.assert_array_equal(backwards.valid_scores_[::-1], probe.valid_scores_)
 
 
 def test_equal_scores_are_decided_by_log_loss():
@@ -208,7 +223,7 @@ def test_a_label_that_only_validation_has():
     (X, y), (X_valid, y_valid), _ = three_splits()
     y_valid = np.where(np.arange(len(y_valid)) < 10, 99, y_valid)
     on_train = LinearProbe(refit="train").fit(X, y, X_valid, y_valid)
-    assert on_train.classes_.tolist() == [0, 1, 2, 3] and on_train.valid_scores_.max() <= 50 / 60
+    assert on_train.classes_.tolist() == [0, 1, 2, 3] and np.nanmax(on_train.valid_scores_) <= 50 / 60
     assert LinearProbe().fit(X, y, X_valid, y_valid).classes_.tolist() == [0, 1, 2, 3, 99]
 
 
