@@ -207,9 +207,9 @@ def build(data: dict[str, Any], kind: type[T], where: str) -> T:
         ValueError: for an unknown, missing or ill-typed key.
 
     Example:
-        >>> build({"nam": "x"}, GridConfig, "x.yaml")
+        >>> build({"nam": "x"}, GridConfig, "x.yaml")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        ValueError: x.yaml has unknown key 'nam'; it has name, description, encoders, tasks, layers, protocol, seeds; did you mean 'name'?
+        ValueError: x.yaml has unknown key 'nam'; it has name, description, ... seeds; did you mean 'name'?
     """
     assert dataclasses.is_dataclass(kind)
     fields = {entry.name: entry for entry in dataclasses.fields(kind)}

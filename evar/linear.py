@@ -6,11 +6,9 @@ that fails is recorded with its reason while the others go on.
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +24,7 @@ from evar.registry import resolve
 from evar.results import Failure, Result
 from evar.rows import UNREADABLE, FittedRound, identity, make_result, save_row
 from evar.store import FeatureStore
-from evar.tasks import Round, Task, prepare
+from evar.tasks import Task, prepare
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -157,56 +155,28 @@ def _probe_rows(
     extraction: Extraction,
     pending: Sequence[tuple[Selection, int, str]],
 ) -> Iterator[Result]:
-    """Fit the pending rows side by side, one thread a row, and save each as soon as it is there.
-
-    A probe is many small matrix products: one row a core is faster than all cores on one row, and does not suffer when
-    the machine is shared. Cores that no row takes help inside the products.
-    """
-    import torch
+    """Fit each pending row and save it as soon as it is there."""
     from sklearn.exceptions import ConvergenceWarning
     from tqdm import tqdm
 
     usable = np.array([row is not None for row in extraction.rows])
     rows = [row for row in extraction.rows if row is not None]
     where = store.rows(extraction.key)
-
-    def fit(selection: Selection, seed: int) -> tuple[float, list[FittedRound]]:
+    label = f"{encoder.name} x {task.name}"
+    for selection, seed, id in tqdm(pending, f"probes {label}", unit="row", delay=2, leave=False, disable=None):
         began = time.perf_counter()
-        fused = fuse(
-            {layer: store.load(extraction.key, rows, layer, where) for layer in selection.layers}, selection.fusion
-        )
+        layers = {layer: store.load(extraction.key, rows, layer, where) for layer in selection.layers}
+        fused = fuse(layers, selection.fusion)
         features = np.full((len(task), fused.shape[1]), np.nan, np.float32)  # (clips, width); bad clips are NaN
         features[usable] = fused
-        rounds = task.rounds(seed)
-        fitted = [_probe_round(protocol, task, one, features, usable, settings.skip_bad, seed) for one in rounds]
-        return began, fitted
-
-    label = f"{encoder.name} x {task.name}"
-    n_cores = os.cpu_count() or 1
-    n_workers = min(n_cores, len(pending))
-    n_threads = torch.get_num_threads()
-    with (
-        warnings.catch_warnings(),
-        ThreadPoolExecutor(
-            n_workers, initializer=lambda: torch.set_num_threads(max(1, n_cores // n_workers))
-        ) as threads,
-        tqdm(total=len(pending), desc=f"probes {label}", unit="row", delay=2, leave=False, disable=None) as bar,
-    ):
-        warnings.simplefilter("ignore", ConvergenceWarning)  # said below, and in the result, by the row's name
-        futures = {threads.submit(fit, selection, seed): (selection, seed, id) for selection, seed, id in pending}
-        try:
-            for future in as_completed(futures):
-                selection, seed, id = futures[future]
-                began, fitted = future.result()
-                if not all(getattr(one.probe, "converged_", True) for one in fitted):
-                    print(f"  {label} {'+'.join(selection.layers)}: the probe stopped before its optimum", flush=True)
-                result = make_result(encoder, task, protocol, settings, selection, seed, id, extraction, fitted, began)
-                save_row(Path(settings.out), result, fitted, task)
-                bar.update()
-                yield result
-        finally:
-            threads.shutdown(wait=True, cancel_futures=True)
-            torch.set_num_threads(n_threads)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # said below by the row's name, and in the result
+            fitted = _fit_rounds(protocol, task, features, usable, settings.skip_bad, seed)
+        if not all(getattr(one.probe, "converged_", True) for one in fitted):
+            print(f"  {label} {'+'.join(selection.layers)}: the probe stopped before its optimum", flush=True)
+        result = make_result(encoder, task, protocol, settings, selection, seed, id, extraction, fitted, began)
+        save_row(Path(settings.out), result, fitted, task)
+        yield result
 
 
 def _new_probe(protocol: ProtocolConfig, task: Task, seed: int) -> Any:
@@ -216,25 +186,44 @@ def _new_probe(protocol: ProtocolConfig, task: Task, seed: int) -> Any:
     return probe.set_params(**{name: value for name, value in told.items() if name in probe.get_params()})
 
 
-def _probe_round(
+def _fit_rounds(
     protocol: ProtocolConfig,
     task: Task,
-    a_round: Round,
     features: NDArray[np.float32],
     usable: NDArray[np.bool_],
     skip_bad: bool,
     seed: int,
-) -> FittedRound:
-    train, valid, readable = (rows[usable[rows]] for rows in (a_round.train, a_round.valid, a_round.test))
-    if not len(train) or not len(readable):
-        raise ValueError(f"{task.name} {a_round.name}: no usable clip is left in the training or test set")
-    probe = _new_probe(protocol, task, seed)
-    probe.fit(features[train], task.y[train], features[valid], task.y[valid])
-    tested = readable if skip_bad else a_round.test
-    y_pred = np.full(len(task), UNREADABLE, np.int64)
-    y_pred[readable] = probe.predict(features[readable])
-    score = float(METRICS[task.config.metric].function(task.y[tested], y_pred[tested]))
-    return FittedRound(a_round, tested, y_pred[tested], score, len(train), len(valid), probe)
+) -> list[FittedRound]:
+    """Fit and test a probe for every round; side by side where the probe knows how.
+
+    Args:
+        protocol: which probe.
+        task: labels and rounds.
+        features: (clips, width), NaN for bad clips.
+        usable: (clips,) False for bad clips.
+        skip_bad: leave bad test clips out instead of counting them as wrong.
+        seed: of the validation draw and the probe.
+    """
+    rounds = task.rounds(seed)
+    parts = [[rows[usable[rows]] for rows in (one.train, one.valid, one.test)] for one in rounds]
+    for a_round, (train, _, readable) in zip(rounds, parts, strict=True):
+        if not len(train) or not len(readable):
+            raise ValueError(f"{task.name} {a_round.name}: no usable clip is left in the training or test set")
+    probes = [_new_probe(protocol, task, seed) for _ in rounds]
+    splits = [(features[train], task.y[train], features[valid], task.y[valid]) for train, valid, _ in parts]
+    if hasattr(probes[0], "fit_together"):
+        probes[0].fit_together(probes, splits)
+    else:
+        for probe, split in zip(probes, splits, strict=True):
+            probe.fit(*split)
+    fitted = []
+    for a_round, probe, (train, valid, readable) in zip(rounds, probes, parts, strict=True):
+        tested = readable if skip_bad else a_round.test
+        y_pred = np.full(len(task), UNREADABLE, np.int64)
+        y_pred[readable] = probe.predict(features[readable])
+        score = float(METRICS[task.config.metric].function(task.y[tested], y_pred[tested]))
+        fitted.append(FittedRound(a_round, tested, y_pred[tested], score, len(train), len(valid), probe))
+    return fitted
 
 
 def _existing(out: Path, id: str) -> Result | None:

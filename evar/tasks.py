@@ -142,6 +142,7 @@ class Task:
         self.config = config
         self.folder = folder
         self.limit = limit
+        self._rounds: dict[int, tuple[Round, ...]] = {}
         index = _checked_index(config, index)
         self.index = index if limit is None else _balanced(index, config, limit)
         used = self.index[["path", "label", *(c for c in ("split", "fold", "group") if c in self.index)]]
@@ -184,15 +185,20 @@ class Task:
             seed if self.config.crop == "seeded_random" else 0,
         )
 
-    def rounds(self, seed: int = 0) -> Iterator[Round]:
+    def rounds(self, seed: int = 0) -> tuple[Round, ...]:
         """Published split or folds. Validation, where none is published, comes from the training clips only.
 
         Args:
             seed: of the validation draw: one part in five, by group, stratified by label.
 
-        Yields:
+        Returns:
             One round for a published split, one a fold otherwise, in the published order.
         """
+        if seed not in self._rounds:  # drawing takes longer than a probe of a small task
+            self._rounds[seed] = tuple(self._drawn_rounds(seed))
+        return self._rounds[seed]
+
+    def _drawn_rounds(self, seed: int) -> Iterator[Round]:
         if self.config.splits == "published":
             train, valid, test = (np.flatnonzero(self.index["split"] == split) for split in SPLITS)
             if len(valid):

@@ -8,7 +8,6 @@ import pytest
 import torch
 from toy import Bands, write_config
 
-
 torch.set_num_threads(1)  # the arrays are small; threads only fight when tests run side by side
 
 

@@ -307,3 +307,15 @@ def test_clone_pipeline_and_grid_search():
 @parametrize_with_checks([LinearProbe(strengths=(1.0,))])
 def test_obeys_scikit_learn(estimator, check):
     check(estimator)
+
+
+def test_fitting_together_equals_fitting_one_by_one():
+    """Rounds of unequal sizes and ranks, padded into one batch: the same strengths and the same probabilities."""
+    rounds = [three_splits(60 + 7 * seed, 40, 50, width=90, separation=1.0, seed=seed) for seed in range(4)]
+    splits = [(*train, *valid) for train, valid, _ in rounds]
+    together = LinearProbe.fit_together([LinearProbe() for _ in rounds], splits)
+    for probe, split, (_, _, (X_test, _)) in zip(together, splits, rounds, strict=True):
+        alone = LinearProbe().fit(*split)
+        assert alone.strength_ == probe.strength_
+        np.testing.assert_array_equal(alone.valid_scores_, probe.valid_scores_)
+        np.testing.assert_allclose(alone.predict_proba(X_test), probe.predict_proba(X_test), atol=1e-5)
