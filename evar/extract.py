@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -258,7 +260,7 @@ def _encode(
 
     n_clips = sum(len(batch) for batch in batches)
     bar = tqdm(total=n_clips, desc=label or encoder.name, unit="clip", smoothing=0.1, mininterval=0.5, disable=None)
-    with ThreadPoolExecutor(max(1, min(8, os.cpu_count() or 1))) as threads:
+    with ThreadPoolExecutor(max(1, min(8, os.cpu_count() or 1)), initializer=_yield_to_the_encoder) as threads:
         ahead: deque[tuple[list[int], list[Future[NDArray[np.float32]]]]] = deque()
         waiting = iter(batches)
         while True:
@@ -289,6 +291,16 @@ def _encode(
                     result.audio_seconds += sum(len(clips[p]) for p in kept) / encoder.sample_rate
             bar.update(len(batch))
     bar.close()
+
+
+def _yield_to_the_encoder() -> None:
+    """Give a decoding thread the lowest priority, where the system knows threads' priorities (Linux).
+
+    The encoder's threads wait for one another at the end of every operation; a decoder that takes one's core for a
+    moment would hold up all of them. So decoding takes what the encoder leaves: idle cores, or the time between batches.
+    """
+    if hasattr(os, "setpriority") and sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def _mark_bad(result: Extraction, position: int, reason: str) -> None:
