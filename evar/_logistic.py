@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -149,6 +150,56 @@ def fit_logistic(
     # Adding a constant to all classes changes no probability; the penalty's minimum has none.
     weights -= weights.mean(dim=2, keepdim=True)
     return LogisticFit(weights[..., :-1], weights[..., -1], converged, n_iter)
+
+
+#: numbers in a batch of small problems: beyond it, products are large enough to be fast one by one
+_BATCHED_NUMBERS = 2**21
+
+
+@dataclass(frozen=True)
+class LogisticProblem:
+    """One problem for `solve_all`: coordinates (clips, rank) float64, labels (clips,), and its settings."""
+
+    coordinates: Tensor
+    labels: Tensor
+    strengths: tuple[float, ...]
+    n_classes: int
+    tol: float
+    max_iter: int
+
+
+def solve_all(problems: Sequence[LogisticProblem]) -> list[LogisticFit]:
+    """Solve each problem, in batches where the settings agree and the problems are small; a batch axis of 1 each."""
+    batches: dict[tuple[Any, ...], list[int]] = {}
+    for index, one in enumerate(problems):
+        is_small = one.coordinates.numel() * len(problems) <= _BATCHED_NUMBERS
+        settings = (one.strengths, one.n_classes, one.tol, one.max_iter)
+        batches.setdefault(settings if is_small else (*settings, index), []).append(index)
+    found: dict[int, LogisticFit] = {}
+    for indices in batches.values():
+        batch = [problems[index] for index in indices]
+        shape = [max(one.coordinates.shape[axis] for one in batch) for axis in (0, 1)]
+        features = batch[0].coordinates.new_zeros(len(batch), *shape)  # (batch, clips, rank), zero-padded
+        labels = torch.zeros(len(batch), shape[0], dtype=torch.int64)
+        row_weights = features.new_zeros(len(batch), shape[0])
+        for at, one in enumerate(batch):
+            n_clips, rank = one.coordinates.shape
+            features[at, :n_clips, :rank] = one.coordinates
+            labels[at, :n_clips], row_weights[at, :n_clips] = one.labels, 1.0
+        fit = fit_logistic(
+            features,
+            labels,
+            batch[0].strengths,
+            row_weights=row_weights,
+            n_classes=batch[0].n_classes,
+            tol=batch[0].tol,
+            max_iter=batch[0].max_iter,
+        )
+        for at, (index, one) in enumerate(zip(indices, batch, strict=True)):
+            own = slice(at, at + 1)
+            weights = fit.weights[own, ..., : one.coordinates.shape[1]]
+            found[index] = LogisticFit(weights, fit.intercepts[own], fit.converged[own], fit.n_iter[own])
+    return [found[index] for index in range(len(problems))]
 
 
 class _Problem:

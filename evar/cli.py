@@ -14,13 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from evar.registry import near_miss
+from evar.words import UsageError, check_words, pair, truth, whole
 
 #: exit status: all well; some cell of the grid failed; the command line or the input is wrong
 DONE, SOME_FAILED, WRONG = 0, 1, 2
-
-
-class UsageError(ValueError):
-    """A command line that does not fit its command."""
 
 
 def lineval(
@@ -83,18 +80,18 @@ def lineval(
         layers=layers,
         fusion=fusion,
         protocol=protocol,
-        seeds=_whole(seeds, "seeds"),
+        seeds=whole(seeds, "seeds"),
         data_root=data_root or None,
         weights=weights or None,
-        norm_stats=_pair(norm_stats, "norm_stats"),
+        norm_stats=pair(norm_stats, "norm_stats"),
         device=device,
-        batch_size=_whole(batch_size, "batch_size"),
-        limit=_whole(limit, "limit"),
+        batch_size=whole(batch_size, "batch_size"),
+        limit=whole(limit, "limit"),
         out=out,
         store=store or None,
-        skip_bad=_truth(skip_bad, "skip_bad"),
+        skip_bad=truth(skip_bad, "skip_bad"),
     )
-    if _truth(dry_run, "dry_run"):
+    if truth(dry_run, "dry_run"):
         from evar.dry_run import describe
 
         print(describe(settings))
@@ -308,70 +305,6 @@ def run(words: Sequence[str]) -> int:
         return WRONG
 
 
-def check_words(name: str, command: Callable[..., int], words: Sequence[str]) -> list[str]:
-    """Check every word against the command's signature, and bring flags into one form.
-
-    Args:
-        name: of the command, for messages.
-        command: whose parameters are the legal flags; a True or False default makes a flag that needs no value.
-        words: of the command line, after the command's name.
-
-    Returns:
-        Positionals, then `--flag=value`.
-
-    Raises:
-        UsageError: for an unknown, repeated or valueless flag, or too many or too few positionals.
-
-    Example:
-        >>> check_words("lineval", lineval, ["logmel", "esc10", "--limit", "20", "--dry-run"])
-        ['logmel', 'esc10', '--limit=20', '--dry_run=True']
-        >>> check_words("lineval", lineval, ["logmel", "esc10", "--layer=all"])
-        Traceback (most recent call last):
-        evar.cli.UsageError: evar lineval has no flag --layer; did you mean --layers? (see --help)
-    """
-    parameters = inspect.signature(command).parameters
-    positionals: list[str] = []
-    flags: dict[str, str] = {}
-    waiting = list(words)
-    while waiting:
-        word = waiting.pop(0)
-        if not word.startswith("-") or word == "-":
-            positionals.append(word)
-            continue
-        flag, equals, value = word.lstrip("-").partition("=")
-        flag = flag.replace("-", "_")
-        if not word.startswith("--") or flag not in parameters:
-            hint = near_miss(flag, parameters).partition("did you mean ")[2].strip("'?")
-            raise UsageError(
-                f"evar {name} has no flag {word.partition('=')[0]}"
-                + (f"; did you mean --{hint}? (see --help)" if hint else f"; it has --{', --'.join(parameters)}")
-            )
-        if not equals and isinstance(parameters[flag].default, bool):
-            value = "True"
-        elif not equals:
-            if not waiting or waiting[0].startswith("--"):
-                raise UsageError(f"evar {name}: --{flag} needs a value: --{flag}=VALUE")
-            value = waiting.pop(0)
-        if flag in flags:
-            raise UsageError(f"evar {name}: --{flag} is given twice")
-        flags[flag] = value
-    taken = list(parameters)[: len(positionals)]
-    needed = [p for p in parameters if parameters[p].default is inspect.Parameter.empty]
-    most = {"lineval": 2, "store": 1}.get(name, len(needed))
-    if len(positionals) > most:
-        raise UsageError(
-            f"evar {name} takes at most {most} words ({' '.join(list(parameters)[:most]).upper() or 'none'}) before the "
-            f"flags, got {len(positionals)}: {' '.join(positionals)}; are commas missing, or spaces too many?"
-        )
-    for flag in flags:
-        if flag in taken:
-            raise UsageError(f"evar {name}: {flag} is given twice, as a word and as --{flag}")
-    missing = [p for p in needed if p not in taken and p not in flags]
-    if missing:
-        raise UsageError(f"evar {name} needs {' '.join(missing).upper()}; see --help")
-    return [*positionals, *(f"--{flag}={value}" for flag, value in flags.items())]
-
-
 def _call(command: Callable[..., int], words: Sequence[str]) -> int:
     """Let fire call the command with every value as text: what looks like a number stays what was typed."""
     import functools
@@ -395,33 +328,6 @@ def _overview() -> str:
     for name, command in COMMANDS.items():
         lines.append(f"  evar {name:9s} {(inspect.getdoc(command) or '').splitlines()[0]}")
     return "\n".join([*lines, "", "evar COMMAND --help says more, with examples."])
-
-
-def _whole(text: str, name: str) -> int | None:
-    """A whole number, or None where nothing was said."""
-    if not text:
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(f"--{name} must be a whole number, got {text!r}") from None
-
-
-def _pair(text: str, name: str) -> tuple[float, float] | None:
-    if not text:
-        return None
-    try:
-        first, second = (float(part) for part in text.strip("()[]").split(","))
-    except ValueError:
-        raise UsageError(f"--{name} must be two numbers MEAN,STD such as -5.5,5.0, got {text!r}") from None
-    return first, second
-
-
-def _truth(value: bool | str, name: str) -> bool:
-    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if str(value).lower() not in words:
-        raise UsageError(f"--{name} must be true or false, got {value!r}")
-    return words[str(value).lower()]
 
 
 def _columns(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from evar._logistic import LogisticFit, fit_logistic, principal_coordinates
+from evar._logistic import LogisticFit, LogisticProblem, principal_coordinates, solve_all
 from evar.metrics import METRICS
 from evar.registry import near_miss
 
@@ -24,56 +23,6 @@ if TYPE_CHECKING:
 
 # Wide layers (2048 features) do best near 1e-4..1e-2, narrow ones (64) near 0.1..10; a decade to spare either side.
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
-
-
-#: numbers in a batch of small problems: beyond it, products are large enough to be fast one by one
-_BATCHED_NUMBERS = 2**21
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """A problem for `fit_logistic`: coordinates (clips, rank), labels (clips,), and its settings."""
-
-    coordinates: Tensor
-    labels: Tensor
-    strengths: tuple[float, ...]
-    n_classes: int
-    tol: float
-    max_iter: int
-
-
-def _solve_all(problems: Sequence[_Wanted]) -> list[LogisticFit]:
-    """Solve each problem, in batches where the settings agree and the problems are small; a batch axis of 1 each."""
-    batches: dict[tuple[Any, ...], list[int]] = {}
-    for index, one in enumerate(problems):
-        is_small = one.coordinates.numel() * len(problems) <= _BATCHED_NUMBERS
-        settings = (one.strengths, one.n_classes, one.tol, one.max_iter)
-        batches.setdefault(settings if is_small else (*settings, index), []).append(index)
-    found: dict[int, LogisticFit] = {}
-    for indices in batches.values():
-        batch = [problems[index] for index in indices]
-        shape = [max(one.coordinates.shape[axis] for one in batch) for axis in (0, 1)]
-        features = batch[0].coordinates.new_zeros(len(batch), *shape)  # (batch, clips, rank), zero-padded
-        labels = torch.zeros(len(batch), shape[0], dtype=torch.int64)
-        row_weights = features.new_zeros(len(batch), shape[0])
-        for at, one in enumerate(batch):
-            n_clips, rank = one.coordinates.shape
-            features[at, :n_clips, :rank] = one.coordinates
-            labels[at, :n_clips], row_weights[at, :n_clips] = one.labels, 1.0
-        fit = fit_logistic(
-            features,
-            labels,
-            batch[0].strengths,
-            row_weights=row_weights,
-            n_classes=batch[0].n_classes,
-            tol=batch[0].tol,
-            max_iter=batch[0].max_iter,
-        )
-        for at, (index, one) in enumerate(zip(indices, batch, strict=True)):
-            own = slice(at, at + 1)
-            weights = fit.weights[own, ..., : one.coordinates.shape[1]]
-            found[index] = LogisticFit(weights, fit.intercepts[own], fit.converged[own], fit.n_iter[own])
-    return [found[index] for index in range(len(problems))]
 
 
 class LinearProbe(ClassifierMixin, BaseEstimator):
@@ -187,7 +136,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         running = [probe._fitting(*split) for probe, split in zip(probes, splits, strict=True)]
         wanted = {index: next(steps) for index, steps in enumerate(running)}
         while wanted:
-            for index, found in zip(list(wanted), _solve_all(list(wanted.values())), strict=True):
+            for index, found in zip(list(wanted), solve_all(list(wanted.values())), strict=True):
                 try:
                     wanted[index] = running[index].send(found)
                 except StopIteration:
@@ -196,7 +145,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
     def _fitting(
         self, X: ArrayLike, y: ArrayLike, X_valid: ArrayLike | None, y_valid: ArrayLike | None
-    ) -> Generator[_Wanted, LogisticFit, None]:
+    ) -> Generator[LogisticProblem, LogisticFit, None]:
         """The steps of `fit`: yields each problem that must be solved, and is sent its solution."""
         strengths = self._checked_settings()
         X, y = _checked_pair(X, y, "training")
@@ -301,7 +250,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
     def _search(
         self, coordinates: Tensor, y: NDArray[Any], n_train: int, strengths: Sequence[float]
-    ) -> Generator[_Wanted, LogisticFit, float]:
+    ) -> Generator[LogisticProblem, LogisticFit, float]:
         """The best strength on the validation clips, which follow the `n_train` training clips."""
         order = sorted(range(len(strengths)), key=lambda at: strengths[at])
         self.valid_scores_ = np.full(len(strengths), np.nan)
@@ -332,10 +281,10 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         key = {at: (-sign * self.valid_scores_[at], self.valid_log_losses_[at], strengths[at]) for at in tried}
         return strengths[min(tried, key=key.__getitem__)]
 
-    def _wanted(self, coordinates: Tensor, y: NDArray[Any], strengths: Sequence[float], tol: float) -> _Wanted:
+    def _wanted(self, coordinates: Tensor, y: NDArray[Any], strengths: Sequence[float], tol: float) -> LogisticProblem:
         """The problem of fitting clips (clips, rank) of labels in `classes_` at every strength."""
         labels = torch.from_numpy(np.searchsorted(self.classes_, y).astype(np.int64))
-        return _Wanted(coordinates, labels, tuple(strengths), len(self.classes_), tol, self.max_iter)
+        return LogisticProblem(coordinates, labels, tuple(strengths), len(self.classes_), tol, self.max_iter)
 
     def _validate(
         self, path: LogisticFit, coordinates: Tensor, y: NDArray[Any]

@@ -8,7 +8,8 @@ import pytest
 from toy import Bands
 
 from evar import cli
-from evar.cli import UsageError, check_words, lineval, run
+from evar.cli import lineval, run
+from evar.words import UsageError, check_words
 
 USAGE = [
     (["toy", "tones", "--layer=all"], "no flag --layer; did you mean --layers"),

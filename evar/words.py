@@ -1,0 +1,107 @@
+"""The words of a command line: checked against a function's signature before anything runs, and turned into values."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+
+from evar.registry import near_miss
+
+
+class UsageError(ValueError):
+    """A command line that does not fit its command."""
+
+
+def check_words(name: str, command: Callable[..., int], words: Sequence[str]) -> list[str]:
+    """Check every word against the command's signature, and bring flags into one form.
+
+    Args:
+        name: of the command, for messages.
+        command: whose parameters are the legal flags; a True or False default makes a flag that needs no value.
+        words: of the command line, after the command's name.
+
+    Returns:
+        Positionals, then `--flag=value`.
+
+    Raises:
+        UsageError: for an unknown, repeated or valueless flag, or too many or too few positionals.
+
+    Example:
+        >>> from evar.cli import lineval
+        >>> check_words("lineval", lineval, ["logmel", "esc10", "--limit", "20", "--dry-run"])
+        ['logmel', 'esc10', '--limit=20', '--dry_run=True']
+        >>> from evar.cli import lineval
+        >>> check_words("lineval", lineval, ["logmel", "esc10", "--layer=all"])
+        Traceback (most recent call last):
+        evar.words.UsageError: evar lineval has no flag --layer; did you mean --layers? (see --help)
+    """
+    parameters = inspect.signature(command).parameters
+    positionals: list[str] = []
+    flags: dict[str, str] = {}
+    waiting = list(words)
+    while waiting:
+        word = waiting.pop(0)
+        if not word.startswith("-") or word == "-":
+            positionals.append(word)
+            continue
+        flag, equals, value = word.lstrip("-").partition("=")
+        flag = flag.replace("-", "_")
+        if not word.startswith("--") or flag not in parameters:
+            hint = near_miss(flag, parameters).partition("did you mean ")[2].strip("'?")
+            raise UsageError(
+                f"evar {name} has no flag {word.partition('=')[0]}"
+                + (f"; did you mean --{hint}? (see --help)" if hint else f"; it has --{', --'.join(parameters)}")
+            )
+        if not equals and isinstance(parameters[flag].default, bool):
+            value = "True"
+        elif not equals:
+            if not waiting or waiting[0].startswith("--"):
+                raise UsageError(f"evar {name}: --{flag} needs a value: --{flag}=VALUE")
+            value = waiting.pop(0)
+        if flag in flags:
+            raise UsageError(f"evar {name}: --{flag} is given twice")
+        flags[flag] = value
+    taken = list(parameters)[: len(positionals)]
+    needed = [p for p in parameters if parameters[p].default is inspect.Parameter.empty]
+    most = {"lineval": 2, "store": 1}.get(name, len(needed))  # the others' optional words are flags only
+    if len(positionals) > most:
+        raise UsageError(
+            f"evar {name} takes at most {most} words ({' '.join(list(parameters)[:most]).upper() or 'none'}) before the "
+            f"flags, got {len(positionals)}: {' '.join(positionals)}; are commas missing, or spaces too many?"
+        )
+    for flag in flags:
+        if flag in taken:
+            raise UsageError(f"evar {name}: {flag} is given twice, as a word and as --{flag}")
+    missing = [p for p in needed if p not in taken and p not in flags]
+    if missing:
+        raise UsageError(f"evar {name} needs {' '.join(missing).upper()}; see --help")
+    return [*positionals, *(f"--{flag}={value}" for flag, value in flags.items())]
+
+
+def whole(text: str, name: str) -> int | None:
+    """A whole number, or None where nothing was said."""
+    if not text:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"--{name} must be a whole number, got {text!r}") from None
+
+
+def pair(text: str, name: str) -> tuple[float, float] | None:
+    """Two numbers separated by a comma, or None where nothing was said."""
+    if not text:
+        return None
+    try:
+        first, second = (float(part) for part in text.strip("()[]").split(","))
+    except ValueError:
+        raise UsageError(f"--{name} must be two numbers MEAN,STD such as -5.5,5.0, got {text!r}") from None
+    return first, second
+
+
+def truth(value: bool | str, name: str) -> bool:
+    """True or false in the words that people type."""
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if str(value).lower() not in words:
+        raise UsageError(f"--{name} must be true or false, got {value!r}")
+    return words[str(value).lower()]
