@@ -301,7 +301,8 @@ def run(words: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except (ValueError, OSError, ImportError) as error:
-        print(f"evar {name}: {' '.join(str(error).split())}", file=sys.stderr)
+        text = " ".join(str(error).split())
+        print(text if text.startswith("evar ") else f"evar {name}: {text}", file=sys.stderr)
         return WRONG
 
 
