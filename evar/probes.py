@@ -32,8 +32,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
     uses the validation clips too. A feature that is constant over the training clips gets coefficient 0. Every
     strength C minimises C x (sum of log-losses) + 0.5 x ||W||^2, the intercept unpenalised, on the training clips, and
     is scored on the validation clips by `metric`. The smaller half of the grid (and one more) is always tried; of the
-    larger ones, from small to large, none after the first that is no better in score and worse in log-loss than the
-    best before it: weaker regularisation only overfits from there on. The best score wins; of equal scores, the lower
+    larger ones, from small to large, none after the first that is worse than the best before it in both score and
+    log-loss: weaker regularisation only overfits from there on. The best score wins; of equal scores, the lower
     validation log-loss (64 clips tie often), then the smaller C. The final solution is exact: it equals scikit-learn's
     `LogisticRegression` behind a `StandardScaler` (probabilities to 1e-5, tested), only faster.
 
@@ -270,7 +270,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
             before, last = tried[: -len(block)], tried[-1]
             if (
                 before
-                and sign * self.valid_scores_[last] <= max(sign * self.valid_scores_[before])
+                and sign * self.valid_scores_[last] < max(sign * self.valid_scores_[before])
                 and self.valid_log_losses_[last] > min(self.valid_log_losses_[before])
             ):
                 break

@@ -151,14 +151,14 @@ def test_strength_is_the_best_on_validation_as_scikit_learn_finds_it():
     assert LinearProbe(strengths=(1e-9, 1e-8)).fit(X, y, X_valid, y_valid).on_grid_edge_
 
 
-def test_the_search_ends_after_the_first_larger_strength_that_is_no_better_in_score_and_worse_in_log_loss():
+def test_the_search_ends_after_the_first_larger_strength_that_is_worse_in_score_and_log_loss():
     (X, y), (X_valid, y_valid), _ = three_splits(80, 200, 0, width=120, separation=0.8)
     strengths = tuple(10.0**power for power in range(-5, 5))
     probe = LinearProbe(strengths=strengths).fit(X, y, X_valid, y_valid)
     n_tried = int((~np.isnan(probe.valid_scores_)).sum())
     assert 6 <= n_tried < len(strengths) and not np.isnan(probe.valid_scores_[:n_tried]).any()
     last, before = n_tried - 1, slice(0, n_tried - 1)
-    assert probe.valid_scores_[last] <= probe.valid_scores_[before].max()
+    assert probe.valid_scores_[last] < probe.valid_scores_[before].max()
     assert probe.valid_log_losses_[last] > probe.valid_log_losses_[before].min()
     backwards = LinearProbe(strengths=strengths[::-1]).fit(X, y, X_valid, y_valid)  # the order given is no matter
     np.testing.assert_array_equal(backwards.valid_scores_[::-1], probe.valid_scores_)
