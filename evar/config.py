@@ -16,8 +16,6 @@ from evar.registry import near_miss
 
 T = TypeVar("T")
 
-KINDS = ("encoders", "tasks", "protocols", "grids")
-
 
 @dataclass(frozen=True)
 class WeightsSource:

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 from evar import config as configs
 from evar import results
 from evar.encoders import load_encoder
-from evar.extract import plan
-from evar.grid import Settings, checked, seeds_that_matter, selections
-from evar.pooling import pooled_width
-from evar.rows import identity
-from evar.store import FeatureStore, estimated_bytes
+from evar.extract import plan, vector_bytes
+from evar.grid import Settings, checked
+from evar.linear import pick_device
+from evar.rows import wanted_rows
+from evar.store import FeatureStore
 
 if TYPE_CHECKING:
     from evar.encoders.base import Encoder
+    from evar.tasks import Task
 
 #: audio that the encoder's speed is measured on: clips x seconds
 _SAMPLE = (4, 5.0)
@@ -30,8 +31,6 @@ def describe(settings: Settings) -> str:
     Raises:
         ValueError: if a name or setting is not legal.
     """
-    from evar.linear import pick_device
-
     protocol, tasks = checked(settings)
     store = FeatureStore(settings.store)
     lines, total_seconds, total_bytes, new_rows = [], 0.0, 0, 0
@@ -40,11 +39,7 @@ def describe(settings: Settings) -> str:
         speed = None
         for task in tasks:
             rows = [
-                results.run_path(
-                    Path(settings.out), results.run_id(identity(encoder, task, protocol, settings, s, seed))
-                )
-                for s in selections(encoder, settings.layers, settings.fusion)
-                for seed in seeds_that_matter(task, protocol, settings.seeds)
+                results.run_path(Path(settings.out), id) for *_, id in wanted_rows(encoder, task, protocol, settings)
             ]
             missing_rows = sum(not path.is_file() for path in rows)
             new_rows += missing_rows
@@ -86,17 +81,13 @@ def _without_fetching(name: str, settings: Settings, device: str) -> Encoder:
     return encoder
 
 
-def _to_encode(encoder: Encoder, task: object, settings: Settings, store: FeatureStore) -> tuple[int, float, int, str]:
+def _to_encode(encoder: Encoder, task: Task, settings: Settings, store: FeatureStore) -> tuple[int, float, int, str]:
     """Clips that are not stored, their seconds of audio, the bytes of their vectors, and a remark."""
-    from evar.tasks import Task
-
-    assert isinstance(task, Task)
     absent = len(task.missing())
     if absent == len(task):
-        widths = {layer.name: pooled_width(layer.width, layer.pooling) for layer in encoder.layers}
         seconds = task.config.clip_seconds or 1.0
         why = "sounds are rendered at first use" if task.config.builder else f"no clip is under {task.folder} yet"
-        return len(task), len(task) * seconds, estimated_bytes(widths, len(task)), f" ({why}; {seconds:g} s a clip)"
+        return len(task), len(task) * seconds, vector_bytes(encoder, len(task)), f" ({why}; {seconds:g} s a clip)"
     planned = plan(encoder, task.paths, task.policy(), store, settings.batch_size)
     note = f" ({len(planned.bad)} clips missing or unreadable)" if planned.bad else ""
     return len(planned.todo), planned.audio_seconds, planned.n_bytes, note

@@ -127,9 +127,14 @@ def plan(
         equal_lengths=not encoder.batch_invariant,
     )
     todo = {position for row, position in first_of_row.items() if row not in stored}
-    widths = {layer.name: pooled_width(layer.width, layer.pooling) for layer in encoder.layers}
     seconds = sum(lengths[position] for position in todo) / encoder.sample_rate
-    return Plan(key, infos, rows, bad, batches, todo, seconds, estimated_bytes(widths, len(todo)))
+    return Plan(key, infos, rows, bad, batches, todo, seconds, vector_bytes(encoder, len(todo)))
+
+
+def vector_bytes(encoder: Encoder, n_clips: int) -> int:
+    """Disk that the vectors of all layers of so many clips take."""
+    widths = {layer.name: pooled_width(layer.width, layer.pooling) for layer in encoder.layers}
+    return estimated_bytes(widths, n_clips)
 
 
 def extract(
@@ -211,12 +216,13 @@ def _inspect_all(paths: Sequence[Path], store: FeatureStore) -> tuple[list[Audio
             futures = {p: pool_of_threads.submit(index.inspect, paths[p]) for p in unknown[begin : begin + 500]}
             for position, future in futures.items():
                 try:
-                    file, infos[position] = future.result()
+                    file, info = future.result()
                 except AudioError as error:
                     bad[position] = str(error)
                 else:
-                    found.append((file, infos[position]))
-            index.remember([(file, info) for file, info in found if info is not None])
+                    infos[position] = info
+                    found.append((file, info))
+            index.remember(found)
             bar.update(len(futures))
         bar.close()
     index.close()

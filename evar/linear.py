@@ -18,11 +18,11 @@ from evar import results
 from evar.encoders import load_encoder
 from evar.extract import Extraction, extract
 from evar.fusion import fuse
-from evar.grid import Outcome, Selection, Settings, asked, checked, seeds_that_matter, selections
+from evar.grid import Outcome, Selection, Settings, asked, checked
 from evar.metrics import METRICS
 from evar.registry import resolve
 from evar.results import Failure, Result
-from evar.rows import UNREADABLE, FittedRound, identity, make_result, save_row
+from evar.rows import UNREADABLE, FittedRound, make_result, save_row, wanted_rows
 from evar.store import FeatureStore
 from evar.tasks import Task, prepare
 
@@ -110,11 +110,7 @@ def _evaluate_cell(
 ) -> None:
     """All rows of one encoder on one task."""
     out = Path(settings.out)
-    wanted = [
-        (selection, seed, results.run_id(identity(encoder, task, protocol, settings, selection, seed)))
-        for selection in selections(encoder, settings.layers, settings.fusion)
-        for seed in seeds_that_matter(task, protocol, settings.seeds)
-    ]
+    wanted = wanted_rows(encoder, task, protocol, settings)
     pending = []
     for selection, seed, id in wanted:
         found = _existing(out, id)

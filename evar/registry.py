@@ -1,10 +1,11 @@
-"""Names to things, lazily: near-miss hints for every unknown name, and "module:Class" imported only when used."""
+"""Names to things: near-miss hints for unknown names, "module:Class" imported when used, paths that stay below."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 from typing import Any
 
 
@@ -22,12 +23,34 @@ def near_miss(name: str, known: Iterable[str], limit: int = 12) -> str:
     """
     names = list(known)
     shown = ", ".join(names[:limit]) + (f", ... ({len(names)} in all)" if len(names) > limit else "")
+    best = nearest(name, names)
+    return f"it has {shown or 'nothing'}" + (f"; did you mean {best!r}?" if best else "")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The legal name that a user most likely meant, or "" where none is near.
+
+    Example:
+        >>> nearest("layer", ["layers", "limit"]), nearest("colour", ["layers", "limit"])
+        ('layers', '')
+    """
+    names = list(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.55)
     if not close:
         close = [other for other in names if name and (name in other or other in name)][:3]
     # Ties go to the later name: of conv1 and conv2, conv9 is nearer to conv2.
-    best = max(close, key=lambda other: (difflib.SequenceMatcher(None, name, other).ratio(), other)) if close else ""
-    return f"it has {shown or 'nothing'}" + (f"; did you mean {best!r}?" if best else "")
+    return max(close, key=lambda other: (difflib.SequenceMatcher(None, name, other).ratio(), other)) if close else ""
+
+
+def stays_below(path: str) -> bool:
+    """Whether a path of an index stays below its folder on every system: relative, with "/" and without "..".
+
+    Example:
+        >>> stays_below("audio/a.wav"), stays_below("../a.wav"), stays_below("C:/a.wav"), stays_below("")
+        (True, False, False, False)
+    """
+    pure = PurePosixPath(path)
+    return bool(path) and not (pure.is_absolute() or ".." in pure.parts or "\\" in path or ":" in path)
 
 
 def resolve(path: str) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 from evar import config as configs
 from evar import results
 from evar.extract import Extraction, feature_key
+from evar.grid import seeds_that_matter, selections
 from evar.metrics import bootstrap_interval
 from evar.results import Result
 
@@ -80,6 +81,17 @@ def identity(
         "metric": task.config.metric,
         "seed": seed,
     }
+
+
+def wanted_rows(
+    encoder: Encoder, task: Task, protocol: ProtocolConfig, settings: Settings
+) -> list[tuple[Selection, int, str]]:
+    """The rows of one cell: layers, seed, and the id that names the result file."""
+    return [
+        (selection, seed, results.run_id(identity(encoder, task, protocol, settings, selection, seed)))
+        for selection in selections(encoder, settings.layers, settings.fusion)
+        for seed in seeds_that_matter(task, protocol, settings.seeds)
+    ]
 
 
 def _extraction_settings(encoder: Encoder, task: Task) -> dict[str, Any]:

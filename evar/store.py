@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evar.atomic import write_atomic
 from evar.audio import AudioInfo, inspect
 from evar.config import cache_folder
 
@@ -170,7 +171,8 @@ class FeatureStore:
         try:
             record = folder / "key.json"
             if not record.is_file():
-                _write_atomically(record, json.dumps(dataclasses.asdict(key), indent=2, sort_keys=True, default=str))
+                text = json.dumps(dataclasses.asdict(key), indent=2, sort_keys=True, default=str)
+                write_atomic(record, text.encode())
             writer = SegmentWriter(folder)
             try:
                 yield writer
@@ -250,7 +252,7 @@ class SegmentWriter:
         if self._record is None:
             self._widths = {layer: int(value.shape[1]) for layer, value in vectors.items()}
             self._folder.mkdir(parents=True)
-            _write_atomically(self._folder / "widths.json", json.dumps(self._widths))
+            write_atomic(self._folder / "widths.json", json.dumps(self._widths).encode())
             for name in self._widths:
                 self._files[name] = open(self._folder / f"{name}.f32", "ab", buffering=0)  # noqa: SIM115
             self._record = open(self._folder / "rows.jsonl", "ab", buffering=0)  # noqa: SIM115
@@ -365,9 +367,3 @@ def _write_all(file: Any, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

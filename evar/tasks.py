@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +16,7 @@ import pandas as pd
 
 from evar import config as configs
 from evar.audio import AudioError, ClipPolicy, inspect, read_clip
-from evar.registry import near_miss, resolve
+from evar.registry import near_miss, resolve, stays_below
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -332,8 +332,7 @@ def _checked_index(config: TaskConfig, index: pd.DataFrame) -> pd.DataFrame:
             raise ValueError(f"{where} lacks the column {column!r}; {near_miss(column, list(index.columns))}")
     index = index.reset_index(drop=True)
     for row, text in enumerate(index["path"]):
-        path = PurePosixPath(text)
-        if not text or path.is_absolute() or ".." in path.parts or "\\" in text or ":" in text:
+        if not stays_below(text):
             raise ValueError(f"{where} line {row + 2}: path must stay below the task's folder, got {text!r}")
     twice = index["path"][index["path"].duplicated()]
     if len(twice):

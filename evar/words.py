@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 
-from evar.registry import near_miss
+from evar.registry import nearest
 
 
 class UsageError(ValueError):
@@ -30,7 +30,6 @@ def check_words(name: str, command: Callable[..., int], words: Sequence[str]) ->
         >>> from evar.cli import lineval
         >>> check_words("lineval", lineval, ["logmel", "esc10", "--limit", "20", "--dry-run"])
         ['logmel', 'esc10', '--limit=20', '--dry_run=True']
-        >>> from evar.cli import lineval
         >>> check_words("lineval", lineval, ["logmel", "esc10", "--layer=all"])
         Traceback (most recent call last):
         evar.words.UsageError: evar lineval has no flag --layer; did you mean --layers? (see --help)
@@ -47,7 +46,7 @@ def check_words(name: str, command: Callable[..., int], words: Sequence[str]) ->
         flag, equals, value = word.lstrip("-").partition("=")
         flag = flag.replace("-", "_")
         if not word.startswith("--") or flag not in parameters:
-            hint = near_miss(flag, parameters).partition("did you mean ")[2].strip("'?")
+            hint = nearest(flag, parameters)
             raise UsageError(
                 f"evar {name} has no flag {word.partition('=')[0]}"
                 + (f"; did you mean --{hint}? (see --help)" if hint else f"; it has --{', --'.join(parameters)}")

@@ -20,7 +20,8 @@ ALLOWED = {
     "registry": set(),
     "config": {"registry"},
     "metrics": {"registry"},
-    "results": {"registry"},
+    "atomic": set(),
+    "results": {"registry", "atomic"},
     "pooling": {"registry"},
     "fusion": {"registry"},
     "audio": {"registry"},
@@ -29,11 +30,11 @@ ALLOWED = {
     "weights": {"config", "registry", "download"},
     "encoders": {"features", "weights", "registry", "config", "encoders", "pooling"},
     "tasks": {"audio", "config", "registry"},
-    "embedded": {"config", "registry", "download", "embedded", "tasks", "audio"},
-    "store": {"audio", "config", "registry"},
+    "embedded": {"atomic", "config", "registry", "download", "embedded", "tasks", "audio"},
+    "store": {"atomic", "audio", "config", "registry"},
     "extract": {"audio", "pooling", "store", "encoders"},
     "probes": {"registry", "metrics", "_logistic"},
-    "report": {"results", "metrics", "registry", "report"},
+    "report": {"atomic", "results", "metrics", "registry", "report"},
 }
 #: may be imported without torch, so that tables, plots and help work on a laptop that has none
 WITHOUT_TORCH = ["evar", "evar.cli", "evar.config", "evar.metrics", "evar.results", "evar.report", "evar.tasks"]

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from evar import results
+from evar.atomic import write_atomic
 from evar.results import Result, run_id
 
 CONTRACT = {
@@ -263,7 +264,7 @@ def test_the_data_is_on_the_disk_before_the_name_is(tmp_path: Path, monkeypatch:
     for name in ("fsync", "replace"):
         real = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *values, name=name, real=real: (calls.append(name), real(*values)))
-    results.write_atomic(tmp_path / "file", b"x")
+    write_atomic(tmp_path / "file", b"x")
     assert calls == ["fsync", "replace"]
 
 
@@ -277,7 +278,7 @@ def test_a_file_that_another_process_holds_open_is_tried_again(tmp_path: Path, m
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", busy)
-    results.write_atomic(tmp_path / "new" / "file", b"x")
+    write_atomic(tmp_path / "new" / "file", b"x")
     assert (tmp_path / "new" / "file").read_bytes() == b"x" and len(calls) == 3
 
 

@@ -10,7 +10,7 @@ import warnings
 import wave
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ import yaml
 
 from evar import config as configs
 from evar import download
+from evar.atomic import write_atomic
+from evar.registry import stays_below
 
 #: Raise it when the same rows sound different; clips of an older revision are rendered anew.
 REVISION = 1
@@ -129,8 +131,7 @@ def read_index(name: str) -> list[Row]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     for number, row in enumerate(rows, start=2):
-        clip = PurePosixPath(row.get("path") or "/")
-        if clip.is_absolute() or ".." in clip.parts or "\\" in str(clip) or ":" in str(clip):
+        if not stays_below(row.get("path") or ""):
             raise ValueError(f"{path} line {number}: path must stay below the task's folder, got {row.get('path')!r}")
     return rows
 
@@ -249,6 +250,4 @@ def _read_stamp(folder: Path) -> dict[str, Any]:
 
 
 def _write_stamp(folder: Path, stamp: dict[str, Any]) -> None:
-    part = folder / (STAMP + ".part")
-    part.write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, folder / STAMP)
+    write_atomic(folder / STAMP, (json.dumps(stamp, indent=1) + "\n").encode())

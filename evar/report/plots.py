@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evar.atomic import write_atomic
 from evar.report.cells import Column, Section, sections
-from evar.results import Result, write_atomic
+from evar.results import Result
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -10,8 +10,9 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from evar.atomic import write_atomic
 from evar.report.cells import Cell, Row, Section, is_better, sections
-from evar.results import Failure, Result, write_atomic
+from evar.results import Failure, Result
 
 MARKS = ("†", "‡", "§", "¶")
 FLAG_MEANINGS = {"random weights": "random weights: an untrained network, not the published encoder"}

@@ -15,7 +15,6 @@ from evar.results.files import (
     save,
     save_failure,
     save_predictions,
-    write_atomic,
 )
 from evar.results.identity import IDENTITY_KEYS, plain, run_id
 from evar.results.row import FUSIONS, SCHEMA, Result, utc_now
@@ -38,5 +37,4 @@ __all__ = [
     "save_failure",
     "save_predictions",
     "utc_now",
-    "write_atomic",
 ]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import time
-import uuid
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evar.atomic import write_atomic
 from evar.results.identity import check_id, plain, run_id
 from evar.results.row import Result, utc_now
 
@@ -38,29 +36,6 @@ class Failure:
 def run_path(out: Path, id: str) -> Path:
     """Where the result of that id is, or would be; raises ValueError if the id is no plain file stem."""
     return Path(out) / "runs" / f"{check_id(id)}.json"
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a whole file or, whatever happens, leave the old one; several processes may do so at once.
-
-    Raises:
-        OSError: if the folder cannot be made or written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        for wait in (0.01, 0.05, 0.2, 1.0):
-            try:
-                return os.replace(temporary, path)
-            except PermissionError:  # Windows refuses while another process has the old file open for a moment
-                time.sleep(wait)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _to_json(data: Mapping[str, Any]) -> bytes:
