@@ -18,6 +18,7 @@ _PUBLIC = {
     "load_encoder": "evar.encoders",
     "load_task": "evar.tasks",
     "evaluate": "evar.linear",
+    "embed": "evar.embedding",
 }
 
 __all__ = [*_PUBLIC, "__version__"]

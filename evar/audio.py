@@ -132,7 +132,6 @@ def read(path: str | Path, sample_rate: int, start: int = 0, n_samples: int | No
         AudioError: if it cannot be decoded, is empty, too short, too long for a whole clip or not finite.
     """
     import soundfile
-    import soxr
 
     try:
         with soundfile.SoundFile(str(path)) as file:
@@ -153,9 +152,22 @@ def read(path: str | Path, sample_rate: int, start: int = 0, n_samples: int | No
     if not np.isfinite(mono).all():
         raise AudioError(f"{int((~np.isfinite(mono)).sum())} of {len(mono)} samples are NaN or infinite")
     n_native = len(mono) if n_samples is None else min(n_samples, len(mono))
-    if own_rate != sample_rate:
-        mono = soxr.resample(mono, own_rate, sample_rate, quality="HQ")
+    mono = resample(mono, own_rate, sample_rate)
     return np.ascontiguousarray(mono[: resampled_length(n_native, own_rate, sample_rate)], dtype=np.float32)
+
+
+def resample(samples: NDArray[np.float32], from_rate: int, to_rate: int) -> NDArray[np.float32]:
+    """(samples,) at one rate, in Hz, to (samples',) at another, by soxr at quality "HQ".
+
+    Example:
+        >>> len(resample(np.zeros(44100, np.float32), 44100, 16000))
+        16000
+    """
+    if from_rate == to_rate:
+        return samples
+    import soxr
+
+    return np.asarray(soxr.resample(samples, from_rate, to_rate, quality="HQ"), np.float32)
 
 
 def read_clip(path: str | Path, info: AudioInfo, policy: ClipPolicy, sample_rate: int) -> NDArray[np.float32]:

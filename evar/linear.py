@@ -9,14 +9,15 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evar import results
+from evar import norm_stats, results
 from evar.encoders import load_encoder
-from evar.extract import Extraction, extract
+from evar.extract import Extraction, extract_each
 from evar.fusion import fuse
 from evar.grid import Outcome, Selection, Settings, asked, checked
 from evar.metrics import METRICS
@@ -51,7 +52,7 @@ def evaluate(encoders: str | Sequence[str] = "", tasks: str | Sequence[str] = ""
         >>> outcome.rows[0].score  # doctest: +SKIP
     """
     words = {name: ",".join(value) if isinstance(value, list | tuple) else value for name, value in flags.items()}
-    words["norm_stats"] = flags.get("norm_stats")
+    words["norm_stats"] = flags.get("norm_stats")  # a pair of numbers is no comma list
     return run_grid(asked(*(v if isinstance(v, str) else ",".join(v) for v in (encoders, tasks)), **words))
 
 
@@ -65,11 +66,12 @@ def run_grid(settings: Settings) -> Outcome:
         ValueError: if a name or setting is unknown or contradicts another, before any work is done.
     """
     protocol, tasks = checked(settings)
+    device = pick_device(settings.device)
     store = FeatureStore(settings.store)
     outcome = Outcome()
     for name in settings.encoders:
         try:
-            encoder = _loaded(name, settings)
+            encoder = _loaded(name, settings, device)
         except (ValueError, OSError, ImportError, RuntimeError) as error:
             for task in tasks:
                 _fail(outcome, settings, name, task, error)
@@ -84,8 +86,9 @@ def run_grid(settings: Settings) -> Outcome:
     return outcome
 
 
-def _loaded(name: str, settings: Settings) -> Encoder:
-    return load_encoder(name, settings.weights, norm_stats=settings.norm_stats, device=pick_device(settings.device))
+def _loaded(name: str, settings: Settings, device: str) -> Encoder:
+    given = settings.norm_stats if isinstance(settings.norm_stats, tuple) else None
+    return load_encoder(name, settings.weights, norm_stats=given, device=device)
 
 
 def pick_device(device: str) -> str:
@@ -124,22 +127,65 @@ def _evaluate_cell(
     prepare(task)
     if not settings.skip_bad:
         task.require_files()
-    label = f"{encoder.name} x {task.name}"
-    extraction = extract(encoder, task.paths, task.policy(), store, settings.batch_size, label)
-    outcome.n_encoded += extraction.n_encoded
-    speed = f" at {extraction.n_encoded / extraction.seconds:.1f} clips/s" if extraction.n_encoded else ""
-    print(
-        f"{label}: encoded {extraction.n_encoded} clips ({extraction.audio_seconds:.0f} s of audio) in "
-        f"{extraction.seconds:.1f} s{speed}; {extraction.n_stored} were stored already",
-        flush=True,
-    )
-    for position, reason in list(extraction.bad.items())[:5]:
-        print(f"  bad clip {task.index['path'][position]}: {reason}", flush=True)
-    if len(extraction.bad) > 5:
-        print(f"  ... and {len(extraction.bad) - 5} more bad clips, all named in the result files", flush=True)
-    for row in _probe_rows(encoder, task, protocol, settings, store, extraction, pending):
+    features = _extracted(encoder, task, protocol, settings, store, {seed for _, seed, _ in pending})
+    outcome.n_encoded += features.n_encoded
+    for row in _probe_rows(encoder, task, protocol, settings, store, features, pending):
         outcome.rows.append(row)
         outcome.n_new += 1
+
+
+@dataclass(frozen=True)
+class _Features:
+    """Where the vectors of a cell are: one extraction for each pair of input statistics.
+
+    Attributes:
+        of_rounds: seed -> input statistics of each round.
+        extractions: by input statistics.
+        bad: position of a clip -> why it cannot be used.
+    """
+
+    of_rounds: dict[int, list[norm_stats.Statistics]]
+    extractions: dict[norm_stats.Statistics, Extraction]
+    bad: dict[int, str]
+
+    @property
+    def n_encoded(self) -> int:
+        """Forwards of a clip, over all input statistics."""
+        return sum(extraction.n_encoded for extraction in self.extractions.values())
+
+
+def _extracted(
+    encoder: Encoder, task: Task, protocol: ProtocolConfig, settings: Settings, store: FeatureStore, seeds: set[int]
+) -> _Features:
+    """Every vector that the rounds need is in the store afterwards; says what was done and which clips are bad."""
+    label = f"{encoder.name} x {task.name}"
+    mode = norm_stats.mode(encoder, settings.norm_stats, protocol.norm_stats)
+    of_rounds = norm_stats.of_task(encoder, task, mode, sorted(seeds), store, settings.batch_size)
+    distinct = list(dict.fromkeys(stats for seed in sorted(seeds) for stats in of_rounds[seed]))
+    if len(distinct) > 1:
+        print(
+            f"{label}: {sum(map(len, of_rounds.values()))} rounds have {len(distinct)} different input statistics "
+            f"(norm_stats {mode}): every clip is decoded once and encoded {len(distinct)} times",
+            flush=True,
+        )
+    found = extract_each(encoder, distinct, task.paths, task.policy(), store, settings.batch_size, label)
+    features = _Features(
+        of_rounds,
+        dict(zip(distinct, found, strict=True)),
+        {position: reason for extraction in found for position, reason in sorted(extraction.bad.items())},
+    )
+    seconds = found[0].seconds
+    speed = f" at {features.n_encoded / seconds:.1f} clips/s" if features.n_encoded else ""
+    print(
+        f"{label}: encoded {features.n_encoded} clips ({sum(one.audio_seconds for one in found):.0f} s of audio) in "
+        f"{seconds:.1f} s{speed}; {sum(one.n_stored for one in found)} were stored already",
+        flush=True,
+    )
+    for position, reason in list(features.bad.items())[:5]:
+        print(f"  bad clip {task.index['path'][position]}: {reason}", flush=True)
+    if len(features.bad) > 5:
+        print(f"  ... and {len(features.bad) - 5} more bad clips, all named in the result files", flush=True)
+    return features
 
 
 def _probe_rows(
@@ -148,29 +194,41 @@ def _probe_rows(
     protocol: ProtocolConfig,
     settings: Settings,
     store: FeatureStore,
-    extraction: Extraction,
+    features: _Features,
     pending: Sequence[tuple[Selection, int, str]],
 ) -> Iterator[Result]:
     """Fit each pending row and save it as soon as it is there."""
     from sklearn.exceptions import ConvergenceWarning
     from tqdm import tqdm
 
-    usable = np.array([row is not None for row in extraction.rows])
-    rows = [row for row in extraction.rows if row is not None]
-    where = store.rows(extraction.key)
+    usable = np.array([position not in features.bad for position in range(len(task))])
+    stored = {stats: store.rows(extraction.key) for stats, extraction in features.extractions.items()}
+
+    def vectors(selection: Selection, stats: norm_stats.Statistics) -> NDArray[np.float32]:
+        """(clips, width); bad clips are NaN."""
+        extraction = features.extractions[stats]
+        rows = [str(row) for row, ok in zip(extraction.rows, usable, strict=True) if ok]
+        layers = {layer: store.load(extraction.key, rows, layer, stored[stats]) for layer in selection.layers}
+        fused = fuse(layers, selection.fusion)
+        every = np.full((len(task), fused.shape[1]), np.nan, np.float32)
+        every[usable] = fused
+        return every
+
     label = f"{encoder.name} x {task.name}"
     for selection, seed, id in tqdm(pending, f"probes {label}", unit="row", delay=2, leave=False, disable=None):
         began = time.perf_counter()
-        layers = {layer: store.load(extraction.key, rows, layer, where) for layer in selection.layers}
-        fused = fuse(layers, selection.fusion)
-        features = np.full((len(task), fused.shape[1]), np.nan, np.float32)  # (clips, width); bad clips are NaN
-        features[usable] = fused
+        of_rounds = features.of_rounds[seed]
+        by_stats = {stats: vectors(selection, stats) for stats in dict.fromkeys(of_rounds)}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # said below by the row's name, and in the result
-            fitted = _fit_rounds(protocol, task, features, usable, settings.skip_bad, seed)
+            fitted = _fit_rounds(
+                protocol, task, [by_stats[stats] for stats in of_rounds], usable, settings.skip_bad, seed
+            )
+        for one, stats in zip(fitted, of_rounds, strict=True):
+            one.norm_stats = stats
         if not all(getattr(one.probe, "converged_", True) for one in fitted):
             print(f"  {label} {'+'.join(selection.layers)}: the probe stopped before its optimum", flush=True)
-        result = make_result(encoder, task, protocol, settings, selection, seed, id, extraction, fitted, began)
+        result = make_result(encoder, task, protocol, settings, selection, seed, id, features.bad, fitted, began)
         save_row(Path(settings.out), result, fitted, task)
         yield result
 
@@ -185,7 +243,7 @@ def _new_probe(protocol: ProtocolConfig, task: Task, seed: int) -> Any:
 def _fit_rounds(
     protocol: ProtocolConfig,
     task: Task,
-    features: NDArray[np.float32],
+    features: Sequence[NDArray[np.float32]],
     usable: NDArray[np.bool_],
     skip_bad: bool,
     seed: int,
@@ -195,7 +253,7 @@ def _fit_rounds(
     Args:
         protocol: which probe.
         task: labels and rounds.
-        features: (clips, width), NaN for bad clips.
+        features: (clips, width) for each round, NaN for bad clips; the same array where rounds share it.
         usable: (clips,) False for bad clips.
         skip_bad: leave bad test clips out instead of counting them as wrong.
         seed: of the validation draw and the probe.
@@ -206,17 +264,20 @@ def _fit_rounds(
         if not len(train) or not len(readable):
             raise ValueError(f"{task.name} {a_round.name}: no usable clip is left in the training or test set")
     probes = [_new_probe(protocol, task, seed) for _ in rounds]
-    splits = [(features[train], task.y[train], features[valid], task.y[valid]) for train, valid, _ in parts]
+    splits = [
+        (of_round[train], task.y[train], of_round[valid], task.y[valid])
+        for of_round, (train, valid, _) in zip(features, parts, strict=True)
+    ]
     if hasattr(probes[0], "fit_together"):
         probes[0].fit_together(probes, splits)
     else:
         for probe, split in zip(probes, splits, strict=True):
             probe.fit(*split)
     fitted = []
-    for a_round, probe, (train, valid, readable) in zip(rounds, probes, parts, strict=True):
+    for a_round, probe, of_round, (train, valid, readable) in zip(rounds, probes, features, parts, strict=True):
         tested = readable if skip_bad else a_round.test
         y_pred = np.full(len(task), UNREADABLE, np.int64)
-        y_pred[readable] = probe.predict(features[readable])
+        y_pred[readable] = probe.predict(of_round[readable])
         score = float(METRICS[task.config.metric].function(task.y[tested], y_pred[tested]))
         fitted.append(FittedRound(a_round, tested, y_pred[tested], score, len(train), len(valid), probe))
     return fitted

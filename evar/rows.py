@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evar import config as configs
-from evar import results
-from evar.extract import Extraction, feature_key
+from evar import norm_stats, results
+from evar.extract import feature_key
 from evar.grid import seeds_that_matter, selections
 from evar.metrics import bootstrap_interval
 from evar.results import Result
@@ -46,6 +46,7 @@ class FittedRound:
         score: metric over them, 0..1.
         n_train, n_valid: clips fitted on.
         probe: the fitted estimator.
+        norm_stats: (mean, std) that the encoder's input was normalised by in this round, None where it has none.
     """
 
     a_round: Round
@@ -55,6 +56,7 @@ class FittedRound:
     n_train: int
     n_valid: int
     probe: Any
+    norm_stats: tuple[float, float] | None = None
 
 
 def identity(
@@ -65,7 +67,7 @@ def identity(
         "encoder": encoder.name,
         "weights_sha256": encoder.weights_sha256,
         "encoder_options": dict(encoder.options),
-        "extraction": _extraction_settings(encoder, task),
+        "extraction": _extraction_settings(encoder, task, protocol, settings),
         "layers": list(selection.layers),
         "fusion": selection.fusion,
         "pooling": {name: encoder.layer(name).pooling for name in selection.layers},
@@ -94,10 +96,12 @@ def wanted_rows(
     ]
 
 
-def _extraction_settings(encoder: Encoder, task: Task) -> dict[str, Any]:
+def _extraction_settings(encoder: Encoder, task: Task, protocol: ProtocolConfig, settings: Settings) -> dict[str, Any]:
+    """What can change a vector. Statistics that depend on the clips stand here by name, with their numbers by round."""
     key = feature_key(encoder, task.policy())
     names = ("clip_seconds", "pad", "crop", "crop_seed", "sample_rate", "resampler", "precision", "revision")
-    return {**{name: getattr(key, name) for name in names}, "norm_stats": encoder.norm_stats}
+    mode = norm_stats.mode(encoder, settings.norm_stats, protocol.norm_stats)
+    return {**{name: getattr(key, name) for name in names}, "norm_stats": mode}
 
 
 def make_result(
@@ -108,13 +112,14 @@ def make_result(
     selection: Selection,
     seed: int,
     id: str,
-    extraction: Extraction,
+    bad: Mapping[int, str],
     fitted: Sequence[FittedRound],
     began: float,
 ) -> Result:
     names = [layer.name for layer in encoder.layers]
     position = names.index(selection.layers[0]) if len(selection.layers) == 1 else None
     scores = [one.score for one in fitted]
+    mode = norm_stats.mode(encoder, settings.norm_stats, protocol.norm_stats)
     n_test = sum(len(one.tested) for one in fitted)
     return Result(
         encoder=encoder.name,
@@ -134,7 +139,7 @@ def make_result(
         n_train=round(float(np.mean([one.n_train for one in fitted]))),
         n_valid=round(float(np.mean([one.n_valid for one in fitted]))),
         n_test=n_test,
-        skipped=_skipped(task, extraction, settings.skip_bad, fitted),
+        skipped=_skipped(task, bad, settings.skip_bad, fitted),
         seconds=round(time.perf_counter() - began, 3),
         versions=versions(),
         created=results.utc_now(),
@@ -152,11 +157,14 @@ def make_result(
         limit=settings.limit,
         sample_rate=encoder.sample_rate,
         encoder_options=dict(encoder.options),
-        extraction=_extraction_settings(encoder, task),
+        extraction=_extraction_settings(encoder, task, protocol, settings),
         index_sha256=task.index_sha256,
         trained_on=configs.load_encoder_config(encoder.name).trained_on,
         protocol_description=protocol.description,
-        flags=["random weights"] if encoder.weights_label == "random" else [],
+        flags=[
+            *(["random weights"] if encoder.weights_label == "random" else []),
+            *(["task statistics"] if mode == "task" else []),
+        ],
         settings=_asked(settings, encoder.name, task.name, selection),
     )
 
@@ -188,6 +196,7 @@ def _round_record(one: FittedRound) -> dict[str, Any]:
         "on_grid_edge": bool(getattr(one.probe, "on_grid_edge_", False)),
         "validation": one.a_round.drawn or "published",
         "valid_clips_sha256": _rows_sha256(one.a_round.valid),
+        "norm_stats": None if one.norm_stats is None else list(one.norm_stats),
     }
 
 
@@ -204,7 +213,7 @@ def _interval(task: Task, fitted: Sequence[FittedRound]) -> list[float]:
     return [float(low), float(high)]
 
 
-def _skipped(task: Task, extraction: Extraction, skip_bad: bool, fitted: Sequence[FittedRound]) -> list[dict[str, str]]:
+def _skipped(task: Task, bad: Mapping[int, str], skip_bad: bool, fitted: Sequence[FittedRound]) -> list[dict[str, str]]:
     """Every bad clip by name. A bad test clip counts as wrong unless it was asked to be left out."""
     tested = set(np.concatenate([one.a_round.test for one in fitted]).tolist())
     split = task.index["split"] if task.config.splits == "published" else "fold " + task.index["fold"]
@@ -215,7 +224,7 @@ def _skipped(task: Task, extraction: Extraction, skip_bad: bool, fitted: Sequenc
             "reason": reason,
             "counted": "wrong" if position in tested and not skip_bad else "left_out",
         }
-        for position, reason in sorted(extraction.bad.items())
+        for position, reason in sorted(bad.items())
     ]
 
 
@@ -239,7 +248,7 @@ def versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in ("evar-audio", "torch", "numpy", "scipy", "scikit-learn", "soundfile", "soxr"):
+    for package in ("evar-audio", "torch", "numpy", "scipy", "scikit-learn", "soundfile", "soxr", "transformers"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -256,7 +265,7 @@ def _asked(settings: Settings, encoder: str, task: str, selection: Selection) ->
         "fusion": settings.fusion,
         "protocol": settings.protocol,
         "weights": settings.weights,
-        "norm_stats": list(settings.norm_stats) if settings.norm_stats else None,
+        "norm_stats": list(settings.norm_stats) if isinstance(settings.norm_stats, tuple) else settings.norm_stats,
         "limit": settings.limit,
         "skip_bad": settings.skip_bad,
         "batch_size": settings.batch_size,

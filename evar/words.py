@@ -87,14 +87,18 @@ def whole(text: str, name: str) -> int | None:
         raise UsageError(f"--{name} must be a whole number, got {text!r}") from None
 
 
-def pair(text: str, name: str) -> tuple[float, float] | None:
-    """Two numbers separated by a comma, or None where nothing was said."""
+def statistics(text: str, name: str) -> str | tuple[float, float] | None:
+    """A word such as train, two numbers separated by a comma, or None where nothing was said."""
     if not text:
         return None
+    if text.isalpha():
+        return text
     try:
         first, second = (float(part) for part in text.strip("()[]").split(","))
     except ValueError:
-        raise UsageError(f"--{name} must be two numbers MEAN,STD such as -5.5,5.0, got {text!r}") from None
+        raise UsageError(
+            f"--{name} must be default, train, task, or two numbers MEAN,STD such as -5.5,5.0; got {text!r}"
+        ) from None
     return first, second
 
 

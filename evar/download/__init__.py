@@ -7,7 +7,7 @@ the hub in its own cache), complete or not at all, and two processes that want t
 
 from evar.download.addresses import url
 from evar.download.checks import offline, sha256_of, unpack
-from evar.download.huggingface import hub
+from evar.download.huggingface import hub, hub_folder
 from evar.download.wheels import wheel, wheel_member
 
-__all__ = ["hub", "offline", "sha256_of", "unpack", "url", "wheel", "wheel_member"]
+__all__ = ["hub", "hub_folder", "offline", "sha256_of", "unpack", "url", "wheel", "wheel_member"]

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 from evar.download.checks import offline
+
+SETTINGS = ("config*.json", "preprocessor_config.json", "processor_config.json")
+# What transformers reads, in its order: a file or shards, safetensors before pickles.
+WEIGHTS = (
+    ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"),
+    ("pytorch_model.bin", "pytorch_model-*-of-*.bin", "pytorch_model.bin.index.json"),
+)
 
 
 def hub(repo: str, file: str, revision: str | None = None) -> Path:
@@ -31,13 +40,9 @@ def hub(repo: str, file: str, revision: str | None = None) -> Path:
         if not (Path(repo) / file).is_file():
             raise FileNotFoundError(f"the folder {repo} has no {file}; is it a model's folder?")
         return Path(repo) / file
-    try:
-        import huggingface_hub
-        from huggingface_hub.utils import EntryNotFoundError
-    except ImportError as error:
-        raise ImportError(
-            f"{repo} is on the Hugging Face hub, which needs a package: pip install 'evar-audio[hub]'"
-        ) from error
+    huggingface_hub = _client(repo)
+    from huggingface_hub.utils import EntryNotFoundError
+
     try:
         return Path(huggingface_hub.hf_hub_download(repo, file, revision=revision, local_files_only=bool(offline())))
     except Exception as error:  # its HTTP library, and with it the exceptions, changes between versions
@@ -47,3 +52,87 @@ def hub(repo: str, file: str, revision: str | None = None) -> Path:
             f"cannot fetch {file} of {repo}{f' at {revision}' if revision else ''} from the Hugging Face hub "
             f"({reason}); check the name and the network, or pass the path of a local copy"
         ) from error
+
+
+def hub_folder(repo: str, revision: str | None = None, with_weights: bool = True) -> Path:
+    """The folder of a `transformers` model: its settings and, unless told otherwise, its weights, and nothing else.
+
+    Safetensors are taken where there are any, else pickles. HF_HOME says where the hub keeps its files, and
+    HF_HUB_OFFLINE=1 or EVAR_OFFLINE=1 that only what lies there already may be used.
+
+    Args:
+        repo: "organisation/name", or a local folder, which is given back.
+        revision: commit, tag or branch; without one the newest version counts, so give a commit to be reproducible.
+        with_weights: False for config.json and preprocessor_config.json only.
+
+    Returns:
+        The folder; of a hub repository, its name is the commit.
+
+    Raises:
+        ImportError: if huggingface_hub is not installed.
+        FileNotFoundError: if the repository lacks config.json or weights, or is not here and the network is forbidden.
+        OSError: if the repository cannot be reached.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     hub_folder(folder) == Path(folder)
+        True
+    """
+    local = Path(repo).expanduser()
+    if local.is_dir():
+        return local
+    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repo) is None or repo.startswith("."):
+        raise FileNotFoundError(f"no folder {repo}; expected a model's folder or organisation/name of the hub")
+    where = f"{repo}{f' at {revision}' if revision else ''}"
+    folder = _snapshot(repo, revision, SETTINGS, where)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{where} {_absent('config.json', repo)}")
+    if not with_weights:
+        return folder
+    for files in WEIGHTS:
+        # The commit that the settings came from: a branch may move in between.
+        folder = _snapshot(repo, folder.name if folder.parent.name == "snapshots" else revision, files, where)
+        if any((folder / file).is_file() for file in (files[0], files[2])):
+            return folder
+    raise FileNotFoundError(f"{where} {_absent('model.safetensors or pytorch_model.bin', repo)}")
+
+
+def _snapshot(repo: str, revision: str | None, files: tuple[str, ...], where: str) -> Path:
+    client = _client(repo)
+    from huggingface_hub.utils import LocalEntryNotFoundError
+
+    try:
+        return Path(
+            client.snapshot_download(
+                repo, revision=revision, allow_patterns=list(files), local_files_only=bool(offline())
+            )
+        )
+    except Exception as error:  # its HTTP library, and with it the exceptions, changes between versions
+        if offline() and isinstance(error, LocalEntryNotFoundError):
+            raise FileNotFoundError(f"{where} {_absent('the model', repo)}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise OSError(
+            f"cannot fetch {where} from the Hugging Face hub ({reason}); check the name and the network, or save the "
+            "model's folder anywhere and name it hf:FOLDER"
+        ) from error
+
+
+def _absent(what: str, repo: str) -> str:
+    """The end of a sentence about a repository that lacks something."""
+    if not offline():
+        return f"has no {what} on the Hugging Face hub; is it a transformers model?"
+    return (
+        f"is not in the hub's cache ({what} is missing) and {offline()} forbids the network; fetch it where there is "
+        f"one (hf download {repo}) and copy HF_HOME, or save the model's folder anywhere and name it hf:FOLDER"
+    )
+
+
+def _client(repo: str) -> Any:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ImportError(
+            f"{repo} is on the Hugging Face hub, which needs a package ({error}): pip install 'huggingface-hub>=1'"
+        ) from error
+    return huggingface_hub

@@ -27,7 +27,8 @@ def load_encoder(
     """Build an encoder, in eval mode.
 
     Args:
-        name: as `evar encoders` lists them ("crepe.tiny").
+        name: as `evar encoders` lists them ("crepe.tiny"), or "hf:organisation/name": any audio model of
+            `transformers` that returns hidden states.
         weights: None for the checkpoint that the encoder's YAML names (fetched at first use), "random" for random
             parameters (any encoder, offline, seeded), else a path, an http(s) url or "hf:org/name".
         norm_stats: (mean, std) of the input normalisation, for encoders that have one.
@@ -49,6 +50,7 @@ def load_encoder(
     """
     import torch
 
+    from evar import download
     from evar.weights import locate
 
     config = configs.load_encoder_config(name)
@@ -59,7 +61,7 @@ def load_encoder(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
         encoder: Encoder = encoder_class.from_config(config, weights=found.path if found else None)
-    encoder.name = config.name
+    encoder.name, encoder.store_name = config.name, config.base or config.name
     encoder.options = dict(config.options)
     if config.default_layers:
         encoder.default_layers = tuple(encoder.layer(layer).name for layer in config.default_layers)
@@ -73,6 +75,9 @@ def load_encoder(
         encoder.weights_label, encoder.weights_sha256 = "none", "none"
     else:
         encoder.weights_label, encoder.weights_sha256 = "random", _parameters_sha256(encoder)
+    if encoder.extra_files:
+        hashes = [encoder.weights_sha256, *(download.sha256_of(file) for file in encoder.extra_files)]
+        encoder.weights_sha256 = hashlib.sha256(" ".join(hashes).encode()).hexdigest()
     return encoder.eval().to(device)
 
 

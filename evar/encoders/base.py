@@ -35,6 +35,10 @@ class Encoder(nn.Module, ABC):
         ignored_tensors: name patterns of tensors that a published checkpoint may hold beyond the network's own.
         revision: raise it when the same weights and options give other numbers; part of every cache key.
         norm_stats: (mean, std) of the input normalisation where the encoder has one, else None.
+        default_norm_stats: what `--norm_stats=default` means where it has one: "constants" (the `norm_stats` of the
+            class) or "train" (statistics of the training clips of each round, as the model's paper does).
+        extra_files: files beside the checkpoint that change the output; hashed into `weights_sha256`.
+        store_name: name under which features are stored: encoders that differ in their default layers only share them.
         weights_label: where the checkpoint came from, "random", or "none" for an encoder without parameters.
         weights_sha256: hash of the checkpoint, or of the random parameters.
         options: the effective options that it was built with.
@@ -48,8 +52,11 @@ class Encoder(nn.Module, ABC):
     batch_seconds: ClassVar[float] = 160.0
     ignored_tensors: ClassVar[tuple[str, ...]] = ()
     revision: ClassVar[int] = 1
+    default_norm_stats: ClassVar[str] = "constants"
 
     name: str = ""
+    store_name: str = ""
+    extra_files: tuple[Path, ...] = ()
     norm_stats: tuple[float, float] | None = None
     weights_label: str = "random"
     weights_sha256: str = ""
@@ -74,6 +81,27 @@ class Encoder(nn.Module, ABC):
 
         One tensor where all layers share a frame rate, else layer name -> tensor.
         """
+
+    def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+        """What the network sees, before normalisation by statistics; `forward` starts from here. Call `frontend`.
+
+        Args:
+            waveform, lengths: as for `forward`.
+
+        Returns:
+            (batch, time, mel) log-mel, or (batch, samples) for encoders that work on the waveform.
+        """
+        raise NotImplementedError(f"{self.name or type(self).__name__} has no front-end of its own")
+
+    def network_input_frames(self, lengths: Tensor) -> Tensor:
+        """Frames of `network_input` that hold a clip's own sound, not padding: (batch,) samples -> (batch,) frames."""
+        raise NotImplementedError(f"{self.name or type(self).__name__} has no front-end of its own")
+
+    def head(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+        """What the checkpoint's own classifier says, for encoders that keep it. Call `outputs`."""
+        raise ValueError(
+            f"{self.name or type(self).__name__} has no classifier head; encoders with one are cnn14, ast, wav2vec2"
+        )
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
         """Rename the tensors of the published checkpoint to this module's own names (default: unwrapped, as they are)."""
@@ -138,6 +166,56 @@ class Encoder(nn.Module, ABC):
             frames = {info.name: frames for info in self.layers}
         self._check_output(features, frames, len(waveform))
         return LayerFeatures(features, frames)
+
+    def frontend(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The log-mel (or the normalised waveform) that the network sees, before normalisation by `norm_stats`.
+
+        Args:
+            waveform, lengths: as for `encode`.
+
+        Returns:
+            (batch, time, mel) or, for encoders that work on the waveform, (batch, samples).
+
+        Raises:
+            ValueError: if the waveform or lengths have another shape, type or range.
+            NotImplementedError: if the encoder has no front-end apart from its network.
+        """
+        return self.network_input(*self._checked_input(waveform, lengths))
+
+    def outputs(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """What the checkpoint's own classifier says: tags, class logits, or CTC logits per frame.
+
+        Args:
+            waveform, lengths: as for `encode`.
+
+        Returns:
+            (batch, classes) or (batch, time, classes), as the encoder's card says.
+
+        Raises:
+            ValueError: if the encoder or its checkpoint has no head, or the input is malformed.
+        """
+        return self.head(*self._checked_input(waveform, lengths))
+
+    def input_moments(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Count, sum and sum of squares of each clip's own front-end values: what pooled statistics are made of.
+
+        Args:
+            waveform, lengths: as for `encode`.
+
+        Returns:
+            (batch, 3) float64; mean = sum / count and variance = squares / count - mean^2 over any set of clips.
+
+        Raises:
+            NotImplementedError: if the encoder has no front-end.
+        """
+        waveform, lengths = self._checked_input(waveform, lengths)
+        values = self.network_input(waveform, lengths).to("cpu", torch.float64)  # (batch, time, mel)
+        frames = self.network_input_frames(lengths).cpu()
+        values = values.reshape(*values.shape[:2], -1)
+        valid = (torch.arange(values.shape[1])[None, :] < frames[:, None])[:, :, None]
+        values = values.masked_fill(~valid, 0.0)
+        count = (frames * values.shape[2]).double()
+        return torch.stack([count, values.sum(dim=(1, 2)), values.square().sum(dim=(1, 2))], dim=1)
 
     def _checked_input(self, waveform: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
         if waveform.dim() != 2 or waveform.dtype != torch.float32 or 0 in waveform.shape:

@@ -15,7 +15,10 @@ from evar.report.cells import Cell, Row, Section, is_better, sections
 from evar.results import Failure, Result
 
 MARKS = ("†", "‡", "§", "¶")
-FLAG_MEANINGS = {"random weights": "random weights: an untrained network, not the published encoder"}
+FLAG_MEANINGS = {
+    "random weights": "random weights: an untrained network, not the published encoder",
+    "task statistics": "the encoder's input was normalised by statistics of all clips, test clips among them (no labels)",
+}
 
 _CSV_COLUMNS = (
     *("protocol", "protocol_version", "limit", "encoder", "label", "weights", "layers", "fusion", "default", "depth"),
