@@ -25,10 +25,11 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml
 	touch $@
 
 # The packages that our encoders are compared with are installed without what they depend on: years-old pins.
-$(VENV)/.tested: $(VENV)/.installed tests/requirements-parity.txt
+# Not after .installed: the tests want a torch that torchaudio fits, and several GB need not come twice.
+$(VENV)/.tested: $(VENV)/bin/python pyproject.toml tests/requirements-parity.txt
 	$(PIP) -e ".[test]"
 	$(PIP) --no-deps -r tests/requirements-parity.txt
-	touch $@
+	touch $(VENV)/.installed $@
 
 $(VENV)/.linted: $(VENV)/.installed
 	$(PIP) -e ".[dev]"

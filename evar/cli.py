@@ -153,6 +153,47 @@ def layers(encoder: str) -> int:
     return DONE
 
 
+def check(encoder: str, weights: str = "random") -> int:
+    """Run the whole contract on an encoder, anyone's, and say what is wrong with it and where to look.
+
+    evar check ENCODER [--weights=random|PATH|URL|hf:ORG/NAME]
+
+    ENCODER is a name that `evar encoders` lists, the path of a YAML, a class as module:Class (of a file in this folder, or
+    anything installed), or hf:organisation/name. With random weights, the default, nothing is fetched.
+
+    What every encoder promises: layers, widths, hops and frames as declared; silence, one sample and half a minute encoded
+    without NaN; the same numbers at every call, alone or in a batch; a gradient for every parameter; input statistics that
+    are taken from the clips' own sound and count; no network socket.
+
+    Examples:
+      evar check cnn14.16k
+      evar check cnn14.16k --weights="Cnn14_16k_mAP=0.438.pth"
+      evar check my_encoder:MyEncoder          (class MyEncoder in my_encoder.py, in this folder)
+
+    Exit status 1 if a promise is broken.
+    """
+    from evar.contract import CHECKS, check_named
+    from evar.encoders import load_encoder
+
+    findings = check_named(encoder, weights)
+    for finding in findings:
+        print(f"- {finding}")
+    if findings:
+        print(f"{encoder}: {len(findings)} broken promises; `evar check --help` says what is promised")
+        return SOME_FAILED
+    built = load_encoder(encoder, weights)
+    n_parameters = sum(parameter.numel() for parameter in built.parameters())
+    print(
+        f"{encoder} keeps every promise ({', '.join(check.__name__ for check in CHECKS)}, seeded, no_socket): "
+        f"layers {built.layers[0].name} to {built.layers[-1].name}, {n_parameters / 1e6:.2f} M parameters"
+        + (f", weights {built.weights_label}" if n_parameters else "")
+    )
+    print(
+        f"next: evar layers {encoder}, and evar lineval {encoder} TASKS{'' if weights == 'random' else ' --weights=...'}"
+    )
+    return DONE
+
+
 def tasks(data_root: str = "") -> int:
     """List the tasks: clips, classes, splits, licence, and whether the clips are there.
 
@@ -260,6 +301,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "lineval": lineval,
     "encoders": encoders,
     "layers": layers,
+    "check": check,
     "tasks": tasks,
     "verify": verify,
     "store": store,
@@ -269,6 +311,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
 
 def main(prefix: Sequence[str] = ()) -> None:
     """Entry point of the console script; scripts give the name of their command as prefix."""
+    sys.path.append(os.getcwd())  # a user's own classes, "module:Class"; last, so that they hide nothing
     try:
         status = run([*prefix, *sys.argv[1:]])
         sys.stdout.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -183,10 +184,12 @@ def find(kind: str, name: str) -> Path:
 def load_encoder_config(name: str) -> EncoderConfig:
     """Read `encoders/NAME.yaml`, over the YAML of its base where it names one.
 
-    Any "hf:organisation/name" or "hf:FOLDER" is an encoder too: a `transformers` audio model, taken as it is.
+    Any "hf:organisation/name" or "hf:FOLDER" is an encoder too: a `transformers` audio model, taken as it is. So are the
+    path of a YAML, and "module:Class" of a class that nobody has written a YAML for yet.
 
     Raises:
         ValueError: if the name is unknown or the file has unknown, missing or ill-typed keys.
+        FileNotFoundError: if the path of a YAML leads nowhere.
 
     Example:
         >>> load_encoder_config("hf:facebook/hubert-base-ls960").weights.repo
@@ -194,7 +197,10 @@ def load_encoder_config(name: str) -> EncoderConfig:
     """
     if name.startswith("hf:"):
         return _hub_encoder(name)
-    path = find("encoders", name)
+    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+        unsaid = f"not stated: {name} has no YAML"
+        return EncoderConfig(name, name, f"the class {name}, without a YAML", trained_on=unsaid, citation=unsaid)
+    path = Path(name) if name.endswith((".yaml", ".yml")) else find("encoders", name)
     data = _mapping(path)
     base = data.get("base", "")
     if base:

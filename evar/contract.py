@@ -62,7 +62,7 @@ def check_named(name: str, weights: str = "random") -> list[Finding]:
     """Run the whole contract on an encoder that has a YAML.
 
     Args:
-        name: as `evar encoders` lists them.
+        name: as for `load_encoder`.
         weights: "random" (any machine, offline), or a checkpoint as for `load_encoder`.
 
     Returns:
@@ -85,6 +85,13 @@ def check_named(name: str, weights: str = "random") -> list[Finding]:
             except OSError:
                 if not opened:
                     raise
+            except (ValueError, ImportError):
+                raise
+            except Exception as error:  # whatever the constructor of somebody's class raises
+                problem = (
+                    f"building it raises {type(error).__name__}: {error}; see from_config and __init__ of its class"
+                )
+                return [*findings, Finding("build", problem)]
         if opened:
             problem = f"building {name} with random weights reaches for {opened[0]}; leave fetching to evar.download"
             return [*findings, Finding("no_socket", problem)]
@@ -275,7 +282,68 @@ def _different(together: LayerFeatures, alone: list[LayerFeatures], lengths: lis
                 yield f"layer {name} of {length} samples differs by {error:.1e} (relative L2) between a batch and alone"
 
 
-CHECKS: tuple[Callable[[Encoder], Iterator[str]], ...] = (declaration, clips, repeatable, gradients, batch_invariance)
+def input_statistics(encoder: Encoder) -> Iterator[str]:
+    """Where input is normalised by a mean and a standard deviation: they can be taken from clips, and they count."""
+    if encoder.norm_stats is None:
+        return
+    known = ("constants", "train")
+    if encoder.default_norm_stats not in known:
+        yield f"default_norm_stats must be one of {known}, got {encoder.default_norm_stats!r}; what does its paper do?"
+    short, long = encoder.min_samples + encoder.sample_rate // 3, encoder.min_samples + encoder.sample_rate
+    noise = _noise(2, long)
+    with torch.no_grad():
+        together = encoder.input_moments(noise, torch.tensor([long, short]))  # (batch, count/sum/squares)
+        alone = torch.cat([encoder.input_moments(noise[:1]), encoder.input_moments(noise[1:, :short])])
+        shown = encoder.frontend(noise[:1])
+    if not torch.allclose(together, alone, rtol=TOLERANCE):
+        yield (
+            f"the count, sum and sum of squares of a clip's input are {alone[1].tolist()} alone but "
+            f"{together[1].tolist()} in a batch; network_input_frames must count the clip's own frames only"
+        )
+    moved = _under(encoder, (encoder.norm_stats[0] + 1.0, encoder.norm_stats[1] * 2.0))
+    with moved, torch.no_grad():
+        if not torch.equal(encoder.frontend(noise[:1]), shown):
+            yield "network_input changes with norm_stats; return the input as it is before normalisation"
+        other = encoder.encode(noise[:1])
+    before = _encoded(encoder, noise[:1])
+    if all(torch.equal(other[name], value) for name, value in before.items()):
+        yield "norm_stats change no layer; forward must normalise by self.norm_stats, or the class must have none"
+
+
+@contextmanager
+def _under(encoder: Encoder, norm_stats: tuple[float, float]) -> Iterator[None]:
+    before, encoder.norm_stats = encoder.norm_stats, norm_stats
+    try:
+        yield
+    finally:
+        encoder.norm_stats = before
+
+
+def extras(encoder: Encoder) -> Iterator[str]:
+    """Where there is a front-end or a classifier's head, it gives finite numbers for every clip."""
+    n_samples = max(encoder.min_samples, encoder.sample_rate)
+    for name, call in (("frontend", encoder.frontend), ("outputs", encoder.outputs)):
+        try:
+            with torch.no_grad():
+                value = call(_noise(2, n_samples))
+        except (NotImplementedError, ValueError):  # it has none, and says so
+            continue
+        if not isinstance(value, Tensor) or value.dim() < 2 or len(value) != 2:
+            kind = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            yield f"{name} of 2 clips must be a tensor of 2 rows, got {kind}"
+        elif not bool(torch.isfinite(value).all()):
+            yield f"{name} of a second of noise is not finite; look for a logarithm or division without a floor"
+
+
+CHECKS: tuple[Callable[[Encoder], Iterator[str]], ...] = (
+    declaration,
+    clips,
+    repeatable,
+    gradients,
+    batch_invariance,
+    input_statistics,
+    extras,
+)
 
 
 def seeded(encoder: Encoder, other: Encoder) -> Iterator[str]:

@@ -16,6 +16,7 @@ from evar.grid import Settings, checked
 from evar.linear import pick_device
 from evar.rows import wanted_rows
 from evar.store import FeatureStore
+from evar.weights import is_local, locate
 
 if TYPE_CHECKING:
     from evar.encoders.base import Encoder
@@ -68,18 +69,16 @@ def describe(settings: Settings) -> str:
 def _without_fetching(name: str, settings: Settings, device: str) -> Encoder:
     """The encoder with random parameters under the identity of its checkpoint, so that stored features are found."""
     config = configs.load_encoder_config(name)
+    asked = settings.weights not in (None, "random") or (settings.weights is None and config.weights is not None)
+    found = locate(config, settings.weights) if asked and is_local(config, settings.weights) else None
     given = settings.norm_stats if isinstance(settings.norm_stats, tuple) else None
     encoder = load_encoder(name, "random", norm_stats=given, device=device)
-    if settings.weights is None and config.weights is not None:
-        encoder.weights_label, encoder.weights_sha256 = "published", config.weights.sha256 or "unknown"
-    elif settings.weights not in (None, "random"):
-        encoder.weights_label, encoder.weights_sha256 = str(settings.weights), "unknown"
-        if Path(str(settings.weights)).exists():  # an address would be fetched
-            from evar.weights import locate
-
-            found = locate(config, settings.weights)
-            encoder.weights_label, encoder.weights_sha256 = found.label, found.sha256
-    elif config.weights is None and settings.weights is None:
+    if found:
+        encoder.weights_label, encoder.weights_sha256 = found.label, found.sha256
+    elif asked:
+        published = config.weights.sha256 if config.weights and settings.weights is None else None
+        encoder.weights_label, encoder.weights_sha256 = str(settings.weights or "published"), published or "unknown"
+    elif settings.weights is None and next(encoder.parameters(), None) is None:
         encoder.weights_label, encoder.weights_sha256 = "none", "none"
     return encoder
 

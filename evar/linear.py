@@ -51,8 +51,10 @@ def evaluate(encoders: str | Sequence[str] = "", tasks: str | Sequence[str] = ""
         >>> outcome = evaluate("logmel", "esc10", data_root="/data", limit=20)  # doctest: +SKIP
         >>> outcome.rows[0].score  # doctest: +SKIP
     """
-    words = {name: ",".join(value) if isinstance(value, list | tuple) else value for name, value in flags.items()}
-    words["norm_stats"] = flags.get("norm_stats")  # a pair of numbers is no comma list
+    words = {  # a pair of numbers is no comma list
+        name: ",".join(value) if isinstance(value, list | tuple) and name != "norm_stats" else value
+        for name, value in flags.items()
+    }
     return run_grid(asked(*(v if isinstance(v, str) else ",".join(v) for v in (encoders, tasks)), **words))
 
 

@@ -48,6 +48,14 @@ class Located:
     sha256: str
 
 
+def is_local(config: EncoderConfig, weights: str | Path | None) -> bool:
+    """Whether `locate` answers, or says what is wrong, without the network; arguments as there."""
+    if weights is None:
+        source = config.weights
+        return not source or source.kind == "page" or (source.kind == "hub" and Path(str(source.repo)).is_dir())
+    return not str(weights).startswith(("http://", "https://", "hf:"))
+
+
 def locate(config: EncoderConfig, weights: str | Path | None) -> Located:
     """Find a checkpoint, fetching it if need be.
 
@@ -120,7 +128,12 @@ def _published(name: str, source: WeightsSource) -> Located:
     else:
         path = download.hub(str(source.repo), str(source.file), source.revision)
         label = f"hf:{source.repo}{f'@{source.revision}' if source.revision else ''}/{source.file}"
-    _check_identity(name, path, source)
+    try:
+        _check_identity(name, path, source)
+    except OSError:
+        if source.kind == "url":  # else the hash that was recorded at its arrival would refuse the right file too
+            download.forget_hash(path)
+        raise
     path = _unzipped(name, path)
     return Located(path, label, download.sha256_of(path))
 

@@ -460,7 +460,6 @@ def test_a_published_file_of_another_identity_is_refused(
     assert str(fetched) in message and message.endswith("Delete the file to fetch it again")
 
 
-@pytest.mark.xfail(strict=True, raises=OSError, reason="the hash that was recorded with the wrong file still holds")
 def test_a_refused_file_is_fetched_anew_once_it_is_deleted(
     server: Server, configured: Callable[[str, str], None], tmp_path: Path
 ) -> None:

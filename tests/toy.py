@@ -53,6 +53,30 @@ class Fragile(Bands):
         return super().forward(waveform, lengths)
 
 
+class Normalised(Bands):
+    """Bands of a log spectrum that is normalised by a mean and a standard deviation, bent so that these matter."""
+
+    default_norm_stats = "train"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm_stats = (-3.0, 2.5)
+
+    def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+        frames = waveform.unfold(1, HOP, HOP)  # (batch, time, HOP)
+        power = torch.fft.rfft(frames).abs().square()[..., 1:193].unflatten(-1, (16, 12)).sum(-1)  # (batch, time, 16)
+        return torch.log(power + 1e-4)
+
+    def network_input_frames(self, lengths: Tensor) -> Tensor:
+        return lengths // HOP
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        Bands.calls.append(len(waveform))
+        mean, std = self.norm_stats or (0.0, 1.0)
+        logs = torch.tanh((self.network_input(waveform, lengths) - mean) / std)
+        return {"level": logs.mean(-1, keepdim=True), "bands": logs * self.scale}
+
+
 class Broken(Bands):
     """Fails at its first forward."""
 
@@ -71,7 +95,7 @@ def tone(label: int, seed: int, seconds: float = 0.5) -> np.ndarray:
 def write_config(
     root: Path, *, n_per_class: int = 12, folds: bool = False, shuffled: bool = False, unequal: bool = False
 ) -> Path:
-    """Write `root/config` (encoders toy, toy_fragile, toy_broken; task tones) and `root/data/tones/*.wav`.
+    """Write `root/config` (encoders toy, toy_fragile, toy_broken, toy_normalised; task tones) and `root/data/tones/*.wav`.
 
     Returns:
         The folder to set EVAR_CONFIG to.
@@ -79,7 +103,8 @@ def write_config(
     config = root / "config"
     for folder in ("encoders", "tasks"):
         (config / folder).mkdir(parents=True, exist_ok=True)
-    for name, kind in (("toy", "Bands"), ("toy_fragile", "Fragile"), ("toy_broken", "Broken")):
+    kinds = {"toy": "Bands", "toy_fragile": "Fragile", "toy_broken": "Broken", "toy_normalised": "Normalised"}
+    for name, kind in kinds.items():
         entry = {"implementation": f"toy:{kind}", "description": "bands", "trained_on": "nothing", "citation": "none"}
         (config / "encoders" / f"{name}.yaml").write_text(yaml.safe_dump(entry))
     data = root / "data" / "tones"

@@ -5,9 +5,9 @@ the hub in its own cache), complete or not at all, and two processes that want t
 `EVAR_OFFLINE=1` or `HF_HUB_OFFLINE=1` forbids the network; every error then names the file and where to put it.
 """
 
-from evar.download.addresses import url
+from evar.download.addresses import forget_hash, url
 from evar.download.checks import offline, sha256_of, unpack
 from evar.download.huggingface import hub, hub_folder
 from evar.download.wheels import wheel, wheel_member
 
-__all__ = ["hub", "hub_folder", "offline", "sha256_of", "unpack", "url", "wheel", "wheel_member"]
+__all__ = ["forget_hash", "hub", "hub_folder", "offline", "sha256_of", "unpack", "url", "wheel", "wheel_member"]

@@ -95,6 +95,11 @@ def _cannot_fetch(target: Path, failures: list[str]) -> str:
     return f"cannot fetch {target.name} ({'; '.join(failures)}); get it by other means and save it as {target}"
 
 
+def forget_hash(target: Path) -> None:
+    """Take back the hash that was recorded when `target` came, since it turned out to be the wrong file."""
+    target.with_name(target.name + ".sha256").unlink(missing_ok=True)
+
+
 def _recorded(record: Path) -> str | None:
     """The hash in a `NAME.sha256`, or None where there is no such file or it was never finished."""
     match = re.match(r"[0-9a-f]{64}\b", record.read_text(encoding="utf-8")) if record.is_file() else None

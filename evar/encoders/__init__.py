@@ -27,8 +27,8 @@ def load_encoder(
     """Build an encoder, in eval mode.
 
     Args:
-        name: as `evar encoders` lists them ("crepe.tiny"), or "hf:organisation/name": any audio model of
-            `transformers` that returns hidden states.
+        name: as `evar encoders` lists them ("crepe.tiny"); the path of an encoder's YAML; "module:Class" of a subclass
+            of `Encoder`; or "hf:organisation/name": any audio model of `transformers` that returns hidden states.
         weights: None for the checkpoint that the encoder's YAML names (fetched at first use), "random" for random
             parameters (any encoder, offline, seeded), else a path, an http(s) url or "hf:org/name".
         norm_stats: (mean, std) of the input normalisation, for encoders that have one.
@@ -51,11 +51,16 @@ def load_encoder(
     import torch
 
     from evar import download
+    from evar.encoders.base import Encoder
     from evar.weights import locate
 
     config = configs.load_encoder_config(name)
     config = dataclasses.replace(config, options={**config.options, **options})
     encoder_class = resolve(config.implementation)
+    if not (isinstance(encoder_class, type) and issubclass(encoder_class, Encoder)):
+        raise ValueError(
+            f"{config.implementation} must be a subclass of evar.encoders.base.Encoder, got {encoder_class!r}"
+        )
     is_random = str(weights) == "random"
     found = None if is_random or (weights is None and config.weights is None) else locate(config, weights)
     with torch.random.fork_rng(devices=[]):
@@ -71,7 +76,7 @@ def load_encoder(
         encoder.norm_stats = (float(norm_stats[0]), float(norm_stats[1]))
     if found:
         encoder.weights_label, encoder.weights_sha256 = found.label, found.sha256
-    elif config.weights is None and not is_random:
+    elif config.weights is None and not is_random and next(encoder.parameters(), None) is None:
         encoder.weights_label, encoder.weights_sha256 = "none", "none"
     else:
         encoder.weights_label, encoder.weights_sha256 = "random", _parameters_sha256(encoder)

@@ -225,7 +225,7 @@ class AST(Encoder):
 
     def head(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """(batch, 527) logits of the AudioSet classes, in AudioSet's order."""
-        return self.classifier(self.forward(waveform, lengths)["block12"][:, 0])
+        return self.classifier(self.forward(waveform, lengths)[self.layers[-1].name][:, 0])
 
     def _read(self, patches: Tensor) -> Tensor:
         """(batch, time, 128), normalised -> (batch, 12, 768)."""

@@ -11,9 +11,9 @@ least 400 samples. A clip of n samples has L(...L(n)) frames, L = (n - kernel) /
 strides 5 2 2 2 2 2 2: one in 320 samples, 20 ms.
 
 Layers: conv (512): the convolutions' output before projection, pooled by mean plus max; hidden0 (after the positional
-convolution) and hidden1..hidden12 (768), in large hidden1..hidden24 (1024): each block's output, pooled by mean, the last
-of large after the encoder's final LayerNorm, as `transformers` gives it; logits (32): of the CTC head where the checkpoint
-has one, pooled by mean. The last hidden layer is the default.
+convolution) and hidden1..hidden12 (768), in large hidden1..hidden24 (1024): each block's output, pooled by mean; the last
+one of large after the encoder's final LayerNorm, which is the `last_hidden_state` of `transformers`; logits (32): of the
+CTC head where the checkpoint has one, pooled by mean. The last hidden layer is the default.
 
 Differs from the original: clips of different lengths may share a batch of either size. What lies beyond a clip's end is
 masked in the positional convolution and in attention, as the large model was trained, and in base also left out of the
