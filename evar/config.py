@@ -204,11 +204,13 @@ def load_encoder_config(name: str) -> EncoderConfig:
     data = _mapping(path)
     base = data.get("base", "")
     if base:
-        over = _mapping(find("encoders", str(base)))
-        if over.get("base"):
+        under = load_encoder_config(str(base))
+        if under.base:
             raise ValueError(f"{path}: base must be an encoder that has none itself, got {base!r}")
-        options = {**(over.get("options") or {}), **(data.get("options") or {})}
-        data = {**over, **data, "options": options}
+        over = {key: value for key, value in dataclasses.asdict(under).items() if key != "name" and value is not None}
+        if under.weights:
+            over["weights"] = {key: value for key, value in over["weights"].items() if value is not None}
+        data = {**over, **data, "options": {**under.options, **(data.get("options") or {})}}
     return _named(data, EncoderConfig, path)
 
 

@@ -2,11 +2,13 @@
 
 Pure functions. Because alignment depends on the layer alone and pooling acts on each feature alone, concatenating pooled
 vectors gives exactly what pooling concatenated frames gives (DESIGN 1), so no fusion ever needs another pass over audio.
+Averages and weighted sums of pooled vectors equal those of frames only where every layer is pooled by its mean
+(`commutes`); elsewhere a row is marked `after_pool`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,29 +56,111 @@ def average(layers: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
         [[0.5, 0.5]]
     """
     _checked(layers)
-    widths = {name: value.shape[1] for name, value in layers.items()}
-    if len(set(widths.values())) > 1:
-        raise ValueError(f"average needs layers of equal width, got {widths}; use --fusion=concat")
+    require_equal_widths({name: value.shape[1] for name, value in layers.items()}, "average")
     return np.asarray(np.mean(np.stack(list(layers.values())), axis=0, dtype=np.float64), np.float32)
 
 
+def pca(
+    layers: Mapping[str, NDArray[np.float32]], train: NDArray[np.int64], width: int | None = None
+) -> NDArray[np.float32]:
+    """Layers side by side, compressed to their principal components over the training clips.
+
+    Each layer is standardised and divided by the square root of its width first, so that a wide layer does not drown a
+    narrow one: each has a total variance of 1.
+
+    Args:
+        layers: name -> (clips, width); the widths may differ. Rows that are NaN stay NaN.
+        train: positions of the clips that means, deviations and components are taken from, at least 2.
+        width: components to keep; None: as many as the widest layer has features. Never more than the training clips
+            span.
+
+    Returns:
+        (clips, components), the largest variance first.
+
+    Raises:
+        ValueError: if there are fewer than 2 training clips, or all are alike.
+
+    Source: principal component analysis, as in Jolliffe, "Principal Component Analysis" (2002), ch. 3.
+
+    Example:
+        >>> clips = np.arange(12, dtype=np.float32).reshape(6, 2)
+        >>> pca({"a": clips, "b": -clips[:, :1]}, np.arange(4)).shape  # all three columns are one direction
+        (6, 1)
+    """
+    _checked(layers)
+    if len(train) < 2:
+        raise ValueError(f"pca needs at least 2 training clips, got {len(train)}")
+    scaled = []
+    for value in layers.values():
+        fitted = value[train].astype(np.float64)
+        mean, scale = fitted.mean(axis=0), fitted.std(axis=0)
+        varies = scale > 10 * np.finfo(value.dtype).eps * np.abs(mean)
+        scaled.append((value[:, varies] - mean[varies]) / (scale[varies] * np.sqrt(max(1, varies.sum()))))
+    joined = np.concatenate(scaled, axis=1)  # (clips, sum of widths) float64, centred over the training clips
+    fitted = joined[train]
+    is_wide = len(fitted) < joined.shape[1]
+    values, vectors = np.linalg.eigh(fitted @ fitted.T if is_wide else fitted.T @ fitted)
+    kept = values > max(0.0, values[-1]) * len(values) * np.finfo(np.float64).eps if len(values) else values > 0
+    if not kept.any():
+        raise ValueError(f"pca needs training clips that differ, but all {len(train)} have the same features")
+    values, vectors = values[kept][::-1], vectors[:, kept][:, ::-1]
+    basis = fitted.T @ (vectors / np.sqrt(values)) if is_wide else vectors  # (sum of widths, components)
+    most = width or max(value.shape[1] for value in layers.values())
+    return np.asarray(joined @ basis[:, :most], np.float32)
+
+
+#: fusions that need nothing but the vectors of a clip; name -> function
 FUSIONS: dict[str, Callable[[Mapping[str, NDArray[np.float32]]], NDArray[np.float32]]] = {
     "concat": concat,
     "average": average,
 }
+#: fusions that are fitted on the training clips of a round: components, or (by the probe itself) weights of the layers
+FITTED_FUSIONS = ("pca", "weighted")
 
 
-def fuse(layers: Mapping[str, NDArray[np.float32]], fusion: str) -> NDArray[np.float32]:
+def fuse(
+    layers: Mapping[str, NDArray[np.float32]], fusion: str, train: NDArray[np.int64] | None = None
+) -> NDArray[np.float32]:
     """Apply the fusion of that name; "none" takes the only layer.
+
+    Args:
+        layers: name -> (clips, width).
+        fusion: name. "weighted" gives the layers side by side, for a probe that learns their weights.
+        train: positions of the training clips, for "pca".
+
+    Returns:
+        (clips, width').
 
     Raises:
         ValueError: if no fusion has that name, or it does not fit the layers.
     """
     if fusion == "none" and len(layers) == 1:
         return next(iter(layers.values()))
+    if fusion == "pca" and train is not None:
+        return pca(layers, train)
+    if fusion == "weighted":
+        require_equal_widths({name: value.shape[1] for name, value in layers.items()}, fusion)
+        return concat(layers)
     if fusion not in FUSIONS:
-        raise ValueError(f"no fusion {fusion!r} for {len(layers)} layers; {near_miss(fusion, FUSIONS)}")
+        known = [*FUSIONS, *FITTED_FUSIONS]
+        raise ValueError(f"no fusion {fusion!r} for {len(layers)} layers; {near_miss(fusion, known)}")
     return FUSIONS[fusion](layers)
+
+
+def commutes(fusion: str, poolings: Iterable[str]) -> bool:
+    """Whether fusing pooled vectors gives what pooling fused frames would.
+
+    Example:
+        >>> commutes("concat", ["mean_plus_max"]), commutes("average", ["mean", "mean_plus_max"])
+        (True, False)
+    """
+    return fusion in ("none", "concat") or all(pooling == "mean" for pooling in poolings)
+
+
+def require_equal_widths(widths: Mapping[str, int], fusion: str) -> None:
+    """Raises ValueError unless all layers are equally wide, as sums need."""
+    if len(set(widths.values())) > 1:
+        raise ValueError(f"{fusion} needs layers of equal width, got {dict(widths)}; use --fusion=concat or pca")
 
 
 def _checked(layers: Mapping[str, NDArray[np.float32]]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from evar import config as configs
-from evar.fusion import FUSIONS
+from evar.fusion import FITTED_FUSIONS, FUSIONS
 from evar.registry import near_miss, resolve
 
 if TYPE_CHECKING:
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from evar.tasks import Task
 
 
+#: what a fusion search may maximise
+OBJECTIVES = ("mean_score", "mean_rank")
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a command line says; see `lineval.py --help` for the words.
@@ -25,7 +29,11 @@ class Settings:
     Attributes:
         encoders, tasks: names.
         layers: "default", "all" or layer names.
-        fusion: "none" probes each layer by itself; "concat" or "average" make one feature of them.
+        fusion: "none" probes each layer by itself; "concat", "average", "pca" or "weighted" make one feature of them;
+            "search" looks for the layers whose concatenation serves the tasks best.
+        objective: what a search maximises on validation clips: "mean_score" or "mean_rank" over the tasks.
+        max_layers: how many layers a search may put together.
+        export: name under which a search's choice becomes an encoder.
         protocol: name in `config/protocols`.
         seeds: how many, from 0; more than one only where something is random.
         data_root: folder that holds the tasks' folders.
@@ -44,6 +52,9 @@ class Settings:
     tasks: tuple[str, ...]
     layers: str | tuple[str, ...] = "default"
     fusion: str = "none"
+    objective: str = "mean_score"
+    max_layers: int = 4
+    export: str | None = None
     protocol: str = "linear"
     seeds: int = 1
     data_root: str | None = None
@@ -62,8 +73,15 @@ class Settings:
         for kind, chosen in (("encoders", self.encoders), ("tasks", self.tasks)):
             if len(set(chosen)) != len(chosen):
                 raise ValueError(f"{kind} must be named once each, got {', '.join(chosen)}")
-        if self.fusion != "none" and self.fusion not in FUSIONS:
-            raise ValueError(f"no fusion {self.fusion!r}; {near_miss(self.fusion, ['none', *FUSIONS])}")
+        known = ["none", *FUSIONS, *FITTED_FUSIONS, "search"]
+        if self.fusion not in known:
+            raise ValueError(f"no fusion {self.fusion!r}; {near_miss(self.fusion, known)}")
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"no objective {self.objective!r}; {near_miss(self.objective, OBJECTIVES)}")
+        if self.export is not None and self.fusion != "search":
+            raise ValueError(
+                "--export names what --fusion=search chooses; for layers of your own see `evar fuse --help`"
+            )
         if self.fusion != "none" and self.layers == "default":
             raise ValueError("--fusion needs --layers=all or --layers=NAME,NAME to say what is fused")
         if isinstance(self.norm_stats, str) and self.norm_stats not in configs.NORM_STATS:
@@ -73,7 +91,7 @@ class Settings:
             len(self.norm_stats) == 2 and all(map(math.isfinite, self.norm_stats)) and self.norm_stats[1] > 0
         ):
             raise ValueError(f"norm_stats must be a mean and a standard deviation above 0, got {self.norm_stats}")
-        for name, value in (("seeds", self.seeds), ("batch_size", self.batch_size)):
+        for name, value in (("seeds", self.seeds), ("batch_size", self.batch_size), ("max_layers", self.max_layers)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if self.weights not in (None, "random") and len(self.encoders) > 1:
@@ -144,13 +162,25 @@ def selections(encoder: Encoder, layers: str | Sequence[str], fusion: str) -> li
         return [Selection(names, "none" if len(names) == 1 else "concat")]
     every = [layer.name for layer in encoder.layers]
     names = tuple(every) if layers == "all" else tuple(encoder.layer(name).name for name in layers)
-    if fusion != "none" and len(names) > 1:
+    if fusion not in ("none", "search") and len(names) > 1:
         return [Selection(names, fusion)]
     rows = [Selection((name,), "none") for name in names]
     default = tuple(encoder.default_layers)
-    if layers == "all" and len(default) > 1:
+    if (layers == "all" or fusion == "search") and len(default) > 1:
         rows.append(Selection(default, "concat"))
+    elif fusion == "search" and default[0] not in names:
+        rows.append(Selection(default, "none"))
+    if fusion == "search":
+        rows += [Selection(names, other) for other in compared_fusions(encoder, names)]
     return rows
+
+
+def compared_fusions(encoder: Encoder, names: Sequence[str]) -> list[str]:
+    """Fusions of all layers that a search is compared with: the weighted sum, where all are equally wide."""
+    from evar.pooling import pooled_width
+
+    widths = {pooled_width(encoder.layer(name).width, encoder.layer(name).pooling) for name in names}
+    return ["weighted"] if len(names) > 1 and len(widths) == 1 else []
 
 
 def seeds_that_matter(task: Task, protocol: ProtocolConfig, n_seeds: int) -> range:
@@ -188,6 +218,8 @@ def asked(encoders: str = "", tasks: str = "", **flags: Any) -> Settings:
         values = {"encoders": grid.encoders, "tasks": grid.tasks, **of_grid, **values}
     if isinstance(values.get("norm_stats"), list):
         values["norm_stats"] = tuple(values["norm_stats"])
+    if values.get("fusion") == "search":
+        values.setdefault("layers", "all")
     layers = values.get("layers", "default")
     if layers not in ("default", "all"):
         values["layers"] = tuple(name.strip() for name in layers.strip("()[]").split(",") if name.strip())

@@ -9,29 +9,28 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evar import norm_stats, results
+from evar import results
 from evar.encoders import load_encoder
-from evar.extract import Extraction, extract_each
-from evar.fusion import fuse
-from evar.grid import Outcome, Selection, Settings, asked, checked
+from evar.grid import Outcome, Selection, Settings, asked, checked, compared_fusions, selections
 from evar.metrics import METRICS
-from evar.registry import resolve
-from evar.results import Failure, Result
+from evar.probes import LinearProbe, new_probe
+from evar.results import Failure, Result, SearchRecord
 from evar.rows import UNREADABLE, FittedRound, make_result, save_row, wanted_rows
 from evar.store import FeatureStore
 from evar.tasks import Task, prepare
+from evar.vectors import Vectors, extracted
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from evar.config import ProtocolConfig
     from evar.encoders.base import Encoder
+
+#: what a cell may fail with, while the others go on
+_EXPECTED = (ValueError, KeyError, OSError, ImportError, RuntimeError, MemoryError)
 
 
 def evaluate(encoders: str | Sequence[str] = "", tasks: str | Sequence[str] = "", **flags: Any) -> Outcome:
@@ -78,14 +77,80 @@ def run_grid(settings: Settings) -> Outcome:
             for task in tasks:
                 _fail(outcome, settings, name, task, error)
             continue
+        there = []
         for task in tasks:
             try:
                 _evaluate_cell(encoder, task, protocol, settings, store, outcome)
-            except (ValueError, KeyError, OSError, ImportError, RuntimeError, MemoryError) as error:
+            except _EXPECTED as error:
                 _fail(outcome, settings, name, task, error)
             else:
+                there.append(task)
                 results.clear_failure(Path(settings.out), _cell(settings, name, task))
+        if settings.fusion == "search" and there:
+            _search(encoder, there, protocol, settings, store, outcome)
     return outcome
+
+
+def _search(
+    encoder: Encoder,
+    tasks: Sequence[Task],
+    protocol: ProtocolConfig,
+    settings: Settings,
+    store: FeatureStore,
+    outcome: Outcome,
+) -> None:
+    """Choose layers on validation clips, then make the rows of the choice, and export it."""
+    from evar.fusion_search import SEED, layer_names, record_id, run_search
+
+    names = layer_names(encoder, settings)
+    if len(names) < 2:
+        print(f"{encoder.name}: one layer, nothing to fuse", flush=True)
+        return
+    if len(tasks) < len(settings.tasks):
+        print(f"{encoder.name}: the fusion search leaves out the tasks that failed", flush=True)
+    try:
+        record = _recorded(results.search_path(Path(settings.out), record_id(encoder, tasks, protocol, settings)))
+        if record is None:
+            vectors = [extracted(encoder, task, protocol, settings, store, {SEED}) for task in tasks]
+            outcome.n_encoded += sum(of_task.n_encoded for of_task in vectors)
+            fusions = compared_fusions(encoder, names)
+            record = run_search(encoder, tasks, vectors, protocol, settings, fusions)
+        print(
+            f"{encoder.name}: fusion search over {len(tasks)} tasks, {record.n_ranked} combinations of {len(names)} layers "
+            f"ranked, {record.n_probed} of them probed, on validation clips: {' + '.join(record.choice)}",
+            flush=True,
+        )
+        for task in tasks:
+            choices = dict.fromkeys(tuple(layers) for layers in record.choices[task.name])
+            chosen = [Selection(layers, "none" if len(layers) == 1 else "concat") for layers in choices]
+            missing = [one for one in chosen if one not in selections(encoder, settings.layers, settings.fusion)]
+            if missing:
+                _evaluate_cell(encoder, task, protocol, settings, store, outcome, missing)
+        if settings.export:
+            from evar.variants import write_variant
+
+            name = settings.export if len(settings.encoders) == 1 else f"{encoder.name}.{settings.export}"
+            said = f"{' and '.join(record.choice)} of {encoder.name}, chosen for {', '.join(t.name for t in tasks)}"
+            path = write_variant(encoder.name, record.choice, name, said)
+            weights = "" if settings.weights is None else f" (made with --weights={settings.weights}: say so again)"
+            print(f"{encoder.name}: exported as encoder {name}, {path}{weights}", flush=True)
+    except _EXPECTED as error:
+        for task in tasks:
+            _fail(outcome, settings, encoder.name, task, error, layers="search")
+    else:
+        for task in tasks:
+            results.clear_failure(Path(settings.out), _cell(settings, encoder.name, task, layers="search"))
+
+
+def _recorded(path: Path) -> SearchRecord | None:
+    """The record of an earlier search, if it is whole; a damaged one is made again."""
+    try:
+        return results.load_search(path)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        print(f"searching again: {error}", flush=True)
+        return None
 
 
 def _loaded(name: str, settings: Settings, device: str) -> Encoder:
@@ -111,11 +176,17 @@ def pick_device(device: str) -> str:
 
 
 def _evaluate_cell(
-    encoder: Encoder, task: Task, protocol: ProtocolConfig, settings: Settings, store: FeatureStore, outcome: Outcome
+    encoder: Encoder,
+    task: Task,
+    protocol: ProtocolConfig,
+    settings: Settings,
+    store: FeatureStore,
+    outcome: Outcome,
+    chosen: Sequence[Selection] | None = None,
 ) -> None:
-    """All rows of one encoder on one task."""
+    """All rows of one encoder on one task; `chosen` in place of the layers that were asked for."""
     out = Path(settings.out)
-    wanted = wanted_rows(encoder, task, protocol, settings)
+    wanted = wanted_rows(encoder, task, protocol, settings, chosen)
     pending = []
     for selection, seed, id in wanted:
         found = _existing(out, id)
@@ -129,65 +200,11 @@ def _evaluate_cell(
     prepare(task)
     if not settings.skip_bad:
         task.require_files()
-    features = _extracted(encoder, task, protocol, settings, store, {seed for _, seed, _ in pending})
-    outcome.n_encoded += features.n_encoded
-    for row in _probe_rows(encoder, task, protocol, settings, store, features, pending):
+    vectors = extracted(encoder, task, protocol, settings, store, {seed for _, seed, _ in pending})
+    outcome.n_encoded += vectors.n_encoded
+    for row in _probe_rows(encoder, task, protocol, settings, vectors, pending):
         outcome.rows.append(row)
         outcome.n_new += 1
-
-
-@dataclass(frozen=True)
-class _Features:
-    """Where the vectors of a cell are: one extraction for each pair of input statistics.
-
-    Attributes:
-        of_rounds: seed -> input statistics of each round.
-        extractions: by input statistics.
-        bad: position of a clip -> why it cannot be used.
-    """
-
-    of_rounds: dict[int, list[norm_stats.Statistics]]
-    extractions: dict[norm_stats.Statistics, Extraction]
-    bad: dict[int, str]
-
-    @property
-    def n_encoded(self) -> int:
-        """Forwards of a clip, over all input statistics."""
-        return sum(extraction.n_encoded for extraction in self.extractions.values())
-
-
-def _extracted(
-    encoder: Encoder, task: Task, protocol: ProtocolConfig, settings: Settings, store: FeatureStore, seeds: set[int]
-) -> _Features:
-    """Every vector that the rounds need is in the store afterwards; says what was done and which clips are bad."""
-    label = f"{encoder.name} x {task.name}"
-    mode = norm_stats.mode(encoder, settings.norm_stats, protocol.norm_stats)
-    of_rounds = norm_stats.of_task(encoder, task, mode, sorted(seeds), store, settings.batch_size)
-    distinct = list(dict.fromkeys(stats for seed in sorted(seeds) for stats in of_rounds[seed]))
-    if len(distinct) > 1:
-        print(
-            f"{label}: {sum(map(len, of_rounds.values()))} rounds have {len(distinct)} different input statistics "
-            f"(norm_stats {mode}): every clip is decoded once and encoded {len(distinct)} times",
-            flush=True,
-        )
-    found = extract_each(encoder, distinct, task.paths, task.policy(), store, settings.batch_size, label)
-    features = _Features(
-        of_rounds,
-        dict(zip(distinct, found, strict=True)),
-        {position: reason for extraction in found for position, reason in sorted(extraction.bad.items())},
-    )
-    seconds = found[0].seconds
-    speed = f" at {features.n_encoded / seconds:.1f} clips/s" if features.n_encoded else ""
-    print(
-        f"{label}: encoded {features.n_encoded} clips ({sum(one.audio_seconds for one in found):.0f} s of audio) in "
-        f"{seconds:.1f} s{speed}; {sum(one.n_stored for one in found)} were stored already",
-        flush=True,
-    )
-    for position, reason in list(features.bad.items())[:5]:
-        print(f"  bad clip {task.index['path'][position]}: {reason}", flush=True)
-    if len(features.bad) > 5:
-        print(f"  ... and {len(features.bad) - 5} more bad clips, all named in the result files", flush=True)
-    return features
 
 
 def _probe_rows(
@@ -195,77 +212,62 @@ def _probe_rows(
     task: Task,
     protocol: ProtocolConfig,
     settings: Settings,
-    store: FeatureStore,
-    features: _Features,
+    vectors: Vectors,
     pending: Sequence[tuple[Selection, int, str]],
 ) -> Iterator[Result]:
     """Fit each pending row and save it as soon as it is there."""
     from sklearn.exceptions import ConvergenceWarning
     from tqdm import tqdm
 
-    usable = np.array([position not in features.bad for position in range(len(task))])
-    stored = {stats: store.rows(extraction.key) for stats, extraction in features.extractions.items()}
-
-    def vectors(selection: Selection, stats: norm_stats.Statistics) -> NDArray[np.float32]:
-        """(clips, width); bad clips are NaN."""
-        extraction = features.extractions[stats]
-        rows = [str(row) for row, ok in zip(extraction.rows, usable, strict=True) if ok]
-        layers = {layer: store.load(extraction.key, rows, layer, stored[stats]) for layer in selection.layers}
-        fused = fuse(layers, selection.fusion)
-        every = np.full((len(task), fused.shape[1]), np.nan, np.float32)
-        every[usable] = fused
-        return every
-
     label = f"{encoder.name} x {task.name}"
     for selection, seed, id in tqdm(pending, f"probes {label}", unit="row", delay=2, leave=False, disable=None):
         began = time.perf_counter()
-        of_rounds = features.of_rounds[seed]
-        by_stats = {stats: vectors(selection, stats) for stats in dict.fromkeys(of_rounds)}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # said below by the row's name, and in the result
-            fitted = _fit_rounds(
-                protocol, task, [by_stats[stats] for stats in of_rounds], usable, settings.skip_bad, seed
-            )
-        for one, stats in zip(fitted, of_rounds, strict=True):
+            fitted = _fit_rounds(protocol, task, vectors, selection, settings.skip_bad, seed)
+        for one, stats in zip(fitted, vectors.of_rounds[seed], strict=True):
             one.norm_stats = stats
         if not all(getattr(one.probe, "converged_", True) for one in fitted):
             print(f"  {label} {'+'.join(selection.layers)}: the probe stopped before its optimum", flush=True)
-        result = make_result(encoder, task, protocol, settings, selection, seed, id, features.bad, fitted, began)
+        result = make_result(encoder, task, protocol, settings, selection, seed, id, vectors.bad, fitted, began)
         save_row(Path(settings.out), result, fitted, task)
         yield result
 
 
-def _new_probe(protocol: ProtocolConfig, task: Task, seed: int) -> Any:
-    """The protocol's estimator; what the protocol, the task and the seed say goes in where it has such a parameter."""
-    probe = resolve(protocol.probe)(**protocol.params)
-    told = {"refit": protocol.refit, "metric": task.config.metric, "random_state": seed}
-    return probe.set_params(**{name: value for name, value in told.items() if name in probe.get_params()})
+def _probe_for(protocol: ProtocolConfig, task: Task, selection: Selection, seed: int) -> Any:
+    """The protocol's probe; for a weighted sum of layers the probe that learns the weights, with the same settings."""
+    probe = new_probe(protocol, task.config.metric, seed)
+    if selection.fusion != "weighted":
+        return probe
+    if not isinstance(probe, LinearProbe):
+        raise ValueError(f"--fusion=weighted goes with the probe of protocol linear, but {protocol.name} has another")
+    from evar.weighted import WeightedSumProbe
+
+    return WeightedSumProbe(
+        len(selection.layers), strengths=probe.strengths, refit=probe.refit, metric=task.config.metric
+    )
 
 
 def _fit_rounds(
-    protocol: ProtocolConfig,
-    task: Task,
-    features: Sequence[NDArray[np.float32]],
-    usable: NDArray[np.bool_],
-    skip_bad: bool,
-    seed: int,
+    protocol: ProtocolConfig, task: Task, vectors: Vectors, selection: Selection, skip_bad: bool, seed: int
 ) -> list[FittedRound]:
     """Fit and test a probe for every round; side by side where the probe knows how.
 
     Args:
         protocol: which probe.
         task: labels and rounds.
-        features: (clips, width) for each round, NaN for bad clips; the same array where rounds share it.
-        usable: (clips,) False for bad clips.
+        vectors: of the task's clips.
+        selection: which layers, and how they become one feature.
         skip_bad: leave bad test clips out instead of counting them as wrong.
         seed: of the validation draw and the probe.
     """
-    rounds = task.rounds(seed)
+    rounds, usable = task.rounds(seed), vectors.usable
     parts = [[rows[usable[rows]] for rows in (one.train, one.valid, one.test)] for one in rounds]
     for a_round, (train, _, readable) in zip(rounds, parts, strict=True):
         if not len(train) or not len(readable):
             raise ValueError(f"{task.name} {a_round.name}: no usable clip is left in the training or test set")
-    probes = [_new_probe(protocol, task, seed) for _ in rounds]
+    features = vectors.of_every_round(selection, seed, [train for train, *_ in parts])
+    probes = [_probe_for(protocol, task, selection, seed) for _ in rounds]
     splits = [
         (of_round[train], task.y[train], of_round[valid], task.y[valid])
         for of_round, (train, valid, _) in zip(features, parts, strict=True)
@@ -297,7 +299,7 @@ def _existing(out: Path, id: str) -> Result | None:
         return None
 
 
-def _fail(outcome: Outcome, settings: Settings, encoder: str, task: Task, error: Exception) -> None:
+def _fail(outcome: Outcome, settings: Settings, encoder: str, task: Task, error: Exception, layers: str = "") -> None:
     """Record a failed cell, with a next step where the error alone does not say one."""
     reason = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     reason = " ".join(reason.split()) or type(error).__name__
@@ -305,14 +307,14 @@ def _fail(outcome: Outcome, settings: Settings, encoder: str, task: Task, error:
         reason = f"out of memory; try a smaller --batch_size ({reason[:160]})"
     elif not isinstance(error, ValueError | OSError | ImportError):
         reason = f"{type(error).__name__}: {reason[:300]}"
-    cell = _cell(settings, encoder, task)
+    cell = _cell(settings, encoder, task, layers)
     outcome.failures.append(Failure(cell, reason, results.utc_now()))
     results.save_failure(Path(settings.out), cell, reason)
-    print(f"{encoder} x {task.name} FAILED: {reason}", flush=True)
+    print(f"{encoder} x {task.name}{' fusion search' if layers else ''} FAILED: {reason}", flush=True)
 
 
-def _cell(settings: Settings, encoder: str, task: Task) -> dict[str, Any]:
-    layers = settings.layers if isinstance(settings.layers, str) else ",".join(settings.layers)
+def _cell(settings: Settings, encoder: str, task: Task, layers: str = "") -> dict[str, Any]:
+    layers = layers or (settings.layers if isinstance(settings.layers, str) else ",".join(settings.layers))
     return {
         "encoder": encoder,
         "task": task.name,

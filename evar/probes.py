@@ -16,13 +16,22 @@ from sklearn.utils.validation import check_is_fitted
 
 from evar._logistic import LogisticFit, LogisticProblem, principal_coordinates, solve_all
 from evar.metrics import METRICS
-from evar.registry import near_miss
+from evar.registry import near_miss, resolve
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from evar.config import ProtocolConfig
+
 # Wide layers (2048 features) do best near 1e-4..1e-2, narrow ones (64) near 0.1..10; a decade to spare either side.
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+
+
+def new_probe(protocol: ProtocolConfig, metric: str, seed: int) -> Any:
+    """The protocol's estimator, unfitted; refit, metric and seed go in where it has such a parameter."""
+    probe = resolve(protocol.probe)(**protocol.params)
+    told = {"refit": protocol.refit, "metric": metric, "random_state": seed}
+    return probe.set_params(**{name: value for name, value in told.items() if name in probe.get_params()})
 
 
 class LinearProbe(ClassifierMixin, BaseEstimator):
@@ -54,6 +63,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         valid_scores_: (strengths,) score on the validation clips, NaN where the search had ended; empty without
             validation clips.
         valid_log_losses_: (strengths,) mean log-loss on the validation clips, in nats; likewise.
+        valid_score_, valid_log_loss_: of the chosen C; None without validation clips.
         on_grid_edge_: whether the chosen C is the smallest or largest of several: a wider grid may do better.
         classes_: (classes,) labels, sorted.
         coef_: (classes, width) float64, or (1, width) for two classes; for features as given, not standardised.
@@ -179,8 +189,13 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         coordinates, basis = principal_coordinates(self._standardised(X))
         self.valid_scores_ = self.valid_log_losses_ = np.zeros(0)
         self.strength_ = strengths[0]
+        self.valid_score_: float | None = None
+        self.valid_log_loss_: float | None = None
         if has_valid:
             self.strength_ = yield from self._search(coordinates, y, n_train, strengths)
+            chosen = strengths.index(self.strength_)
+            self.valid_score_ = float(self.valid_scores_[chosen])
+            self.valid_log_loss_ = float(self.valid_log_losses_[chosen])
         self.on_grid_edge_ = len(strengths) > 1 and self.strength_ in (min(strengths), max(strengths))
         if has_valid and self.refit == "train_and_valid":
             n_train = len(y)

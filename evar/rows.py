@@ -15,6 +15,7 @@ import numpy as np
 from evar import config as configs
 from evar import norm_stats, results
 from evar.extract import feature_key
+from evar.fusion import commutes
 from evar.grid import seeds_that_matter, selections
 from evar.metrics import bootstrap_interval
 from evar.results import Result
@@ -67,7 +68,7 @@ def identity(
         "encoder": encoder.name,
         "weights_sha256": encoder.weights_sha256,
         "encoder_options": dict(encoder.options),
-        "extraction": _extraction_settings(encoder, task, protocol, settings),
+        "extraction": extraction_settings(encoder, task, protocol, settings),
         "layers": list(selection.layers),
         "fusion": selection.fusion,
         "pooling": {name: encoder.layer(name).pooling for name in selection.layers},
@@ -86,17 +87,22 @@ def identity(
 
 
 def wanted_rows(
-    encoder: Encoder, task: Task, protocol: ProtocolConfig, settings: Settings
+    encoder: Encoder,
+    task: Task,
+    protocol: ProtocolConfig,
+    settings: Settings,
+    chosen: Sequence[Selection] | None = None,
 ) -> list[tuple[Selection, int, str]]:
-    """The rows of one cell: layers, seed, and the id that names the result file."""
+    """The rows of one cell: layers, seed, and the id that names the result file; `chosen` in place of those asked for."""
+    asked = selections(encoder, settings.layers, settings.fusion) if chosen is None else chosen
     return [
         (selection, seed, results.run_id(identity(encoder, task, protocol, settings, selection, seed)))
-        for selection in selections(encoder, settings.layers, settings.fusion)
+        for selection in asked
         for seed in seeds_that_matter(task, protocol, settings.seeds)
     ]
 
 
-def _extraction_settings(encoder: Encoder, task: Task, protocol: ProtocolConfig, settings: Settings) -> dict[str, Any]:
+def extraction_settings(encoder: Encoder, task: Task, protocol: ProtocolConfig, settings: Settings) -> dict[str, Any]:
     """What can change a vector. Statistics that depend on the clips stand here by name, with their numbers by round."""
     key = feature_key(encoder, task.policy())
     names = ("clip_seconds", "pad", "crop", "crop_seed", "sample_rate", "resampler", "precision", "revision")
@@ -118,6 +124,7 @@ def make_result(
 ) -> Result:
     names = [layer.name for layer in encoder.layers]
     position = names.index(selection.layers[0]) if len(selection.layers) == 1 else None
+    poolings = {name: encoder.layer(name).pooling for name in selection.layers}
     scores = [one.score for one in fitted]
     mode = norm_stats.mode(encoder, settings.norm_stats, protocol.norm_stats)
     n_test = sum(len(one.tested) for one in fitted)
@@ -127,7 +134,7 @@ def make_result(
         weights_sha256=encoder.weights_sha256,
         layers=list(selection.layers),
         fusion=selection.fusion,
-        pooling={name: encoder.layer(name).pooling for name in selection.layers},
+        pooling=poolings,
         task=task.name,
         task_version=task.config.version,
         protocol=protocol.name,
@@ -157,13 +164,14 @@ def make_result(
         limit=settings.limit,
         sample_rate=encoder.sample_rate,
         encoder_options=dict(encoder.options),
-        extraction=_extraction_settings(encoder, task, protocol, settings),
+        extraction=extraction_settings(encoder, task, protocol, settings),
         index_sha256=task.index_sha256,
         trained_on=configs.load_encoder_config(encoder.name).trained_on,
         protocol_description=protocol.description,
         flags=[
             *(["random weights"] if encoder.weights_label == "random" else []),
             *(["task statistics"] if mode == "task" else []),
+            *(["after_pool"] if not commutes(selection.fusion, poolings.values()) else []),
         ],
         settings=_asked(settings, encoder.name, task.name, selection),
     )
@@ -173,17 +181,18 @@ def _params(protocol: ProtocolConfig, fitted: Sequence[FittedRound]) -> dict[str
     """Every effective hyper-parameter: the protocol's, the estimator's own, and what each round chose."""
     effective = {k: v for k, v in fitted[0].probe.get_params(deep=False).items() if isinstance(v, int | float | str)}
     chosen = [getattr(one.probe, "strength_", None) for one in fitted]
+    weights = [one.probe.layer_weights_.tolist() for one in fitted if hasattr(one.probe, "layer_weights_")]
     return {
         **effective,
         **protocol.params,
         "protocol_version": protocol.version,
         "validation": fitted[0].a_round.drawn or "published",
         "chosen_strengths": [None if strength is None else float(strength) for strength in chosen],
+        **({"layer_weights": weights} if weights else {}),
     }
 
 
 def _round_record(one: FittedRound) -> dict[str, Any]:
-    valid_scores = getattr(one.probe, "valid_scores_", None)
     return {
         "name": one.a_round.name,
         "score": one.score,
@@ -191,7 +200,8 @@ def _round_record(one: FittedRound) -> dict[str, Any]:
         "n_valid": one.n_valid,
         "n_test": len(one.tested),
         "strength": None if not hasattr(one.probe, "strength_") else float(one.probe.strength_),
-        "valid_score": None if valid_scores is None or not len(valid_scores) else float(np.nanmax(valid_scores)),
+        "valid_score": getattr(one.probe, "valid_score_", None),
+        "valid_log_loss": getattr(one.probe, "valid_log_loss_", None),
         "converged": bool(getattr(one.probe, "converged_", True)),
         "on_grid_edge": bool(getattr(one.probe, "on_grid_edge_", False)),
         "validation": one.a_round.drawn or "published",

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from evar.report import fusion
+from evar.report.fusion_plots import plot_search, plot_weights
 from evar.report.plots import plot_layers
 from evar.report.tables import has_layer_curve, terminal_table, write_tables
-from evar.results import load_all, load_failures
+from evar.report.where import readings, write_where
+from evar.results import load_all, load_failures, load_searches
 
 __all__ = ["build", "plot_layers", "terminal_table", "write_tables"]
 
-_LAYER_FILES = ("layers.md", "layers.csv", "layers.png", "layers.svg")
+_SOMETIMES = (
+    *("layers.md", "layers.csv", "layers.png", "layers.svg", "where.md", "where.csv"),
+    *("fusion.md", "fusion.csv", "search.png", "search.svg", "weights.png", "weights.svg"),
+)
 
 
 def build(out: Path | str) -> list[Path]:
-    """Write the tables, and the layer curves where some encoder has at least two single layers.
+    """Write the tables; the layer curves and where to read each encoder where some encoder has at least two single
+    layers; the fusion table where layers were searched for.
 
     Files of an earlier build that nothing belongs in any more are removed. Runs that share the folder take turns, so
     that the last one to build shows the results of all.
@@ -43,7 +50,13 @@ def build(out: Path | str) -> list[Path]:
         paths = write_tables(results, load_failures(out), out)
         if has_layer_curve(results):
             paths += plot_layers(results, out)
-        for name in _LAYER_FILES:
+            paths += write_where(readings(results, out), out)
+        searches = load_searches(out)
+        if searches:
+            paths += fusion.write_fusion(fusion.tables(searches, results, out), out)
+            paths += plot_search(searches, out)
+            paths += plot_weights(results, out)
+        for name in _SOMETIMES:
             if out / name not in paths:
                 (out / name).unlink(missing_ok=True)
     return paths

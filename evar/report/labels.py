@@ -25,6 +25,11 @@ def row_key(result: Result) -> RowKey:
     return result.encoder, tuple(result.layers), result.fusion, json.dumps(variant, sort_keys=True)
 
 
+def variant_key(result: Result) -> str:
+    """What makes it another encoder, whatever its layers: weights, options, extraction; as JSON."""
+    return json.dumps({**_variant(result), "weights_sha256": result.weights_sha256}, sort_keys=True)
+
+
 def _variant(result: Result) -> dict[str, str]:
     variant = {"weights": result.weights, "weights_sha256": result.weights_sha256[:8]}
     variant |= {key: str(value) for key, value in sorted(result.encoder_options.items())}
@@ -93,4 +98,6 @@ def layers_label(layers: Sequence[str], fusion: str) -> str:
         'conv1+...+conv4 (4 layers)'
     """
     text = "+".join(layers) if len(layers) <= 3 else f"{layers[0]}+...+{layers[-1]} ({len(layers)} layers)"
-    return f"average of {text}" if fusion == "average" else text
+    return {"average": f"average of {text}", "pca": f"PCA of {text}", "weighted": f"weighted sum of {text}"}.get(
+        fusion, text
+    )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evar.atomic import write_atomic
 from evar.report.cells import Column, Section, sections
+from evar.report.style import COLOURS, COLUMN_INCHES, FONT_POINTS, MARKERS, PAGE_INCHES, new_figure, save_figure
 from evar.results import Result
 
 if TYPE_CHECKING:
@@ -18,22 +17,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Eight colours that stay distinct with colour-blind eyes, the faint yellow last.
-# Source: Okabe and Ito, "Color Universal Design" (2008), https://jfly.uni-koeln.de/color/
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 # A ninth encoder repeats the first colour, so its line is broken.
 LINE_STYLES = ("-", "-.")
 # Single-layer encoders are references rather than rivals: no colour is spent on them.
 FLOOR_COLOUR, FLOOR_STYLES = "0.25", ("--", (0, (8, 2, 2, 2)), (0, (3, 3)))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "p")
-COLUMN_INCHES, PAGE_INCHES = 3.5, 7.2  # a column and a page of a two-column paper
-FONT_POINTS = 8
 
 
 @dataclass(frozen=True)
 class Point:
     """One layer on a curve: depth 0..1, score in percent, and the (low, high) ends of its interval if it has one."""
 
+    layer: str
     depth: float
     score: float
     interval: tuple[float, float] | None
@@ -82,18 +76,7 @@ def plot_layers(results: Sequence[Result], out: Path) -> list[Path]:
     found = panels(results, out)
     if not found:
         return []
-    import matplotlib
-
-    figure = draw(found)
-    paths = []
-    # The salt makes the names inside the file, and so the file, the same each time; it is put back at once.
-    with matplotlib.rc_context({"svg.hashsalt": "evar"}):
-        for suffix, options in ((".png", {"dpi": 200}), (".svg", {"metadata": {"Date": None}})):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=suffix[1:], **options)
-            write_atomic(out / f"layers{suffix}", buffer.getvalue())
-            paths.append(out / f"layers{suffix}")
-    return paths
+    return save_figure(draw(found), out / "layers")
 
 
 def panels(results: Sequence[Result], out: Path | None = None) -> list[Panel]:
@@ -118,7 +101,9 @@ def _panel(section: Section, index: int, column: Column, *, name_protocol: bool)
         interval = (100 * cell.interval[0], 100 * cell.interval[1]) if cell.interval else None
         # Untrained weights must show in a picture that is passed around without its table.
         label = row.encoder + (" (random weights)" if row.first.is_random and "random" not in row.encoder else "")
-        points.setdefault(label, []).append(Point(row.depth, 100 * cell.score, interval, row.first.default))
+        points.setdefault(label, []).append(
+            Point(row.first.layers[0], row.depth, 100 * cell.score, interval, row.first.default)
+        )
         metric = row.first.metric
         if row.first.n_layers == 1:
             floors.add(label)
@@ -131,10 +116,7 @@ def _panel(section: Section, index: int, column: Column, *, name_protocol: bool)
 
 
 def draw(found: Sequence[Panel]) -> Figure:
-    """Lay out panels in up to three columns with one legend below; no window system and no global state is touched."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    """Lay out panels in up to three columns with one legend below."""
     n_columns = {1: 1, 2: 2, 4: 2}.get(len(found), 3)
     n_rows = math.ceil(len(found) / n_columns)
     labels = {curve.label for panel in found for curve in panel.curves}
@@ -146,8 +128,7 @@ def draw(found: Sequence[Panel]) -> Figure:
     legend_columns = max(1, min(4, int(width / (0.065 * max(map(len, ordered)) + 0.6))))
     legend_inches = 0.2 * math.ceil((len(ordered) + 3) / legend_columns) + 0.1
     height = n_rows * (2.3 if n_columns < 3 else 1.9) + legend_inches
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width, height)
     axes = figure.subplots(n_rows, n_columns, squeeze=False)
     for index, ax in enumerate(axes.flat):
         if index >= len(found):

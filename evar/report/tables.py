@@ -17,6 +17,8 @@ from evar.results import Failure, Result
 MARKS = ("†", "‡", "§", "¶")
 FLAG_MEANINGS = {
     "random weights": "random weights: an untrained network, not the published encoder",
+    "after_pool": "layers were averaged or weighted after pooling over time, which is not the same as before it unless the "
+    "pooling is the mean",
     "task statistics": "the encoder's input was normalised by statistics of all clips, test clips among them (no labels)",
 }
 
@@ -69,13 +71,7 @@ def markdown(tables: Sequence[Section], *, by_layer: bool = False) -> str:
     for section in tables:
         (header, counts), body = _grid(section, by_layer, lambda text: f"**{text}**", escape)
         header = [f"{name} ({count})" if count else name for name, count in zip(header, counts, strict=True)]
-        lines = [header, *body]
-        widths = [max(3, *map(_text_width, column)) for column in zip(*lines, strict=True)]
-        text_columns = _n_text_columns(by_layer)
-        rule = ["-" * width if i < text_columns else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
-        rendered = [_aligned(line, widths, text_columns) for line in lines]
-        rendered.insert(1, rule)
-        table = "\n".join("| " + " | ".join(line) + " |" for line in rendered)
+        table = markdown_table(header, body, _n_text_columns(by_layer))
         notes = "\n".join(f"- {text}" for text in remarks(section, by_layer, "in bold", escape))
         parts += [f"## {escape(section.title)}", table, notes]
     return "\n\n".join(parts) + "\n"
@@ -99,19 +95,43 @@ def terminal_table(
     parts = []
     for section in sections(results, failures, out):
         header, body = _grid(section, False, lambda text: f"{text}*", _one_line)
-        lines = [*header, *body]
-        widths = [max(map(_text_width, column)) for column in zip(*lines, strict=True)]
-        text_columns = _n_text_columns(False)
-        blocks = []
-        for columns in _blocks(widths, text_columns, width):
-            chosen = [widths[column] for column in columns]
-            rendered = [_aligned([line[c] for c in columns], chosen, text_columns) for line in lines]
-            rendered.insert(len(header), ["-" * size for size in chosen])
-            blocks.append("\n".join("  ".join(line).rstrip() for line in rendered))
+        table = text_table(header, body, _n_text_columns(False), width)
         said = remarks(section, False, "marked *", _one_line)
         notes = "\n".join(textwrap.fill(text, width, subsequent_indent="  ") for text in said)
-        parts.append("\n\n".join([section.title, *blocks]) + "\n\n" + notes)
+        parts.append("\n\n".join([section.title, table, notes]))
     return "\n\n\n".join(parts) or "There are no results yet."
+
+
+def markdown_table(header: Sequence[str], body: Sequence[Sequence[str]], n_text_columns: int) -> str:
+    """A table whose columns are aligned in the text too: the first ones to the left, numbers to the right.
+
+    Example:
+        >>> print(markdown_table(["encoder", "a"], [["x", "1.0"]], 1))
+        | encoder |   a |
+        | ------- | --: |
+        | x       | 1.0 |
+    """
+    lines = [header, *body]
+    widths = [max(3, *map(_text_width, column)) for column in zip(*lines, strict=True)]
+    rule = ["-" * width if i < n_text_columns else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+    rendered = [_aligned(line, widths, n_text_columns) for line in lines]
+    rendered.insert(1, rule)
+    return "\n".join("| " + " | ".join(line) + " |" for line in rendered)
+
+
+def text_table(
+    header: Sequence[Sequence[str]], body: Sequence[Sequence[str]], n_text_columns: int, width: int = 100
+) -> str:
+    """A table for a terminal; one that is too wide goes on below itself, the first columns repeated."""
+    lines = [*header, *body]
+    widths = [max(map(_text_width, column)) for column in zip(*lines, strict=True)]
+    blocks = []
+    for columns in _blocks(widths, n_text_columns, width):
+        chosen = [widths[column] for column in columns]
+        rendered = [_aligned([line[c] for c in columns], chosen, n_text_columns) for line in lines]
+        rendered.insert(len(header), ["-" * size for size in chosen])
+        blocks.append("\n".join("  ".join(line).rstrip() for line in rendered))
+    return "\n\n".join(blocks)
 
 
 def _blocks(widths: Sequence[int], n_text_columns: int, width: int) -> list[list[int]]:

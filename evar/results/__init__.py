@@ -1,7 +1,7 @@
 """What a run leaves behind, and the only thing that tables and plots are built from.
 
 Below a results folder (`--out`): `runs/ID.json` holds one `Result` each, `predictions/ID.npz` what was predicted for
-every test clip, `failures/ID.json` the cells of a grid that gave no result.
+every test clip, `failures/ID.json` the cells of a grid that gave no result, `searches/ID.json` what a fusion search tried.
 """
 
 from evar.results.files import (
@@ -18,6 +18,7 @@ from evar.results.files import (
 )
 from evar.results.identity import IDENTITY_KEYS, plain, run_id
 from evar.results.row import FUSIONS, SCHEMA, Result, utc_now
+from evar.results.searches import SearchRecord, load_search, load_searches, save_search, search_path
 
 __all__ = [
     "FUSIONS",
@@ -25,16 +26,21 @@ __all__ = [
     "SCHEMA",
     "Failure",
     "Result",
+    "SearchRecord",
     "clear_failure",
     "load",
     "load_all",
     "load_failures",
     "load_predictions",
+    "load_search",
+    "load_searches",
     "plain",
     "run_id",
     "run_path",
     "save",
     "save_failure",
     "save_predictions",
+    "save_search",
+    "search_path",
     "utc_now",
 ]

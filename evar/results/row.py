@@ -13,7 +13,7 @@ from evar.registry import near_miss
 from evar.results.identity import IDENTITY_KEYS, check_id, plain, run_id
 
 SCHEMA = 1
-FUSIONS = ("none", "concat", "average")
+FUSIONS = ("none", "concat", "average", "pca", "weighted")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Result:
         weights: file name of the checkpoint, "random" or "none".
         weights_sha256: hash of the checkpoint or of the random parameters; "none" for an encoder without any.
         layers: what was probed; several are fused.
-        fusion: "none" for one layer, else how several became one vector: "concat" or "average".
+        fusion: "none" for one layer, else how several became one vector: "concat", "average", "pca" or "weighted".
         pooling: layer -> name of the pooling over time.
         task, task_version: what was tested; other versions are never shown in one column.
         protocol: name of the protocol.

@@ -1,0 +1,358 @@
+"""Label-free hints beside the scores: a table for each encoder, how they go together, and which layers are alike."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evar.atomic import write_atomic
+from evar.report.cells import Section, sections
+from evar.report.grids import box, colour_bar, fill, place
+from evar.report.labels import limit_label
+from evar.report.style import save_figure
+from evar.report.tables import escape, percent
+from evar.results import Result
+from evar.results.hints import HintsRecord
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: hint -> heading, digits, and what a reader must know of it
+HINTS = {
+    "effective_rank": (
+        "effective rank",
+        1,
+        "exp of the entropy of the normalised singular values of the centred vectors (Roy and Vetterli 2007): how many "
+        "directions the clips spread over, at most clips - 1 and the width",
+    ),
+    "mean_cosine": (
+        "mean cosine",
+        2,
+        "mean cosine similarity of pairs of clips (Ethayarajh 2019): near 0 isotropic, near 1 all in a narrow cone",
+    ),
+    "intrinsic_dimension": (
+        "intrinsic dimension",
+        1,
+        "TwoNN (Facco et al. 2017), without the 10 % of clips with the largest ratio of distances and without "
+        "duplicates; too low where it is above some 15",
+    ),
+}
+#: fewer layers than these have no rank correlation worth a number
+MIN_LAYERS = 4
+_NUMBERED_LAYERS = 13  # more layers than these get small cells without numbers
+
+
+@dataclass(frozen=True)
+class LayerLine:
+    """One layer: depth 0..1, score 0..1 (None where no row exists), and hint -> number (None where it has none)."""
+
+    layer: str
+    width: int
+    depth: float
+    is_default: bool
+    score: float | None
+    numbers: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class HintTable:
+    """The layers of one encoder on one task under one protocol.
+
+    Attributes:
+        label: the encoder's row label in the other tables.
+        task: the column label in the other tables.
+        protocol, metric: of the scores; empty where there is none.
+        record: what was measured.
+        lines: shallow to deep.
+    """
+
+    label: str
+    task: str
+    protocol: str
+    metric: str
+    record: HintsRecord
+    lines: tuple[LayerLine, ...]
+
+    def correlation(self, hint: str) -> tuple[float | None, int]:
+        """Spearman's rank correlation of a hint with the score over the layers that have both, and their number.
+
+        None where there are fewer than `MIN_LAYERS`, or either is the same throughout.
+        """
+        pairs = [(line.numbers[hint], line.score) for line in self.lines]
+        known = [(number, score) for number, score in pairs if number is not None and score is not None]
+        if len(known) < MIN_LAYERS or any(len(set(values)) < 2 for values in zip(*known, strict=True)):
+            return None, len(known)
+        from scipy.stats import spearmanr
+
+        numbers, scores = zip(*known, strict=True)
+        return float(spearmanr(numbers, scores).statistic), len(known)
+
+
+def write_hints(records: Sequence[HintsRecord], results: Sequence[Result], out: Path) -> list[Path]:
+    """Write `hints.md`, `hints.csv`, and the similarity of layers as `hints.png` and `hints.svg`.
+
+    Args:
+        records: as `evar.results.hints.load_hints` gives them.
+        results: of the same folder; a score stands beside a hint only where both are of the same vectors and clips.
+        out: results folder.
+
+    Returns:
+        The files written; none without records.
+    """
+    if not records:
+        return []
+    found, n_older = hint_tables(records, results)
+    paths = []
+    for name, text in (("hints.md", markdown(found, n_older)), ("hints.csv", long_csv(found))):
+        write_atomic(Path(out) / name, text.encode("utf-8"))
+        paths.append(Path(out) / name)
+    maps = similarity_maps(found)
+    return paths + (save_figure(draw(maps), Path(out) / "hints") if maps else [])
+
+
+def hint_tables(records: Sequence[HintsRecord], results: Sequence[Result]) -> tuple[list[HintTable], int]:
+    """Put scores beside hints.
+
+    Returns:
+        Tables by encoder and task, and how many records were left out because a newer one of other settings has the
+        same names.
+    """
+    tables = sections(results, single_layers=True)
+    several = len({(table.protocol, table.protocol_version) for table in tables}) > 1
+    newest: dict[tuple[str, str, str], HintTable] = {}
+    shown = set()
+    for record in sorted(records, key=lambda record: (record.created, record.id)):
+        for one in _tables_of(record, tables, records, several):
+            newest[one.label, one.task, one.protocol] = one
+    found = [newest[key] for key in sorted(newest)]
+    shown = {one.record.id for one in found}
+    return found, len({record.id for record in records} - shown)
+
+
+def _tables_of(
+    record: HintsRecord, tables: Sequence[Section], records: Sequence[HintsRecord], several: bool
+) -> list[HintTable]:
+    """One table for each protocol that has scores of these vectors; one without scores where none has."""
+    found = []
+    for section in tables:
+        for index, column in enumerate(section.columns):
+            scores, defaults, label, metric = {}, set(), "", ""
+            for row in section.rows:
+                cell = row.cells[index]
+                if cell is None or cell.score is None or not record.matches(cell.results[0]):
+                    continue
+                layer, label, metric = cell.results[0].layers[0], row.encoder, cell.results[0].metric
+                scores[layer] = cell.score
+                defaults |= {layer} if cell.results[0].default else set()
+            if scores:
+                protocol = section.title.split(" (limit")[0] if several else section.protocol
+                lines = _lines(record, scores, defaults)
+                found.append(HintTable(_marked(label, record), column.label, protocol, metric, record, lines))
+    if not found:
+        rivals = {other.weights_sha256 for other in records if other.encoder == record.encoder}
+        label = record.encoder if len(rivals) == 1 else f"{record.encoder} (weights {record.weights})"
+        task = limit_label(record.task, record.limit)
+        found.append(HintTable(_marked(label, record), task, "", "", record, _lines(record, {}, set())))
+    return found
+
+
+def _marked(label: str, record: HintsRecord) -> str:
+    """Untrained weights must show wherever the label does."""
+    return f"{label} (random weights)" if record.weights == "random" and "random" not in label else label
+
+
+def _lines(record: HintsRecord, scores: dict[str, float], defaults: set[str]) -> tuple[LayerLine, ...]:
+    n = len(record.layers)
+    return tuple(
+        LayerLine(
+            layer,
+            record.widths[index],
+            (index + 1) / n,
+            layer in defaults,
+            scores.get(layer),
+            {hint: record.numbers[hint][index] if hint in record.numbers else None for hint in HINTS},
+        )
+        for index, layer in enumerate(record.layers)
+    )
+
+
+def markdown(found: Sequence[HintTable], n_older: int = 0) -> str:
+    """The rank correlations of all tables, then a table an encoder, then what the numbers are."""
+    several = len({one.protocol for one in found if one.protocol}) > 1
+    parts = ["# Hints without labels", "## Do they go along with the score?"]
+    headings = [heading for heading, _, _ in HINTS.values()]
+    lines = [["encoder", "task", "layers", *headings]]
+    lines += [[escape(one.label), escape(_task(one, several)), *_correlations(one)] for one in found]
+    parts.append(_pipe_table(lines, 2))
+    parts.append(
+        f"Spearman's rank correlation over the layers of one encoder on one task, between the hint and the test score; "
+        f"from {MIN_LAYERS} layers on. Layers of one encoder are few and not independent of one another: a hint that helps "
+        "has the same sign in many lines of this table, not a large value in one."
+    )
+    for label in dict.fromkeys(one.label for one in found):
+        own = [one for one in found if one.label == label]
+        metrics = " / ".join(dict.fromkeys(one.metric for one in own if one.metric)) or "score"
+        lines = [["task", "layer", "depth", "width", f"{metrics} (%)", *headings]]
+        lines += [_cells(one, line, several) for one in own for line in one.lines]
+        parts += [f"## {escape(label)}", _pipe_table(lines, 2)]
+    notes = [f"{heading}: {meaning}." for heading, _, meaning in HINTS.values()]
+    notes.append("Scores: mean over seeds, test clips; -: no row of these vectors, or no number.")
+    notes.append(f"{_clips(found)}, of all splits, test clips among them. Labels have no say in any hint.")
+    if n_older:
+        notes.append(f"{n_older} older records of other settings are not shown.")
+    parts += ["## How they were made", "\n".join(f"- {note}" for note in notes)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _task(one: HintTable, several: bool) -> str:
+    return f"{one.task}, {one.protocol}" if several and one.protocol else one.task
+
+
+def _clips(found: Sequence[HintTable]) -> str:
+    counts = {one.record.task: [0, 0] for one in found}
+    for one in found:
+        counts[one.record.task] = [one.record.n_clips, one.record.n_usable]
+    drawn = [f"{task} {n} of {of}" if n < of else f"{task} {n}" for task, (n, of) in sorted(counts.items())]
+    return f"Clips looked at: {escape(', '.join(drawn))}"
+
+
+def _correlations(one: HintTable) -> list[str]:
+    found = {hint: one.correlation(hint) for hint in HINTS}
+    n_scored = sum(line.score is not None for line in one.lines)
+    texts = []
+    for value, n in found.values():
+        text = "too few layers" if n < MIN_LAYERS else "constant" if value is None else f"{value:+.2f}"
+        texts.append(text if n == n_scored or n < MIN_LAYERS else f"{text} (n={n})")
+    return [str(n_scored), *texts]
+
+
+def _cells(one: HintTable, line: LayerLine, several: bool) -> list[str]:
+    numbers = [
+        "-" if (number := line.numbers[hint]) is None else f"{number:.{digits}f}"
+        for hint, (_, digits, _) in HINTS.items()
+    ]
+    layer = escape(line.layer) + (" (default)" if line.is_default else "")
+    score = "-" if line.score is None else percent(line.score)
+    return [escape(_task(one, several)), layer, f"{line.depth:.2f}", str(line.width), score, *numbers]
+
+
+def _pipe_table(lines: Sequence[Sequence[str]], n_text_columns: int) -> str:
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    rule = ["-" * width if i < n_text_columns else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+    aligned = [
+        [text.ljust(width) if i < n_text_columns else text.rjust(width)
+         for i, (text, width) in enumerate(zip(line, widths, strict=True))]
+        for line in lines
+    ]  # fmt: skip
+    return "\n".join("| " + " | ".join(line) + " |" for line in [aligned[0], rule, *aligned[1:]])
+
+
+def long_csv(found: Sequence[HintTable]) -> str:
+    """One line a layer; correlations, which belong to all layers of a table, are repeated in each of its lines."""
+    columns = [
+        *("encoder", "label", "weights", "weights_sha256", "task", "task_version", "limit", "protocol", "metric"),
+        *("layer", "depth", "width", "default", "score", *HINTS, "n_clips", "n_usable"),
+        *(name for hint in HINTS for name in (f"spearman_{hint}", f"n_layers_{hint}")),
+    ]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    for one in found:
+        record = one.record
+        correlations: dict[str, object] = {}
+        for hint in HINTS:
+            value, n = one.correlation(hint)
+            correlations |= {f"spearman_{hint}": _number(value), f"n_layers_{hint}": n}
+        for line in one.lines:
+            writer.writerow(
+                {
+                    **{name: getattr(record, name) for name in columns if name in ("encoder", "weights")},
+                    "label": one.label,
+                    "weights_sha256": record.weights_sha256,
+                    "task": record.task,
+                    "task_version": record.task_version,
+                    "limit": "" if record.limit is None else record.limit,
+                    "protocol": one.protocol,
+                    "metric": one.metric,
+                    "layer": line.layer,
+                    "depth": _number(line.depth),
+                    "width": line.width,
+                    "default": str(line.is_default).lower(),
+                    "score": _number(line.score),
+                    **{hint: _number(line.numbers[hint]) for hint in HINTS},
+                    "n_clips": record.n_clips,
+                    "n_usable": record.n_usable,
+                    **correlations,
+                }
+            )
+    return buffer.getvalue()
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else repr(round(value, 10))
+
+
+@dataclass(frozen=True)
+class SimilarityMap:
+    """Linear CKA between the layers of one encoder, [layer][layer] 0..1, mean over tasks; None where no task has one."""
+
+    label: str
+    layers: tuple[str, ...]
+    tasks: tuple[str, ...]
+    values: tuple[tuple[float | None, ...], ...]
+
+
+def similarity_maps(found: Sequence[HintTable]) -> list[SimilarityMap]:
+    """One map an encoder, the mean over its tasks; a mean over tasks reads well because the maps of tasks are alike.
+
+    Records of a limit, and of other layers, are maps of their own. Encoders with one layer have none.
+    """
+    groups: dict[tuple[str, int, tuple[str, ...]], dict[str, HintsRecord]] = {}
+    for one in found:
+        record = one.record
+        if len(record.layers) > 1:
+            key = one.label, record.limit or 0, tuple(record.layers)
+            groups.setdefault(key, {})[record.id] = record  # once, under however many protocols its rows are
+    maps = []
+    for (label, limit, layers), records in sorted(groups.items()):
+        n = range(len(layers))
+        matrices = [record.cka for record in records.values()]
+        values = tuple(tuple(_mean([matrix[i][j] for matrix in matrices]) for j in n) for i in n)
+        tasks = tuple(dict.fromkeys(record.task for record in records.values()))
+        maps.append(SimilarityMap(limit_label(label, limit), layers, tasks, values))
+    return maps
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def draw(maps: Sequence[SimilarityMap]) -> Figure:
+    """One square an encoder, shallow layers first; dark 0, light 1 in all of them."""
+    tasks = sorted({task for one in maps for task in one.tasks})
+    same = all(set(one.tasks) == set(tasks) for one in maps)
+    caption = "Linear CKA between the layers of an encoder (Kornblith et al. 2019): 1 where two layers arrange the clips alike. "
+    caption += (
+        f"Mean over {', '.join(tasks)}; no labels." if same else "Mean over the tasks of each encoder; no labels."
+    )
+    is_small = [len(one.layers) > _NUMBERED_LAYERS for one in maps]
+    sizes = [0.15 if small else 0.28 for small in is_small]
+    boxes = [
+        box(one.label, one.layers, one.layers, size, size, subtitle="" if same else f"mean over {_count(one.tasks)}")
+        for one, size in zip(maps, sizes, strict=True)
+    ]
+    figure, axes, foot = place(boxes, caption)
+    for ax, one, small in zip(axes, maps, is_small, strict=True):
+        texts = [["" if small or value is None else f"{value:.2f}" for value in row] for row in one.values]
+        fill(ax, one.values, texts, points=5.5)
+    colour_bar(figure, "linear CKA", ("0", "1"), foot)
+    return figure
+
+
+def _count(tasks: Sequence[str]) -> str:
+    return tasks[0] if len(tasks) == 1 else f"{len(tasks)} tasks"

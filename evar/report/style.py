@@ -1,0 +1,105 @@
+"""What all figures share: colours, sizes, and how a figure is made, captioned and saved."""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evar.atomic import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Eight colours that stay distinct with colour-blind eyes, the faint yellow last.
+# Source: Okabe and Ito, "Color Universal Design" (2008), https://jfly.uni-koeln.de/color/
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "p")
+COLUMN_INCHES, PAGE_INCHES = 3.5, 7.2  # a column and a page of a two-column paper
+FONT_POINTS = 8
+
+_CAPTION_POINTS = FONT_POINTS - 1.5
+_LINE_INCHES = 1.3 * _CAPTION_POINTS / 72
+_CHARACTERS_PER_INCH = 20  # of a proportional font at _CAPTION_POINTS, rounded down
+
+
+def new_figure(width: float, height: float, caption: str = "", title: str = "") -> Figure:
+    """An empty figure for PNG and SVG; no window system and no global state is touched.
+
+    Args:
+        width, height: of what is drawn, in inches.
+        caption: small print below, wrapped to the width; its lines are added to the height.
+        title: above everything.
+
+    Returns:
+        A figure whose layout leaves room for the caption.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lines = [part for line in caption.splitlines() for part in textwrap.wrap(line, int(width * _CHARACTERS_PER_INCH))]
+    below = _LINE_INCHES * len(lines) + (0.08 if lines else 0.0)
+    figure = Figure(figsize=(width, height + below), layout="constrained")
+    FigureCanvasAgg(figure)
+    share = below / (height + below)
+    figure.get_layout_engine().set(rect=(0.0, share, 1.0, 1.0 - share))  # type: ignore[union-attr, call-arg]
+    if lines:
+        figure.text(
+            0.04 / width,
+            0.04 / (height + below),
+            "\n".join(lines),
+            fontsize=_CAPTION_POINTS,
+            color="0.3",
+            va="bottom",
+            linespacing=1.15,
+        )
+    if title:
+        figure.suptitle(title, fontsize=FONT_POINTS + 1)
+    return figure
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number with so many digits and, as matplotlib writes it on the axes, a true minus sign.
+
+    Example:
+        >>> number(-0.12345, 2)
+        '−0.12'
+    """
+    return f"{value:.{digits}g}".replace("-", "\N{MINUS SIGN}")
+
+
+def legend_columns(labels: list[str], width: float) -> int:
+    """Columns of a legend below a figure of that width in inches, so that its longest label fits.
+
+    Example:
+        >>> legend_columns(["dog", "rooster"], 3.5), legend_columns(["a very long label of a class"] * 9, 3.5)
+        (2, 1)
+    """
+    longest = max(map(len, labels), default=0)
+    return max(1, min(len(labels), math.floor(width / (0.055 * longest + 0.45))))
+
+
+def save_figure(figure: Figure, stem: Path) -> list[Path]:
+    """Write `stem.png` (200 dpi) and `stem.svg`; the same figure gives the same bytes each time.
+
+    Args:
+        figure: as `new_figure` made it.
+        stem: path without its ending; a dot in the name is kept.
+
+    Returns:
+        The two files.
+    """
+    import matplotlib
+
+    paths = []
+    # The salt makes the names inside the file, and so the file, the same each time; it is put back at once.
+    with matplotlib.rc_context({"svg.hashsalt": "evar"}):
+        for suffix, options in ((".png", {"dpi": 200}), (".svg", {"metadata": {"Date": None}})):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=suffix[1:], **options)  # type: ignore[arg-type]
+            path = stem.with_name(stem.name + suffix)
+            write_atomic(path, buffer.getvalue())
+            paths.append(path)
+    return paths

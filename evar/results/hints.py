@@ -1,0 +1,262 @@
+"""Label-free hints on disk: one JSON per encoder and task below `hints/`, written and read like a result."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from evar.atomic import write_atomic
+from evar.registry import near_miss
+from evar.results.files import _from_json, _to_json
+from evar.results.identity import check_id, plain, run_id
+from evar.results.row import Result, utc_now
+
+HINTS_SCHEMA = 1
+#: everything besides the draw's seed that can change a hint; the names are those of `Result`, so that rows can be matched
+HINTS_IDENTITY_KEYS = (
+    *("encoder", "weights_sha256", "encoder_options", "extraction", "pooling"),
+    *("task", "task_version", "index_sha256", "limit"),
+)
+
+
+@dataclass(frozen=True)
+class HintsRecord:
+    """What `evar.hints.measure` found for every layer of one encoder on the clips of one task.
+
+    Labels had no say in it, and the clips are those of all splits. Values are checked when the object is made.
+
+    Attributes:
+        encoder, weights, weights_sha256, encoder_options: as in `evar.results.Result`.
+        extraction: likewise; what can change a vector, with "norm_stats" by name where it is by round.
+        pooling: layer -> name of the pooling over time.
+        task, task_version, index_sha256, limit: likewise.
+        layers: names, shallow to deep; all lists below are in this order.
+        widths: features per clip of each layer.
+        numbers: name of the hint -> one number per layer; None where the vectors give no answer.
+        cka: one list per layer, linear CKA with each layer, 0..1; None beside a constant layer.
+        n_clips, n_usable: clips looked at, and clips that could have been.
+        seed: of the draw of these clips where there were more.
+        norm_stats: (mean, std) of the input normalisation of these vectors, None where the encoder has none.
+        created: ISO 8601 time in UTC; the time of making where empty.
+        schema: version of this list of keys.
+        id: file stem; made from the other values where empty.
+
+    Raises:
+        ValueError: if a value has the wrong type or range, or two values contradict each other.
+
+    Example:
+        >>> record = HintsRecord(
+        ...     encoder="crepe.tiny", weights="tiny.pth", weights_sha256="ab" * 32, pooling={"a": "mean", "b": "mean"},
+        ...     task="gm_pitch", task_version="1", layers=["a", "b"], widths=[8, 4], n_clips=50, n_usable=50, seed=0,
+        ...     numbers={"effective_rank": [3.5, None]}, cka=[[1.0, None], [None, None]])
+        >>> HintsRecord.from_dict(record.to_dict()) == record
+        True
+    """
+
+    encoder: str
+    weights: str
+    weights_sha256: str
+    pooling: Mapping[str, str]
+    task: str
+    task_version: str
+    layers: Sequence[str]
+    widths: Sequence[int]
+    numbers: Mapping[str, Sequence[float | None]]
+    cka: Sequence[Sequence[float | None]]
+    n_clips: int
+    n_usable: int
+    seed: int
+    encoder_options: Mapping[str, Any] = field(default_factory=dict)
+    extraction: Mapping[str, Any] = field(default_factory=dict)
+    index_sha256: str = ""
+    limit: int | None = None
+    norm_stats: Sequence[float] | None = None
+    created: str = ""
+    schema: int = HINTS_SCHEMA
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        for entry in dataclasses.fields(self):
+            value = plain(getattr(self, entry.name), entry.name)
+            # The object is frozen for everybody else; here it is still being made.
+            object.__setattr__(self, entry.name, tuple(value) if isinstance(value, list) else value)
+        if self.created == "":
+            object.__setattr__(self, "created", utc_now())
+        _check(self)
+        if not self.id:
+            object.__setattr__(self, "id", hints_id(self.to_dict(), self.seed))
+        check_id(self.id)
+
+    def matches(self, result: Result) -> bool:
+        """Is that row a probe of one of these layers, on the same vectors and clips?"""
+        return (
+            len(result.layers) == 1
+            and result.layers[0] in self.layers
+            and result.pooling[result.layers[0]] == self.pooling[result.layers[0]]
+            and all(
+                plain(getattr(result, key), key) == plain(getattr(self, key), key)
+                for key in HINTS_IDENTITY_KEYS
+                if key != "pooling"
+            )
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as in the JSON file."""
+        return {entry.name: plain(getattr(self, entry.name), entry.name) for entry in dataclasses.fields(self)}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> HintsRecord:
+        """Check plain data and make the record.
+
+        Raises:
+            ValueError: if a key is unknown (the nearest legal one is named) or missing, or a value is not legal.
+        """
+        if not isinstance(data, dict):
+            raise ValueError(f"hints must be a JSON object, got {type(data).__name__}")
+        schema = data.get("schema", HINTS_SCHEMA)
+        if isinstance(schema, int) and schema > HINTS_SCHEMA:
+            raise ValueError(f"hints of schema {schema} need a newer version of evar, which reads up to {HINTS_SCHEMA}")
+        names = [entry.name for entry in dataclasses.fields(cls)]
+        for key in data:
+            if key not in names:
+                raise ValueError(f"hints have no key {key!r}; {near_miss(key, names, limit=len(names))}")
+        missing = [name for name in names if name not in data]
+        if missing:
+            raise ValueError(f"hints need all of their keys, but lack {', '.join(missing)}; is the file one of hints?")
+        return cls(**data)
+
+
+def hints_id(identity: Mapping[str, Any], seed: int = 0) -> str:
+    """A file stem for the hints of these settings, ENCODER__all__TASK__hints__sSEED__HASH.
+
+    Args:
+        identity: at least `HINTS_IDENTITY_KEYS`; whatever else is in it has no say.
+        seed: of the draw of clips.
+
+    Raises:
+        ValueError: if one of the keys is missing, or a value is not plain data.
+
+    Example:
+        >>> keys = {"encoder": "ge2e", "weights_sha256": "ab", "encoder_options": {}, "extraction": {}, "pooling": {}}
+        >>> hints_id({**keys, "task": "esc10", "task_version": "1", "index_sha256": "cd", "limit": None})
+        'ge2e__all__esc10__hints__s0__cd2920420c'
+    """
+    missing = [key for key in HINTS_IDENTITY_KEYS if key not in identity]
+    if missing:
+        raise ValueError(f"the id of hints needs {', '.join(HINTS_IDENTITY_KEYS)}, but lacks {', '.join(missing)}")
+    chosen = {key: identity[key] for key in HINTS_IDENTITY_KEYS}
+    return run_id({**chosen, "layers": "all", "protocol": "hints", "seed": seed})
+
+
+def hints_path(out: Path | str, id: str) -> Path:
+    """Where the hints of that id are, or would be; raises ValueError if the id is no plain file stem."""
+    return Path(out) / "hints" / f"{check_id(id)}.json"
+
+
+def save_hints(out: Path | str, record: HintsRecord) -> Path:
+    """Write `out/hints/ID.json`, replacing earlier hints of that id.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     load_hints(out)
+        []
+    """
+    path = hints_path(out, record.id)
+    write_atomic(path, _to_json(record.to_dict()))
+    return path
+
+
+def read_hints(path: Path) -> HintsRecord:
+    """Read one record.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is torn or holds something else; the file and the key are named.
+    """
+    data = _from_json(Path(path))
+    try:
+        return HintsRecord.from_dict(data)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def load_hints(out: Path | str) -> list[HintsRecord]:
+    """Every record below `out/hints`, by file name; a file that cannot be read is named in a warning and left out."""
+    found: dict[str, HintsRecord] = {}
+    for path in sorted((Path(out) / "hints").glob("[!.]*.json")):
+        try:
+            record = read_hints(path)
+        except (ValueError, OSError) as error:
+            warnings.warn(f"left out of the tables: {error}", stacklevel=2)
+            continue
+        if record.id in found:
+            warnings.warn(f"left out of the tables: {path} repeats the hints {record.id}", stacklevel=2)
+            continue
+        found[record.id] = record
+    return list(found.values())
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _check(record: HintsRecord) -> None:
+    """Types, ranges, and what the values say of one another."""
+    for name in ("encoder", "weights", "weights_sha256", "task", "task_version", "index_sha256", "created", "id"):
+        value = getattr(record, name)
+        if not isinstance(value, str) or (not value and name not in ("id", "index_sha256")):
+            raise ValueError(f"{name} must be text, got {value!r}")
+    for name in ("n_clips", "n_usable", "seed", "schema", "limit"):
+        value = getattr(record, name)
+        if not (_is_count(value) or (name == "limit" and value is None)):
+            raise ValueError(f"{name} must be a whole number >= 0, got {value!r}")
+    for name in ("pooling", "numbers", "encoder_options", "extraction"):
+        if not isinstance(getattr(record, name), dict):
+            raise ValueError(f"{name} must be an object, got {getattr(record, name)!r}")
+    if not _is_list_of(record.layers, str) or not record.layers or len(set(record.layers)) != len(record.layers):
+        raise ValueError(f"layers must name at least one layer, and each once, got {record.layers!r}")
+    if set(record.pooling) != set(record.layers) or not _is_list_of(tuple(record.pooling.values()), str):
+        raise ValueError(f"pooling must name one for each of the layers, got {record.pooling!r}")
+    n = len(record.layers)
+    if not isinstance(record.widths, tuple) or len(record.widths) != n or not all(map(_is_count, record.widths)):
+        raise ValueError(f"widths must be {n} whole numbers, one per layer, got {record.widths!r}")
+    for name, values in record.numbers.items():
+        if not _are_numbers(values, n):
+            raise ValueError(f"numbers.{name} must be {n} finite numbers or nulls, one per layer, got {values!r}")
+    if not isinstance(record.cka, tuple) or len(record.cka) != n or not all(_are_numbers(row, n) for row in record.cka):
+        raise ValueError(f"cka must be {n} lists of {n} finite numbers or nulls, got {record.cka!r}")
+    if any(value is not None and not 0.0 <= value <= 1.0 for row in record.cka for value in row):
+        raise ValueError(f"cka must lie in 0..1, got {record.cka!r}; is it in percent?")
+    if record.n_clips > record.n_usable:
+        raise ValueError(f"n_clips must be at most n_usable, {record.n_usable}, got {record.n_clips}")
+    statistics = record.norm_stats
+    if statistics is not None and not (isinstance(statistics, tuple) and _are_numbers(statistics, 2, nulls=False)):
+        raise ValueError(f"norm_stats must be a mean and a standard deviation or null, got {statistics!r}")
+    try:
+        created = datetime.fromisoformat(record.created.replace("Z", "+00:00"))
+    except ValueError:
+        created = None
+    if created is None or created.utcoffset() != timedelta(0):
+        raise ValueError(f"created must be an ISO 8601 time in UTC such as {utc_now()}, got {record.created!r}")
+
+
+def _is_list_of(values: Any, kind: type) -> bool:
+    return isinstance(values, tuple) and all(isinstance(value, kind) for value in values)
+
+
+def _are_numbers(values: Any, n: int, *, nulls: bool = True) -> bool:
+    """n finite numbers, some of them null where that is allowed?"""
+    if not isinstance(values, list | tuple) or len(values) != n:
+        return False
+    return all(_is_number(value) or (nulls and value is None) for value in values)

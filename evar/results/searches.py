@@ -1,0 +1,120 @@
+"""What a fusion search tried and chose, on disk: `searches/ID.json` below a results folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evar.atomic import write_atomic
+from evar.registry import near_miss
+from evar.results.files import _from_json, _to_json
+from evar.results.identity import check_id, plain
+
+
+@dataclass(frozen=True)
+class SearchRecord:
+    """One search: an encoder's layers, over some tasks, judged on validation clips alone.
+
+    Attributes:
+        id: file stem; made from everything that can change the choice.
+        encoder, weights, weights_sha256: as in `Result`.
+        layers: names of the layers that were to choose from, shallow to deep.
+        default_layers: of the encoder.
+        tasks: one dict per task: name, version, metric, is_fold, rounds (their names).
+        protocol, protocol_version, seed, limit: as in `Result`.
+        objective: "mean_score" or "mean_rank" over the tasks.
+        method: settings of the ranker and of the search.
+        n_ranked: combinations that the ranker scored.
+        n_probed: of them, those that the protocol's probe scored too.
+        ranked: one dict per combination: layers, and scores (task -> validation score of each round).
+        probed: one dict per finalist: layers, scores and log_losses, likewise.
+        choice: the layers that are best over all tasks.
+        choices: task -> for each round, the layers chosen without its test clips.
+        fusions: names of other fusions of all layers that were run for comparison, such as "weighted".
+        row_settings: what tells this search's rows from others of the encoder: encoder_options and norm_stats.
+        seconds: wall time of the search.
+        created: ISO 8601 time in UTC.
+        versions: package -> version.
+    """
+
+    id: str
+    encoder: str
+    weights: str
+    weights_sha256: str
+    layers: Sequence[str]
+    default_layers: Sequence[str]
+    tasks: Sequence[Mapping[str, Any]]
+    protocol: str
+    protocol_version: str
+    seed: int
+    limit: int | None
+    objective: str
+    method: Mapping[str, Any]
+    n_ranked: int
+    n_probed: int
+    ranked: Sequence[Mapping[str, Any]]
+    probed: Sequence[Mapping[str, Any]]
+    choice: Sequence[str]
+    choices: Mapping[str, Sequence[Sequence[str]]]
+    seconds: float
+    created: str
+    fusions: Sequence[str] = ()
+    row_settings: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_id(self.id)
+        known = set(self.layers)
+        for task in self.tasks:
+            if len(self.choices.get(task["name"], ())) != len(task["rounds"]):
+                raise ValueError(f"choices must hold one choice for each round of {task['name']}")
+        for chosen in (self.choice, *(one for rounds in self.choices.values() for one in rounds)):
+            if not chosen or not set(chosen) <= known:
+                raise ValueError(f"a choice must name some of the layers {sorted(known)}, got {list(chosen)}")
+
+
+def search_path(out: Path, id: str) -> Path:
+    """Where the record of that id is, or would be."""
+    return Path(out) / "searches" / f"{check_id(id)}.json"
+
+
+def save_search(record: SearchRecord, out: Path) -> Path:
+    """Write `out/searches/ID.json`, replacing an earlier one."""
+    path = search_path(out, record.id)
+    write_atomic(path, _to_json(plain(dataclasses.asdict(record), "search")))
+    return path
+
+
+def load_search(path: Path) -> SearchRecord:
+    """Read one record.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is torn or no record; file and key are named.
+    """
+    data = _from_json(Path(path))
+    fields = {entry.name: entry for entry in dataclasses.fields(SearchRecord)}
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} must hold an object, got {type(data).__name__}")
+    for key in data:
+        if key not in fields:
+            raise ValueError(f"{path} has unknown key {key!r}; {near_miss(key, fields, limit=30)}")
+    try:
+        return SearchRecord(**data)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} is no record of a search: {error}") from error
+
+
+def load_searches(out: Path) -> list[SearchRecord]:
+    """Every record below `out/searches`, by file name; an unreadable file is named in a warning and left out."""
+    found = []
+    for path in sorted((Path(out) / "searches").glob("[!.]*.json")):
+        try:
+            found.append(load_search(path))
+        except (ValueError, OSError) as error:
+            warnings.warn(f"left out of the tables: {error}", stacklevel=2)
+    return found

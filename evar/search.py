@@ -1,0 +1,279 @@
+"""Fusion search: which layers of an encoder, side by side, serve the given tasks best, judged on validation clips alone.
+
+Candidates are all single layers, all pairs, and larger sets grown greedily from the best pair. A cheap ranker scores them
+all: every layer is standardised over the training clips and projected onto its first principal components, and a ridge
+classifier on any set of layers is then solved from blocks of one matrix of inner products, whatever the number of clips.
+The protocol's own probe scores the finalists, and the best of them is the choice. Nothing is encoded, and no test clip is
+read: the functions here get the training and validation clips only.
+
+In a task with folds the validation clips of one round are test clips of another. So each of its rounds has a choice of its
+own, for which the task's other rounds are left out; only the choice over everything, which is exported, uses them all.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg.lapack import dposv
+
+from evar.metrics import METRICS
+from evar.registry import near_miss
+
+#: components of a layer that the ranker sees; ridge penalties that it tries, times the number of training clips
+N_COMPONENTS = 128
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+N_FINALISTS = 6
+MAX_LAYERS = 4
+OBJECTIVES = ("mean_score", "mean_rank")
+
+#: positions of layers, ascending: a candidate
+Layers = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SearchRound:
+    """One round of one task, without its test clips.
+
+    Attributes:
+        task: name.
+        name: of the round.
+        is_fold: do other rounds of the task test on this round's validation clips?
+        y_train, y_valid: (clips,) labels.
+        layer: position of a layer -> its vectors (training clips, width) and (validation clips, width).
+        metric: name in `METRICS`.
+    """
+
+    task: str
+    name: str
+    is_fold: bool
+    y_train: NDArray[np.int64]
+    y_valid: NDArray[np.int64]
+    layer: Callable[[int], tuple[NDArray[np.float32], NDArray[np.float32]]]
+    metric: str = "accuracy"
+
+
+@dataclass
+class Search:
+    """What a search tried and chose.
+
+    Attributes:
+        ranked: candidate -> (rounds,) the ranker's validation scores.
+        probed: finalist -> (rounds,) the probe's validation scores.
+        log_losses: finalist -> (rounds,) the probe's validation log-losses.
+        choice: the best over everything.
+        choices: for each round, the best as far as that round may know.
+    """
+
+    ranked: dict[Layers, NDArray[np.float64]] = field(default_factory=dict)
+    probed: dict[Layers, NDArray[np.float64]] = field(default_factory=dict)
+    log_losses: dict[Layers, NDArray[np.float64]] = field(default_factory=dict)
+    choice: Layers = ()
+    choices: list[Layers] = field(default_factory=list)
+
+
+Probing = Callable[[Sequence[Layers], int], Iterable[tuple[float, float]]]
+
+
+def search(
+    rounds: Sequence[SearchRound],
+    n_layers: int,
+    probing: Probing,
+    *,
+    objective: str = "mean_score",
+    max_layers: int = MAX_LAYERS,
+    n_finalists: int = N_FINALISTS,
+    progress: Callable[[int, str], None] = lambda done, what: None,
+) -> Search:
+    """Search for the layers that serve all rounds of all tasks.
+
+    Args:
+        rounds: of all tasks; tasks count alike, whatever their number of rounds.
+        n_layers: how many layers there are, at least 2.
+        probing: (candidates, round) -> validation score and log-loss of the protocol's probe for each candidate.
+        objective: "mean_score" (mean over tasks of the validation score) or "mean_rank" (of the place among the
+            candidates).
+        max_layers: largest set that is tried.
+        n_finalists: candidates that the probe scores, for each choice to be made.
+        progress: told how many steps of the work are done.
+
+    Returns:
+        Everything tried, and the choices.
+
+    Raises:
+        ValueError: if there are no rounds, fewer than 2 layers, or the objective is unknown.
+    """
+    if not rounds or n_layers < 2:
+        raise ValueError(f"a fusion search needs at least one round and 2 layers, got {len(rounds)} and {n_layers}")
+    if objective not in OBJECTIVES:
+        raise ValueError(f"no objective {objective!r}; {near_miss(objective, OBJECTIVES)}")
+    found = Search()
+    rankers = []
+    for number, a_round in enumerate(rounds):
+        rankers.append(Ranker(a_round, n_layers))
+        progress(number + 1, "ranker")
+
+    def rank(candidates: Iterable[Layers]) -> None:
+        for layers in candidates:
+            if layers not in found.ranked:
+                found.ranked[layers] = np.array([ranker.score(layers) for ranker in rankers])
+
+    rank((layer,) for layer in range(n_layers))
+    rank(itertools.combinations(range(n_layers), 2))
+    views = [None, *(index for index, a_round in enumerate(rounds) if a_round.is_fold)]
+    for view in views:
+        _grow(found, rank, rounds, view, objective, n_layers, max_layers)
+    progress(len(rounds), "ranked")
+    finalists = {view: _best(found.ranked, rounds, view, objective)[:n_finalists] for view in views}
+    every = sorted(set(itertools.chain.from_iterable(finalists.values())))
+    columns = []
+    for index in range(len(rounds)):
+        columns.append(list(probing(every, index)))
+        progress(index + 1, "finalists")
+    for at, layers in enumerate(every):
+        found.probed[layers] = np.array([column[at][0] for column in columns])
+        found.log_losses[layers] = np.array([column[at][1] for column in columns])
+    chosen = {view: _choose(found, finalists[view], rounds, view, objective) for view in views}
+    found.choice = chosen[None]
+    found.choices = [chosen[index] if a_round.is_fold else chosen[None] for index, a_round in enumerate(rounds)]
+    return found
+
+
+def objectives(
+    scores: dict[Layers, NDArray[np.float64]], rounds: Sequence[SearchRound], view: int | None, objective: str
+) -> dict[Layers, float]:
+    """What is maximised: one number a candidate.
+
+    Args:
+        scores: candidate -> (rounds,) scores or negative losses; higher is better.
+        rounds: of all tasks.
+        view: a round of a fold task, of which task then only this round counts; None: every round counts.
+        objective: as for `search`.
+    """
+    tasks = list(dict.fromkeys(a_round.task for a_round in rounds))
+    columns = []
+    for task in tasks:
+        own = [index for index, a_round in enumerate(rounds) if a_round.task == task]
+        columns.append([view] if view in own else own)
+    candidates = list(scores)
+    of_tasks = np.array([[scores[layers][own].mean() for own in columns] for layers in candidates])
+    if objective == "mean_rank":
+        from scipy.stats import rankdata
+
+        of_tasks = -np.stack([rankdata(-column) for column in of_tasks.T], axis=1)
+    return dict(zip(candidates, of_tasks.mean(axis=1).tolist(), strict=True))
+
+
+def _best(
+    scores: dict[Layers, NDArray[np.float64]], rounds: Sequence[SearchRound], view: int | None, objective: str
+) -> list[Layers]:
+    """Candidates from best to worst; of equals the smaller set, then the deeper layers."""
+    values = objectives(scores, rounds, view, objective)
+    return sorted(values, key=lambda layers: (-values[layers], len(layers), tuple(-layer for layer in layers)))
+
+
+def _grow(
+    found: Search,
+    rank: Callable[[Iterable[Layers]], None],
+    rounds: Sequence[SearchRound],
+    view: int | None,
+    objective: str,
+    n_layers: int,
+    max_layers: int,
+) -> None:
+    """Add to the best pair the layer that helps most, as long as one helps."""
+    pairs: dict[Layers, NDArray[np.float64]] = {pair: score for pair, score in found.ranked.items() if len(pair) == 2}
+    best = _best(pairs, rounds, view, objective)[0]
+    while len(best) < min(max_layers, n_layers):
+        larger = [tuple(sorted((*best, layer))) for layer in range(n_layers) if layer not in best]
+        rank(larger)
+        compared = {layers: found.ranked[layers] for layers in (best, *larger)}
+        values = objectives(compared, rounds, view, objective)
+        top = max(larger, key=lambda layers: values[layers])
+        if values[top] <= values[best]:
+            return
+        best = top
+
+
+def _choose(
+    found: Search, finalists: Sequence[Layers], rounds: Sequence[SearchRound], view: int | None, objective: str
+) -> Layers:
+    """Highest objective by the probe; of equals the lower log-loss, then the smaller set."""
+    scores = objectives({layers: found.probed[layers] for layers in finalists}, rounds, view, objective)
+    losses = objectives({layers: -found.log_losses[layers] for layers in finalists}, rounds, view, "mean_score")
+    return min(finalists, key=lambda layers: (-round(scores[layers], 12), -losses[layers], len(layers)))
+
+
+class Ranker:
+    """Ridge classification of one round from any set of layers, at a cost that does not depend on the clips.
+
+    Args:
+        a_round: its vectors are read once, layer by layer.
+        n_layers: how many layers there are.
+        n_components: of each layer.
+
+    Source: ridge regression on class indicators, as in Hastie, Tibshirani & Friedman, "The Elements of Statistical
+        Learning" (2009), sections 3.4.1 and 4.2.
+    """
+
+    def __init__(self, a_round: SearchRound, n_layers: int, n_components: int = N_COMPONENTS) -> None:
+        train, valid, self._columns = [], [], []
+        start = 0
+        for layer in range(n_layers):
+            fitted, checked = _projected(*a_round.layer(layer), n_components)
+            train.append(fitted)
+            valid.append(checked)
+            self._columns.append(np.arange(start, start + fitted.shape[1]))
+            start += fitted.shape[1]
+        self._valid = np.concatenate(valid, axis=1)  # (validation clips, components of all layers)
+        joined = np.concatenate(train, axis=1)
+        self._gram = joined.T @ joined
+        self.classes = np.unique(a_round.y_train)
+        told = (a_round.y_train[:, None] == self.classes).astype(np.float64)
+        self._shares = told.mean(axis=0)
+        self._targets = joined.T @ (told - self._shares)  # (components, classes)
+        self._n_clips, self._y_valid, self._metric = len(joined), a_round.y_valid, METRICS[a_round.metric]
+
+    def score(self, layers: Layers) -> float:
+        """Best validation score over the penalties."""
+        columns = np.concatenate([self._columns[layer] for layer in layers])
+        if not len(columns):
+            predicted = np.full(len(self._y_valid), self.classes[self._shares.argmax()])
+            return float(self._metric.function(self._y_valid, predicted))
+        gram, targets, valid = self._gram[np.ix_(columns, columns)], self._targets[columns], self._valid[:, columns]
+        scores = []
+        for penalty in PENALTIES:
+            system = gram.copy()
+            # A standardised feature has variance 1, so that inner products grow with the number of clips.
+            system.flat[:: len(columns) + 1] += penalty * self._n_clips
+            _, coefficients, failed = dposv(system, targets, lower=1)  # Cholesky
+            if not failed:
+                logits = valid @ coefficients + self._shares
+                scores.append(self._metric.function(self._y_valid, self.classes[logits.argmax(axis=1)]))
+        return float(max(scores) if self._metric.higher_is_better else -min(scores))
+
+
+def _projected(
+    train: NDArray[np.float32], valid: NDArray[np.float32], n_components: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Standardised over the training clips, then their first principal components: (clips, width) -> (clips, fewer)."""
+    fitted = train.astype(np.float64)
+    mean, scale = fitted.mean(axis=0), fitted.std(axis=0)
+    varies = scale > 10 * np.finfo(np.float32).eps * np.abs(mean)
+    fitted = (fitted[:, varies] - mean[varies]) / scale[varies]
+    checked = (valid[:, varies].astype(np.float64) - mean[varies]) / scale[varies]
+    if not varies.any():
+        return fitted, checked
+    is_wide = len(fitted) < fitted.shape[1]
+    gram = fitted @ fitted.T if is_wide else fitted.T @ fitted
+    values, vectors = np.linalg.eigh(gram)
+    kept = np.flatnonzero(values > values[-1] * len(values) * np.finfo(np.float64).eps)[::-1][:n_components]
+    values, vectors = values[kept], vectors[:, kept]
+    if is_wide:
+        basis: Any = fitted.T @ (vectors / np.sqrt(values))
+        return vectors * np.sqrt(values), checked @ basis
+    return fitted @ vectors, checked @ vectors

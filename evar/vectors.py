@@ -1,0 +1,127 @@
+"""The vectors of one cell, encoder x task: extracted once for each pair of input statistics, then read and fused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evar import norm_stats
+from evar.extract import Extraction, extract_each
+from evar.fusion import fuse
+from evar.store import FeatureStore
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from evar.config import ProtocolConfig
+    from evar.encoders.base import Encoder
+    from evar.grid import Selection, Settings
+    from evar.tasks import Task
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Where the vectors of a cell are: one extraction for each pair of input statistics.
+
+    Attributes:
+        store: that holds them.
+        of_rounds: seed -> input statistics of each round.
+        extractions: by input statistics.
+        bad: position of a clip -> why it cannot be used.
+        n_clips: of the task.
+    """
+
+    store: FeatureStore
+    of_rounds: dict[int, list[norm_stats.Statistics]]
+    extractions: dict[norm_stats.Statistics, Extraction]
+    bad: dict[int, str]
+    n_clips: int
+    _where: dict[norm_stats.Statistics, dict[str, tuple[str, int]]] = field(default_factory=dict)
+
+    @property
+    def n_encoded(self) -> int:
+        """Forwards of a clip, over all input statistics."""
+        return sum(extraction.n_encoded for extraction in self.extractions.values())
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """(clips,) False for bad clips."""
+        return np.array([position not in self.bad for position in range(self.n_clips)])
+
+    def layer(self, name: str, stats: norm_stats.Statistics) -> NDArray[np.float32]:
+        """Pooled vectors of one layer, (clips, width); bad clips are NaN."""
+        extraction, usable = self.extractions[stats], self.usable
+        rows = [str(row) for row, ok in zip(extraction.rows, usable, strict=True) if ok]
+        if stats not in self._where:
+            self._where[stats] = self.store.rows(extraction.key)
+        known = self.store.load(extraction.key, rows, name, self._where[stats])
+        every = np.full((self.n_clips, known.shape[1]), np.nan, np.float32)
+        every[usable] = known
+        return every
+
+    def fused(
+        self, selection: Selection, stats: norm_stats.Statistics, train: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """One vector a clip of the selected layers, (clips, width); bad clips are NaN.
+
+        Args:
+            selection: layers, and how they become one.
+            stats: input statistics.
+            train: positions of usable training clips, for fusions that are fitted.
+        """
+        return fuse({name: self.layer(name, stats) for name in selection.layers}, selection.fusion, train)
+
+    def of_every_round(
+        self, selection: Selection, seed: int, train: Sequence[NDArray[np.int64]]
+    ) -> list[NDArray[np.float32]]:
+        """`fused` for each round; rounds that may share an array do.
+
+        Args:
+            selection: layers, and how they become one.
+            seed: of the validation draw.
+            train: of each round, positions of its usable training clips.
+        """
+        stats_of_rounds = self.of_rounds[seed]
+        if selection.fusion == "pca":  # fitted on the training clips of each round
+            return [self.fused(selection, stats, fitted) for stats, fitted in zip(stats_of_rounds, train, strict=True)]
+        by_stats = {stats: self.fused(selection, stats) for stats in dict.fromkeys(stats_of_rounds)}
+        return [by_stats[stats] for stats in stats_of_rounds]
+
+
+def extracted(
+    encoder: Encoder, task: Task, protocol: ProtocolConfig, settings: Settings, store: FeatureStore, seeds: set[int]
+) -> Vectors:
+    """Every vector that the rounds need is in the store afterwards; says what was done and which clips are bad."""
+    label = f"{encoder.name} x {task.name}"
+    mode = norm_stats.mode(encoder, settings.norm_stats, protocol.norm_stats)
+    of_rounds = norm_stats.of_task(encoder, task, mode, sorted(seeds), store, settings.batch_size)
+    distinct = list(dict.fromkeys(stats for seed in sorted(seeds) for stats in of_rounds[seed]))
+    if len(distinct) > 1:
+        print(
+            f"{label}: {sum(map(len, of_rounds.values()))} rounds have {len(distinct)} different input statistics "
+            f"(norm_stats {mode}): every clip is decoded once and encoded {len(distinct)} times",
+            flush=True,
+        )
+    found = extract_each(encoder, distinct, task.paths, task.policy(), store, settings.batch_size, label)
+    vectors = Vectors(
+        store,
+        of_rounds,
+        dict(zip(distinct, found, strict=True)),
+        {position: reason for extraction in found for position, reason in sorted(extraction.bad.items())},
+        len(task),
+    )
+    seconds = found[0].seconds
+    speed = f" at {vectors.n_encoded / seconds:.1f} clips/s" if vectors.n_encoded else ""
+    print(
+        f"{label}: encoded {vectors.n_encoded} clips ({sum(one.audio_seconds for one in found):.0f} s of audio) in "
+        f"{seconds:.1f} s{speed}; {sum(one.n_stored for one in found)} were stored already",
+        flush=True,
+    )
+    for position, reason in list(vectors.bad.items())[:5]:
+        print(f"  bad clip {task.index['path'][position]}: {reason}", flush=True)
+    if len(vectors.bad) > 5:
+        print(f"  ... and {len(vectors.bad) - 5} more bad clips, all named in the result files", flush=True)
+    return vectors
