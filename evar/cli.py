@@ -112,7 +112,7 @@ def lineval(
         print(describe(settings))
         return DONE
     from evar.linear import run_grid
-    from evar.report import build, terminal_table
+    from evar.report import build, fusion_text, terminal_table
 
     try:
         outcome = run_grid(settings)
@@ -121,6 +121,8 @@ def lineval(
         raise
     written = build(out)
     print("\n" + terminal_table(outcome.rows, outcome.failures, Path(out)))
+    if settings.fusion == "search":
+        print("\n" + fusion_text(out))
     print(f"\n{len(outcome.rows)} rows, {outcome.n_new} of them new; {outcome.n_encoded} clips encoded")
     print("written: " + ", ".join(str(path) for path in written))
     return SOME_FAILED if outcome.failures else DONE

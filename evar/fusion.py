@@ -2,8 +2,8 @@
 
 Pure functions. Because alignment depends on the layer alone and pooling acts on each feature alone, concatenating pooled
 vectors gives exactly what pooling concatenated frames gives (DESIGN 1), so no fusion ever needs another pass over audio.
-Averages and weighted sums of pooled vectors equal those of frames only where every layer is pooled by its mean
-(`commutes`); elsewhere a row is marked `after_pool`.
+Averages and weighted sums of pooled vectors equal those of frames only where every layer is pooled by its mean, or its
+last frame (`commutes`); elsewhere a row is marked `after_pool`.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def commutes(fusion: str, poolings: Iterable[str]) -> bool:
         >>> commutes("concat", ["mean_plus_max"]), commutes("average", ["mean", "mean_plus_max"])
         (True, False)
     """
-    return fusion in ("none", "concat") or all(pooling == "mean" for pooling in poolings)
+    return fusion in ("none", "concat") or all(pooling in ("mean", "last") for pooling in poolings)
 
 
 def require_equal_widths(widths: Mapping[str, int], fusion: str) -> None:

@@ -77,6 +77,20 @@ class Normalised(Bands):
         return {"level": logs.mean(-1, keepdim=True), "bands": logs * self.scale}
 
 
+class Twins(Bands):
+    """Two layers of equal width, of which the first is deaf; pooled in ways that do and do not commute with sums."""
+
+    layers = (LayerInfo("deaf", 16, HOP, "mean"), LayerInfo("bands", 16, HOP, "mean"))
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        bands = super().forward(waveform, lengths)["bands"]
+        return {"deaf": torch.sin(1e4 * bands), "bands": bands}
+
+
+class PeakTwins(Twins):
+    layers = (LayerInfo("deaf", 16, HOP, "mean"), LayerInfo("bands", 16, HOP, "mean_plus_max"))
+
+
 class Broken(Bands):
     """Fails at its first forward."""
 
@@ -95,7 +109,7 @@ def tone(label: int, seed: int, seconds: float = 0.5) -> np.ndarray:
 def write_config(
     root: Path, *, n_per_class: int = 12, folds: bool = False, shuffled: bool = False, unequal: bool = False
 ) -> Path:
-    """Write `root/config` (encoders toy, toy_fragile, toy_broken, toy_normalised; task tones) and `root/data/tones/*.wav`.
+    """Write `root/config` (encoders toy and toy_...; task tones) and `root/data/tones/*.wav`.
 
     Returns:
         The folder to set EVAR_CONFIG to.
@@ -104,6 +118,7 @@ def write_config(
     for folder in ("encoders", "tasks"):
         (config / folder).mkdir(parents=True, exist_ok=True)
     kinds = {"toy": "Bands", "toy_fragile": "Fragile", "toy_broken": "Broken", "toy_normalised": "Normalised"}
+    kinds |= {"toy_twins": "Twins", "toy_peak_twins": "PeakTwins"}
     for name, kind in kinds.items():
         entry = {"implementation": f"toy:{kind}", "description": "bands", "trained_on": "nothing", "citation": "none"}
         (config / "encoders" / f"{name}.yaml").write_text(yaml.safe_dump(entry))

@@ -5,23 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 
 from evar.report import fusion
+from evar.report.by_name import plot_layers_by_name
 from evar.report.fusion_plots import plot_search, plot_weights
+from evar.report.heatmap import plot_heatmap
+from evar.report.hints import write_hints
 from evar.report.plots import plot_layers
 from evar.report.tables import has_layer_curve, terminal_table, write_tables
 from evar.report.where import readings, write_where
 from evar.results import load_all, load_failures, load_searches
+from evar.results.hints import load_hints
 
-__all__ = ["build", "plot_layers", "terminal_table", "write_tables"]
+__all__ = ["build", "fusion_text", "plot_layers", "terminal_table", "write_tables"]
 
 _SOMETIMES = (
     *("layers.md", "layers.csv", "layers.png", "layers.svg", "where.md", "where.csv"),
     *("fusion.md", "fusion.csv", "search.png", "search.svg", "weights.png", "weights.svg"),
+    *("heatmap.png", "heatmap.svg", "layers_by_name.png", "layers_by_name.svg"),
+    *("hints.md", "hints.csv", "hints.png", "hints.svg"),
 )
+
+
+def fusion_text(out: Path | str, width: int = 100) -> str:
+    """The fusion tables of a results folder as plain text for the end of a run; "" where no search was run."""
+    return fusion.terminal(fusion.tables(load_searches(Path(out)), load_all(Path(out)), Path(out)), width)
 
 
 def build(out: Path | str) -> list[Path]:
     """Write the tables; the layer curves and where to read each encoder where some encoder has at least two single
-    layers; the fusion table where layers were searched for.
+    layers; the hints where there are some; the fusion table where layers were searched for.
 
     Files of an earlier build that nothing belongs in any more are removed. Runs that share the folder take turns, so
     that the last one to build shows the results of all.
@@ -50,7 +61,10 @@ def build(out: Path | str) -> list[Path]:
         paths = write_tables(results, load_failures(out), out)
         if has_layer_curve(results):
             paths += plot_layers(results, out)
+            paths += plot_layers_by_name(results, out)
+            paths += plot_heatmap(results, out)
             paths += write_where(readings(results, out), out)
+        paths += write_hints(load_hints(out), results, out)
         searches = load_searches(out)
         if searches:
             paths += fusion.write_fusion(fusion.tables(searches, results, out), out)
