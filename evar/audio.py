@@ -114,6 +114,30 @@ def inspect(path: str | Path) -> AudioInfo:
     return info
 
 
+def length(path: str | Path, sample_rate: int) -> int:
+    """Samples that `read` gives for a whole file, from its header alone (or one more; a damaged file holds fewer).
+
+    Args:
+        path: audio file.
+        sample_rate: Hz to resample to.
+
+    Raises:
+        AudioError: if it is missing, unreadable, empty or no audio.
+    """
+    import soundfile
+
+    path = Path(path)
+    if not path.is_file():
+        raise AudioError("the path is a folder" if path.is_dir() else "the file is missing")
+    if path.stat().st_size == 0:
+        raise AudioError("the file is empty (0 bytes)")
+    try:
+        header = soundfile.info(str(path))
+    except (RuntimeError, OSError) as error:
+        raise AudioError(f"not decodable as audio ({_reason(error)})") from error
+    return resampled_length(int(header.frames), int(header.samplerate), sample_rate)
+
+
 def read(path: str | Path, sample_rate: int, start: int = 0, n_samples: int | None = None) -> NDArray[np.float32]:
     """Decode part of a file, mix it down to mono and resample it.
 
@@ -139,7 +163,7 @@ def read(path: str | Path, sample_rate: int, start: int = 0, n_samples: int | No
             if n_samples is None and file.frames > MAX_SECONDS * own_rate:
                 raise AudioError(
                     f"{file.frames / own_rate:.0f} s are too long for a whole clip (at most {MAX_SECONDS:g} s); "
-                    "give the task a clip_seconds"
+                    "cut it, or give the task a clip_seconds"
                 )
             file.seek(start)
             margin = 0 if own_rate == sample_rate else round(_MARGIN_SECONDS * own_rate)

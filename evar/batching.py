@@ -1,8 +1,24 @@
-"""Which clips share a batch: clips of about equal length, bounded by seconds of audio."""
+"""Which clips share a batch (about equal lengths, bounded by seconds of audio), and their decoding ahead of the encoder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+Item = TypeVar("Item")
+#: batches that may be decoded ahead of the encoder
+BATCHES_AHEAD = 2
 
 
 def in_batches(
@@ -30,3 +46,61 @@ def in_batches(
         else:
             last.append(position)
     return batches
+
+
+def by_length(clips: Mapping[Item, NDArray[np.float32]]) -> list[list[Item]]:
+    """Decoded lengths can differ from the header's (damaged files): groups of equal ones, for those who need it.
+
+    Example:
+        >>> by_length({4: np.zeros(3, np.float32), 7: np.zeros(2, np.float32), 9: np.zeros(3, np.float32)})
+        [[4, 9], [7]]
+    """
+    groups: dict[int, list[Item]] = {}
+    for item, clip in clips.items():
+        groups.setdefault(len(clip), []).append(item)
+    return list(groups.values())
+
+
+def decoded_ahead(
+    batches: Iterable[Sequence[Item]], decode: Callable[[Item], NDArray[np.float32]]
+) -> Iterator[tuple[Sequence[Item], list[Future[NDArray[np.float32]]]]]:
+    """Decode in threads, a few batches ahead of whoever takes them.
+
+    Args:
+        batches: clips of each batch; asked for one more whenever one is taken, so memory is bounded by a few.
+        decode: called in a thread for every clip.
+
+    Yields:
+        Each batch with one future a clip, in its order; a clip that cannot be decoded raises when its result is taken.
+    """
+    n_threads = max(1, min(8, os.cpu_count() or 1))
+    with ThreadPoolExecutor(n_threads, initializer=_yield_to_the_encoder) as threads:
+        ahead: deque[tuple[Sequence[Item], list[Future[NDArray[np.float32]]]]] = deque()
+        waiting = iter(batches)
+        while True:
+            while len(ahead) <= BATCHES_AHEAD and (batch := next(waiting, None)):
+                ahead.append((batch, [threads.submit(decode, item) for item in batch]))
+            if not ahead:
+                break
+            yield ahead.popleft()
+
+
+def _yield_to_the_encoder() -> None:
+    """Give a decoding thread the lowest priority, where the system knows threads' priorities (Linux).
+
+    The encoder's threads wait for one another at the end of every operation; a decoder that takes one's core for a
+    moment would hold up all of them. So decoding takes what the encoder leaves: idle cores, or the time between batches.
+    """
+    if hasattr(os, "setpriority") and sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+
+
+def padded(clips: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
+    """Clips (samples,) of any lengths as one batch: (batch, samples) with zeros at the ends, and (batch,) lengths."""
+    import torch
+
+    lengths = torch.tensor([len(clip) for clip in clips])
+    waveform = torch.zeros(len(clips), int(lengths.max()))  # (batch, samples)
+    for row, clip in zip(waveform, clips, strict=True):
+        row[: len(clip)] = torch.from_numpy(clip)
+    return waveform, lengths

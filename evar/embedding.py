@@ -61,17 +61,11 @@ def embed(
     from tqdm import tqdm
 
     from evar.encoders import load_encoder
-    from evar.pooling import POOLINGS, pool
+    from evar.pooling import pool
 
     if isinstance(encoder, str):
         encoder = load_encoder(encoder)
-    names = _layer_names(encoder, layers)
-    if layers is None and fusion is None:
-        fusion = "none" if len(names) == 1 else "concat"
-    elif fusion is not None and fusion not in FUSIONS and not (fusion == "none" and len(names) == 1):
-        raise ValueError(f"no fusion {fusion!r} for {len(names)} layers; {near_miss(fusion, FUSIONS)}")
-    if pooling is not None and pooling not in POOLINGS:
-        raise ValueError(f"no pooling {pooling!r}; {near_miss(pooling, POOLINGS)}")
+    names, fusion = selection(encoder, layers, fusion, pooling)
     clips = _clips(audio)
     rate = sample_rate or encoder.sample_rate
     vectors: dict[str, NDArray[np.float32]] = {}
@@ -114,6 +108,29 @@ def _portions(clips: Sequence[Any], to_rate: int, from_rate: int) -> Iterator[tu
             begin, portion, n_samples = position + 1, [], 0
     if portion:
         yield begin, portion
+
+
+def selection(
+    encoder: Encoder, layers: str | Sequence[str] | None, fusion: str | None, pooling: str | None
+) -> tuple[list[str], str | None]:
+    """The layers that are asked for, and the fusion that makes one feature of them (None: each is a feature).
+
+    Args:
+        encoder, layers, fusion, pooling: as for `embed`.
+
+    Raises:
+        ValueError: if a layer, fusion or pooling is unknown.
+    """
+    from evar.pooling import POOLINGS
+
+    names = _layer_names(encoder, layers)
+    if layers is None and fusion is None:
+        fusion = "none" if len(names) == 1 else "concat"
+    elif fusion is not None and fusion not in FUSIONS and not (fusion == "none" and len(names) == 1):
+        raise ValueError(f"no fusion {fusion!r} for {len(names)} layers; {near_miss(fusion, FUSIONS)}")
+    if pooling is not None and pooling not in POOLINGS:
+        raise ValueError(f"no pooling {pooling!r}; {near_miss(pooling, POOLINGS)}")
+    return names, fusion
 
 
 def _layer_names(encoder: Encoder, layers: str | Sequence[str] | None) -> list[str]:

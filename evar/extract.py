@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evar.audio import RESAMPLER, AudioError, AudioInfo, ClipPolicy, clip_length, read_clip
-from evar.batching import in_batches
+from evar.batching import by_length, decoded_ahead, in_batches, padded
 from evar.pooling import pool, pooled_width
 from evar.store import AudioIndex, FeatureKey, FeatureStore, SegmentWriter, estimated_bytes, row_id
 
@@ -31,9 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evar.encoders.base import Encoder
-
-#: batches that may be decoded ahead of the encoder
-_BATCHES_AHEAD = 2
 
 
 @dataclass
@@ -316,32 +310,24 @@ def _encode(
         return read_clip(paths[position], info, policy, encoder.sample_rate)
 
     bar = tqdm(total=len(wanted), desc=label or encoder.name, unit="clip", smoothing=0.1, mininterval=0.5, disable=None)
-    with ThreadPoolExecutor(max(1, min(8, os.cpu_count() or 1)), initializer=_yield_to_the_encoder) as threads:
-        ahead: deque[tuple[list[int], list[Future[NDArray[np.float32]]]]] = deque()
-        waiting = iter(batches)
-        while True:
-            while len(ahead) <= _BATCHES_AHEAD and (batch := next(waiting, None)):
-                ahead.append((batch, [threads.submit(decode, position) for position in batch]))
-            if not ahead:
-                break
-            batch, futures = ahead.popleft()
-            clips: dict[int, NDArray[np.float32]] = {}
-            for position, future in zip(batch, futures, strict=True):
-                try:
-                    clips[position] = future.result()
-                except AudioError as error:
-                    for target in targets:
-                        _mark_bad(target.result, position, str(error))
-            for target in targets:
-                _encode_batch(encoder, target, {p: clip for p, clip in clips.items() if p in target.todo})
-            bar.update(len(batch))
+    for batch, futures in decoded_ahead(batches, decode):
+        clips: dict[int, NDArray[np.float32]] = {}
+        for position, future in zip(batch, futures, strict=True):
+            try:
+                clips[position] = future.result()
+            except AudioError as error:
+                for target in targets:
+                    _mark_bad(target.result, position, str(error))
+        for target in targets:
+            _encode_batch(encoder, target, {p: clip for p, clip in clips.items() if p in target.todo})
+        bar.update(len(batch))
     bar.close()
 
 
 def _encode_batch(encoder: Encoder, target: _Target, clips: dict[int, NDArray[np.float32]]) -> None:
     """Encode decoded clips under the target's input statistics, and store what is finite."""
     assert target.writer is not None
-    for positions in [list(clips)] if encoder.batch_invariant else _by_length(clips):
+    for positions in [list(clips)] if encoder.batch_invariant else by_length(clips):
         if not positions:
             continue
         with _normalising_by(encoder, target.norm_stats):
@@ -358,39 +344,17 @@ def _encode_batch(encoder: Encoder, target: _Target, clips: dict[int, NDArray[np
         target.result.audio_seconds += sum(len(clips[p]) for p in kept) / encoder.sample_rate
 
 
-def _yield_to_the_encoder() -> None:
-    """Give a decoding thread the lowest priority, where the system knows threads' priorities (Linux).
-
-    The encoder's threads wait for one another at the end of every operation; a decoder that takes one's core for a
-    moment would hold up all of them. So decoding takes what the encoder leaves: idle cores, or the time between batches.
-    """
-    if hasattr(os, "setpriority") and sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-
-
 def _mark_bad(result: Extraction, position: int, reason: str) -> None:
     result.bad[position] = reason
     result.rows[position] = None
-
-
-def _by_length(clips: dict[int, NDArray[np.float32]]) -> list[list[int]]:
-    """Decoded lengths can differ from the header's (damaged files): equal ones only, for those who need it."""
-    groups: dict[int, list[int]] = {}
-    for position, clip in clips.items():
-        groups.setdefault(len(clip), []).append(position)
-    return list(groups.values())
 
 
 def _vectors(encoder: Encoder, clips: list[NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
     """Encode one batch and pool every layer: layer -> (clips, width) float32."""
     import torch
 
-    lengths = torch.tensor([len(clip) for clip in clips])
-    waveform = torch.zeros(len(clips), int(lengths.max()))  # (batch, samples)
-    for row, clip in zip(waveform, clips, strict=True):
-        row[: len(clip)] = torch.from_numpy(clip)
     with torch.inference_mode():
-        features = encoder.encode(waveform, lengths)
+        features = encoder.encode(*padded(clips))
         return {
             layer.name: pool(features[layer.name], features.frames[layer.name], layer.pooling).float().cpu().numpy()
             for layer in encoder.layers

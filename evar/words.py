@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 
 from evar.registry import nearest
 
+#: short flag -> what it stands for: the first of these that a command has
+SHORT_FLAGS = {"-o": ("output", "out")}
+
 
 class UsageError(ValueError):
     """A command line that does not fit its command."""
@@ -17,7 +20,8 @@ def check_words(name: str, command: Callable[..., int], words: Sequence[str]) ->
 
     Args:
         name: of the command, for messages.
-        command: whose parameters are the legal flags; a True or False default makes a flag that needs no value.
+        command: whose parameters are the legal flags; a True or False default makes a flag that needs no value. One as
+            `*words` takes any number of words, at least one.
         words: of the command line, after the command's name.
 
     Returns:
@@ -30,11 +34,15 @@ def check_words(name: str, command: Callable[..., int], words: Sequence[str]) ->
         >>> from evar.cli import lineval
         >>> check_words("lineval", lineval, ["logmel", "esc10", "--limit", "20", "--dry-run"])
         ['logmel', 'esc10', '--limit=20', '--dry_run=True']
+        >>> check_words("lineval", lineval, ["logmel", "esc10", "-o", "here"])
+        ['logmel', 'esc10', '--out=here']
         >>> check_words("lineval", lineval, ["logmel", "esc10", "--layer=all"])
         Traceback (most recent call last):
         evar.words.UsageError: evar lineval has no flag --layer; did you mean --layers? (see --help)
     """
     parameters = inspect.signature(command).parameters
+    several = [name for name, parameter in parameters.items() if parameter.kind is parameter.VAR_POSITIONAL]
+    legal = [name for name in parameters if name not in several]
     positionals: list[str] = []
     flags: dict[str, str] = {}
     waiting = list(words)
@@ -43,13 +51,16 @@ def check_words(name: str, command: Callable[..., int], words: Sequence[str]) ->
         if not word.startswith("-") or word == "-":
             positionals.append(word)
             continue
-        flag, equals, value = word.lstrip("-").partition("=")
-        flag = flag.replace("-", "_")
-        if not word.startswith("--") or flag not in parameters:
-            hint = nearest(flag, parameters)
+        typed, equals, value = word.partition("=")
+        flag = typed.lstrip("-").replace("-", "_")
+        meant = next((name for name in SHORT_FLAGS.get(typed, ()) if name in legal), None)
+        if meant is not None:
+            flag = meant
+        elif not word.startswith("--") or flag not in legal:
+            hint = nearest(flag, legal)
             raise UsageError(
-                f"evar {name} has no flag {word.partition('=')[0]}"
-                + (f"; did you mean --{hint}? (see --help)" if hint else f"; it has --{', --'.join(parameters)}")
+                f"evar {name} has no flag {typed}"
+                + (f"; did you mean --{hint}? (see --help)" if hint else f"; it has --{', --'.join(legal)}")
             )
         if not equals and isinstance(parameters[flag].default, bool):
             value = "True"
@@ -61,9 +72,11 @@ def check_words(name: str, command: Callable[..., int], words: Sequence[str]) ->
             raise UsageError(f"evar {name}: --{flag} is given twice")
         flags[flag] = value
     taken = list(parameters)[: len(positionals)]
+    if several:
+        taken = [p for p in taken if list(parameters).index(p) <= list(parameters).index(several[0])]
     needed = [p for p in parameters if parameters[p].default is inspect.Parameter.empty]
     most = {"lineval": 2, "store": 1}.get(name, len(needed))  # the others' optional words are flags only
-    if len(positionals) > most:
+    if len(positionals) > most and not several:
         raise UsageError(
             f"evar {name} takes at most {most} words ({' '.join(list(parameters)[:most]).upper() or 'none'}) before the "
             f"flags, got {len(positionals)}: {' '.join(positionals)}; are commas missing, or spaces too many?"
@@ -85,6 +98,16 @@ def whole(text: str, name: str) -> int | None:
         return int(text)
     except ValueError:
         raise UsageError(f"--{name} must be a whole number, got {text!r}") from None
+
+
+def decimal(text: str, name: str) -> float | None:
+    """A number, or None where nothing was said."""
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--{name} must be a number, got {text!r}") from None
 
 
 def statistics(text: str, name: str) -> str | tuple[float, float] | None:

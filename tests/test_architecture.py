@@ -34,6 +34,7 @@ ALLOWED = {
     "store": {"atomic", "audio", "config", "registry"},
     "batching": set(),
     "embedding": {"audio", "batching", "encoders", "fusion", "pooling", "registry"},
+    "exporting": {"__version__", "atomic", "audio", "batching", "embedding", "fusion", "pooling", "registry"},
     "extract": {"audio", "batching", "pooling", "store", "encoders"},
     "probes": {"registry", "metrics", "_logistic"},
     "report": {"atomic", "results", "metrics", "registry", "report"},

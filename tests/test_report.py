@@ -455,6 +455,7 @@ def test_build_makes_everything_again_and_the_same(tmp_path: Path) -> None:
     results.save_failure(tmp_path, {"encoder": "a", "task": "u", "layers": "all"}, "it broke")
     paths = report.build(tmp_path)
     names = ["table.md", "table.csv", "layers.md", "layers.csv", "layers.png", "layers.svg"]
+    names += ["layers_by_name.png", "layers_by_name.svg", "heatmap.png", "heatmap.svg"]
     assert [path.name for path in paths] == names and all(path.stat().st_size for path in paths)
     assert paths[4].read_bytes().startswith(b"\x89PNG") and b"</svg>" in paths[5].read_bytes()
     before = {path: path.read_bytes() for path in paths}

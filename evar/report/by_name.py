@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CHANCE = "chance"
+_TASKS_A_PANEL = 5  # more curves than these cannot be told apart: an encoder gets a second panel
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def encoder_panels(found: Sequence[Panel]) -> list[EncoderPanel]:
 
 def draw(found: Sequence[EncoderPanel]) -> Figure:
     """Lay out panels in rows of two, or one where there are many layers, with one legend below."""
+    found = [part for panel in found for part in _parts(panel)]
     tasks = list(dict.fromkeys(task for panel in found for task in panel.curves))
     style = {task: index for index, task in enumerate(tasks)}
     n_names = max(len(panel.layers) + len(panel.references) for panel in found)
@@ -124,6 +127,23 @@ def draw(found: Sequence[EncoderPanel]) -> Figure:
     axes[0, 0].set_ylim(max(low, -2.0), min(high, 104.0))
     _legend(figure, style, entries, legend_columns(entries, width))
     return figure
+
+
+def _parts(panel: EncoderPanel) -> list[EncoderPanel]:
+    """One panel, or several with about as many tasks each."""
+    tasks = list(panel.curves)
+    n_parts = math.ceil(len(tasks) / _TASKS_A_PANEL)
+    if n_parts == 1:
+        return [panel]
+    ends = [round(len(tasks) * part / n_parts) for part in range(n_parts + 1)]
+    return [
+        replace(
+            panel,
+            label=f"{panel.label}, tasks {begin + 1} to {end} of {len(tasks)}",
+            curves={task: panel.curves[task] for task in tasks[begin:end]},
+        )
+        for begin, end in itertools.pairwise(ends)
+    ]
 
 
 def _draw_panel(ax: Axes, panel: EncoderPanel, style: dict[str, int]) -> None:

@@ -17,7 +17,8 @@ COLOUR_MAP = "cividis"  # reads the same with colour-blind eyes, and dark to lig
 TITLE_POINTS, LABEL_POINTS, SMALL_POINTS = FONT_POINTS + 1, FONT_POINTS - 1, FONT_POINTS - 1.5
 FOOT_INCHES = 0.4  # below the grids: the colour bar, and a legend beside it
 _MARGIN = 0.08
-_ROTATION = 40.0  # degrees, of the names below
+_SLANT, _UPRIGHT = 40.0, 90.0  # degrees, of the names below; upright where cells are too narrow for slanted ones
+_NARROW = 0.2
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Box:
         title, subtitle: above the cells; the subtitle may be empty.
         rows, columns: names left of the cells, from the top, and below them.
         cell_width, cell_height: of one cell.
+        rotation: of the names of the columns, in degrees.
         left, right, above, below: what stands around the cells.
     """
 
@@ -37,6 +39,7 @@ class Box:
     columns: tuple[str, ...]
     cell_width: float
     cell_height: float
+    rotation: float
     left: float
     right: float
     above: float
@@ -78,11 +81,12 @@ def box(
 
     Args:
         title, subtitle: above the cells.
-        rows, columns: names left of the cells, from the top, and below them, slanted.
+        rows, columns: names left of the cells, from the top, and below them.
         cell_width, cell_height: in inches.
         mark_inches: room between the names of the rows and the cells.
     """
-    slant = math.radians(_ROTATION)
+    rotation = _UPRIGHT if cell_width < _NARROW else _SLANT
+    slant = math.radians(rotation)
     below = [text_inches(name, LABEL_POINTS) for name in columns]
     leaning = max(length * math.cos(slant) - (i + 0.5) * cell_width for i, length in enumerate(below))
     left = max(max(text_inches(name, LABEL_POINTS, bold=True) for name in rows) + mark_inches + 0.06, leaning)
@@ -94,6 +98,7 @@ def box(
         tuple(columns),
         cell_width,
         cell_height,
+        rotation,
         left,
         max(0.0, heading - cell_width * len(columns)),
         0.24 + (0.13 if subtitle else 0.0),
@@ -138,7 +143,10 @@ def place(boxes: Sequence[Box], caption: str = "") -> tuple[Figure, list[Axes], 
 
 def _name(ax: Axes, one: Box) -> None:
     ax.set_yticks(range(len(one.rows)), one.rows)
-    ax.set_xticks(range(len(one.columns)), one.columns, rotation=_ROTATION, ha="right", rotation_mode="anchor")
+    ax.set_xticks(range(len(one.columns)), one.columns, rotation=one.rotation, ha="right", rotation_mode="anchor")
+    if one.rotation == _UPRIGHT:
+        for name in ax.get_xticklabels():
+            name.set_verticalalignment("center")
     ax.tick_params(length=0, labelsize=LABEL_POINTS, pad=3)
     ax.spines[:].set_visible(False)
     ax.set_title(one.title, fontsize=TITLE_POINTS, loc="left", pad=16 if one.subtitle else 5)

@@ -5,21 +5,16 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from evar.atomic import write_atomic
 from evar.report.cells import Section, sections
-from evar.report.grids import box, colour_bar, fill, place
+from evar.report.hints_plots import plot_similarity, similarity_maps
 from evar.report.labels import limit_label
-from evar.report.style import save_figure
 from evar.report.tables import escape, percent
 from evar.results import Result
 from evar.results.hints import HintsRecord
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 #: hint -> heading, digits, and what a reader must know of it
 HINTS = {
@@ -27,7 +22,7 @@ HINTS = {
         "effective rank",
         1,
         "exp of the entropy of the normalised singular values of the centred vectors (Roy and Vetterli 2007): how many "
-        "directions the clips spread over, at most clips - 1 and the width",
+        "directions the clips spread over, at most clips - 1 and the width, so that wide layers have more",
     ),
     "mean_cosine": (
         "mean cosine",
@@ -43,7 +38,6 @@ HINTS = {
 }
 #: fewer layers than these have no rank correlation worth a number
 MIN_LAYERS = 4
-_NUMBERED_LAYERS = 13  # more layers than these get small cells without numbers
 
 
 @dataclass(frozen=True)
@@ -110,8 +104,7 @@ def write_hints(records: Sequence[HintsRecord], results: Sequence[Result], out: 
     for name, text in (("hints.md", markdown(found, n_older)), ("hints.csv", long_csv(found))):
         write_atomic(Path(out) / name, text.encode("utf-8"))
         paths.append(Path(out) / name)
-    maps = similarity_maps(found)
-    return paths + (save_figure(draw(maps), Path(out) / "hints") if maps else [])
+    return paths + plot_similarity(similarity_maps([(one.label, one.record) for one in found]), Path(out))
 
 
 def hint_tables(records: Sequence[HintsRecord], results: Sequence[Result]) -> tuple[list[HintTable], int]:
@@ -124,13 +117,12 @@ def hint_tables(records: Sequence[HintsRecord], results: Sequence[Result]) -> tu
     tables = sections(results, single_layers=True)
     several = len({(table.protocol, table.protocol_version) for table in tables}) > 1
     newest: dict[tuple[str, str, str], HintTable] = {}
-    shown = set()
     for record in sorted(records, key=lambda record: (record.created, record.id)):
         for one in _tables_of(record, tables, records, several):
             newest[one.label, one.task, one.protocol] = one
-    found = [newest[key] for key in sorted(newest)]
-    shown = {one.record.id for one in found}
-    return found, len({record.id for record in records} - shown)
+    with_scores = {(label, task) for label, task, protocol in newest if protocol}
+    found = [one for key, one in sorted(newest.items()) if key[2] or key[:2] not in with_scores]
+    return found, len({record.id for record in records} - {one.record.id for one in found})
 
 
 def _tables_of(
@@ -139,25 +131,27 @@ def _tables_of(
     """One table for each protocol that has scores of these vectors; one without scores where none has."""
     found = []
     for section in tables:
+        protocol = section.title.split(" (limit")[0] if several else section.protocol
         for index, column in enumerate(section.columns):
-            scores, defaults, label, metric = {}, set(), "", ""
-            for row in section.rows:
-                cell = row.cells[index]
-                if cell is None or cell.score is None or not record.matches(cell.results[0]):
-                    continue
-                layer, label, metric = cell.results[0].layers[0], row.encoder, cell.results[0].metric
-                scores[layer] = cell.score
-                defaults |= {layer} if cell.results[0].default else set()
-            if scores:
-                protocol = section.title.split(" (limit")[0] if several else section.protocol
+            here = [
+                (row.encoder, cell.results[0], cell.score)
+                for row in section.rows
+                if (cell := row.cells[index]) and cell.score is not None and record.matches(cell.results[0])
+            ]
+            if here:
+                scores = {result.layers[0]: score for _, result, score in here}
+                defaults = {result.layers[0] for _, result, _ in here if result.default}
+                label, first, _ = here[0]
                 lines = _lines(record, scores, defaults)
-                found.append(HintTable(_marked(label, record), column.label, protocol, metric, record, lines))
+                found.append(HintTable(label, column.label, protocol, first.metric, record, lines))
     if not found:
         rivals = {other.weights_sha256 for other in records if other.encoder == record.encoder}
         label = record.encoder if len(rivals) == 1 else f"{record.encoder} (weights {record.weights})"
         task = limit_label(record.task, record.limit)
-        found.append(HintTable(_marked(label, record), task, "", "", record, _lines(record, {}, set())))
-    return found
+        found.append(HintTable(label, task, "", "", record, _lines(record, {}, set())))
+    # The tables of two protocols may tell an encoder's variants apart in other words: here they share a table.
+    label = _marked(max((one.label for one in found), key=len), record)
+    return [replace(one, label=label) for one in found]
 
 
 def _marked(label: str, record: HintsRecord) -> str:
@@ -213,11 +207,12 @@ def _task(one: HintTable, several: bool) -> str:
 
 
 def _clips(found: Sequence[HintTable]) -> str:
-    counts = {one.record.task: [0, 0] for one in found}
+    counts: dict[str, set[str]] = {}
     for one in found:
-        counts[one.record.task] = [one.record.n_clips, one.record.n_usable]
-    drawn = [f"{task} {n} of {of}" if n < of else f"{task} {n}" for task, (n, of) in sorted(counts.items())]
-    return f"Clips looked at: {escape(', '.join(drawn))}"
+        n, of = one.record.n_clips, one.record.n_usable
+        counts.setdefault(one.task, set()).add(f"{n} of {of}" if n < of else str(n))
+    said = [f"{task} {' or '.join(sorted(numbers))}" for task, numbers in sorted(counts.items())]
+    return f"Clips looked at: {escape(', '.join(said))}"
 
 
 def _correlations(one: HintTable) -> list[str]:
@@ -294,65 +289,3 @@ def long_csv(found: Sequence[HintTable]) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else repr(round(value, 10))
-
-
-@dataclass(frozen=True)
-class SimilarityMap:
-    """Linear CKA between the layers of one encoder, [layer][layer] 0..1, mean over tasks; None where no task has one."""
-
-    label: str
-    layers: tuple[str, ...]
-    tasks: tuple[str, ...]
-    values: tuple[tuple[float | None, ...], ...]
-
-
-def similarity_maps(found: Sequence[HintTable]) -> list[SimilarityMap]:
-    """One map an encoder, the mean over its tasks; a mean over tasks reads well because the maps of tasks are alike.
-
-    Records of a limit, and of other layers, are maps of their own. Encoders with one layer have none.
-    """
-    groups: dict[tuple[str, int, tuple[str, ...]], dict[str, HintsRecord]] = {}
-    for one in found:
-        record = one.record
-        if len(record.layers) > 1:
-            key = one.label, record.limit or 0, tuple(record.layers)
-            groups.setdefault(key, {})[record.id] = record  # once, under however many protocols its rows are
-    maps = []
-    for (label, limit, layers), records in sorted(groups.items()):
-        n = range(len(layers))
-        matrices = [record.cka for record in records.values()]
-        values = tuple(tuple(_mean([matrix[i][j] for matrix in matrices]) for j in n) for i in n)
-        tasks = tuple(dict.fromkeys(record.task for record in records.values()))
-        maps.append(SimilarityMap(limit_label(label, limit), layers, tasks, values))
-    return maps
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def draw(maps: Sequence[SimilarityMap]) -> Figure:
-    """One square an encoder, shallow layers first; dark 0, light 1 in all of them."""
-    tasks = sorted({task for one in maps for task in one.tasks})
-    same = all(set(one.tasks) == set(tasks) for one in maps)
-    caption = "Linear CKA between the layers of an encoder (Kornblith et al. 2019): 1 where two layers arrange the clips alike. "
-    caption += (
-        f"Mean over {', '.join(tasks)}; no labels." if same else "Mean over the tasks of each encoder; no labels."
-    )
-    is_small = [len(one.layers) > _NUMBERED_LAYERS for one in maps]
-    sizes = [0.15 if small else 0.28 for small in is_small]
-    boxes = [
-        box(one.label, one.layers, one.layers, size, size, subtitle="" if same else f"mean over {_count(one.tasks)}")
-        for one, size in zip(maps, sizes, strict=True)
-    ]
-    figure, axes, foot = place(boxes, caption)
-    for ax, one, small in zip(axes, maps, is_small, strict=True):
-        texts = [["" if small or value is None else f"{value:.2f}" for value in row] for row in one.values]
-        fill(ax, one.values, texts, points=5.5)
-    colour_bar(figure, "linear CKA", ("0", "1"), foot)
-    return figure
-
-
-def _count(tasks: Sequence[str]) -> str:
-    return tasks[0] if len(tasks) == 1 else f"{len(tasks)} tasks"

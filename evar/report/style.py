@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import math
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evar.atomic import write_atomic
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 # Eight colours that stay distinct with colour-blind eyes, the faint yellow last.
@@ -25,13 +27,14 @@ _LINE_INCHES = 1.3 * _CAPTION_POINTS / 72
 _CHARACTERS_PER_INCH = 20  # of a proportional font at _CAPTION_POINTS, rounded down
 
 
-def new_figure(width: float, height: float, caption: str = "", title: str = "") -> Figure:
+def new_figure(width: float, height: float, caption: str = "", title: str = "", legend_inches: float = 0.0) -> Figure:
     """An empty figure for PNG and SVG; no window system and no global state is touched.
 
     Args:
-        width, height: of what is drawn, in inches.
+        width, height: of what is drawn, title and legend included, in inches.
         caption: small print below, wrapped to the width; its lines are added to the height.
         title: above everything.
+        legend_inches: room between the panels and the caption, for `legend_below`; part of the height.
 
     Returns:
         A figure whose layout leaves room for the caption.
@@ -39,11 +42,11 @@ def new_figure(width: float, height: float, caption: str = "", title: str = "") 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    lines = [part for line in caption.splitlines() for part in textwrap.wrap(line, int(width * _CHARACTERS_PER_INCH))]
-    below = _LINE_INCHES * len(lines) + (0.08 if lines else 0.0)
+    lines = _caption_lines(caption, width)
+    below = _caption_inches(caption, width)
     figure = Figure(figsize=(width, height + below), layout="constrained")
     FigureCanvasAgg(figure)
-    share = below / (height + below)
+    share = (below + legend_inches) / (height + below)
     figure.get_layout_engine().set(rect=(0.0, share, 1.0, 1.0 - share))  # type: ignore[union-attr, call-arg]
     if lines:
         figure.text(
@@ -60,6 +63,36 @@ def new_figure(width: float, height: float, caption: str = "", title: str = "") 
     return figure
 
 
+def _caption_lines(caption: str, width: float) -> list[str]:
+    return [part for line in caption.splitlines() for part in textwrap.wrap(line, int(width * _CHARACTERS_PER_INCH))]
+
+
+def _caption_inches(caption: str, width: float) -> float:
+    n_lines = len(_caption_lines(caption, width))
+    return _LINE_INCHES * n_lines + 0.08 if n_lines else 0.0
+
+
+def legend_below(
+    figure: Figure, handles: Sequence[Artist], labels: Sequence[str], n_columns: int, caption: str = ""
+) -> None:
+    """A legend in the room that `new_figure` left above the caption."""
+    width, height = figure.get_size_inches()
+    figure.legend(
+        handles,
+        labels,
+        loc="lower center",
+        bbox_to_anchor=(0.5, _caption_inches(caption, width) / height),
+        ncols=n_columns,
+        fontsize=FONT_POINTS - 1,
+        frameon=False,
+        borderaxespad=0.2,
+        handletextpad=0.2,
+        columnspacing=1.0,
+        labelspacing=0.3,
+        markerscale=1.6,
+    )
+
+
 def number(value: float, digits: int = 3) -> str:
     """A number with so many digits and, as matplotlib writes it on the axes, a true minus sign.
 
@@ -70,7 +103,7 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}g}".replace("-", "\N{MINUS SIGN}")
 
 
-def legend_columns(labels: list[str], width: float) -> int:
+def legend_columns(labels: Sequence[str], width: float) -> int:
     """Columns of a legend below a figure of that width in inches, so that its longest label fits.
 
     Example:
@@ -98,7 +131,7 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
     with matplotlib.rc_context({"svg.hashsalt": "evar"}):
         for suffix, options in ((".png", {"dpi": 200}), (".svg", {"metadata": {"Date": None}})):
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=suffix[1:], **options)  # type: ignore[arg-type]
+            figure.savefig(buffer, format=suffix[1:], **options)
             path = stem.with_name(stem.name + suffix)
             write_atomic(path, buffer.getvalue())
             paths.append(path)

@@ -1,0 +1,116 @@
+"""Encoding portion by portion: headers one portion ahead, decoding some batches ahead, each part committed when whole."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evar.audio import AudioError, length, read
+from evar.batching import by_length, decoded_ahead, in_batches, padded
+from evar.exporting.parts import PartWriter
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from evar.encoders.base import Encoder
+    from evar.exporting.recipe import Recipe
+    from evar.exporting.sources import Clip
+
+#: a clip on its way: its part, and its position there
+_Item = tuple[PartWriter, int]
+
+
+def encode(
+    encoder: Encoder,
+    recipe: Recipe,
+    portions: Iterable[tuple[str, Sequence[Clip]]],
+    folder: Path,
+    batch_size: int | None,
+    bar: Any,
+) -> None:
+    """Encode portions of clips and commit a part for each.
+
+    A portion is sorted into batches by itself, so a part does not depend on which others were there already.
+
+    Args:
+        encoder: in eval mode, on its device.
+        recipe: what is kept of every clip.
+        portions: digest of the part and its clips; taken one at a time.
+        folder: of the parts.
+        batch_size: clips a batch; None takes as many as `encoder.batch_seconds` of audio.
+        bar: tqdm's; counts clips.
+    """
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = False  # as in extract: no silent loss of precision
+
+    def decode(item: _Item) -> NDArray[np.float32]:
+        part, position = item
+        return read(part.clips[position].file, encoder.sample_rate)
+
+    with ThreadPoolExecutor(8) as threads, torch.inference_mode():
+        parts = ((PartWriter(folder, digest, clips, recipe.features), clips) for digest, clips in portions)
+        for batch, futures in decoded_ahead(_batches(encoder, parts, batch_size, threads, bar), decode):
+            clips: dict[_Item, NDArray[np.float32]] = {}
+            for item, future in zip(batch, futures, strict=True):
+                try:
+                    clips[item] = future.result()
+                except AudioError as error:
+                    item[0].fail(item[1], str(error))
+            for items in [list(clips)] if encoder.batch_invariant else by_length(clips):
+                if items:
+                    _encode_batch(encoder, recipe, {item: clips[item] for item in items})
+            bar.update(len(batch))
+
+
+def _encode_batch(encoder: Encoder, recipe: Recipe, clips: dict[_Item, NDArray[np.float32]]) -> None:
+    features = encoder.encode(*padded(list(clips.values())))
+    for ((part, position), samples), rows in zip(clips.items(), recipe.rows(features), strict=True):
+        if all(np.isfinite(value).all() for value in rows.values()):
+            part.add(position, len(samples) / encoder.sample_rate, rows)
+        else:
+            part.fail(position, "the encoder's output is not finite")
+
+
+def _batches(
+    encoder: Encoder,
+    parts: Iterable[tuple[PartWriter, Sequence[Clip]]],
+    batch_size: int | None,
+    threads: ThreadPoolExecutor,
+    bar: Any,
+) -> Iterator[list[_Item]]:
+    """Batches of one part after the other; while one is planned, threads read the headers of the next."""
+    waiting: deque[tuple[PartWriter, list[Future[int]]]] = deque()
+    for part, clips in parts:
+        waiting.append((part, [threads.submit(length, clip.file, encoder.sample_rate) for clip in clips]))
+        if len(waiting) > 1:
+            yield from _planned(encoder, *waiting.popleft(), batch_size, bar)
+    while waiting:
+        yield from _planned(encoder, *waiting.popleft(), batch_size, bar)
+
+
+def _planned(
+    encoder: Encoder, part: PartWriter, headers: Sequence[Future[int]], batch_size: int | None, bar: Any
+) -> Iterator[list[_Item]]:
+    lengths = [0] * len(headers)
+    usable = []
+    for position, header in enumerate(headers):
+        try:
+            lengths[position] = header.result()
+            usable.append(position)
+        except AudioError as error:
+            part.fail(position, str(error))
+            bar.update(1)
+    for batch in in_batches(
+        sorted(usable, key=lambda position: -lengths[position]),
+        lengths,
+        max(1, int(encoder.batch_seconds * encoder.sample_rate)),
+        batch_size=batch_size,
+        equal_lengths=not encoder.batch_invariant,
+    ):
+        yield [(part, position) for position in batch]

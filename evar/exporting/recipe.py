@@ -1,0 +1,137 @@
+"""What is computed of every clip: layers, pooled or as frames, apart or fused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evar.audio import RESAMPLER
+from evar.embedding import selection
+from evar.fusion import fuse
+from evar.pooling import pool, pooled_width
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from evar.encoders.base import Encoder
+    from evar.features import LayerFeatures
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """From the layers of an encoder to the features of the output.
+
+    Attributes:
+        layers: that are taken.
+        fusion: makes one feature of them; None: each layer is a feature.
+        pooling: layer -> how it is pooled over time; empty where frames are kept.
+        hop: samples between frames at the encoder's rate; 0 where clips are pooled.
+        features: name -> width of what comes out. A feature has the name of its layer, or of the fusion.
+    """
+
+    layers: tuple[str, ...]
+    fusion: str | None
+    pooling: Mapping[str, str]
+    hop: int
+    features: Mapping[str, int]
+
+    @classmethod
+    def of(
+        cls,
+        encoder: Encoder,
+        layers: str | Sequence[str] | None = None,
+        fusion: str | None = None,
+        pooling: str | None = None,
+        frames: bool = False,
+    ) -> Recipe:
+        """Check what is asked for.
+
+        Args:
+            encoder: as `load_encoder` gives it.
+            layers, fusion, pooling: as for `evar.embed`.
+            frames: keep the frames instead of pooling them.
+
+        Raises:
+            ValueError: if a name is unknown, the layers cannot be fused, or frames are asked for that do not exist or
+                do not fit side by side.
+        """
+        names, fusion = selection(encoder, layers, fusion, pooling)
+        hop = _hop(encoder, names, pooling) if frames else 0
+        poolings = {} if frames else {name: pooling or encoder.layer(name).pooling for name in names}
+        widths = {
+            name: encoder.layer(name).width if frames else pooled_width(encoder.layer(name).width, poolings[name])
+            for name in names
+        }
+        empty = {name: np.zeros((1, width), np.float32) for name, width in widths.items()}
+        features = {name: value.shape[1] for name, value in _fused(empty, fusion).items()}
+        return cls(tuple(names), fusion, poolings, hop, features)
+
+    def rows(self, features: LayerFeatures) -> Iterator[dict[str, NDArray[np.float32]]]:
+        """For each clip of a batch, feature -> (rows, width): one row, or one a frame.
+
+        Where layers of one hop differ in frames (at the clip's end), the rows end with the shortest.
+        """
+        if self.hop:
+            frames = np.min([features.frames[name].cpu().numpy() for name in self.layers], axis=0)  # (batch,)
+            for clip, n_frames in enumerate(frames):
+                own = {name: features[name][clip, :n_frames].float().cpu().numpy() for name in self.layers}
+                yield _fused(own, self.fusion)  # (frames, width)
+            return
+        pooled = {
+            name: pool(features[name], features.frames[name], how).float().cpu().numpy()  # (batch, width)
+            for name, how in self.pooling.items()
+        }
+        values = _fused(pooled, self.fusion)
+        for clip in range(len(next(iter(values.values())))):
+            yield {name: value[clip : clip + 1] for name, value in values.items()}
+
+
+def _fused(layers: Mapping[str, NDArray[np.float32]], fusion: str | None) -> dict[str, NDArray[np.float32]]:
+    if fusion in (None, "none"):
+        return dict(layers)
+    return {str(fusion): fuse(layers, str(fusion))}
+
+
+def _hop(encoder: Encoder, names: Sequence[str], pooling: str | None) -> int:
+    """Samples between the frames that all layers share."""
+    if pooling is not None:
+        raise ValueError(f"frames are not pooled: leave out either --frames or --pooling={pooling}")
+    hops = {name: encoder.layer(name).hop for name in names}
+    for name, hop in hops.items():
+        if hop == 0:
+            raise ValueError(f"layer {name} gives one vector a clip and has no frames; leave --frames out")
+    if len(set(hops.values())) > 1:
+        told = ", ".join(f"{name} {1000 * hop / encoder.sample_rate:.4g} ms" for name, hop in hops.items())
+        raise ValueError(f"frames need layers of one hop, got {told}; choose one with --layers=NAME")
+    return next(iter(hops.values()))
+
+
+def settings_of(encoder: Encoder, recipe: Recipe, columns: Sequence[str]) -> dict[str, Any]:
+    """Everything besides the audio that can change the output: it is kept in it, and decides which parts it is made of."""
+    import torch
+
+    from evar import __version__
+
+    return {
+        "encoder": encoder.name,
+        "weights": encoder.weights_label,
+        "weights_sha256": encoder.weights_sha256,
+        "options": dict(encoder.options),
+        "revision": encoder.revision,
+        "norm_stats": encoder.norm_stats,
+        "sample_rate": encoder.sample_rate,
+        "resampler": RESAMPLER,
+        "layers": list(recipe.layers),
+        "pooling": dict(recipe.pooling),
+        "fusion": recipe.fusion or "none",
+        "rows": "frames" if recipe.hop else "clips",
+        "hop_seconds": recipe.hop / encoder.sample_rate,
+        "features": dict(recipe.features),
+        "columns": list(columns),
+        "device": encoder.device.type,
+        "evar": __version__,
+        "torch": str(torch.__version__),
+    }

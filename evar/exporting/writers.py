@@ -1,0 +1,223 @@
+"""The formats: parquet, npz and h5 files from a `Table`, block by block, and their metadata read again.
+
+The same table gives the same bytes: no time stamps, no order that depends on anything but the source.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evar.registry import nearest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from evar.exporting.parts import Row, Table
+
+#: names that a carried column cannot have
+RESERVED = ("path", "seconds", "clip", "time", "hop", "meta")
+
+
+def write_parquet(path: Path, table: Table) -> None:
+    """One row a clip or frame, one row group a block; `meta` is the schema's metadata under the key "evar"."""
+    import pyarrow
+    import pyarrow.parquet
+
+    texts = ("path", *table.columns)
+    numbers = ("seconds", "time", "hop") if table.hop else ("seconds",)
+    schema = pyarrow.schema(
+        [
+            *(pyarrow.field(name, pyarrow.string()) for name in texts),
+            *(pyarrow.field(name, pyarrow.float64()) for name in numbers),
+            *(pyarrow.field(name, pyarrow.list_(pyarrow.float32(), width)) for name, width in table.features.items()),
+        ],
+        metadata={"evar": json.dumps(table.meta)},
+    )
+    with pyarrow.parquet.ParquetWriter(path, schema, use_dictionary=list(texts)) as writer:
+        for rows, vectors in table.blocks(list(table.features)):
+            counts = [row.n_rows for row in rows]
+            arrays = [
+                *(
+                    pyarrow.array([text for row in rows for text in [_texts(row)[i]] * row.n_rows])
+                    for i in range(len(texts))
+                ),
+                pyarrow.array(np.repeat([row.seconds for row in rows], counts)),
+            ]
+            if table.hop:
+                time = np.concatenate([_times(row, table.hop) for row in rows])
+                arrays += [pyarrow.array(time), pyarrow.array(np.full(len(time), table.hop))]
+            for name, width in table.features.items():
+                flat = pyarrow.array(vectors[name].reshape(-1))
+                arrays.append(pyarrow.FixedSizeListArray.from_arrays(flat, width))
+            writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema), row_group_size=sum(counts))
+
+
+def write_npz(path: Path, table: Table) -> None:
+    """Arrays for `numpy.load`, without pickle: `path`, `seconds` and the carried columns (clips,), `meta` (a text) and,
+    per feature, (clips, width); with frames, each feature is (frames, width), with `clip` and `time` (frames,) and `hop`.
+    """
+    with zipfile.ZipFile(path, "w") as archive:
+        for place, name in enumerate(("path", *table.columns)):
+            kind = np.dtype(f"<U{table.longest[name]}")
+            cells = (np.array([_texts(row)[place] for row in part], kind) for part in table.clips())
+            _add(archive, name, kind, (table.n_clips,), cells, zipfile.ZIP_DEFLATED)
+        seconds = (np.array([row.seconds for row in part]) for part in table.clips())
+        _add(archive, "seconds", np.dtype("<f8"), (table.n_clips,), seconds)
+        if table.hop:
+            clip, time = (np.dtype(kind) for kind in ("<i8", "<f8"))
+            _add(archive, "clip", clip, (table.n_rows,), _each(table, lambda row: np.full(row.n_rows, row.clip)))
+            _add(archive, "time", time, (table.n_rows,), _each(table, lambda row: _times(row, table.hop)))
+            _add(archive, "hop", time, (), [np.array(table.hop)])
+        for name, width in table.features.items():
+            values = (vectors[name] for _, vectors in table.blocks([name]))
+            _add(archive, name, np.dtype("<f4"), (table.n_rows, width), values)
+        meta = np.array(json.dumps(table.meta))
+        _add(archive, "meta", meta.dtype, (), [meta], zipfile.ZIP_DEFLATED)
+
+
+def _add(
+    archive: zipfile.ZipFile,
+    name: str,
+    kind: np.dtype[Any],
+    shape: tuple[int, ...],
+    pieces: Iterable[NDArray[Any]],
+    compression: int = zipfile.ZIP_STORED,
+) -> None:
+    """Write one array piece by piece: the .npy header says the whole shape."""
+    member = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+    member.compress_type = compression
+    header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+    with archive.open(member, "w", force_zip64=True) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for piece in pieces:
+            file.write(np.ascontiguousarray(piece, kind).tobytes())
+
+
+def write_h5(path: Path, table: Table) -> None:
+    """Datasets of the same names and shapes as the arrays of `write_npz`; texts are read with `.asstr()[:]`."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file.create_dataset("meta", data=json.dumps(table.meta), dtype=h5py.string_dtype())
+        for place, name in enumerate(("path", *table.columns)):
+            texts = file.create_dataset(name, (table.n_clips,), h5py.string_dtype())
+            _fill(texts, (np.array([_texts(row)[place] for row in part], object) for part in table.clips()))
+        seconds = file.create_dataset("seconds", (table.n_clips,), "<f8")
+        _fill(seconds, (np.array([row.seconds for row in part]) for part in table.clips()))
+        if table.hop:
+            clip = file.create_dataset("clip", (table.n_rows,), "<i8")
+            _fill(clip, _each(table, lambda row: np.full(row.n_rows, row.clip)))
+            time = file.create_dataset("time", (table.n_rows,), "<f8")
+            _fill(time, _each(table, lambda row: _times(row, table.hop)))
+            file.create_dataset("hop", data=table.hop)
+        targets = {
+            name: file.create_dataset(name, (table.n_rows, width), "<f4") for name, width in table.features.items()
+        }
+        begin = 0
+        for _, vectors in table.blocks(list(targets)):
+            end = begin + len(next(iter(vectors.values())))
+            for name, value in vectors.items():
+                targets[name][begin:end] = value
+            begin = end
+
+
+def _fill(dataset: Any, pieces: Iterable[NDArray[Any]]) -> None:
+    begin = 0
+    for piece in pieces:
+        dataset[begin : begin + len(piece)] = piece
+        begin += len(piece)
+
+
+def _each(table: Table, value: Callable[[Row], NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    """A number of each frame, clip by clip."""
+    for part in table.clips():
+        yield from (value(row) for row in part)
+
+
+def _times(row: Row, hop: float) -> NDArray[np.float64]:
+    """Seconds at which the hop of each frame begins."""
+    return np.arange(row.first, row.first + row.n_rows, dtype=np.float64) * np.float64(hop)
+
+
+def _texts(row: Row) -> tuple[str, ...]:
+    return (row.path, *row.columns)
+
+
+#: ending of the output -> (what writes it, the package that it needs)
+FORMATS: dict[str, tuple[Callable[[Path, Table], None], str | None]] = {
+    ".parquet": (write_parquet, "pyarrow"),
+    ".npz": (write_npz, None),
+    ".h5": (write_h5, "h5py"),
+}
+
+
+def require_format(output: Path) -> None:
+    """See that the output can be written, before anything is computed.
+
+    Raises:
+        ValueError: if its ending is none of `FORMATS`.
+        ImportError: if the package that the format needs is not installed.
+    """
+    import importlib
+
+    suffix = output.suffix.lower()
+    if suffix not in FORMATS:
+        hint = nearest(suffix, FORMATS)
+        raise ValueError(
+            f"the output must end in {', '.join(FORMATS)}, got {str(output)!r}"
+            + (f"; did you mean {output.with_suffix(hint)}?" if hint else "")
+        )
+    package = FORMATS[suffix][1]
+    if package is not None:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise ImportError(
+                f"writing {suffix} needs {package} ({error}); pip install {package}, or write .npz, which needs no more"
+            ) from error
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """How the vectors of an output were made: encoder, weights, layers, versions, bad clips, ...
+
+    Raises:
+        ValueError: if the file was not written by `evar embed`.
+
+    Example:
+        >>> read_metadata("features.parquet")["weights_sha256"]  # doctest: +SKIP
+    """
+    path = Path(path)
+    require_format(path)
+    try:
+        meta = json.loads(_READERS[path.suffix.lower()](path))
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile, TypeError) as error:
+        raise ValueError(f"{path} was not written by `evar embed` ({type(error).__name__}: {error})") from error
+    return dict(meta)
+
+
+def _parquet_meta(path: Path) -> str:
+    import pyarrow.parquet
+
+    metadata = pyarrow.parquet.read_schema(path).metadata or {}  # pyarrow's errors are ValueErrors or OSErrors
+    return str(metadata[b"evar"].decode())
+
+
+def _npz_meta(path: Path) -> str:
+    with np.load(path, allow_pickle=False) as arrays:
+        return str(arrays["meta"].item())
+
+
+def _h5_meta(path: Path) -> str:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return str(file["meta"].asstr()[()])
+
+
+_READERS: dict[str, Callable[[Path], str]] = {".parquet": _parquet_meta, ".npz": _npz_meta, ".h5": _h5_meta}

@@ -1,0 +1,189 @@
+"""What a picture is made of: the encoders and layers that were asked for, and the sound of a file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evar import audio
+from evar import config as configs
+from evar.audio import AudioError
+from evar.encoders import load_encoder
+from evar.grid import Selection, selections
+from evar.registry import near_miss
+from evar.report.style import number
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from evar.encoders.base import Encoder
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """One encoder of a picture.
+
+    Attributes:
+        encoder: loaded, on its device.
+        selections: the layers to show, shallow to deep; several default layers are one selection.
+        stats: "constants" where the encoder normalises by constants of its own although its paper takes statistics of
+            the training clips; "task" for those of all clips of a task; "given" where the numbers come from the command
+            line; else "".
+    """
+
+    encoder: Encoder
+    selections: tuple[Selection, ...]
+    stats: str = ""
+
+    @property
+    def label(self) -> str:
+        """The encoder's name, and whether it is untrained: that must show in a picture that is passed around."""
+        untrained = self.encoder.weights_label == "random" and next(self.encoder.parameters(), None) is not None
+        return self.encoder.name + (" (random weights)" if untrained else "")
+
+    def note(self, norm_stats: tuple[float, float] | None) -> str:
+        """A sentence for the caption on the input statistics that were used, or "" where nothing needs to be said."""
+        if not self.stats or norm_stats is None:
+            return ""
+        whose = {
+            "constants": "constants of its own, not statistics of training clips",
+            "task": "statistics of all clips of the task",
+            "given": "as given",
+        }[self.stats]
+        mean, std = (number(value, 4) for value in norm_stats)
+        return f"{self.encoder.name} normalises its log-mel by mean {mean} and standard deviation {std} ({whose})."
+
+    def depth(self, selection: Selection) -> float:
+        """0 for the encoder's first layer, 1 for its last; of several layers, the deepest counts."""
+        names = [layer.name for layer in self.encoder.layers]
+        return max(names.index(layer) for layer in selection.layers) / max(1, len(names) - 1)
+
+    def is_default(self, selection: Selection) -> bool:
+        """Whether these are the layers that the encoder's paper uses frozen."""
+        return selection.layers == tuple(self.encoder.default_layers)
+
+
+def choose_encoders(
+    names: Sequence[str],
+    layers: str | Sequence[str] = "default",
+    weights: str | None = None,
+    norm_stats: str | tuple[float, float] | None = None,
+    device: str = "cpu",
+) -> list[Chosen]:
+    """Load encoders; every name and layer is checked before any checkpoint is fetched.
+
+    Args:
+        names: as `evar encoders` lists them, once each.
+        layers: "default", "all", or names that each of the encoders has.
+        weights: None, "random", or one checkpoint for one encoder.
+        norm_stats: (mean, std) to normalise by; None or a word: the encoder's own constants.
+        device: "cpu", "cuda", ...
+
+    Raises:
+        ValueError: if a name is missing, unknown or given twice, or the statistics are not legal.
+        OSError: if a checkpoint is missing or cannot be fetched.
+    """
+    if not names:
+        raise ValueError("no encoders are named; give --encoders=NAME,NAME (`evar encoders` lists them)")
+    if len(set(names)) != len(names):
+        raise ValueError(f"encoders must be named once each, got {', '.join(names)}")
+    if weights not in (None, "random") and len(names) > 1:
+        raise ValueError(f"--weights={weights} is one checkpoint for one encoder, got {len(names)} encoders")
+    given = norm_stats if isinstance(norm_stats, tuple) else None
+    if given and not (all(map(math.isfinite, given)) and given[1] > 0):
+        raise ValueError(f"norm_stats must be a mean and a standard deviation above 0, got {given}")
+    for name in names:
+        configs.load_encoder_config(name)
+    if not isinstance(layers, str):
+        for name in names:
+            selections(load_encoder(name, "random"), layers, "none")
+    found = []
+    for name in names:
+        encoder = load_encoder(name, weights, norm_stats=given, device=device)
+        stats = "given" if given else "constants" if encoder.default_norm_stats == "train" else ""
+        found.append(Chosen(encoder, tuple(selections(encoder, layers, "none")), stats))
+    return found
+
+
+def layers_asked(text: str) -> str | tuple[str, ...]:
+    """The value of a `--layers`: "default", "all", or names.
+
+    Example:
+        >>> layers_asked("all"), layers_asked("conv1,conv2")
+        ('all', ('conv1', 'conv2'))
+    """
+    if text in ("", "default", "all"):
+        return text or "default"
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"layers must be named once each, and at least one, got {text!r}")
+    return names
+
+
+def selection_label(selection: Selection) -> str:
+    """Layers as text: "block3+block6"; the middle of a long list is left out."""
+    names = selection.layers
+    return "+".join(names) if len(names) <= 3 else f"{names[0]}+...+{names[-1]} ({len(names)} layers)"
+
+
+@dataclass(frozen=True)
+class Sound:
+    """The beginning of a file.
+
+    Attributes:
+        name: of the file, without its folder.
+        waveform: (samples,) float32 mono in [-1, 1].
+        sample_rate: Hz, the file's own.
+        file_seconds: of the whole file.
+    """
+
+    name: str
+    waveform: NDArray[np.float32]
+    sample_rate: int
+    file_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """Duration of the waveform."""
+        return len(self.waveform) / self.sample_rate
+
+    @property
+    def title(self) -> str:
+        """Name, duration and rate, and which part of the file it is."""
+        is_part = self.file_seconds > self.seconds + 0.5 / self.sample_rate
+        part = f"first {self.seconds:.3g} of {self.file_seconds:.4g} s" if is_part else f"{self.seconds:.3g} s"
+        return f"{self.name} ({part}, {self.sample_rate} Hz)"
+
+
+def read_sound(path: str | Path, seconds: float) -> Sound:
+    """Decode the first seconds of a file at its own rate, mixed down to mono.
+
+    Raises:
+        AudioError: if it cannot be read; the file is named.
+        ValueError: if seconds are not positive.
+    """
+    if not seconds > 0:
+        raise ValueError(f"--seconds must be above 0, got {seconds:g}")
+    try:
+        info = audio.inspect(path)
+        n_wanted = min(info.n_samples, round(seconds * info.sample_rate))
+        waveform = audio.read(path, info.sample_rate, 0, n_wanted)
+    except AudioError as error:
+        raise AudioError(f"{path}: {error}") from error
+    return Sound(Path(path).name, waveform, info.sample_rate, info.n_samples / info.sample_rate)
+
+
+def known(name: str, what: str, names: Sequence[str]) -> str:
+    """The name itself if it is one of `names`.
+
+    Raises:
+        ValueError: else, with the nearest name.
+    """
+    if name not in names:
+        raise ValueError(f"no {what} {name!r}; {near_miss(name, names)}")
+    return name

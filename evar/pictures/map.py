@@ -1,0 +1,340 @@
+"""`evar plot map`: all clips of a task as points in the plane, a panel a layer, with two numbers that need no plane."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evar import norm_stats as statistics
+from evar.extract import extract_each
+from evar.fusion import fuse
+from evar.pictures.loading import Chosen, selection_label
+from evar.pictures.plane import (
+    MAX_COMPONENTS,
+    MIN_CLIPS,
+    UMAP_NEIGHBOURS,
+    balanced_subset,
+    chance_purity,
+    layout,
+    perplexity,
+    purity,
+    require,
+    silhouette,
+    standardised,
+)
+from evar.pictures.saving import save_table
+from evar.report.style import (
+    COLOURS,
+    COLUMN_INCHES,
+    FONT_POINTS,
+    MARKERS,
+    PAGE_INCHES,
+    legend_below,
+    legend_columns,
+    new_figure,
+    save_figure,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from evar.store import FeatureStore
+    from evar.tasks import Task
+
+TITLES = {"tsne": "t-SNE", "umap": "UMAP"}
+#: of which the share of the same class is the purity; fewer where the smallest class is smaller
+MAX_NEIGHBOURS = 10
+#: classes, and lines of text, that a legend may take
+MAX_LEGEND, MAX_LEGEND_LINES = 40, 8
+# The faint yellow cannot be seen as a point: a grey takes its place. The later markers look alike when they are small.
+POINT_COLOURS, POINT_MARKERS = (*COLOURS[:7], "#8C8C8C"), MARKERS[:7]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One layer of one encoder.
+
+    Attributes:
+        encoder, layer: labels; several concatenated layers are one.
+        is_default: whether the encoder's paper uses it frozen.
+        clips: (points,) positions in `MapData.paths`: all but the bad ones.
+        points: (points, 2) place in the plane; without unit.
+        silhouette: of the standardised vectors, -1..1; NaN where it is not defined.
+        purity: of the standardised vectors, 0..1.
+    """
+
+    encoder: str
+    layer: str
+    is_default: bool
+    clips: NDArray[np.int64]
+    points: NDArray[np.float64]
+    silhouette: float
+    purity: float
+
+
+@dataclass(frozen=True)
+class MapData:
+    """All that the picture shows.
+
+    Attributes:
+        task: name.
+        method: "tsne" or "umap".
+        classes: labels in order.
+        y: (clips,) class numbers.
+        paths: (clips,) as in the task's index.
+        n_neighbours: k of the purity.
+        panels: encoder by encoder, shallow to deep.
+        notes: sentences for the caption.
+    """
+
+    task: str
+    method: str
+    classes: tuple[str, ...]
+    y: NDArray[np.int64]
+    paths: tuple[str, ...]
+    n_neighbours: int
+    panels: tuple[Panel, ...]
+    notes: tuple[str, ...] = ()
+
+    def table(self) -> pd.DataFrame:
+        """One row a point: encoder, layer, clip, class, x, y."""
+        import pandas as pd
+
+        return pd.concat(
+            [
+                pd.DataFrame(
+                    {
+                        "encoder": panel.encoder,
+                        "layer": panel.layer,
+                        "clip": [self.paths[clip] for clip in panel.clips],
+                        "class": [self.classes[label] for label in self.y[panel.clips]],
+                        "x": panel.points[:, 0],
+                        "y": panel.points[:, 1],
+                    }
+                )
+                for panel in self.panels
+            ],
+            ignore_index=True,
+        )
+
+    def scores(self) -> pd.DataFrame:
+        """One row a panel: encoder, layer, clips, silhouette, purity, k, and the purity that chance would give."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                (
+                    panel.encoder,
+                    panel.layer,
+                    len(panel.clips),
+                    panel.silhouette,
+                    panel.purity,
+                    self.n_neighbours,
+                    chance_purity(self.y[panel.clips]),
+                )
+                for panel in self.panels
+            ],
+            columns=["encoder", "layer", "clips", "silhouette", "purity", "neighbours", "chance_purity"],
+        )
+
+
+def map_data(
+    task: Task,
+    chosen: Sequence[Chosen],
+    store: FeatureStore,
+    method: str = "tsne",
+    seed: int = 0,
+    max_clips: int = 2000,
+    norm_stats: str | tuple[float, float] | None = None,
+    batch_size: int | None = None,
+) -> MapData:
+    """Encode a task's clips once, or take their vectors from the store, and lay out every selected layer.
+
+    Args:
+        task: its clips are there.
+        chosen: encoders and layers.
+        store: where vectors live; the same that `evar lineval` uses.
+        method: "tsne" or "umap".
+        seed: of the subset and of the layout.
+        max_clips: of more clips, a class-balanced subset is drawn.
+        norm_stats: "task" normalises by statistics of all of the task's clips, where an encoder has any; else constants.
+        batch_size: clips a batch; None lets the encoder say.
+
+    Raises:
+        ValueError: if fewer than MIN_CLIPS clips can be used.
+        ImportError: if the method's package is not installed.
+    """
+    from tqdm import tqdm
+
+    require(method)
+    drawn = balanced_subset(task.y, max_clips, seed)
+    y = task.y[drawn]
+    n_neighbours = max(1, min(MAX_NEIGHBOURS, int(np.bincount(y)[np.unique(y)].min()) - 1))
+    notes, panels = [], []
+    if len(drawn) < len(task):
+        notes.append(
+            f"A class-balanced subset of {len(drawn)} of the task's {len(task)} clips, drawn with seed {seed}."
+        )
+    for one in chosen:
+        stats = one.encoder.norm_stats
+        if norm_stats == "task" and stats is not None:
+            stats = statistics.of_task(one.encoder, task, "task", [0], store, batch_size)[0][0]
+            one = dataclasses.replace(one, stats="task")
+        notes.append(one.note(stats))
+        usable, layers, n_bad = _vectors(one, stats, task, drawn, store, batch_size)
+        if n_bad:
+            notes.append(f"{one.encoder.name}: {n_bad} clips that could not be used are left out.")
+        for selection in tqdm(one.selections, f"{method} {one.encoder.name}", unit="layer", leave=False, disable=None):
+            vectors = standardised(fuse({layer: layers[layer] for layer in selection.layers}, selection.fusion))
+            panels.append(
+                Panel(
+                    one.label,
+                    selection_label(selection),
+                    one.is_default(selection),
+                    usable,
+                    layout(vectors, method, seed),
+                    silhouette(vectors, y[usable]),
+                    purity(vectors, y[usable], min(n_neighbours, len(usable) - 1)),
+                )
+            )
+    paths = tuple(task.index["path"].iloc[drawn])
+    return MapData(
+        task.name, method, task.config.classes, y, paths, n_neighbours, tuple(panels), tuple(filter(None, notes))
+    )
+
+
+def _vectors(
+    one: Chosen,
+    stats: statistics.Statistics,
+    task: Task,
+    drawn: NDArray[np.int64],
+    store: FeatureStore,
+    batch_size: int | None,
+) -> tuple[NDArray[np.int64], Mapping[str, NDArray[np.float32]], int]:
+    """Which of the drawn clips can be used, their vectors by layer, and how many cannot."""
+    label = f"{one.encoder.name} x {task.name}"
+    paths = [task.paths[clip] for clip in drawn]
+    (found,) = extract_each(one.encoder, [stats], paths, task.policy(), store, batch_size, label)
+    print(f"{label}: encoded {found.n_encoded} clips; {found.n_stored} were stored already", flush=True)
+    usable = np.array([position for position, row in enumerate(found.rows) if row is not None], np.int64)
+    if len(usable) < MIN_CLIPS:
+        why = f", first: {next(iter(found.bad.values()))}" if found.bad else ""
+        raise ValueError(f"a map needs at least {MIN_CLIPS} clips, {label} has {len(usable)} that can be used{why}")
+    rows, where = [str(found.rows[position]) for position in usable], store.rows(found.key)
+    names = dict.fromkeys(layer for selection in one.selections for layer in selection.layers)
+    return usable, {layer: store.load(found.key, rows, layer, where) for layer in names}, len(drawn) - len(usable)
+
+
+def class_style(label: int, n_classes: int) -> tuple[str, str]:
+    """Colour and marker of a class.
+
+    Dots while the colours last. With more classes both colour and marker change from class to class, in cycles without a
+    common divisor (8 and 7), so that 56 pairs come before the first returns.
+
+    Example:
+        >>> class_style(1, 5), class_style(1, 20)
+        (('#D55E00', 'o'), ('#D55E00', 's'))
+    """
+    marker = POINT_MARKERS[label % len(POINT_MARKERS)] if n_classes > len(POINT_COLOURS) else POINT_MARKERS[0]
+    return POINT_COLOURS[label % len(POINT_COLOURS)], marker
+
+
+def rows_of_panels(panels: Sequence[Panel]) -> list[list[Panel]]:
+    """Panels in rows: an encoder with several layers begins a row; else they just follow one another."""
+    encoders = list(dict.fromkeys(panel.encoder for panel in panels))
+    if len(encoders) == len(panels):
+        groups = [list(panels)]
+    else:
+        groups = [[panel for panel in panels if panel.encoder == encoder] for encoder in encoders]
+    longest = max(map(len, groups))
+    n_columns = longest if longest <= 3 else 4 if longest in (4, 7, 8) or longest > 9 else 3
+    return [group[begin : begin + n_columns] for group in groups for begin in range(0, len(group), n_columns)]
+
+
+def draw_map(data: MapData) -> Figure:
+    """A panel a layer, coloured by class, with a legend below where the classes are not too many."""
+    rows = rows_of_panels(data.panels)
+    n_columns = max(map(len, rows))
+    width = COLUMN_INCHES if n_columns == 1 else PAGE_INCHES
+    shown = [label for label in range(len(data.classes)) if (data.y == label).any()]
+    labels = [data.classes[label] for label in shown]
+    per_line = legend_columns(labels, width)
+    n_lines = math.ceil(len(labels) / per_line)
+    has_legend = len(labels) <= MAX_LEGEND and n_lines <= MAX_LEGEND_LINES
+    side = min(width / n_columns, 2.6 if n_columns > 1 else width)
+    legend_inches = 0.15 * n_lines + 0.12 if has_legend else 0.0
+    height = len(rows) * (side + 0.3) + 0.35 + legend_inches
+    caption = "\n".join(_caption(data, has_legend))
+    figure = new_figure(width, height, caption, f"{data.task}, {TITLES[data.method]}", legend_inches)
+    axes = figure.subplots(len(rows), n_columns, squeeze=False)
+    for line, row in zip(axes, rows, strict=True):
+        for column, ax in enumerate(line):
+            if column < len(row):
+                _draw_panel(ax, data, row[column], shown)
+            else:
+                ax.set_axis_off()
+        line[0].set_ylabel(f"{TITLES[data.method]} 2", fontsize=FONT_POINTS)
+    for column, ax in enumerate(axes[len(rows) - 1]):
+        if column < len(rows[-1]):
+            ax.set_xlabel(f"{TITLES[data.method]} 1", fontsize=FONT_POINTS)
+    if has_legend:
+        legend_below(figure, axes[0, 0].collections, labels, per_line, caption)
+    return figure
+
+
+def _draw_panel(ax: Axes, data: MapData, panel: Panel, shown: Sequence[int]) -> None:
+    y = data.y[panel.clips]
+    size = float(np.clip(3000 / len(y), 3, 14))
+    for number_shown, label in enumerate(shown):
+        colour, marker = class_style(number_shown, len(shown))
+        places = panel.points[y == label]
+        ax.scatter(places[:, 0], places[:, 1], s=size, c=colour, marker=marker, linewidths=0, alpha=0.85)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.set_title(
+        f"{panel.encoder}{'' if panel.layer == panel.encoder else ' ' + panel.layer}"
+        f"{' (default)' if panel.is_default else ''}\n"
+        f"silhouette {_two_places(panel.silhouette)}, "
+        f"purity@{data.n_neighbours} {100 * panel.purity:.0f} %",
+        fontsize=FONT_POINTS - 1,
+    )
+
+
+def _two_places(value: float) -> str:
+    return "undefined" if math.isnan(value) else f"{round(value, 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _caption(data: MapData, has_legend: bool) -> list[str]:
+    k, n_points = data.n_neighbours, max(len(panel.clips) for panel in data.panels)
+    how = {
+        "tsne": f"t-SNE with perplexity {perplexity(n_points):.3g}",
+        "umap": f"UMAP with {min(UMAP_NEIGHBOURS, n_points - 1)} neighbours",
+    }[data.method]
+    said = [
+        f"{n_points} clips, of training and test alike. Vectors standardised, at most {MAX_COMPONENTS} principal "
+        f"components, {how}; distances on the map have no unit. Silhouette and purity are of the standardised vectors, not "
+        "of the map. "
+        f"purity@{k}: share of a clip's {k} nearest others that are of its class (leave-one-out); chance "
+        f"{100 * chance_purity(data.y):.0f} %."
+    ]
+    if not has_legend:
+        said.append(
+            f"{len(np.unique(data.y))} classes, too many for a legend: the CSV beside the picture names each point's."
+        )
+    return [*said, *data.notes]
+
+
+def plot_map(data: MapData, stem: Path) -> list[Path]:
+    """Write `stem.png`, `stem.svg`, the points as `stem.csv` and the numbers as `stem_scores.csv`; returns these."""
+    written = save_figure(draw_map(data), stem)
+    return [*written, save_table(data.table(), stem), save_table(data.scores(), stem.with_name(f"{stem.name}_scores"))]

@@ -1,0 +1,36 @@
+"""Where a picture goes, and the numbers beside it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evar.atomic import write_atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def stem_of(out: str, name: str) -> Path:
+    """Path of a picture without its ending.
+
+    Args:
+        out: a folder, or the path of the picture itself, ending in .png or .svg.
+        name: of the picture in the folder; what no file name should hold becomes "_".
+
+    Example:
+        >>> stem_of("results", "map_esc10").as_posix(), stem_of("paper/figure2.png", "map_esc10").as_posix()
+        ('results/map_esc10', 'paper/figure2')
+    """
+    path = Path(out)
+    if path.suffix.lower() in (".png", ".svg"):
+        return path.with_suffix("")
+    return path / re.sub(r"[^\w.+-]+", "_", name)
+
+
+def save_table(table: pd.DataFrame, stem: Path) -> Path:
+    """Write a table as `stem.csv`, floats with 7 digits, as float32 has them; a dot in the stem's name is kept."""
+    path = stem.with_name(f"{stem.name}.csv")
+    write_atomic(path, table.to_csv(index=False, float_format="%.7g", lineterminator="\n").encode())
+    return path
