@@ -365,7 +365,7 @@ def embed(
     Rows are in the order of the source: `path` (as in the CSV, else as you would open it), `seconds`, the CSV's columns,
     and a vector for each layer (or "concat", "average"). With --frames, npz and h5 have `path`, `seconds` and the CSV's
     columns once a clip, and `clip`, the clip's number, for each frame. All hold `meta`: encoder, weights and their hash,
-    layers, pooling, versions and bad clips; evar.exporting.read_metadata(FILE) reads it.
+    layers, pooling, versions and bad clips; read_metadata(FILE) of evar.exporting reads it.
 
     Stop it whenever you like: what is done lies in FILE.parts, and the same command goes on and writes the same file.
     When all is there, of the same files (path, size, time of last change) with the same settings, nothing is encoded.

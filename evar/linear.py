@@ -20,7 +20,7 @@ from evar.grid import Outcome, Selection, Settings, asked, checked, compared_fus
 from evar.metrics import METRICS
 from evar.probes import LinearProbe, new_probe
 from evar.results import Failure, Result, SearchRecord
-from evar.rows import UNREADABLE, FittedRound, make_result, save_row, wanted_rows
+from evar.rows import UNREADABLE, FittedRound, identity, make_result, save_row, wanted_rows
 from evar.store import FeatureStore
 from evar.tasks import Task, prepare
 from evar.vectors import Vectors, extracted
@@ -202,9 +202,26 @@ def _evaluate_cell(
         task.require_files()
     vectors = extracted(encoder, task, protocol, settings, store, {seed for _, seed, _ in pending})
     outcome.n_encoded += vectors.n_encoded
+    if settings.layers == "all" and len(encoder.layers) > 1 and chosen is None:
+        _save_hints(encoder, task, protocol, settings, vectors)
     for row in _probe_rows(encoder, task, protocol, settings, vectors, pending):
         outcome.rows.append(row)
         outcome.n_new += 1
+
+
+def _save_hints(encoder: Encoder, task: Task, protocol: ProtocolConfig, settings: Settings, vectors: Vectors) -> None:
+    """What can be said of every layer without a label, once; under the input statistics of the first round."""
+    from evar.hints import measure
+
+    names = tuple(layer.name for layer in encoder.layers)
+    out, seed = Path(settings.out), min(vectors.of_rounds)
+    row = identity(encoder, task, protocol, settings, Selection(names, "none"), seed)
+    own = {key: row[key] for key in results.HINTS_IDENTITY_KEYS}
+    if results.hints_path(out, results.hints_id(own)).is_file() or vectors.usable.sum() < 3:
+        return
+    stats = vectors.of_rounds[seed][0]
+    found = measure(lambda layer: vectors.layer(layer, stats)[vectors.usable], names)
+    results.save_hints(out, results.HintsRecord(**own, weights=encoder.weights_label, norm_stats=stats, **found))
 
 
 def _probe_rows(

@@ -70,9 +70,15 @@ class Classifier:
 
     @classmethod
     def load(cls, path: Path) -> Classifier:
-        """Read what `save` wrote."""
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: if it is something else.
+        """
         with np.load(path, allow_pickle=False) as arrays:
             values = {name: arrays[name] for name in arrays.files}
+        if set(values) != set(cls.__dataclass_fields__):
+            raise ValueError(f"{path} holds {', '.join(values)}; expected a classifier as `train` saves it")
         return cls(**{**values, "made_with": json.loads(values["made_with"].item())})
 
 
@@ -99,7 +105,7 @@ def labelled(data: str) -> tuple[list[Path], np.ndarray, np.ndarray, bool]:
         if n_groups < FOLDS:
             what = "groups" if grouped else "clips"
             raise ValueError(
-                f"class {label!r} has {n_groups} {what}, expected at least {FOLDS}, to hold some of them out"
+                f"class {str(label)!r} has {n_groups} {what}, expected at least {FOLDS}, to hold some of them out"
             )
     if len(np.unique(labels)) < 2:
         raise ValueError(

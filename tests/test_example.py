@@ -102,6 +102,9 @@ def test_other_weights_and_unusable_data_are_told(example, sounds, tmp_path):
     )
     with pytest.raises(ValueError, match="other weights of logmel"):
         example.predict(tmp_path / "old.npz", [str(sounds / "low" / "0.wav")])
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    with pytest.raises(ValueError, match="other.npz holds x; expected a classifier"):
+        example.predict(tmp_path / "other.npz", ["a.wav"])
     with pytest.raises(ValueError, match="expected at least 2 classes .* is it one folder too deep"):
         example.labelled(str(sounds / "low"))
     for number in range(2, 8):

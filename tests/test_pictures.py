@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import torch
 from scipy.spatial.distance import cosine
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from toy import RATE, Bands, tone
 
@@ -35,6 +36,15 @@ from evar.pictures.sensitivity import (
 from evar.report.style import COLOURS, new_figure, save_figure
 from evar.store import FeatureStore
 from evar.tasks import load_task
+
+MINUS = "\N{MINUS SIGN}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """t-SNE of a few points takes longer with more: they only wait for one another."""
+    with threadpool_limits(1):
+        yield
 
 
 def sine(frequency: float, rate: int = 16000, seconds: float = 1.0, level: float = 0.3) -> np.ndarray:
@@ -258,7 +268,9 @@ def test_sensitivity_figure_says_what_it_shows(moved):
     legend = next(ax.get_legend() for ax in figure.axes if ax.get_legend())
     assert [text.get_text() for text in legend.get_texts()] == ["loudness+spectrum", "onsets", "spectrum", "loudness"]
     caption = " ".join(" ".join(said).split())
-    assert "planted normalises its log-mel by mean −3 and standard deviation 2.5 (constants of its own" in caption
+    assert (
+        f"planted normalises its log-mel by mean {MINUS}3 and standard deviation 2.5 (constants of its own" in caption
+    )
     assert "was lowered" not in caption and "left out" not in caption
     widths = [line.get_linewidth() for line in figure.axes[0].lines]
     assert widths[3] > widths[0]  # the default layers are thick
@@ -266,7 +278,7 @@ def test_sensitivity_figure_says_what_it_shows(moved):
 
 
 def many_layers(n: int) -> SensitivityData:
-    values = {name: (0.0, 1.0, 2.0) for name in (*PANELS, "pitch_and_back")}
+    values = dict.fromkeys((*PANELS, "pitch_and_back"), (0.0, 1.0, 2.0))
     layers = tuple(
         Layer(f"block{i}", i / (n - 1), i == n - 2, {name: np.array([0.0, 0.1, 0.2]) * i for name in values})
         for i in range(n)
@@ -333,7 +345,7 @@ def test_clip_vectors_are_those_of_embed(one_clip):
     for vector in data.vectors:
         expected = embed(load_encoder(vector.encoder.split()[0]), one_clip, layers="all")[vector.layer][0]
         assert np.array_equal(vector.values, expected)
-    assert len(data.notes) == 1 and data.notes[0].startswith("toy_normalised normalises its log-mel by mean −3")
+    assert len(data.notes) == 1 and data.notes[0].startswith(f"toy_normalised normalises its log-mel by mean {MINUS}3")
     table = data.table()
     assert len(table) == 34 and table["value"].iloc[-1] == data.vectors[-1].values[-1]
 
@@ -349,7 +361,7 @@ def test_clip_figure_says_what_it_shows(one_clip, tmp_path):
     said = texts(figure)
     assert f"{one_clip.name} (first 0.25 of 0.5 s, 8000 Hz)" in said
     assert {"amplitude", "frequency (Hz)", "time (s)", "feature", "1000"} <= set(said)
-    assert any(re.match(r"toy \(random weights\), bands: 16 features, −?[\d.]+ to −?[\d.]+", text) for text in said)
+    assert any(re.match(r"toy \(random weights\), bands: 16 features, \S+\d to \S+\d", text) for text in said)
     assert any("dB, loudest 0" in text for text in said)
     paths = save_figure(figure, tmp_path / "a.b")
     assert [path.name for path in paths] == ["a.b.png", "a.b.svg"] and all(path.stat().st_size > 5000 for path in paths)
@@ -464,10 +476,14 @@ def test_a_map_tells_good_layers_from_bad(toy_map):
     data = toy_map()
     good = {panel.layer: panel for panel in data.panels}
     assert list(good) == ["level", "bands"] and good["bands"].is_default and not good["level"].is_default
-    assert good["bands"].purity > 0.99 > 0.8 > good["level"].purity and good["bands"].silhouette > 0.2
+    # not 1: standardised, the thirteen bands that hold only noise weigh as much as the three that hold a tone
+    assert (
+        good["bands"].purity > good["level"].purity + 0.1 and good["bands"].silhouette > good["level"].silhouette + 0.1
+    )
     assert data.n_neighbours == 10 and all(panel.points.shape == (36, 2) for panel in data.panels)
-    y = data.y[good["bands"].clips]
-    assert plane.purity(good["bands"].points, y, 5) > 0.99
+    stored = embed("toy", load_task("tones").paths)
+    assert good["bands"].purity == plane.purity(plane.standardised(stored), data.y, 10)
+    assert good["bands"].silhouette == pytest.approx(plane.silhouette(plane.standardised(stored), data.y))
     table, scores = data.table(), data.scores()
     assert len(table) == 72 and set(table["class"]) == {"low", "middle", "high"}
     assert (table["clip"].str.split("_").str[0] == table["class"]).all()
@@ -495,8 +511,8 @@ def test_a_large_task_is_drawn_from_and_that_is_said(toy_map):
 
 def test_input_statistics_of_a_map_are_said_and_used(toy_map):
     own, of_task = (toy_map(names=("toy_normalised",), norm_stats=stats) for stats in (None, "task"))
-    assert "mean −3 and standard deviation 2.5 (constants of its own" in own.notes[0]
-    assert "(statistics of all clips of the task)" in of_task.notes[0] and "mean −3 " not in of_task.notes[0]
+    assert f"mean {MINUS}3 and standard deviation 2.5 (constants of its own" in own.notes[0]
+    assert "(statistics of all clips of the task)" in of_task.notes[0] and f"mean {MINUS}3 " not in of_task.notes[0]
     assert [p.silhouette for p in own.panels] != [p.silhouette for p in of_task.panels]
 
 
@@ -517,7 +533,7 @@ def test_map_figure_says_what_it_shows(toy_map):
     said = texts(figure)
     assert {"tones, t-SNE", "t-SNE 1", "t-SNE 2", "low", "middle", "high"} <= set(said)
     title = next(text for text in said if text.startswith("toy (random weights) bands"))
-    assert re.fullmatch(r"toy \(random weights\) bands \(default\)\nsilhouette 0\.\d\d, purity@10 100 %", title)
+    assert re.fullmatch(r"toy \(random weights\) bands \(default\)\nsilhouette 0\.\d\d, purity@10 \d\d %", title)
     caption = " ".join(" ".join(said).split())
     assert "t-SNE with perplexity 11.7" in caption and "chance 31 %" in caption and "leave-one-out" in caption
     colours = {tuple(np.round(points.get_facecolor()[0, :3], 3)) for points in figure.axes[0].collections}
@@ -555,13 +571,17 @@ def test_panels_are_laid_out_by_encoder():
 
 
 def test_a_figure_is_higher_by_its_caption():
-    bare, captioned = new_figure(3.5, 2.0), new_figure(3.5, 2.0, "word " * 40)
-    assert tuple(bare.get_size_inches()) == (3.5, 2.0) and captioned.get_size_inches()[1] > 2.3
-    lines = captioned.texts[0].get_text().splitlines()
-    assert len(lines) > 2 and max(map(len, lines)) <= 70
-    captioned.draw_without_rendering()
-    extent = captioned.texts[0].get_window_extent()
-    assert extent.x0 >= 0 and extent.x1 <= captioned.bbox.width and extent.y0 >= 0
+    assert tuple(new_figure(3.5, 2.0).get_size_inches()) == (3.5, 2.0)
+    for words in ("www MMM " * 20, "ill fit " * 40, "one\ntwo " + "word " * 40):
+        captioned = new_figure(3.5, 2.0, words)
+        text = captioned.texts[0]
+        assert text.get_text().split() == words.split() and captioned.get_size_inches()[1] > 2.3
+        captioned.set_dpi(200)  # as it is saved; letters are wider on coarser grids
+        captioned.draw_without_rendering()
+        extent, page = text.get_window_extent(), captioned.bbox
+        assert extent.x0 >= 0 and 0.85 * page.width < extent.x1 <= page.width
+        assert extent.y0 >= 0 and extent.y1 <= page.height - 2.0 * captioned.dpi
+    assert text.get_text().startswith("one\ntwo word")
 
 
 # --- the command line ----------------------------------------------------------------------------------------------------
@@ -598,7 +618,7 @@ def test_plot_map_from_the_command_line(tones, tmp_path, capsys):
     names = ["map_tones.csv", "map_tones.png", "map_tones.svg", "map_tones_scores.csv"]
     assert sorted(path.name for path in (tmp_path / "r").iterdir()) == names and (tmp_path / "s").exists()
     scores = pd.read_csv(tmp_path / "r" / "map_tones_scores.csv")
-    assert scores["clips"].tolist() == [27] and scores["purity"].iloc[0] > 0.99
+    assert scores["clips"].tolist() == [27] and scores["purity"].iloc[0] > 0.4
     out = capsys.readouterr().out
     assert "silhouette" in out and "purity@8" in out and "27 clips; purity by chance 30.8 %" in out
 
@@ -633,7 +653,7 @@ def test_plot_map_from_the_command_line(tones, tmp_path, capsys):
         (["map", "tones", "--encoders=toy", "--seed=-1"], "--seed must be at least 0, got -1"),
         (["map", "tones", "--encoders=toy", "--data_root=/none"], "36 of 36 clips missing under /none/tones"),
         (["map", "tones"], "no encoders are named"),
-        (["map"], "needs PICTURE TARGET"),
+        (["map"], "evar plot needs TARGET"),
     ],
 )
 def test_wrong_words_are_told_before_any_work(tones, capsys, words, message):

@@ -67,7 +67,7 @@ def saved(out: Path, layers: str, task: str = "esc10", flip: bool = False, **oth
 
 
 def record(tasks: Sequence[str] = ("esc10",), choices: Any = None, **others: Any) -> SearchRecord:
-    scores = {name: dict.fromkeys(tasks, list(VALID[name])) for name in RIGHT}
+    scores = {name: {key: list(VALID[name]) for key in tasks} for name in RIGHT}
     ranked = [{"layers": name.split("+"), "scores": found} for name, found in scores.items()]
     values: dict[str, Any] = {
         "id": "toy__search",

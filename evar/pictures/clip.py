@@ -225,7 +225,7 @@ def _draw_vector(ax: Axes, scale: Axes, vector: Vector) -> None:
         interpolation="nearest",
     )
     ax.set_title(
-        f"{vector.encoder}, {vector.layer}: {width} features, "
+        f"{vector.encoder}{'' if vector.layer == vector.encoder else ', ' + vector.layer}: {width} features, "
         f"{number(vector.values.min())} to {number(vector.values.max())}",
         fontsize=FONT_POINTS,
         loc="left",

@@ -276,16 +276,15 @@ def draw_map(data: MapData) -> Figure:
     caption = "\n".join(_caption(data, has_legend))
     figure = new_figure(width, height, caption, f"{data.task}, {TITLES[data.method]}", legend_inches)
     axes = figure.subplots(len(rows), n_columns, squeeze=False)
-    for line, row in zip(axes, rows, strict=True):
+    for number, (line, row) in enumerate(zip(axes, rows, strict=True)):
         for column, ax in enumerate(line):
             if column < len(row):
                 _draw_panel(ax, data, row[column], shown)
             else:
                 ax.set_axis_off()
+            if column < len(row) and all(len(later) <= column for later in rows[number + 1 :]):
+                ax.set_xlabel(f"{TITLES[data.method]} 1", fontsize=FONT_POINTS)
         line[0].set_ylabel(f"{TITLES[data.method]} 2", fontsize=FONT_POINTS)
-    for column, ax in enumerate(axes[len(rows) - 1]):
-        if column < len(rows[-1]):
-            ax.set_xlabel(f"{TITLES[data.method]} 1", fontsize=FONT_POINTS)
     if has_legend:
         legend_below(figure, axes[0, 0].collections, labels, per_line, caption)
     return figure

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +23,7 @@ FONT_POINTS = 8
 
 _CAPTION_POINTS = FONT_POINTS - 1.5
 _LINE_INCHES = 1.3 * _CAPTION_POINTS / 72
-_CHARACTERS_PER_INCH = 20  # of a proportional font at _CAPTION_POINTS, rounded down
+_CAPTION_MARGIN = 0.04  # inches
 
 
 def new_figure(width: float, height: float, caption: str = "", title: str = "", legend_inches: float = 0.0) -> Figure:
@@ -50,8 +49,8 @@ def new_figure(width: float, height: float, caption: str = "", title: str = "", 
     figure.get_layout_engine().set(rect=(0.0, share, 1.0, 1.0 - share))  # type: ignore[union-attr, call-arg]
     if lines:
         figure.text(
-            0.04 / width,
-            0.04 / (height + below),
+            _CAPTION_MARGIN / width,
+            _CAPTION_MARGIN / (height + below),
             "\n".join(lines),
             fontsize=_CAPTION_POINTS,
             color="0.3",
@@ -64,12 +63,32 @@ def new_figure(width: float, height: float, caption: str = "", title: str = "", 
 
 
 def _caption_lines(caption: str, width: float) -> list[str]:
-    return [part for line in caption.splitlines() for part in textwrap.wrap(line, int(width * _CHARACTERS_PER_INCH))]
+    """Lines as wide as the figure allows, measured in its font: letters differ too much to be counted."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(size=_CAPTION_POINTS)
+
+    def points(text: str) -> float:
+        return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0])
+
+    room, space = 72 * (width - 3 * _CAPTION_MARGIN), points("x x") - points("xx")
+    lines: list[str] = []
+    for paragraph in caption.splitlines():
+        used = room  # every paragraph begins a line
+        for word in paragraph.split():
+            used += space + points(word)
+            if used > room:
+                lines.append(word)
+                used = points(word)
+            else:
+                lines[-1] += f" {word}"
+    return lines
 
 
 def _caption_inches(caption: str, width: float) -> float:
     n_lines = len(_caption_lines(caption, width))
-    return _LINE_INCHES * n_lines + 0.08 if n_lines else 0.0
+    return _LINE_INCHES * n_lines + 2 * _CAPTION_MARGIN if n_lines else 0.0
 
 
 def legend_below(

@@ -1,7 +1,8 @@
 """What a run leaves behind, and the only thing that tables and plots are built from.
 
 Below a results folder (`--out`): `runs/ID.json` holds one `Result` each, `predictions/ID.npz` what was predicted for
-every test clip, `failures/ID.json` the cells of a grid that gave no result, `searches/ID.json` what a fusion search tried.
+every test clip, `failures/ID.json` the cells of a grid that gave no result, `searches/ID.json` what a fusion search tried,
+`hints/ID.json` what can be said of layers without labels.
 """
 
 from evar.results.files import (
@@ -16,21 +17,27 @@ from evar.results.files import (
     save_failure,
     save_predictions,
 )
+from evar.results.hints import HINTS_IDENTITY_KEYS, HintsRecord, hints_id, hints_path, load_hints, save_hints
 from evar.results.identity import IDENTITY_KEYS, plain, run_id
 from evar.results.row import FUSIONS, SCHEMA, Result, utc_now
 from evar.results.searches import SearchRecord, load_search, load_searches, save_search, search_path
 
 __all__ = [
     "FUSIONS",
+    "HINTS_IDENTITY_KEYS",
     "IDENTITY_KEYS",
     "SCHEMA",
     "Failure",
+    "HintsRecord",
     "Result",
     "SearchRecord",
     "clear_failure",
+    "hints_id",
+    "hints_path",
     "load",
     "load_all",
     "load_failures",
+    "load_hints",
     "load_predictions",
     "load_search",
     "load_searches",
@@ -39,6 +46,7 @@ __all__ = [
     "run_path",
     "save",
     "save_failure",
+    "save_hints",
     "save_predictions",
     "save_search",
     "search_path",
