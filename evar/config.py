@@ -238,6 +238,19 @@ def load_protocol_config(name: str) -> ProtocolConfig:
     return read(find("protocols", name), ProtocolConfig)
 
 
+def is_grid(name: str) -> bool:
+    """Whether a word names a grid: by its name, or by the path of a YAML with encoders and tasks.
+
+    Example:
+        >>> is_grid("default"), is_grid("logmel")
+        (True, False)
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        return path.is_file() and "encoders" in _mapping(path)
+    return name in names("grids")
+
+
 def load_grid_config(name: str) -> GridConfig:
     """Read `grids/NAME.yaml`, or the grid file at a path that ends in .yaml; errors as for `load_encoder_config`."""
     return read(Path(name) if name.endswith((".yaml", ".yml")) else find("grids", name), GridConfig)

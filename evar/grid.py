@@ -175,6 +175,14 @@ def selections(encoder: Encoder, layers: str | Sequence[str], fusion: str) -> li
     return rows
 
 
+def layers_asked(encoder: Encoder, settings: Settings) -> str | tuple[str, ...]:
+    """What `--layers` means for one encoder: a variant in a grid with its base has the base's layers, and shows its own
+    feature only."""
+    if settings.layers == "all" and encoder.store_name != encoder.name and encoder.store_name in settings.encoders:
+        return "default"
+    return settings.layers
+
+
 def compared_fusions(encoder: Encoder, names: Sequence[str]) -> list[str]:
     """Fusions of all layers that a search is compared with: the weighted sum, where all are equally wide."""
     from evar.pooling import pooled_width
@@ -193,8 +201,8 @@ def asked(encoders: str = "", tasks: str = "", **flags: Any) -> Settings:
     """Settings from the words of a command line; a flag that is None or empty keeps its default.
 
     Args:
-        encoders: comma list, "all", or a grid (name or path of a YAML) where `tasks` is empty; empty: the grid "default".
-        tasks: comma list or "all".
+        encoders: comma list, "all", or a grid (name or path of a YAML); empty: the grid "default".
+        tasks: comma list or "all"; with a grid: in place of the grid's tasks, or empty.
         **flags: fields of `Settings`; layers as text.
 
     Raises:
@@ -205,17 +213,20 @@ def asked(encoders: str = "", tasks: str = "", **flags: Any) -> Settings:
         ('esc10', 'fsdd_digit')
     """
     values: dict[str, Any] = {key: value for key, value in flags.items() if value not in (None, "")}
-    if encoders and tasks:
+    if configs.is_grid(encoders or "default"):
+        grid = configs.load_grid_config(encoders or "default")
+        of_grid = {"layers": grid.layers, "protocol": grid.protocol, "seeds": grid.seeds}
+        if tasks and not encoders:
+            raise ValueError(f"expected ENCODERS before the tasks {tasks!r}; see `evar encoders`")
+        named = _names("tasks", tasks) if tasks else grid.tasks
+        values = {"encoders": grid.encoders, "tasks": named, **of_grid, **values}
+    elif encoders and tasks:
         values["encoders"], values["tasks"] = _names("encoders", encoders), _names("tasks", tasks)
-    elif tasks or (encoders and not encoders.endswith((".yaml", ".yml")) and encoders not in configs.names("grids")):
+    else:
         raise ValueError(
             f"expected ENCODERS and TASKS, or a grid, got {encoders or tasks!r} alone; grids: "
             f"{', '.join(configs.names('grids'))}; see `evar encoders` and `evar tasks`"
         )
-    else:
-        grid = configs.load_grid_config(encoders or "default")
-        of_grid = {"layers": grid.layers, "protocol": grid.protocol, "seeds": grid.seeds}
-        values = {"encoders": grid.encoders, "tasks": grid.tasks, **of_grid, **values}
     if isinstance(values.get("norm_stats"), list):
         values["norm_stats"] = tuple(values["norm_stats"])
     if values.get("fusion") == "search":

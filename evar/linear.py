@@ -16,7 +16,7 @@ import numpy as np
 
 from evar import results
 from evar.encoders import load_encoder
-from evar.grid import Outcome, Selection, Settings, asked, checked, compared_fusions, selections
+from evar.grid import Outcome, Selection, Settings, asked, checked, compared_fusions, layers_asked, selections
 from evar.metrics import METRICS
 from evar.probes import LinearProbe, new_probe
 from evar.results import Failure, Result, SearchRecord
@@ -105,6 +105,9 @@ def _search(
     names = layer_names(encoder, settings)
     if len(names) < 2:
         print(f"{encoder.name}: one layer, nothing to fuse", flush=True)
+        return
+    if layers_asked(encoder, settings) != settings.layers:
+        print(f"{encoder.name}: its layers are those of {encoder.store_name}, searched there", flush=True)
         return
     if len(tasks) < len(settings.tasks):
         print(f"{encoder.name}: the fusion search leaves out the tasks that failed", flush=True)
@@ -202,7 +205,7 @@ def _evaluate_cell(
         task.require_files()
     vectors = extracted(encoder, task, protocol, settings, store, {seed for _, seed, _ in pending})
     outcome.n_encoded += vectors.n_encoded
-    if settings.layers == "all" and len(encoder.layers) > 1 and chosen is None:
+    if layers_asked(encoder, settings) == "all" and len(encoder.layers) > 1 and chosen is None:
         _save_hints(encoder, task, protocol, settings, vectors)
     for row in _probe_rows(encoder, task, protocol, settings, vectors, pending):
         outcome.rows.append(row)

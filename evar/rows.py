@@ -16,7 +16,7 @@ from evar import config as configs
 from evar import norm_stats, results
 from evar.extract import feature_key
 from evar.fusion import commutes
-from evar.grid import seeds_that_matter, selections
+from evar.grid import layers_asked, seeds_that_matter, selections
 from evar.metrics import bootstrap_interval
 from evar.results import Result
 
@@ -94,7 +94,7 @@ def wanted_rows(
     chosen: Sequence[Selection] | None = None,
 ) -> list[tuple[Selection, int, str]]:
     """The rows of one cell: layers, seed, and the id that names the result file; `chosen` in place of those asked for."""
-    asked = selections(encoder, settings.layers, settings.fusion) if chosen is None else chosen
+    asked = selections(encoder, layers_asked(encoder, settings), settings.fusion) if chosen is None else chosen
     return [
         (selection, seed, results.run_id(identity(encoder, task, protocol, settings, selection, seed)))
         for selection in asked

@@ -23,7 +23,7 @@ from evar.features import LayerInfo
 from evar.grid import selections
 from evar.pictures import PICTURES, alterations, plane
 from evar.pictures.clip import FLOOR_DB, clip_data, colour_range, draw_clip, envelope, spectrogram
-from evar.pictures.loading import Chosen, Sound, choose_encoders, layers_asked, read_sound
+from evar.pictures.loading import Chosen, Sound, choose_encoders, named_layers, read_sound
 from evar.pictures.map import POINT_COLOURS, MapData, Panel, class_style, draw_map, map_data, rows_of_panels
 from evar.pictures.sensitivity import (
     PANELS,
@@ -674,4 +674,4 @@ def test_every_flag_of_a_picture_is_one_of_the_command():
     assert {flag for taken in PICTURES.values() for flag in taken} < flags
     text = inspect.getdoc(cli.plot)
     assert all(f"--{flag}" in text for flag in flags - {"picture", "target"})
-    assert layers_asked("") == "default"
+    assert named_layers("") == "default"

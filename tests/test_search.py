@@ -349,3 +349,27 @@ def test_a_record_that_does_not_hold_together_is_refused(tones):
         path.write_text(json.dumps({**data, **change}))
         with pytest.raises(ValueError, match=said):
             results.load_search(path)
+
+
+def test_a_variant_beside_its_base_shows_its_own_feature_only(tones):
+    root = tones()
+    assert run(["fuse", "toy", "level,bands", "--name=both"]) == cli.DONE
+    grid = root / "mine.yaml"
+    grid.write_text(
+        yaml.safe_dump({"description": "x", "encoders": ["toy", "both"], "tasks": ["gone"], "layers": "all"})
+    )
+    assert run(["lineval", str(grid), f"--out={root / 'results'}"]) == cli.WRONG
+    assert run(["lineval", str(grid), "tones", f"--out={root / 'results'}"]) == cli.DONE
+    rows = [(row.encoder, "+".join(row.layers)) for row in results.load_all(root / "results")]
+    assert sorted(rows) == [("both", "level+bands"), ("toy", "bands"), ("toy", "level")]
+    assert sum(Bands.calls) == 36
+    assert run(["lineval", "both", "tones", "--layers=all", f"--out={root / 'alone'}"]) == cli.DONE
+    assert len(results.load_all(root / "alone")) == 3
+
+
+def test_the_grid_of_the_fusion_paper_takes_the_tasks_that_are_there():
+    from evar.grid import asked
+
+    settings = asked("composing_gar", "esc10,fsdd_digit")
+    assert settings.layers == "all" and settings.tasks == ("esc10", "fsdd_digit")
+    assert {"vggish", "cnn14.16k", "ast"} < set(settings.encoders) and "cnn14.fusion_3_6" in settings.encoders

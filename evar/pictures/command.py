@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from evar import config as configs
 from evar.pictures import PICTURES
 from evar.pictures.clip import plot_clip
-from evar.pictures.loading import Chosen, choose_encoders, layers_asked, read_sound
+from evar.pictures.loading import Chosen, choose_encoders, named_layers, read_sound
 from evar.pictures.map import MapData, map_data, plot_map
 from evar.pictures.plane import METHODS, MIN_CLIPS, require
 from evar.pictures.saving import stem_of
@@ -63,7 +63,7 @@ def plot(
     names = configs.names("encoders") if names == ["all"] else names
 
     def chosen() -> list[Chosen]:
-        return choose_encoders(names, layers_asked(layers), weights, norm_stats, device)
+        return choose_encoders(names, named_layers(layers), weights, norm_stats, device)
 
     if picture == "map":
         method = given.get("method", METHODS[0])

@@ -110,11 +110,11 @@ def choose_encoders(
     return found
 
 
-def layers_asked(text: str) -> str | tuple[str, ...]:
+def named_layers(text: str) -> str | tuple[str, ...]:
     """The value of a `--layers`: "default", "all", or names.
 
     Example:
-        >>> layers_asked("all"), layers_asked("conv1,conv2")
+        >>> named_layers("all"), named_layers("conv1,conv2")
         ('all', ('conv1', 'conv2'))
     """
     if text in ("", "default", "all"):

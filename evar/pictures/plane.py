@@ -101,7 +101,7 @@ def require(method: str) -> None:
     """
     if method == "umap":
         try:
-            import umap  # noqa: F401
+            from umap import UMAP  # noqa: F401
         except ImportError as error:
             raise ImportError(
                 f"--method=umap needs the package umap-learn, which cannot be imported ({error}); "
