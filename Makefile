@@ -10,7 +10,7 @@ demo: $(VENV)/.installed  ## the main job: 5 trained encoders x 4 tasks, table a
 	$(BIN)/python lineval.py
 
 test: $(VENV)/.tested  ## all tests, offline
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses=4
 
 lint: $(VENV)/.linted
 	$(BIN)/ruff check .

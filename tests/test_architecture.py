@@ -34,6 +34,12 @@ ALLOWED = {
     "store": {"atomic", "audio", "config", "registry"},
     "batching": set(),
     "embedding": {"audio", "batching", "encoders", "fusion", "pooling", "registry"},
+    "hints": set(),
+    "search": {"metrics", "registry"},
+    "pictures": {
+        *("atomic", "audio", "config", "embedding", "encoders", "extract", "fusion", "grid", "norm_stats", "registry"),
+        *("report", "store", "tasks"),
+    },
     "exporting": {"__version__", "atomic", "audio", "batching", "embedding", "fusion", "pooling", "registry"},
     "extract": {"audio", "batching", "pooling", "store", "encoders"},
     "probes": {"registry", "metrics", "_logistic"},

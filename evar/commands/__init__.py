@@ -1,0 +1,1 @@
+"""The commands of `evar`: a function each, whose parameters are its flags and whose docstring is its `--help`."""

@@ -1,0 +1,136 @@
+"""Commands that tell what there is, and whether it keeps its promises."""
+
+from __future__ import annotations
+
+from evar.commands.columns import columns
+from evar.commands.status import DONE, SOME_FAILED
+
+
+def encoders() -> int:
+    """List the encoders: name, what it is, what it was trained on, licence of its weights.
+
+    evar encoders
+    """
+    from evar import config
+
+    rows = []
+    for name in config.names("encoders"):
+        entry = config.load_encoder_config(name)
+        licence = entry.weights.licence if entry.weights else "no weights"
+        rows.append([name, entry.description, entry.trained_on, licence])
+    print(columns(["encoder", "description", "trained on", "licence of the weights"], rows, width=60))
+    return DONE
+
+
+def layers(encoder: str) -> int:
+    """List the layers of an encoder, shallow to deep.
+
+    evar layers ENCODER
+
+    width: features per frame; hop: samples between frames at the encoder's rate (0: one frame per clip); depth: relative,
+    1 is the deepest; vector: features of a clip after pooling. The default layer is marked *.
+    """
+    from evar.encoders import load_encoder
+    from evar.pooling import pooled_width
+
+    built = load_encoder(encoder, "random")
+    rows = []
+    for number, layer in enumerate(built.layers, start=1):
+        hop = f"{layer.hop} ({1000 * layer.hop / built.sample_rate:.4g} ms)" if layer.hop else "0 (clip)"
+        mark = "*" if layer.name in built.default_layers else ""
+        vector = pooled_width(layer.width, layer.pooling)
+        depth = f"{number / len(built.layers):.2f}"
+        rows.append([layer.name + mark, str(layer.width), hop, depth, layer.pooling, str(vector), layer.note])
+    print(f"{encoder}: {built.sample_rate} Hz, at least {built.min_samples} samples (shorter clips are padded)")
+    print(columns(["layer", "width", "hop", "depth", "pooling", "vector", "note"], rows, width=60))
+    return DONE
+
+
+def check(encoder: str, weights: str = "random") -> int:
+    """Run the whole contract on an encoder, anyone's, and say what is wrong with it and where to look.
+
+    evar check ENCODER [--weights=random|PATH|URL|hf:ORG/NAME]
+
+    ENCODER is a name that `evar encoders` lists, the path of a YAML, a class as module:Class (of a file in this folder, or
+    anything installed), or hf:organisation/name. With random weights, the default, nothing is fetched.
+
+    What every encoder promises: layers, widths, hops and frames as declared; silence, one sample and half a minute encoded
+    without NaN; the same numbers at every call, alone or in a batch; a gradient for every parameter; input statistics that
+    are taken from the clips' own sound and count; no network socket.
+
+    Examples:
+      evar check cnn14.16k
+      evar check cnn14.16k --weights="Cnn14_16k_mAP=0.438.pth"
+      evar check my_encoder:MyEncoder          (class MyEncoder in my_encoder.py, in this folder)
+
+    Exit status 1 if a promise is broken.
+    """
+    from evar.contract import CHECKS, check_named
+    from evar.encoders import load_encoder
+
+    findings = check_named(encoder, weights)
+    for finding in findings:
+        print(f"- {finding}")
+    if findings:
+        print(f"{encoder}: {len(findings)} broken promises; `evar check --help` says what is promised")
+        return SOME_FAILED
+    built = load_encoder(encoder, weights)
+    n_parameters = sum(parameter.numel() for parameter in built.parameters())
+    print(
+        f"{encoder} keeps every promise ({', '.join(check.__name__ for check in CHECKS)}, seeded, no_socket): "
+        f"layers {built.layers[0].name} to {built.layers[-1].name}, {n_parameters / 1e6:.2f} M parameters"
+        + (f", weights {built.weights_label}" if n_parameters else "")
+    )
+    print(
+        f"next: evar layers {encoder}, and evar lineval {encoder} TASKS{'' if weights == 'random' else ' --weights=...'}"
+    )
+    return DONE
+
+
+def tasks(data_root: str = "") -> int:
+    """List the tasks: clips, classes, splits, licence, and whether the clips are there.
+
+    evar tasks [--data_root=DIR]
+    """
+    from evar import config
+    from evar.tasks import load_task
+
+    rows = []
+    for name in config.names("tasks"):
+        task = load_task(name, data_root or None)
+        n_missing = len(task.missing())
+        if task.config.builder and n_missing:
+            state = "rendered at first use"
+        else:
+            state = "ready" if not n_missing else f"{n_missing} of {len(task)} missing"
+        entry = task.config
+        splits = "folds: " + str(task.index["fold"].nunique()) if entry.splits == "folds" else "published"
+        rows.append([name, entry.title, str(len(task)), str(len(entry.classes)), splits, state, entry.licence])
+    print(columns(["task", "title", "clips", "classes", "splits", "state", "licence"], rows, width=48))
+    return DONE
+
+
+def verify(task: str, data_root: str = "") -> int:
+    """Decode every clip of a task and compare it with the index: names what is missing, undecodable or altered.
+
+    evar verify TASK [--data_root=DIR]
+
+    Exit status 1 if anything is wrong.
+    """
+    from evar.tasks import load_task, prepare
+
+    loaded = load_task(task, data_root or None)
+    prepare(loaded)
+    found = loaded.verify()
+    for title, paths in (
+        ("missing", found.missing),
+        ("undecodable", [f"{path}: {reason}" for path, reason in found.undecodable.items()]),
+        ("altered (checksum)", found.wrong_checksum),
+    ):
+        for path in paths[:20]:
+            print(f"{title}: {path}")
+        if len(paths) > 20:
+            print(f"{title}: ... and {len(paths) - 20} more")
+    n_bad = len(found.missing) + len(found.undecodable) + len(found.wrong_checksum)
+    print(f"{task}: {found.n_clips - n_bad} of {found.n_clips} clips are as published ({found.seconds:.0f} s of audio)")
+    return DONE if found.ok else SOME_FAILED

@@ -1,0 +1,132 @@
+"""Commands that compute rows and build tables from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evar.commands.status import DONE, SOME_FAILED
+from evar.words import UsageError, statistics, truth, whole
+
+
+def lineval(
+    encoders: str = "",
+    tasks: str = "",
+    layers: str = "",
+    fusion: str = "",
+    objective: str = "",
+    max_layers: str = "",
+    export: str = "",
+    protocol: str = "",
+    seeds: str = "",
+    data_root: str = "",
+    weights: str = "",
+    norm_stats: str = "",
+    device: str = "auto",
+    batch_size: str = "",
+    limit: str = "",
+    out: str = "results",
+    store: str = "",
+    skip_bad: bool = False,
+    dry_run: bool = False,
+) -> int:
+    """Linear evaluation of frozen encoders: one pass over the audio, a probe per layer, one table.
+
+    evar lineval [ENCODERS TASKS | GRID] [flags]        (the same: python lineval.py ...)
+
+    ENCODERS and TASKS are comma lists or `all`; see `evar encoders` and `evar tasks`. GRID is a name in config/grids or
+    the path of such a YAML. Without arguments the embedded default grid runs: trained encoders and rendered sounds that
+    come with pip packages, nothing else to download.
+
+    Examples:
+      evar lineval                                                      the default grid (minutes)
+      evar lineval logmel,crepe.tiny esc10 --data_root=/data            two encoders on ESC-10
+      evar lineval crepe.tiny esc10 --layers=all --data_root=/data      one row per layer, and the layer curve
+      evar lineval ge2e,aisfx gm_pitch --limit=40 --dry_run             what would be done, and how long it takes
+      evar lineval crepe.tiny gm_pitch --layers=conv4,conv6 --fusion=concat
+      evar lineval crepe.tiny gm_pitch,spoken_words --fusion=search --export=general
+
+    Flags:
+      --layers=default|all|NAME,NAME   which layers to probe, one row each             (default: default)
+      --fusion=none|concat|average|pca|weighted   make one feature of the layers instead   (default: none)
+      --fusion=search                  all layers, pairs and more are tried on validation clips, for all TASKS at once, at no
+                                       further encoding; the best is tested beside the default layer, the best single
+                                       layers and the weighted sum of all (fusion.md)
+      --objective=mean_score|mean_rank over the tasks, for a search                    (default: mean_score)
+      --max_layers=N                   that a search may put together                  (default: 4)
+      --export=NAME                    what a search chooses becomes an encoder of that name (several: ENCODER.NAME)
+      --protocol=NAME                  hyper-parameters, config/protocols/NAME.yaml    (default: linear)
+      --seeds=N                        repeats where something is random               (default: 1)
+      --data_root=DIR                  folder that holds the tasks' folders            (default: $EVAR_DATA, ./data)
+      --weights=PATH|URL|hf:ORG/NAME|random   another checkpoint; random = the untrained baseline, marked in tables
+      --norm_stats=default|train|task|MEAN,STD   mean and std of the log-mel, for encoders that normalise by them:
+                                       of the training clips of each round (one more encode a round), of all clips of
+                                       the task, or as given; default: what the encoder's paper does
+      --device=auto|cpu|cuda|mps                                                       (default: auto)
+      --batch_size=N                   clips a batch                                   (default: by seconds of audio)
+      --limit=N                        class-balanced subset: at most N clips of each split or fold
+      --out=DIR                        results: runs/*.json, table.md, table.csv, plots (default: results)
+      --store=DIR                      where features live                   (default: $EVAR_STORE, the user's cache)
+      --skip_bad                       leave unreadable test clips out instead of counting them as wrong
+      --dry_run                        print what would be computed, what is stored, time and disk; compute nothing
+
+    Whatever was computed is on disk: stop it whenever you like, the same command goes on where it stopped.
+    Exit status: 0 all rows are there, 1 some cell failed (its reason is in the table), 2 the command line is wrong.
+    """
+    from evar.grid import asked
+
+    settings = asked(
+        encoders,
+        tasks,
+        layers=layers,
+        fusion=fusion,
+        objective=objective,
+        max_layers=whole(max_layers, "max_layers"),
+        export=export or None,
+        protocol=protocol,
+        seeds=whole(seeds, "seeds"),
+        data_root=data_root or None,
+        weights=weights or None,
+        norm_stats=statistics(norm_stats, "norm_stats"),
+        device=device,
+        batch_size=whole(batch_size, "batch_size"),
+        limit=whole(limit, "limit"),
+        out=out,
+        store=store or None,
+        skip_bad=truth(skip_bad, "skip_bad"),
+    )
+    if truth(dry_run, "dry_run"):
+        from evar.dry_run import describe
+
+        print(describe(settings))
+        return DONE
+    from evar.linear import run_grid
+    from evar.report import build, fusion_text, terminal_table
+
+    try:
+        outcome = run_grid(settings)
+    except KeyboardInterrupt:
+        build(out)  # what is there is shown
+        raise
+    written = build(out)
+    print("\n" + terminal_table(outcome.rows, outcome.failures, Path(out)))
+    if settings.fusion == "search":
+        print("\n" + fusion_text(out))
+    print(f"\n{len(outcome.rows)} rows, {outcome.n_new} of them new; {outcome.n_encoded} clips encoded")
+    print("written: " + ", ".join(str(path) for path in written))
+    return SOME_FAILED if outcome.failures else DONE
+
+
+def compare(out: str = "results") -> int:
+    """Build tables and plots again from the result files, without torch, and print the table.
+
+    evar compare [--out=results]
+    """
+    from evar import report, results
+
+    rows = results.load_all(Path(out))
+    if not rows:
+        raise UsageError(f"no results below {out}/runs; run `evar lineval` first or name the folder with --out")
+    written = report.build(out)
+    print(report.terminal_table(rows, results.load_failures(Path(out)), Path(out)))
+    print("written: " + ", ".join(str(path) for path in written))
+    return DONE

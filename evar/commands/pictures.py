@@ -1,0 +1,89 @@
+"""The command that draws pictures."""
+
+from __future__ import annotations
+
+from evar.commands.columns import columns
+from evar.commands.status import DONE
+from evar.words import decimal, statistics, whole
+
+
+def plot(
+    picture: str,
+    target: str,
+    encoders: str = "",
+    layers: str = "",
+    weights: str = "",
+    norm_stats: str = "",
+    device: str = "auto",
+    out: str = "results",
+    seconds: str = "",
+    seed: str = "",
+    method: str = "",
+    data_root: str = "",
+    limit: str = "",
+    max_clips: str = "",
+    batch_size: str = "",
+    store: str = "",
+) -> int:
+    """Pictures: a clip and its vectors, what moves a vector, all clips of a task in the plane; PNG, SVG and CSV.
+
+    evar plot clip FILE --encoders=NAME,NAME [flags]           waveform, spectrogram, the vector of each encoder
+    evar plot sensitivity FILE --encoders=NAME,NAME [flags]    how far each layer's vector moves with pitch, level, noise
+                                                               and time shift
+    evar plot map TASK --encoders=NAME,NAME [flags]            t-SNE or UMAP of each layer, with silhouette and purity
+
+    Examples:
+      evar plot clip dog.wav --encoders=logmel,crepe.tiny,aisfx
+      evar plot sensitivity flute.wav --encoders=crepe.tiny,aisfx --layers=all
+      evar plot map gm_pitch --encoders=crepe.tiny,aisfx
+      evar plot map esc10 --encoders=aisfx --layers=all --method=umap --data_root=/data --out=paper/figure3.png
+
+    Flags of all pictures:
+      --encoders=NAME,NAME             see `evar encoders`
+      --layers=default|all|NAME,NAME   one strip, line or panel each                   (default: default)
+      --weights=PATH|URL|hf:ORG/NAME|random   another checkpoint, of one encoder; random is marked in the picture
+      --norm_stats=default|MEAN,STD    of the log-mel, for encoders that normalise by them; default: the encoder's own
+                                       constants, also where lineval takes training clips; map also knows: task
+      --device=auto|cpu|cuda|mps                                                       (default: auto)
+      --out=DIR|FILE.png               folder, then PICTURE_NAME.png, .svg and .csv    (default: results)
+    clip, sensitivity:
+      --seconds=N                      only the first N seconds of the file            (default: 30)
+    sensitivity, map:
+      --seed=N                         of the noise; of the subset and the layout      (default: 0)
+    map:
+      --method=tsne|umap               umap needs the package umap-learn               (default: tsne)
+      --data_root=DIR, --limit=N, --batch_size=N, --store=DIR   as for lineval; stored vectors are used again
+      --max_clips=N                    of more, a class-balanced subset is drawn       (default: 2000)
+
+    docs/pictures.md says how to read them.
+    """
+    from evar.linear import pick_device
+    from evar.pictures.command import plot as make
+
+    written, data = make(
+        picture,
+        target,
+        encoders,
+        layers=layers,
+        weights=weights or None,
+        norm_stats=statistics(norm_stats, "norm_stats"),
+        device=pick_device(device),
+        out=out,
+        seconds=decimal(seconds, "seconds"),
+        seed=whole(seed, "seed"),
+        method=method,
+        data_root=data_root,
+        limit=whole(limit, "limit"),
+        max_clips=whole(max_clips, "max_clips"),
+        batch_size=whole(batch_size, "batch_size"),
+        store=store,
+    )
+    if data is not None:
+        scores = data.scores().to_dict("records")
+        rows = [
+            [one["encoder"], one["layer"], f"{one['silhouette']:.3f}", f"{100 * one['purity']:.1f} %"] for one in scores
+        ]
+        print("\n" + columns(["encoder", "layer", "silhouette", f"purity@{data.n_neighbours}"], rows, width=60))
+        print(f"{scores[0]['clips']} clips; purity by chance {100 * scores[0]['chance_purity']:.1f} %")
+    print("written: " + ", ".join(str(path) for path in written))
+    return DONE
