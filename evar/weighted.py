@@ -25,7 +25,8 @@ class WeightedSumProbe(ClassifierMixin, BaseEstimator):
         C x (sum of the clips' log-losses) + 0.5 x ||W||^2
 
     on the training clips, by L-BFGS from equal weights; the weaker strengths start where the stronger ones ended. The
-    problem is not convex, so that this is a minimum near equal weights, not surely the lowest. The best strength on the
+    problem is not convex, so that this is a minimum near equal weights, not surely the lowest; the features of different
+    layers have little to do with each other, so that the weight often ends on a single layer. The best strength on the
     validation clips wins (score, then log-loss, then the smaller C), and the final fit starts from its solution.
 
     Args:

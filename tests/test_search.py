@@ -337,7 +337,14 @@ def test_a_weighted_sum_says_what_it_made_of_the_layers(tones):
     text = (root / "results" / "fusion.md").read_text()
     assert text.count("weighted sum of all layers") == 2 and "no weighted sum" not in text
     assert (root / "results" / "weights.png").stat().st_size > 10_000
-    assert "layers were averaged or weighted after pooling" in (root / "results" / "table.md").read_text()
+    assert text.count("(after_pool)") == 1 and "toy_peak_twins: the weighted sum is taken after" in text.replace(
+        "\\_", "_"
+    )
+    assert "weighted sum" not in (root / "results" / "table.md").read_text()
+    words = ["lineval", "toy_peak_twins", "tones", "--layers=all", "--fusion=average", f"--out={root / 'asked'}"]
+    assert run(words) == cli.DONE
+    table = (root / "asked" / "table.md").read_text()
+    assert "average of deaf+bands" in table and "layers were averaged or weighted after pooling" in table
 
 
 def test_a_record_that_does_not_hold_together_is_refused(tones):

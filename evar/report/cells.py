@@ -157,7 +157,7 @@ def sections(
 
 
 def _main(results: Sequence[Result]) -> list[Result]:
-    """All but the single layers that only `--layers=all` went through: `layers.md` has those.
+    """All but the single layers that only `--layers=all` went through, and the candidates of a fusion search.
 
     The settings of a result say so; an encoder of which every layer is there was swept too. The layers of an encoder
     without a row for its default stay, so that it does not vanish.
@@ -173,7 +173,11 @@ def _main(results: Sequence[Result]) -> list[Result]:
 
     def is_hidden(result: Result) -> bool:
         where = (result.encoder, _section_key(result))
-        if result.default or not is_single_layer(result) or where not in with_default:
+        if result.default or where not in with_default:
+            return False
+        if result.settings.get("fusion") == "search":
+            return True  # what a search compares stands in `fusion.md`
+        if not is_single_layer(result):
             return False
         return result.settings.get("layers") == "all" or len(layers[where]) == result.n_layers
 

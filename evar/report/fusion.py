@@ -94,6 +94,8 @@ def _lines(record: SearchRecord, results: Sequence[Result], out: Path) -> tuple[
         best[name] = compose(plain, best_layers(plain, record.seed) or [], out)
         searched[name] = compose(plain, [tuple(layers) for layers in record.choices[name]], out)
         weighted[name] = compose(summed, [tuple(record.layers)] * n_rounds, out)
+        if any("after_pool" in row.flags for same in summed.values() for row in same):
+            notes.append(f"{record.encoder}: the weighted sum is taken after pooling over time (after_pool)")
         labels = [chosen.label for chosen in (best[name], searched[name]) if chosen is not None]
         if labels:
             notes.append(f"{record.encoder} on {name}: best single layer {labels[0]}" + (
