@@ -352,7 +352,7 @@ def test_a_record_that_does_not_hold_together_is_refused(tones):
     assert lineval(root) == cli.DONE
     (path,) = (root / "results" / "searches").iterdir()
     data = json.loads(path.read_text())
-    for change, said in (({"choice": ["conv9"]}, "some of the layers"), ({"colour": 1}, "unknown key 'colour'")):
+    for change, said in (({"choice": ["conv9"]}, "some of the layers"), ({"colour": 1}, "no key 'colour'")):
         path.write_text(json.dumps({**data, **change}))
         with pytest.raises(ValueError, match=said):
             results.load_search(path)

@@ -112,7 +112,7 @@ def lineval(
     if settings.fusion == "search":
         print("\n" + fusion_text(out))
     print(f"\n{len(outcome.rows)} rows, {outcome.n_new} of them new; {outcome.n_encoded} clips encoded")
-    print("written: " + ", ".join(str(path) for path in written))
+    print(f"written to {out}: " + ", ".join(path.name for path in written))
     return SOME_FAILED if outcome.failures else DONE
 
 
@@ -128,5 +128,5 @@ def compare(out: str = "results") -> int:
         raise UsageError(f"no results below {out}/runs; run `evar lineval` first or name the folder with --out")
     written = report.build(out)
     print(report.terminal_table(rows, results.load_failures(Path(out)), Path(out)))
-    print("written: " + ", ".join(str(path) for path in written))
+    print(f"written to {out}: " + ", ".join(path.name for path in written))
     return DONE

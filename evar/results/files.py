@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from evar.atomic import write_atomic
 from evar.results.identity import check_id, plain, run_id
+from evar.results.records import read_json, read_record, read_records, write_json
 from evar.results.row import Result, utc_now
 
 if TYPE_CHECKING:
@@ -38,20 +38,6 @@ def run_path(out: Path, id: str) -> Path:
     return Path(out) / "runs" / f"{check_id(id)}.json"
 
 
-def _to_json(data: Mapping[str, Any]) -> bytes:
-    return (json.dumps(data, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
-
-
-def _from_json(path: Path) -> Any:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not a legal number")
-
-    try:
-        return json.loads(path.read_bytes().decode("utf-8"), parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}; was its writing interrupted?") from error
-
-
 def save(result: Result, out: Path) -> Path:
     """Write `out/runs/ID.json`, replacing an earlier run of that id; save its predictions first.
 
@@ -62,7 +48,7 @@ def save(result: Result, out: Path) -> Path:
         []
     """
     path = run_path(out, result.id)
-    write_atomic(path, _to_json(result.to_dict()))
+    write_json(path, result.to_dict())
     return path
 
 
@@ -73,27 +59,12 @@ def load(path: Path) -> Result:
         FileNotFoundError: if there is no such file.
         ValueError: if it is torn or not a result; the file and the key are named.
     """
-    data = _from_json(Path(path))
-    try:
-        return Result.from_dict(data)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    return read_record(path, Result.from_dict)
 
 
 def load_all(out: Path) -> list[Result]:
     """Every result below `out/runs`, by file name; a file that cannot be read is named in a warning and left out."""
-    found: dict[str, Result] = {}
-    for path in sorted((Path(out) / "runs").glob("[!.]*.json")):
-        try:
-            result = load(path)
-        except (ValueError, OSError) as error:
-            warnings.warn(f"left out of the tables: {error}", stacklevel=2)
-            continue
-        if result.id in found:
-            warnings.warn(f"left out of the tables: {path} repeats the result {result.id}", stacklevel=2)
-            continue
-        found[result.id] = result
-    return list(found.values())
+    return read_records(Path(out) / "runs", Result.from_dict, "result")
 
 
 def save_predictions(
@@ -187,7 +158,7 @@ def save_failure(out: Path, cell: Mapping[str, Any], reason: str) -> Path:
     data = {"cell": plain(cell, "cell"), "reason": " ".join(reason.split()), "created": utc_now()}
     if not _is_cell(data["cell"]):
         raise ValueError(f"a failed cell must name its encoder and task, got {data['cell']}")
-    write_atomic(path, _to_json(data))
+    write_json(path, data)
     return path
 
 
@@ -213,7 +184,7 @@ def _failures(out: Path) -> list[tuple[Path, Failure]]:
     found = []
     for path in sorted((Path(out) / "failures").glob("[!.]*.json")):
         try:
-            data = _from_json(path)
+            data = read_json(path)
             if not isinstance(data, dict) or set(data) != {"cell", "reason", "created"} or not _is_cell(data["cell"]):
                 raise ValueError(f"{path} must hold reason, created and a cell with encoder and task; is it a failure?")
             found.append((path, Failure(data["cell"], str(data["reason"]), str(data["created"]))))

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from evar.atomic import write_atomic
-from evar.registry import near_miss
-from evar.results.files import _from_json, _to_json
 from evar.results.identity import check_id, plain, run_id
+from evar.results.records import from_plain, read_record, read_records, to_plain, write_json
 from evar.results.row import Result, utc_now
 
 HINTS_SCHEMA = 1
@@ -108,7 +105,7 @@ class HintsRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as in the JSON file."""
-        return {entry.name: plain(getattr(self, entry.name), entry.name) for entry in dataclasses.fields(self)}
+        return to_plain(self)
 
     @classmethod
     def from_dict(cls, data: Any) -> HintsRecord:
@@ -117,19 +114,7 @@ class HintsRecord:
         Raises:
             ValueError: if a key is unknown (the nearest legal one is named) or missing, or a value is not legal.
         """
-        if not isinstance(data, dict):
-            raise ValueError(f"hints must be a JSON object, got {type(data).__name__}")
-        schema = data.get("schema", HINTS_SCHEMA)
-        if isinstance(schema, int) and schema > HINTS_SCHEMA:
-            raise ValueError(f"hints of schema {schema} need a newer version of evar, which reads up to {HINTS_SCHEMA}")
-        names = [entry.name for entry in dataclasses.fields(cls)]
-        for key in data:
-            if key not in names:
-                raise ValueError(f"hints have no key {key!r}; {near_miss(key, names, limit=len(names))}")
-        missing = [name for name in names if name not in data]
-        if missing:
-            raise ValueError(f"hints need all of their keys, but lack {', '.join(missing)}; is the file one of hints?")
-        return cls(**data)
+        return from_plain(cls, data, "a record of hints", HINTS_SCHEMA)
 
 
 def hints_id(identity: Mapping[str, Any], seed: int = 0) -> str:
@@ -169,7 +154,7 @@ def save_hints(out: Path | str, record: HintsRecord) -> Path:
         []
     """
     path = hints_path(out, record.id)
-    write_atomic(path, _to_json(record.to_dict()))
+    write_json(path, record.to_dict())
     return path
 
 
@@ -180,27 +165,12 @@ def read_hints(path: Path) -> HintsRecord:
         FileNotFoundError: if there is no such file.
         ValueError: if it is torn or holds something else; the file and the key are named.
     """
-    data = _from_json(Path(path))
-    try:
-        return HintsRecord.from_dict(data)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    return read_record(path, HintsRecord.from_dict)
 
 
 def load_hints(out: Path | str) -> list[HintsRecord]:
     """Every record below `out/hints`, by file name; a file that cannot be read is named in a warning and left out."""
-    found: dict[str, HintsRecord] = {}
-    for path in sorted((Path(out) / "hints").glob("[!.]*.json")):
-        try:
-            record = read_hints(path)
-        except (ValueError, OSError) as error:
-            warnings.warn(f"left out of the tables: {error}", stacklevel=2)
-            continue
-        if record.id in found:
-            warnings.warn(f"left out of the tables: {path} repeats the hints {record.id}", stacklevel=2)
-            continue
-        found[record.id] = record
-    return list(found.values())
+    return read_records(Path(out) / "hints", HintsRecord.from_dict, "hints")
 
 
 def _is_number(value: Any) -> bool:

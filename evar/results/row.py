@@ -11,6 +11,7 @@ from typing import Any
 
 from evar.registry import near_miss
 from evar.results.identity import IDENTITY_KEYS, check_id, plain, run_id
+from evar.results.records import from_plain, to_plain
 
 SCHEMA = 1
 FUSIONS = ("none", "concat", "average", "pca", "weighted")
@@ -138,7 +139,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as in the JSON file."""
-        return {entry.name: plain(getattr(self, entry.name), entry.name) for entry in dataclasses.fields(self)}
+        return to_plain(self)
 
     @classmethod
     def from_dict(cls, data: Any) -> Result:
@@ -147,24 +148,7 @@ class Result:
         Raises:
             ValueError: if a key is unknown (the nearest legal one is named) or missing, or a value is not legal.
         """
-        if not isinstance(data, dict):
-            raise ValueError(f"a result must be a JSON object, got {type(data).__name__}")
-        schema = data.get("schema", SCHEMA)
-        if isinstance(schema, int) and schema > SCHEMA:
-            raise ValueError(f"a result of schema {schema} needs a newer version of evar, which reads up to {SCHEMA}")
-        fields = {entry.name: entry for entry in dataclasses.fields(cls)}
-        for key in data:
-            if key not in fields:
-                raise ValueError(f"a result has no key {key!r}; {near_miss(key, fields, limit=len(fields))}")
-        missing = [
-            name
-            for name, entry in fields.items()
-            if entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
-            if name not in data
-        ]
-        if missing:
-            raise ValueError(f"a result needs all of its keys, but lacks {', '.join(missing)}; is the file a result?")
-        return cls(**data)
+        return from_plain(cls, data, "a result", SCHEMA)
 
 
 def utc_now() -> str:

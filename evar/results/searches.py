@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evar.atomic import write_atomic
-from evar.registry import near_miss
-from evar.results.files import _from_json, _to_json
-from evar.results.identity import check_id, plain
+from evar.results.identity import check_id
+from evar.results.records import from_plain, read_record, read_records, to_plain, write_json
+
+SEARCH_SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,7 @@ class SearchRecord:
         seconds: wall time of the search.
         created: ISO 8601 time in UTC.
         versions: package -> version.
+        schema: version of this list of keys.
     """
 
     id: str
@@ -65,6 +64,7 @@ class SearchRecord:
     fusions: Sequence[str] = ()
     row_settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    schema: int = SEARCH_SCHEMA
 
     def __post_init__(self) -> None:
         check_id(self.id)
@@ -85,7 +85,7 @@ def search_path(out: Path, id: str) -> Path:
 def save_search(record: SearchRecord, out: Path) -> Path:
     """Write `out/searches/ID.json`, replacing an earlier one."""
     path = search_path(out, record.id)
-    write_atomic(path, _to_json(plain(dataclasses.asdict(record), "search")))
+    write_json(path, to_plain(record))
     return path
 
 
@@ -96,25 +96,16 @@ def load_search(path: Path) -> SearchRecord:
         FileNotFoundError: if there is no such file.
         ValueError: if it is torn or no record; file and key are named.
     """
-    data = _from_json(Path(path))
-    fields = {entry.name: entry for entry in dataclasses.fields(SearchRecord)}
-    if not isinstance(data, dict):
-        raise ValueError(f"{path} must hold an object, got {type(data).__name__}")
-    for key in data:
-        if key not in fields:
-            raise ValueError(f"{path} has unknown key {key!r}; {near_miss(key, fields, limit=30)}")
-    try:
-        return SearchRecord(**data)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is no record of a search: {error}") from error
+    return read_record(path, _made)
 
 
 def load_searches(out: Path) -> list[SearchRecord]:
     """Every record below `out/searches`, by file name; an unreadable file is named in a warning and left out."""
-    found = []
-    for path in sorted((Path(out) / "searches").glob("[!.]*.json")):
-        try:
-            found.append(load_search(path))
-        except (ValueError, OSError) as error:
-            warnings.warn(f"left out of the tables: {error}", stacklevel=2)
-    return found
+    return read_records(Path(out) / "searches", _made, "search")
+
+
+def _made(data: Any) -> SearchRecord:
+    try:
+        return from_plain(SearchRecord, data, "a record of a search", SEARCH_SCHEMA)
+    except (TypeError, KeyError, AttributeError) as error:  # values of another type
+        raise ValueError(f"this is no record of a search: {error}") from error

@@ -1,0 +1,109 @@
+"""What all records of a results folder share: a dataclass, as JSON in a file that is whole or not there, named by its id."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from evar.atomic import write_atomic
+from evar.registry import near_miss
+from evar.results.identity import plain
+
+
+class Record(Protocol):
+    """A frozen dataclass that has an id."""
+
+    @property
+    def id(self) -> str: ...
+
+
+R = TypeVar("R", bound=Record)
+
+
+def to_plain(record: Any) -> dict[str, Any]:
+    """A record's values as plain data, as in its JSON file."""
+    return {entry.name: plain(getattr(record, entry.name), entry.name) for entry in dataclasses.fields(record)}
+
+
+def from_plain(kind: type[R], data: Any, what: str, schema: int) -> R:
+    """Check the keys of plain data and make the record, which checks its values.
+
+    Args:
+        kind: a dataclass; fields without default are required.
+        data: as JSON gives it.
+        what: "a result", for messages.
+        schema: newest version of the list of keys that is known here.
+
+    Raises:
+        ValueError: if a key is unknown (the nearest legal one is named) or missing, or a value is not legal.
+    """
+    if not isinstance(data, dict):
+        raise ValueError(f"{what} must be a JSON object, got {type(data).__name__}")
+    found = data.get("schema", schema)
+    if isinstance(found, int) and found > schema:
+        raise ValueError(f"{what} of schema {found} needs a newer version of evar, which reads up to {schema}")
+    fields = {entry.name: entry for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in data:
+        if key not in fields:
+            raise ValueError(f"{what} has no key {key!r}; {near_miss(str(key), fields, limit=len(fields))}")
+    missing = [
+        name
+        for name, entry in fields.items()
+        if entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+        if name not in data
+    ]
+    if missing:
+        raise ValueError(f"{what} needs all of its keys, but lacks {', '.join(missing)}; is the file {what}?")
+    return kind(**data)
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write plain data, whole or not at all."""
+    text = json.dumps(data, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomic(path, (text + "\n").encode("utf-8"))
+
+
+def read_json(path: Path) -> Any:
+    """Read plain data.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is torn or no JSON; the file is named.
+    """
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not a legal number")
+
+    try:
+        return json.loads(path.read_bytes().decode("utf-8"), parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON: {error}; was its writing interrupted?") from error
+
+
+def read_record(path: Path, make: Callable[[Any], R]) -> R:
+    """Read one record; a ValueError names the file."""
+    data = read_json(Path(path))
+    try:
+        return make(data)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def read_records(folder: Path, make: Callable[[Any], R], what: str) -> list[R]:
+    """Every record of a folder, by file name; what cannot be read, or repeats an id, is named in a warning and left out."""
+    found: dict[str, R] = {}
+    for path in sorted(folder.glob("[!.]*.json")):
+        try:
+            record = read_record(path, make)
+        except (ValueError, OSError) as error:
+            warnings.warn(f"left out of the tables: {error}", stacklevel=3)
+            continue
+        if record.id in found:
+            warnings.warn(f"left out of the tables: {path} repeats the {what} {record.id}", stacklevel=3)
+            continue
+        found[record.id] = record
+    return list(found.values())
