@@ -114,7 +114,7 @@ class HintsRecord:
         Raises:
             ValueError: if a key is unknown (the nearest legal one is named) or missing, or a value is not legal.
         """
-        return from_plain(cls, data, "a record of hints", HINTS_SCHEMA)
+        return from_plain(cls, data, "a record of hints", HINTS_SCHEMA, every_key=True)
 
 
 def hints_id(identity: Mapping[str, Any], seed: int = 0) -> str:

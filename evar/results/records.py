@@ -29,7 +29,7 @@ def to_plain(record: Any) -> dict[str, Any]:
     return {entry.name: plain(getattr(record, entry.name), entry.name) for entry in dataclasses.fields(record)}
 
 
-def from_plain(kind: type[R], data: Any, what: str, schema: int) -> R:
+def from_plain(kind: type[R], data: Any, what: str, schema: int, *, every_key: bool = False) -> R:
     """Check the keys of plain data and make the record, which checks its values.
 
     Args:
@@ -37,6 +37,7 @@ def from_plain(kind: type[R], data: Any, what: str, schema: int) -> R:
         data: as JSON gives it.
         what: "a result", for messages.
         schema: newest version of the list of keys that is known here.
+        every_key: also those with a default must be there.
 
     Raises:
         ValueError: if a key is unknown (the nearest legal one is named) or missing, or a value is not legal.
@@ -53,7 +54,7 @@ def from_plain(kind: type[R], data: Any, what: str, schema: int) -> R:
     missing = [
         name
         for name, entry in fields.items()
-        if entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+        if every_key or (entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING)
         if name not in data
     ]
     if missing:
