@@ -95,6 +95,13 @@ def _yield_to_the_encoder() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
+def keep_float32() -> None:
+    """Whoever encodes calls this first: convolutions in TF32, the default on some GPUs, have half the digits of float32."""
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def padded(clips: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
     """Clips (samples,) of any lengths as one batch: (batch, samples) with zeros at the ends, and (batch,) lengths."""
     import torch

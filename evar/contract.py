@@ -300,23 +300,14 @@ def input_statistics(encoder: Encoder) -> Iterator[str]:
             f"the count, sum and sum of squares of a clip's input are {alone[1].tolist()} alone but "
             f"{together[1].tolist()} in a batch; network_input_frames must count the clip's own frames only"
         )
-    moved = _under(encoder, (encoder.norm_stats[0] + 1.0, encoder.norm_stats[1] * 2.0))
-    with moved, torch.no_grad():
+    mean, std = encoder.norm_stats
+    with encoder.normalising_by((mean + 1.0, std * 2.0)), torch.no_grad():
         if not torch.equal(encoder.frontend(noise[:1]), shown):
             yield "network_input changes with norm_stats; return the input as it is before normalisation"
         other = encoder.encode(noise[:1])
     before = _encoded(encoder, noise[:1])
     if all(torch.equal(other[name], value) for name, value in before.items()):
         yield "norm_stats change no layer; forward must normalise by self.norm_stats, or the class must have none"
-
-
-@contextmanager
-def _under(encoder: Encoder, norm_stats: tuple[float, float]) -> Iterator[None]:
-    before, encoder.norm_stats = encoder.norm_stats, norm_stats
-    try:
-        yield
-    finally:
-        encoder.norm_stats = before
 
 
 def extras(encoder: Encoder) -> Iterator[str]:

@@ -110,8 +110,8 @@ def _to_encode(
         return n_usable, seconds, n_times * vector_bytes(encoder, n_usable), times + note
     plans = []
     for stats in dict.fromkeys(stats for of_rounds in known.values() for stats in of_rounds):
-        encoder.norm_stats = stats
-        plans.append(plan(encoder, task.paths, task.policy(), store, settings.batch_size))
+        with encoder.normalising_by(stats):
+            plans.append(plan(encoder, task.paths, task.policy(), store, settings.batch_size))
     times = f" (under {len(plans)} input statistics)" if len(plans) > 1 else ""
     todo: set[int] = set().union(*(planned.todo for planned in plans))
     seconds, n_bytes = sum(planned.audio_seconds for planned in plans), sum(planned.n_bytes for planned in plans)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evar.audio import MIN_SECONDS, AudioError, read, resample
-from evar.batching import in_batches
+from evar.batching import in_batches, keep_float32, padded
 from evar.fusion import FUSIONS, fuse
 from evar.registry import near_miss
 
@@ -70,6 +70,7 @@ def embed(
     rate = sample_rate or encoder.sample_rate
     vectors: dict[str, NDArray[np.float32]] = {}
     max_samples = max(1, int(encoder.batch_seconds * encoder.sample_rate))
+    keep_float32()
     bar = tqdm(total=len(clips), desc=encoder.name, unit="clip", delay=3, leave=False, disable=None)
     with torch.inference_mode():
         for begin, part in _portions(clips, encoder.sample_rate, rate):
@@ -78,10 +79,7 @@ def embed(
             for batch in in_batches(
                 order, samples, max_samples, batch_size=batch_size, equal_lengths=not encoder.batch_invariant
             ):
-                waveform = torch.zeros(len(batch), samples[batch[0]])
-                for row, position in enumerate(batch):
-                    waveform[row, : samples[position]] = torch.from_numpy(part[position])
-                features = encoder.encode(waveform, torch.tensor([samples[position] for position in batch]))
+                features = encoder.encode(*padded([part[position] for position in batch]))
                 for name in names:
                     how = pooling or encoder.layer(name).pooling
                     pooled = pool(features[name], features.frames[name], how).float().cpu().numpy()

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evar.audio import RESAMPLER, AudioError, AudioInfo, ClipPolicy, clip_length, read_clip
-from evar.batching import by_length, decoded_ahead, in_batches, padded
+from evar.batching import by_length, decoded_ahead, in_batches, keep_float32, padded
 from evar.pooling import pool, pooled_width
 from evar.store import AudioIndex, FeatureKey, FeatureStore, SegmentWriter, estimated_bytes, row_id
 
@@ -198,7 +198,7 @@ def extract_each(
     infos, bad = _inspect_all(paths, store)
     targets = []
     for stats in norm_stats:
-        with _normalising_by(encoder, stats):
+        with encoder.normalising_by(stats):
             planned = _planned(encoder, infos, bad, policy, store, batch_size)
         targets.append(_Target(stats, planned, Extraction(planned.key, list(planned.rows), dict(planned.bad))))
     wanting = sorted((target for target in targets if target.planned.todo), key=lambda target: target.result.key.digest)
@@ -227,16 +227,6 @@ class _Target:
     result: Extraction
     writer: SegmentWriter | None = None
     todo: set[int] = field(default_factory=set)
-
-
-@contextmanager
-def _normalising_by(encoder: Encoder, norm_stats: tuple[float, float] | None) -> Iterator[None]:
-    before = encoder.norm_stats
-    encoder.norm_stats = norm_stats
-    try:
-        yield
-    finally:
-        encoder.norm_stats = before
 
 
 def _without_failed(result: Extraction, stored: set[str]) -> None:
@@ -295,10 +285,9 @@ def _inspect_all(paths: Sequence[Path], store: FeatureStore) -> tuple[list[Audio
 def _encode(
     encoder: Encoder, paths: Sequence[Path], policy: ClipPolicy, targets: Sequence[_Target], label: str
 ) -> None:
-    import torch
     from tqdm import tqdm
 
-    torch.backends.cudnn.allow_tf32 = False  # half the digits of float32 on some GPUs: no silent loss of precision
+    keep_float32()
     infos = targets[0].planned.infos
     wanted = set().union(*(target.todo for target in targets))
     batches = [[p for p in batch if p in wanted] for batch in targets[0].planned.batches]
@@ -330,7 +319,7 @@ def _encode_batch(encoder: Encoder, target: _Target, clips: dict[int, NDArray[np
     for positions in [list(clips)] if encoder.batch_invariant else by_length(clips):
         if not positions:
             continue
-        with _normalising_by(encoder, target.norm_stats):
+        with encoder.normalising_by(target.norm_stats):
             vectors = _vectors(encoder, [clips[position] for position in positions])
         finite = np.logical_and.reduce([np.isfinite(value).all(axis=1) for value in vectors.values()])
         for position in np.array(positions)[~finite]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evar.axes import principal_axes, standardisation
 from evar.registry import near_miss
 
 if TYPE_CHECKING:
@@ -80,8 +81,6 @@ def pca(
     Raises:
         ValueError: if there are fewer than 2 training clips, or all are alike.
 
-    Source: principal component analysis, as in Jolliffe, "Principal Component Analysis" (2002), ch. 3.
-
     Example:
         >>> clips = np.arange(12, dtype=np.float32).reshape(6, 2)
         >>> pca({"a": clips, "b": -clips[:, :1]}, np.arange(4)).shape  # all three columns are one direction
@@ -92,19 +91,13 @@ def pca(
         raise ValueError(f"pca needs at least 2 training clips, got {len(train)}")
     scaled = []
     for value in layers.values():
-        fitted = value[train].astype(np.float64)
-        mean, scale = fitted.mean(axis=0), fitted.std(axis=0)
-        varies = scale > 10 * np.finfo(value.dtype).eps * np.abs(mean)
+        mean, scale = standardisation(value[train])
+        varies = scale > 0
         scaled.append((value[:, varies] - mean[varies]) / (scale[varies] * np.sqrt(max(1, varies.sum()))))
     joined = np.concatenate(scaled, axis=1)  # (clips, sum of widths) float64, centred over the training clips
-    fitted = joined[train]
-    is_wide = len(fitted) < joined.shape[1]
-    values, vectors = np.linalg.eigh(fitted @ fitted.T if is_wide else fitted.T @ fitted)
-    kept = values > max(0.0, values[-1]) * len(values) * np.finfo(np.float64).eps if len(values) else values > 0
-    if not kept.any():
+    basis = principal_axes(joined[train])  # (sum of widths, components)
+    if not basis.shape[1]:
         raise ValueError(f"pca needs training clips that differ, but all {len(train)} have the same features")
-    values, vectors = values[kept][::-1], vectors[:, kept][:, ::-1]
-    basis = fitted.T @ (vectors / np.sqrt(values)) if is_wide else vectors  # (sum of widths, components)
     most = width or max(value.shape[1] for value in layers.values())
     return np.asarray(joined @ basis[:, :most], np.float32)
 

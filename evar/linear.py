@@ -123,10 +123,11 @@ def _search(
             f"ranked, {record.n_probed} of them probed, on validation clips: {' + '.join(record.choice)}",
             flush=True,
         )
+        asked_for = selections(encoder, settings.layers, settings.fusion)
         for task in tasks:
             choices = dict.fromkeys(tuple(layers) for layers in record.choices[task.name])
             chosen = [Selection(layers, "none" if len(layers) == 1 else "concat") for layers in choices]
-            missing = [one for one in chosen if one not in selections(encoder, settings.layers, settings.fusion)]
+            missing = [one for one in chosen if one not in asked_for]
             if missing:
                 _evaluate_cell(encoder, task, protocol, settings, store, outcome, missing)
         if settings.export:

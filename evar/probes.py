@@ -15,6 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from evar._logistic import LogisticFit, LogisticProblem, principal_coordinates, solve_all
+from evar.axes import standardisation
 from evar.metrics import METRICS
 from evar.registry import near_miss, resolve
 
@@ -173,7 +174,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
                 f"choosing among {len(strengths)} strengths needs X_valid and y_valid; give them, or a single strength"
             )
         self.n_features_in_ = X.shape[1]
-        self.mean_, self.scale_ = _standardisation(X)
+        self.mean_, self.scale_ = standardisation(X)
         n_train = len(X)
         if has_valid:
             X_valid, y_valid = _checked_pair(X_valid, y_valid, "validation")
@@ -323,15 +324,6 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         self.coef_ = np.zeros((len(standard), self.n_features_in_))
         self.coef_[:, varies] = standard / self.scale_[varies]
         self.intercept_ = offsets - self.coef_ @ self.mean_
-
-
-def _standardisation(X: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and population standard deviation of (clips, width); 0 where rounding explains all the spread."""
-    mean = X.mean(axis=0, dtype=np.float64)
-    scale = X.std(axis=0, dtype=np.float64)
-    # A feature that is constant but for its last bit must not be blown up to unit variance.
-    is_constant = scale <= 10 * np.finfo(X.dtype).eps * np.abs(mean)
-    return mean, np.where(is_constant, 0.0, scale)
 
 
 def _checked_features(X: Any, which: str) -> NDArray[Any]:

@@ -15,12 +15,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dposv
 
+from evar.axes import principal_axes, standardisation
 from evar.metrics import METRICS
 from evar.registry import near_miss
 
@@ -261,19 +261,8 @@ def _projected(
     train: NDArray[np.float32], valid: NDArray[np.float32], n_components: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Standardised over the training clips, then their first principal components: (clips, width) -> (clips, fewer)."""
-    fitted = train.astype(np.float64)
-    mean, scale = fitted.mean(axis=0), fitted.std(axis=0)
-    varies = scale > 10 * np.finfo(np.float32).eps * np.abs(mean)
-    fitted = (fitted[:, varies] - mean[varies]) / scale[varies]
-    checked = (valid[:, varies].astype(np.float64) - mean[varies]) / scale[varies]
-    if not varies.any():
-        return fitted, checked
-    is_wide = len(fitted) < fitted.shape[1]
-    gram = fitted @ fitted.T if is_wide else fitted.T @ fitted
-    values, vectors = np.linalg.eigh(gram)
-    kept = np.flatnonzero(values > values[-1] * len(values) * np.finfo(np.float64).eps)[::-1][:n_components]
-    values, vectors = values[kept], vectors[:, kept]
-    if is_wide:
-        basis: Any = fitted.T @ (vectors / np.sqrt(values))
-        return vectors * np.sqrt(values), checked @ basis
-    return fitted @ vectors, checked @ vectors
+    mean, scale = standardisation(train)
+    varies = scale > 0
+    fitted, checked = ((part[:, varies] - mean[varies]) / scale[varies] for part in (train, valid))
+    axes = principal_axes(fitted)[:, :n_components]
+    return fitted @ axes, checked @ axes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,7 +47,7 @@ class Vectors:
         """Forwards of a clip, over all input statistics."""
         return sum(extraction.n_encoded for extraction in self.extractions.values())
 
-    @property
+    @cached_property
     def usable(self) -> NDArray[np.bool_]:
         """(clips,) False for bad clips."""
         return np.array([position not in self.bad for position in range(self.n_clips)])

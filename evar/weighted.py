@@ -12,8 +12,9 @@ from scipy.special import logsumexp, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from evar.axes import standardisation
 from evar.metrics import METRICS
-from evar.probes import STRENGTHS, _checked_features, _checked_pair, _standardisation
+from evar.probes import STRENGTHS, _checked_features, _checked_pair
 
 
 class WeightedSumProbe(ClassifierMixin, BaseEstimator):
@@ -97,7 +98,7 @@ class WeightedSumProbe(ClassifierMixin, BaseEstimator):
         if len(self.classes_) < 2:
             raise ValueError(f"a probe needs training clips of at least 2 classes, got one class, {self.classes_[0]!r}")
         self.n_features_in_ = features.shape[1]
-        self.mean_, self.scale_ = _standardisation(features)
+        self.mean_, self.scale_ = standardisation(features)
         train = self._layers(features)
         strengths = sorted(float(strength) for strength in self.strengths)
         self.valid_scores_ = self.valid_log_losses_ = np.zeros(0)

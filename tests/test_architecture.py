@@ -21,9 +21,10 @@ ALLOWED = {
     "config": {"registry"},
     "metrics": {"registry"},
     "atomic": set(),
+    "axes": set(),
     "results": {"registry", "atomic"},
     "pooling": {"registry"},
-    "fusion": {"registry"},
+    "fusion": {"axes", "registry"},
     "audio": {"registry"},
     "download": {"config", "registry", "download"},
     "contract": {"config", "encoders", "features", "pooling", "registry"},
@@ -35,14 +36,14 @@ ALLOWED = {
     "batching": set(),
     "embedding": {"audio", "batching", "encoders", "fusion", "pooling", "registry"},
     "hints": set(),
-    "search": {"metrics", "registry"},
+    "search": {"axes", "metrics", "registry"},
     "pictures": {
         *("atomic", "audio", "config", "embedding", "encoders", "extract", "fusion", "grid", "norm_stats", "registry"),
         *("report", "store", "tasks"),
     },
     "exporting": {"__version__", "atomic", "audio", "batching", "embedding", "fusion", "pooling", "registry"},
     "extract": {"audio", "batching", "pooling", "store", "encoders"},
-    "probes": {"registry", "metrics", "_logistic"},
+    "probes": {"registry", "metrics", "_logistic", "axes"},
     "report": {"atomic", "results", "metrics", "registry", "report"},
 }
 #: may be imported without torch, so that tables, plots and help work on a laptop that has none

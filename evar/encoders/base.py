@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -166,6 +167,15 @@ class Encoder(nn.Module, ABC):
             frames = {info.name: frames for info in self.layers}
         self._check_output(features, frames, len(waveform))
         return LayerFeatures(features, frames)
+
+    @contextmanager
+    def normalising_by(self, norm_stats: tuple[float, float] | None) -> Iterator[None]:
+        """Hold other input statistics for a while: (mean, std), or None for an encoder without."""
+        before, self.norm_stats = self.norm_stats, norm_stats
+        try:
+            yield
+        finally:
+            self.norm_stats = before
 
     def frontend(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
         """The log-mel (or the normalised waveform) that the network sees, before normalisation by `norm_stats`.

@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from evar import download
 from evar.encoders._transformers import load_transformers
 from evar.encoders.base import Encoder
-from evar.encoders.wav2vec2 import _normalised_over_time
+from evar.encoders.wav2vec2 import _normalised_over_time, standardised
 from evar.features import LayerInfo
 from evar.registry import near_miss
 from evar.weights import read_checkpoint, state_dict_of
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from evar.config import EncoderConfig
 
 SAMPLE_RATE = 16000  # Hz, where a repository does not say
-VARIANCE_FLOOR = 1e-7
 WINDOWS_AT_ONCE = 8  # parts of a fixed length (30 s for Whisper) that run in one forward, however short the clips are
 # Waveform models in which a mask keeps a clip's frames from hearing padding; all others get batches of equal length.
 MASKABLE = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
@@ -234,11 +233,7 @@ class _Waveform(_Reader):
         """(batch, samples); with `do_normalize`, each clip with mean 0 and variance 1 over its own samples."""
         if not getattr(self.extractor, "do_normalize", True):
             return waveform
-        inside = torch.arange(waveform.shape[1], device=waveform.device)[None, :] < lengths[:, None]
-        count = lengths[:, None].to(waveform.dtype)
-        deviation = (waveform - waveform.sum(dim=1, keepdim=True) / count) * inside
-        variance = deviation.square().sum(dim=1, keepdim=True) / count
-        return deviation / (variance + VARIANCE_FLOOR).sqrt()
+        return standardised(waveform, lengths)
 
     def states(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         inputs = {"input_values": self.scaled(waveform, lengths)}

@@ -138,12 +138,8 @@ class Wav2Vec2(Encoder):
         return lengths
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples), each clip with mean 0 and variance 1 over its own samples, zero beyond them."""
-        inside = torch.arange(waveform.shape[1], device=waveform.device)[None, :] < lengths[:, None]
-        count = lengths[:, None].to(waveform.dtype)
-        deviation = (waveform - waveform.sum(dim=1, keepdim=True) / count) * inside
-        variance = deviation.square().sum(dim=1, keepdim=True) / count
-        return deviation / (variance + VARIANCE_FLOOR).sqrt()
+        """(batch, samples), as `standardised` gives it."""
+        return standardised(waveform, lengths)
 
     def valid_frames(self, lengths: Tensor) -> Tensor:
         """(length - kernel) // stride + 1, seven times."""
@@ -199,6 +195,15 @@ class Wav2Vec2(Encoder):
             else:
                 maps = block(maps)
         return maps
+
+
+def standardised(waveform: Tensor, lengths: Tensor) -> Tensor:
+    """(batch, samples), each clip with mean 0 and variance 1 over its own (batch,) samples, zero beyond them."""
+    inside = torch.arange(waveform.shape[1], device=waveform.device)[None, :] < lengths[:, None]
+    count = lengths[:, None].to(waveform.dtype)
+    deviation = (waveform - waveform.sum(dim=1, keepdim=True) / count) * inside
+    variance = deviation.square().sum(dim=1, keepdim=True) / count
+    return deviation / (variance + VARIANCE_FLOOR).sqrt()
 
 
 def _normalised_over_time(maps: Tensor, frames: Tensor, norm: nn.GroupNorm) -> Tensor:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evar.audio import AudioError, length, read
-from evar.batching import by_length, decoded_ahead, in_batches, padded
+from evar.batching import by_length, decoded_ahead, in_batches, keep_float32, padded
 from evar.exporting.parts import PartWriter
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def encode(
     """
     import torch
 
-    torch.backends.cudnn.allow_tf32 = False  # as in extract: no silent loss of precision
+    keep_float32()
 
     def decode(item: _Item) -> NDArray[np.float32]:
         part, position = item

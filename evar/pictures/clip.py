@@ -11,8 +11,9 @@ import numpy as np
 
 from evar.embedding import embed
 from evar.fusion import fuse
-from evar.pictures.loading import Chosen, Sound, selection_label
+from evar.pictures.loading import Chosen, Sound
 from evar.pictures.saving import save_table
+from evar.report.labels import layers_label
 from evar.report.style import COLOURS, FONT_POINTS, PAGE_INCHES, new_figure, number, save_figure
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def clip_data(sound: Sound, chosen: Sequence[Chosen]) -> ClipData:
         found = embed(one.encoder, sound.waveform, layers, sample_rate=sound.sample_rate)
         for selection in one.selections:
             fused = fuse({layer: found[layer] for layer in selection.layers}, selection.fusion)
-            vectors.append(Vector(one.label, selection_label(selection), fused[0]))
+            vectors.append(Vector(one.label, layers_label(selection.layers, selection.fusion), fused[0]))
     notes = tuple(filter(None, (one.note(one.encoder.norm_stats) for one in chosen)))
     return ClipData(sound, decibels, frequencies, tuple(vectors), notes)
 

@@ -125,12 +125,6 @@ def named_layers(text: str) -> str | tuple[str, ...]:
     return names
 
 
-def selection_label(selection: Selection) -> str:
-    """Layers as text: "block3+block6"; the middle of a long list is left out."""
-    names = selection.layers
-    return "+".join(names) if len(names) <= 3 else f"{names[0]}+...+{names[-1]} ({len(names)} layers)"
-
-
 @dataclass(frozen=True)
 class Sound:
     """The beginning of a file.

@@ -14,7 +14,7 @@ import numpy as np
 from evar import norm_stats as statistics
 from evar.extract import extract_each
 from evar.fusion import fuse
-from evar.pictures.loading import Chosen, selection_label
+from evar.pictures.loading import Chosen
 from evar.pictures.plane import (
     MAX_COMPONENTS,
     MIN_CLIPS,
@@ -29,6 +29,7 @@ from evar.pictures.plane import (
     standardised,
 )
 from evar.pictures.saving import save_table
+from evar.report.labels import layers_label
 from evar.report.style import (
     COLOURS,
     COLUMN_INCHES,
@@ -198,7 +199,7 @@ def map_data(
             panels.append(
                 Panel(
                     one.label,
-                    selection_label(selection),
+                    layers_label(selection.layers, selection.fusion),
                     one.is_default(selection),
                     usable,
                     layout(vectors, method, seed),

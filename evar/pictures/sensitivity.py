@@ -12,8 +12,9 @@ import numpy as np
 from evar.embedding import embed
 from evar.fusion import fuse
 from evar.pictures.alterations import LEVELS_DB, AlteredClip, alter
-from evar.pictures.loading import Chosen, Sound, selection_label
+from evar.pictures.loading import Chosen, Sound
 from evar.pictures.saving import save_table
+from evar.report.labels import layers_label
 from evar.report.style import FONT_POINTS, PAGE_INCHES, new_figure, save_figure
 
 if TYPE_CHECKING:
@@ -116,7 +117,14 @@ def _layers(one: Chosen, altered: AlteredClip, sample_rate: int) -> tuple[Layer,
         fused = fuse({layer: vectors[layer] for layer in selection.layers}, selection.fusion)
         parts = np.split(cosine_distances(fused[1:], fused[0]), ends)
         distances = {kind.name: part for kind, part in zip(altered.alterations, parts, strict=True)}
-        found.append(Layer(selection_label(selection), one.depth(selection), one.is_default(selection), distances))
+        found.append(
+            Layer(
+                layers_label(selection.layers, selection.fusion),
+                one.depth(selection),
+                one.is_default(selection),
+                distances,
+            )
+        )
     return tuple(found)
 
 

@@ -87,7 +87,7 @@ def _lines(record: SearchRecord, results: Sequence[Result], out: Path) -> tuple[
     notes = []
     for task in record.tasks:
         name, n_rounds = str(task["name"]), len(task["rounds"])
-        rows = rows_of_search(record, task, results)
+        rows = _rows(record, task, results)
         plain = {layers: same for (layers, fusion), same in rows.items() if fusion in ("none", "concat")}
         summed = {layers: same for (layers, fusion), same in rows.items() if fusion == "weighted"}
         default[name] = compose(plain, [tuple(record.default_layers)] * n_rounds, out)
@@ -127,7 +127,7 @@ def _lines(record: SearchRecord, results: Sequence[Result], out: Path) -> tuple[
     return lines, notes
 
 
-def rows_of_search(
+def _rows(
     record: SearchRecord, task: Mapping[str, Any], results: Sequence[Result]
 ) -> dict[tuple[Layers, str], list[Result]]:
     """(layers, fusion) -> the encoder's rows on the task, one for each seed, the newest."""
