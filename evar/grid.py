@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: what a fusion search may maximise
 OBJECTIVES = ("mean_score", "mean_rank")
+#: where the cells of a grid may run
+ENGINES = ("local", "ray")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,9 @@ class Settings:
         out: results folder.
         store: folder of the feature store.
         skip_bad: leave unreadable clips out of the test set instead of counting them as wrong.
+        engine: where the cells run: "local", processes of this machine, or "ray".
+        jobs: how many run at the same time (on each node of a cluster); they share its cores.
+        address: of an existing Ray cluster, such as "auto" or "ray://HOST:10001"; None starts one here.
     """
 
     encoders: tuple[str, ...]
@@ -66,6 +71,9 @@ class Settings:
     out: str = "results"
     store: str | None = None
     skip_bad: bool = False
+    engine: str = "local"
+    jobs: int = 1
+    address: str | None = None
 
     def __post_init__(self) -> None:
         if not self.encoders or not self.tasks:
@@ -76,6 +84,10 @@ class Settings:
         known = ["none", *FUSIONS, *FITTED_FUSIONS, "search"]
         if self.fusion not in known:
             raise ValueError(f"no fusion {self.fusion!r}; {near_miss(self.fusion, known)}")
+        if self.engine not in ENGINES:
+            raise ValueError(f"no engine {self.engine!r}; {near_miss(self.engine, ENGINES)}")
+        if self.address is not None and self.engine != "ray":
+            raise ValueError(f"--address={self.address} is a Ray cluster's and needs --engine=ray, got {self.engine}")
         if self.objective not in OBJECTIVES:
             raise ValueError(f"no objective {self.objective!r}; {near_miss(self.objective, OBJECTIVES)}")
         if self.export is not None and self.fusion != "search":
@@ -91,7 +103,8 @@ class Settings:
             len(self.norm_stats) == 2 and all(map(math.isfinite, self.norm_stats)) and self.norm_stats[1] > 0
         ):
             raise ValueError(f"norm_stats must be a mean and a standard deviation above 0, got {self.norm_stats}")
-        for name, value in (("seeds", self.seeds), ("batch_size", self.batch_size), ("max_layers", self.max_layers)):
+        counts = ("seeds", "batch_size", "max_layers", "jobs")
+        for name, value in ((name, getattr(self, name)) for name in counts):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if self.weights not in (None, "random") and len(self.encoders) > 1:

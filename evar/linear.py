@@ -54,11 +54,13 @@ def evaluate(encoders: str | Sequence[str] = "", tasks: str | Sequence[str] = ""
         name: ",".join(value) if isinstance(value, list | tuple) and name != "norm_stats" else value
         for name, value in flags.items()
     }
-    return run_grid(asked(*(v if isinstance(v, str) else ",".join(v) for v in (encoders, tasks)), **words))
+    from evar.engine import run  # which imports this module
+
+    return run(asked(*(v if isinstance(v, str) else ",".join(v) for v in (encoders, tasks)), **words))
 
 
 def run_grid(settings: Settings) -> Outcome:
-    """Run a grid: one pass over the audio per encoder and clip policy, then a probe per row.
+    """Run a grid in this process: one pass over the audio per encoder and clip policy, then a probe per row.
 
     Returns:
         All rows of the grid, and the cells that failed with their reasons.
@@ -75,14 +77,14 @@ def run_grid(settings: Settings) -> Outcome:
             encoder = _loaded(name, settings, device)
         except (ValueError, OSError, ImportError, RuntimeError) as error:
             for task in tasks:
-                _fail(outcome, settings, name, task, error)
+                record_failure(outcome, settings, name, task, error)
             continue
         there = []
         for task in tasks:
             try:
                 _evaluate_cell(encoder, task, protocol, settings, store, outcome)
             except _EXPECTED as error:
-                _fail(outcome, settings, name, task, error)
+                record_failure(outcome, settings, name, task, error)
             else:
                 there.append(task)
                 results.clear_failure(Path(settings.out), _cell(settings, name, task))
@@ -140,7 +142,7 @@ def _search(
             print(f"{encoder.name}: exported as encoder {name}, {path}{weights}", flush=True)
     except _EXPECTED as error:
         for task in tasks:
-            _fail(outcome, settings, encoder.name, task, error, layers="search")
+            record_failure(outcome, settings, encoder.name, task, error, layers="search")
     else:
         for task in tasks:
             results.clear_failure(Path(settings.out), _cell(settings, encoder.name, task, layers="search"))
@@ -320,7 +322,9 @@ def _existing(out: Path, id: str) -> Result | None:
         return None
 
 
-def _fail(outcome: Outcome, settings: Settings, encoder: str, task: Task, error: Exception, layers: str = "") -> None:
+def record_failure(
+    outcome: Outcome, settings: Settings, encoder: str, task: Task, error: Exception, layers: str = ""
+) -> None:
     """Record a failed cell, with a next step where the error alone does not say one."""
     reason = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     reason = " ".join(reason.split()) or type(error).__name__

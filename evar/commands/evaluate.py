@@ -27,6 +27,9 @@ def lineval(
     out: str = "results",
     store: str = "",
     skip_bad: bool = False,
+    engine: str = "",
+    jobs: str = "",
+    address: str = "",
     dry_run: bool = False,
 ) -> int:
     """Linear evaluation of frozen encoders: one pass over the audio, a probe per layer, one table.
@@ -67,6 +70,11 @@ def lineval(
       --out=DIR                        results: runs/*.json, table.md, table.csv, plots (default: results)
       --store=DIR                      where features live                   (default: $EVAR_STORE, the user's cache)
       --skip_bad                       leave unreadable test clips out instead of counting them as wrong
+      --jobs=N                         cells at the same time, in processes that share the cores (default: 1); a killed
+                                       one costs its own cell only
+      --engine=local|ray               where they run; ray: pip install 'evar-audio[ray]'  (default: local)
+      --address=auto|ray://HOST:PORT   of an existing Ray cluster; results and store then lie on a folder that its
+                                       nodes share                                     (default: one on this machine)
       --dry_run                        print what would be computed, what is stored, time and disk; compute nothing
 
     Whatever was computed is on disk: stop it whenever you like, the same command goes on where it stopped.
@@ -93,17 +101,20 @@ def lineval(
         out=out,
         store=store or None,
         skip_bad=truth(skip_bad, "skip_bad"),
+        engine=engine,
+        jobs=whole(jobs, "jobs"),
+        address=address or None,
     )
     if truth(dry_run, "dry_run"):
         from evar.dry_run import describe
 
         print(describe(settings))
         return DONE
-    from evar.linear import run_grid
+    from evar.engine import run
     from evar.report import build, fusion_text, terminal_table
 
     try:
-        outcome = run_grid(settings)
+        outcome = run(settings)
     except KeyboardInterrupt:
         build(out)  # what is there is shown
         raise

@@ -1,0 +1,128 @@
+"""A grid in several processes, or on Ray: the same table, and a killed worker costs its own cell only."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from toy import Bands
+
+from evar import cli, results
+from evar.cli import run
+from evar.engine import units
+from evar.grid import Settings, asked
+
+TESTS = Path(__file__).resolve().parent
+
+
+class Killed(Bands):
+    """Its process is killed from outside, as a system short of memory does, unless a file forbids it."""
+
+    def forward(self, waveform, lengths):
+        if not Path(os.environ["EVAR_STORE"], "spare").exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(waveform, lengths)
+
+
+@pytest.fixture
+def grid(tones, monkeypatch):
+    """The tones task, twice by name, and an encoder whose process is killed."""
+    root = tones(folds=True)
+    tasks = root / "config" / "tasks"
+    entry = yaml.safe_load((tasks / "tones.yaml").read_text())
+    with open(tasks / "tones.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    with open(tasks / "again.csv", "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    (tasks / "again.yaml").write_text(yaml.safe_dump({**entry, "index": "again.csv"}))
+    killed = {
+        "implementation": "test_engine:Killed",
+        "description": "dies",
+        "trained_on": "nothing",
+        "citation": "none",
+    }
+    (root / "config" / "encoders" / "toy_killed.yaml").write_text(yaml.safe_dump(killed))
+    monkeypatch.syspath_prepend(str(TESTS))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]))
+    return root
+
+
+def table(root: Path, out: str) -> str:
+    return (root / out / "table.md").read_text()
+
+
+def test_two_processes_give_the_table_of_one_and_encode_each_clip_once(grid, capsys):
+    words = ["lineval", "toy,toy_fragile,logmel", "tones,again", "--layers=all", "--seeds=2"]
+    assert run([*words, f"--out={grid / 'one'}", f"--store={grid / 's1'}"]) == cli.DONE
+    serial = capsys.readouterr().out.splitlines()
+    assert run([*words, f"--out={grid / 'two'}", f"--store={grid / 's2'}", "--jobs=2"]) == cli.DONE
+    side_by_side = capsys.readouterr().out.splitlines()
+    assert table(grid, "one") == table(grid, "two")
+    counts = [line for line in serial if "clips encoded" in line]
+    assert counts and counts == [line for line in side_by_side if "clips encoded" in line]
+    assert {path.name for path in (grid / "one" / "runs").iterdir()} == {
+        p.name for p in (grid / "two" / "runs").iterdir()
+    }
+
+
+def test_a_killed_worker_costs_its_cell_and_the_same_command_goes_on(grid, capsys):
+    words = ["lineval", "toy,toy_killed", "tones", f"--out={grid / 'results'}", "--jobs=2"]
+    assert run(words) == cli.SOME_FAILED
+    (failure,) = results.load_failures(grid / "results")
+    assert "killed by signal 9" in failure.reason and "goes on" in failure.reason
+    assert failure.cell["encoder"] == "toy_killed"
+    assert [row.encoder for row in results.load_all(grid / "results")] == ["toy"]
+    (grid / "store").mkdir(exist_ok=True)
+    (grid / "store" / "spare").touch()
+    assert run(words) == cli.DONE
+    assert not results.load_failures(grid / "results")
+    assert {row.encoder for row in results.load_all(grid / "results")} == {"toy", "toy_killed"}
+
+
+def test_a_failing_cell_of_a_worker_is_the_failure_of_the_grid(grid, capsys):
+    assert run(["lineval", "toy,toy_broken", "tones", f"--out={grid / 'results'}", "--jobs=2"]) == cli.SOME_FAILED
+    (failure,) = results.load_failures(grid / "results")
+    assert "broken on purpose" in failure.reason
+
+
+def test_a_search_keeps_its_tasks_and_a_variant_its_base():
+    names = "ast,ast.fusion_5_12,logmel"
+    cut = units(asked(names, "esc10,gm_pitch", fusion="search", export="general"))
+    assert [one.encoders for one in cut] == [("ast", "ast.fusion_5_12"), ("logmel",)]
+    assert all(one.tasks == ("esc10", "gm_pitch") for one in cut)
+    assert [one.export for one in cut] == ["general", "logmel.general"]  # as the whole grid names them
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"engine": "rya"}, "did you mean 'ray'"),
+        ({"address": "auto"}, "needs --engine=ray"),
+        ({"jobs": 0}, "jobs must be at least 1"),
+    ],
+)
+def test_wrong_engines_are_named(values, said):
+    with pytest.raises(ValueError, match=said):
+        Settings(("logmel",), ("esc10",), **values)
+
+
+def test_ray_gives_the_same_table_and_a_killed_worker_costs_its_cell(grid):
+    pytest.importorskip("ray", reason="ray is optional: pip install 'evar-audio[ray]'")
+    words = ["lineval", "toy,toy_killed,toy_fragile", "tones,again", "--layers=all"]
+    done = {}
+    for engine in ("local", "ray"):
+        out = [f"--out={grid / engine}", f"--store={grid / engine / 's'}", f"--engine={engine}", "--jobs=2"]
+        code = f"from evar.cli import run; raise SystemExit(run({[*words, *out]!r}))"
+        env = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "EVAR_STORE": str(grid / engine / "s")}
+        done[engine] = subprocess.run([sys.executable, "-c", code], env=env, cwd=grid, capture_output=True, text=True)
+        assert done[engine].returncode == cli.SOME_FAILED, done[engine].stdout + done[engine].stderr
+    assert "worker died" in done["ray"].stdout
+    rows = {engine: [row for row in results.load_all(grid / engine)] for engine in done}
+    scores = {engine: {row.id: row.score for row in of_engine} for engine, of_engine in rows.items()}
+    assert scores["local"] == scores["ray"] and len(scores["ray"]) == 8
