@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from evar import config as configs
 from evar.grid import Outcome, Settings, checked
@@ -119,7 +119,8 @@ def _in_processes(cut: Sequence[Settings], settings: Settings) -> dict[int, Outc
     context = multiprocessing.get_context("spawn")  # a forked process must not use a library that already has threads
     n_threads = max(1, _n_cores() // min(settings.jobs, len(cut)))
     n_gpus = _n_gpus()
-    waiting, found = list(enumerate(cut)), {}
+    waiting = list(enumerate(cut))
+    found: dict[int, Outcome | str] = {}
     free = list(range(min(settings.jobs, len(cut))))
     running: dict[Connection, tuple[int, int, Any]] = {}  # connection -> unit, slot, process
     try:
@@ -134,10 +135,10 @@ def _in_processes(cut: Sequence[Settings], settings: Settings) -> dict[int, Outc
                     process.start()
                 there.close()  # so that the end of the process is the end of the pipe
                 running[here] = at, slot, process
-            for connection in wait(list(running)):
-                at, slot, process = running.pop(connection)  # type: ignore[call-overload]
+            for connection in cast(list[Connection], wait(list(running))):
+                at, slot, process = running.pop(connection)
                 try:
-                    found[at] = connection.recv()  # type: ignore[union-attr]
+                    found[at] = connection.recv()
                 except EOFError:
                     process.join()
                     found[at] = _died(process.exitcode)
@@ -183,7 +184,7 @@ def _on_ray(cut: Sequence[Settings], settings: Settings) -> dict[int, Outcome | 
     began_here = not ray.is_initialized()
     if began_here:
         told = {name: os.path.abspath(value) for name, value in os.environ.items() if name in _FOLDERS}
-        alone = {} if settings.address else {"num_cpus": _n_cores(), "include_dashboard": False}
+        alone: dict[str, Any] = {} if settings.address else {"num_cpus": _n_cores(), "include_dashboard": False}
         ray.init(address=settings.address or "local", runtime_env={"env_vars": told}, **alone)
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]

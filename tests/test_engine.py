@@ -123,6 +123,6 @@ def test_ray_gives_the_same_table_and_a_killed_worker_costs_its_cell(grid):
         done[engine] = subprocess.run([sys.executable, "-c", code], env=env, cwd=grid, capture_output=True, text=True)
         assert done[engine].returncode == cli.SOME_FAILED, done[engine].stdout + done[engine].stderr
     assert "worker died" in done["ray"].stdout
-    rows = {engine: [row for row in results.load_all(grid / engine)] for engine in done}
+    rows = {engine: results.load_all(grid / engine) for engine in done}
     scores = {engine: {row.id: row.score for row in of_engine} for engine, of_engine in rows.items()}
     assert scores["local"] == scores["ray"] and len(scores["ray"]) == 8
