@@ -217,6 +217,12 @@ class Task:
         n_parts = min(VALIDATION_PARTS, len(set(self.groups[training])))
         if n_parts < 2:
             raise ValueError(f"{self.name}: validation needs two groups in the training clips, got {n_parts}")
+        most = np.bincount(self.y[training]).max()
+        if most < n_parts:
+            raise ValueError(
+                f"{self.name}: drawing validation needs a class with at least {n_parts} training clips, got {most}; is "
+                f"--limit={self.limit} too small?"
+            )
         splitter = StratifiedGroupKFold(n_parts, shuffle=True, random_state=seed)
         with warnings.catch_warnings():  # a class with fewer clips than parts: said by the counts in the result
             warnings.simplefilter("ignore", UserWarning)

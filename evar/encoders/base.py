@@ -113,7 +113,8 @@ class Encoder(nn.Module, ABC):
         """Build from a YAML's options; `weights` is a checkpoint file, or None for random parameters.
 
         Raises:
-            ValueError: if an option is unknown or the checkpoint does not fit; the first differences are named.
+            ValueError: if an option is unknown or of another type, or the checkpoint does not fit; the first differences
+                are named.
         """
         import inspect
 
@@ -121,7 +122,10 @@ class Encoder(nn.Module, ABC):
         for option in config.options:
             if option not in known:
                 raise ValueError(f"{config.name} has no option {option!r}; {near_miss(option, known)}")
-        encoder = cls(**config.options)
+        try:
+            encoder = cls(**config.options)
+        except TypeError as error:
+            raise ValueError(f"{config.name} cannot be built with the options {config.options}: {error}") from error
         if weights is not None:
             load_strict(encoder, encoder.convert(read_checkpoint(weights)), weights, ignore=cls.ignored_tensors)
         return encoder
