@@ -1,6 +1,6 @@
 """Time the linear probe against a loop over scikit-learn, on distinct problems of real shapes.
 
-    python benchmarks/probe_speed.py [esc10] [wide] [--reference=N] [--threads=N]
+    python benchmarks/probe_speed.py [esc10] [layers13] [wide] [--reference=N] [--threads=N]
 
 A problem is one layer in one round: standardise, fit 8 strengths on the training clips, choose on the validation
 clips, refit on both. scikit-learn solves the N widest problems (default 1) too, and the ratios compare those only: at
@@ -44,6 +44,8 @@ class Job:
 JOBS = {
     # ESC-10: 5 folds of 80 clips, 8 layers of a convolutional network.
     "esc10": Job(256, 64, (256, 512, 1024, 1024, 2048, 2048, 4096, 4096), 5),
+    # 13 layers of a transformer on 2,000 clips in 5 folds.
+    "layers13": Job(1280, 320, (768,) * 13, 5),
     # One wide layer of a task with a published split.
     "wide": Job(2400, 600, (2048,), 1),
 }

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, cast
 
@@ -67,11 +68,20 @@ def units(settings: Settings) -> list[Settings]:
             export = f"{family[0]}.{export}"  # the name that it has in the whole grid
         tasks = [settings.tasks] if settings.fusion == "search" else [(task,) for task in settings.tasks]
         for of_unit in tasks:
-            cut.append(
-                dataclasses.replace(
-                    settings, encoders=tuple(family), tasks=of_unit, export=export, engine="local", jobs=1
+            cells = [f"{encoder}:{task}" for encoder in family for task in of_unit if settings.wants(encoder, task)]
+            if cells:
+                cut.append(
+                    dataclasses.replace(
+                        settings,
+                        encoders=tuple(family),
+                        tasks=of_unit,
+                        export=export,
+                        only=tuple(cells) if settings.only else (),
+                        engine="local",
+                        jobs=1,
+                        address=None,
+                    )
                 )
-            )
     return cut
 
 
@@ -239,7 +249,7 @@ def _joined(
         of_unit = found[at]
         if isinstance(of_unit, str):
             for encoder in unit.encoders:
-                for task in unit.tasks:
+                for task in filter(partial(unit.wants, encoder), unit.tasks):
                     record_failure(whole, unit, encoder, by_name[task], OSError(of_unit))
             continue
         whole.rows += of_unit.rows

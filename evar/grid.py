@@ -48,6 +48,7 @@ class Settings:
         out: results folder.
         store: folder of the feature store.
         skip_bad: leave unreadable clips out of the test set instead of counting them as wrong.
+        only: the cells to run, "ENCODER:TASK" each; empty: all of the grid.
         engine: where the cells run: "local", processes of this machine, or "ray".
         jobs: how many run at the same time (on each node of a cluster); they share its cores.
         address: of an existing Ray cluster, such as "auto" or "ray://HOST:10001"; None starts one here.
@@ -71,6 +72,7 @@ class Settings:
     out: str = "results"
     store: str | None = None
     skip_bad: bool = False
+    only: tuple[str, ...] = ()
     engine: str = "local"
     jobs: int = 1
     address: str | None = None
@@ -84,6 +86,12 @@ class Settings:
         known = ["none", *FUSIONS, *FITTED_FUSIONS, "search"]
         if self.fusion not in known:
             raise ValueError(f"no fusion {self.fusion!r}; {near_miss(self.fusion, known)}")
+        cells = [f"{encoder}:{task}" for encoder in self.encoders for task in self.tasks]
+        for cell in self.only:
+            if cell not in cells:
+                raise ValueError(
+                    f"--only names cells of the grid as ENCODER:TASK, got {cell!r}; {near_miss(cell, cells)}"
+                )
         if self.engine not in ENGINES:
             raise ValueError(f"no engine {self.engine!r}; {near_miss(self.engine, ENGINES)}")
         if self.address is not None and self.engine != "ray":
@@ -112,6 +120,10 @@ class Settings:
                 f"--weights={self.weights} is one checkpoint for one encoder, got {len(self.encoders)} encoders; "
                 "run them one by one"
             )
+
+    def wants(self, encoder: str, task: str) -> bool:
+        """Is that cell to be run?"""
+        return not self.only or f"{encoder}:{task}" in self.only
 
 
 @dataclass
@@ -240,6 +252,8 @@ def asked(encoders: str = "", tasks: str = "", **flags: Any) -> Settings:
             f"expected ENCODERS and TASKS, or a grid, got {encoders or tasks!r} alone; grids: "
             f"{', '.join(configs.names('grids'))}; see `evar encoders` and `evar tasks`"
         )
+    if isinstance(values.get("only"), str):
+        values["only"] = tuple(cell.strip() for cell in values["only"].split(",") if cell.strip())
     if isinstance(values.get("norm_stats"), list):
         values["norm_stats"] = tuple(values["norm_stats"])
     if values.get("fusion") == "search":

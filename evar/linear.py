@@ -73,14 +73,17 @@ def run_grid(settings: Settings) -> Outcome:
     store = FeatureStore(settings.store)
     outcome = Outcome()
     for name in settings.encoders:
+        of_encoder = [task for task in tasks if settings.wants(name, task.name)]
+        if not of_encoder:
+            continue
         try:
             encoder = _loaded(name, settings, device)
         except (ValueError, OSError, ImportError, RuntimeError) as error:
-            for task in tasks:
+            for task in of_encoder:
                 record_failure(outcome, settings, name, task, error)
             continue
         there = []
-        for task in tasks:
+        for task in of_encoder:
             try:
                 _evaluate_cell(encoder, task, protocol, settings, store, outcome)
             except _EXPECTED as error:

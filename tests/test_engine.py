@@ -91,6 +91,15 @@ def test_a_failing_cell_of_a_worker_is_the_failure_of_the_grid(grid, capsys):
     assert "broken on purpose" in failure.reason
 
 
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_only_some_cells(grid, jobs):
+    words = ["lineval", "toy,toy_fragile", "tones,again", f"--out={grid / 'results'}", f"--jobs={jobs}"]
+    assert run([*words, "--only=toy:again,toy_fragile:tones"]) == cli.DONE
+    found = {(row.encoder, row.task) for row in results.load_all(grid / "results")}
+    assert found == {("toy", "again"), ("toy_fragile", "tones")}
+    assert run([*words, "--only=toy:tnoes"]) == cli.WRONG
+
+
 def test_a_search_keeps_its_tasks_and_a_variant_its_base():
     names = "ast,ast.fusion_5_12,logmel"
     cut = units(asked(names, "esc10,gm_pitch", fusion="search", export="general"))

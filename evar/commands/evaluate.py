@@ -27,6 +27,7 @@ def lineval(
     out: str = "results",
     store: str = "",
     skip_bad: bool = False,
+    only: str = "",
     engine: str = "",
     jobs: str = "",
     address: str = "",
@@ -70,6 +71,7 @@ def lineval(
       --out=DIR                        results: runs/*.json, table.md, table.csv, plots (default: results)
       --store=DIR                      where features live                   (default: $EVAR_STORE, the user's cache)
       --skip_bad                       leave unreadable test clips out instead of counting them as wrong
+      --only=ENCODER:TASK,...          these cells of the grid, and no others
       --jobs=N                         cells at the same time, in processes that share the cores (default: 1); a killed
                                        one costs its own cell only
       --engine=local|ray               where they run; ray: pip install 'evar-audio[ray]'  (default: local)
@@ -101,6 +103,7 @@ def lineval(
         out=out,
         store=store or None,
         skip_bad=truth(skip_bad, "skip_bad"),
+        only=only,
         engine=engine,
         jobs=whole(jobs, "jobs"),
         address=address or None,
