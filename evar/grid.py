@@ -227,7 +227,8 @@ def asked(encoders: str = "", tasks: str = "", **flags: Any) -> Settings:
 
     Args:
         encoders: comma list, "all", or a grid (name or path of a YAML); empty: the grid "default".
-        tasks: comma list or "all"; with a grid: in place of the grid's tasks, or empty.
+        tasks: comma list or "all" (not those whose index needs data that are not there); with a grid: in place of
+            the grid's tasks, or empty.
         **flags: fields of `Settings`; layers as text.
 
     Raises:
@@ -243,10 +244,10 @@ def asked(encoders: str = "", tasks: str = "", **flags: Any) -> Settings:
         of_grid = {"layers": grid.layers, "protocol": grid.protocol, "seeds": grid.seeds}
         if tasks and not encoders:
             raise ValueError(f"expected ENCODERS before the tasks {tasks!r}; see `evar encoders`")
-        named = _names("tasks", tasks) if tasks else grid.tasks
+        named = _task_names(tasks, flags.get("data_root")) if tasks else grid.tasks
         values = {"encoders": grid.encoders, "tasks": named, **of_grid, **values}
     elif encoders and tasks:
-        values["encoders"], values["tasks"] = _names("encoders", encoders), _names("tasks", tasks)
+        values["encoders"], values["tasks"] = _names("encoders", encoders), _task_names(tasks, flags.get("data_root"))
     else:
         raise ValueError(
             f"expected ENCODERS and TASKS, or a grid, got {encoders or tasks!r} alone; grids: "
@@ -267,3 +268,10 @@ def asked(encoders: str = "", tasks: str = "", **flags: Any) -> Settings:
 def _names(kind: str, text: str) -> tuple[str, ...]:
     listed = [name.strip() for name in text.split(",") if name.strip()]
     return tuple(configs.names(kind)) if listed == ["all"] else tuple(listed)
+
+
+def _task_names(text: str, data_root: str | None) -> tuple[str, ...]:
+    from evar.tasks import is_at_hand
+
+    names = _names("tasks", text)
+    return tuple(name for name in names if is_at_hand(name, data_root)) if text.strip() == "all" else names

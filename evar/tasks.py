@@ -1,4 +1,7 @@
-"""Tasks: a YAML and an index CSV become clips, labels and rounds. Published splits and folds only; never torch."""
+"""Tasks: a YAML and an index become clips, labels and rounds. Published splits and folds only; never torch.
+
+An index is a CSV beside the YAML or, where it is not ours to ship, made from the user's own copy (`evar.catalogue`).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -28,11 +31,19 @@ VALIDATION_PARTS = 5
 
 @dataclass(frozen=True)
 class Expected:
-    """Published counts that an index must have; sha256 is the digest of rendered sound, for embedded tasks."""
+    """Published counts that an index must have.
 
-    clips: int
+    Attributes:
+        clips: of all splits; None where the split is the user's own, so that no count is published.
+        classes: that occur.
+        sha256: digest of rendered sound, for embedded tasks.
+        parts: split or fold -> clips, where published.
+    """
+
+    clips: int | None
     classes: int
     sha256: str | None = None
+    parts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,11 +58,14 @@ class TaskConfig:
         metric: a name in `evar.metrics.METRICS`.
         classes: labels in order; label i of a result is classes[i].
         clip_seconds, pad, crop: which part of a file is the clip, see `evar.audio.ClipPolicy`.
-        index: CSV beside the YAML: path, label, split or fold, and where known group and sha256.
         folder: where the paths start, below the data root (embedded tasks: below the cache).
         splits: "published" (a split column; without valid rows validation is drawn from train) or "folds".
         source, licence, citation, access: where it comes from and under which conditions.
         expected: counts that the index must have.
+        index: CSV beside the YAML: path, label, split or fold, and where known group and sha256.
+        index_maker: in place of index, "module:function" that makes it from the user's copy, see `evar.catalogue`.
+        landmark: file or folder of an archive that tells its top folder, which may lie in `folder`; with index_maker.
+        may_share_groups: splits that have groups in common as published; any other pair must not.
         builder: "module:function" that renders the sounds at first use; only embedded tasks.
         notes: quirks and decisions.
     """
@@ -65,7 +79,6 @@ class TaskConfig:
     clip_seconds: float | None
     pad: str
     crop: str
-    index: str
     folder: str
     splits: str
     source: str
@@ -73,6 +86,10 @@ class TaskConfig:
     citation: str
     access: str
     expected: Expected
+    index: str = ""
+    index_maker: str = ""
+    landmark: str = ""
+    may_share_groups: tuple[str, ...] = ()
     builder: str | None = None
     notes: str = ""
 
@@ -83,6 +100,8 @@ class TaskConfig:
             raise ValueError(f"splits must be published or folds, got {self.splits!r}")
         if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
             raise ValueError("classes must be at least two different labels")
+        if bool(self.index) == bool(self.index_maker):
+            raise ValueError(f"expected index or index_maker, got {self.index!r} and {self.index_maker!r}")
         ClipPolicy(self.clip_seconds, self.pad, self.crop)
 
 
@@ -287,7 +306,7 @@ class Task:
 
 
 def load_task(name: str, data_root: str | Path | None = None, limit: int | None = None) -> Task:
-    """Read a task by name; embedded tasks render their sounds at first use.
+    """Read a task by name; embedded tasks render their sounds at first use, others may need your copy for their index.
 
     Args:
         name: as `evar tasks` lists them.
@@ -295,8 +314,8 @@ def load_task(name: str, data_root: str | Path | None = None, limit: int | None 
         limit: keep a class-balanced subset of at most this many clips of each split or fold.
 
     Raises:
-        ValueError: if the name is unknown, or the YAML or its CSV are wrong.
-        OSError: if the parts of an embedded task cannot be fetched.
+        ValueError: if the name is unknown, or the YAML, its CSV or the data set's own tables are wrong.
+        FileNotFoundError: if the index is made from a data set that is not there.
 
     Example:
         >>> task = load_task("esc10")
@@ -305,14 +324,45 @@ def load_task(name: str, data_root: str | Path | None = None, limit: int | None 
     """
     path = configs.find("tasks", name)
     config = configs.read(path, TaskConfig)
+    if config.index_maker:
+        top = _top_folder(config, data_root)
+        return Task(config, resolve(config.index_maker)(top), top, limit)
     index_path = path.parent / config.index
     if not index_path.is_file():
         raise ValueError(f"{path}: its index {config.index} is not beside it")
     index = pd.read_csv(index_path, dtype=str, keep_default_na=False)
     if config.builder:
         return Task(config, index, configs.cache_folder() / config.folder, limit)
-    root = Path(data_root or os.environ.get("EVAR_DATA") or "data")
-    return Task(config, index, root / config.folder, limit)
+    return Task(config, index, _data_folder(config, data_root), limit)
+
+
+def is_at_hand(name: str, data_root: str | Path | None = None) -> bool:
+    """Whether a task has an index: it comes with one, or the folder that it is made from is there."""
+    config = load_task_config(name)
+    return bool(config.index) or _data_folder(config, data_root).is_dir()
+
+
+def load_task_config(name: str) -> TaskConfig:
+    """Read `tasks/NAME.yaml`; needs no data. Errors as for `load_task`."""
+    return configs.read(configs.find("tasks", name), TaskConfig)
+
+
+def _data_folder(config: TaskConfig, data_root: str | Path | None) -> Path:
+    return Path(data_root or os.environ.get("EVAR_DATA") or "data") / config.folder
+
+
+def _top_folder(config: TaskConfig, data_root: str | Path | None) -> Path:
+    """The task's folder, or the archive's top folder inside it, whichever holds the landmark."""
+    folder = _data_folder(config, data_root)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{config.name}: no folder {folder}; get the data set from {config.source} ({config.access}), point "
+            f"--data_root or EVAR_DATA at the folder that holds {config.folder}/, check with `evar verify {config.name}`"
+        )
+    if (folder / config.landmark).exists():
+        return folder
+    inside = sorted(path for path in folder.iterdir() if path.is_dir() and (path / config.landmark).exists())
+    return inside[0] if inside else folder
 
 
 def prepare(task: Task) -> None:
@@ -331,7 +381,8 @@ def _drawn(seed: int) -> str:
 
 def _checked_index(config: TaskConfig, index: pd.DataFrame) -> pd.DataFrame:
     """The index with class numbers and groups, after every check that needs no audio."""
-    where = f"{config.name} ({config.index})"
+    where = f"{config.name} ({config.index or 'index made from your copy'})"
+    line, first = ("line", 2) if config.index else ("clip", 1)  # a header is above the rows of a CSV
     part = "split" if config.splits == "published" else "fold"
     for column in ("path", "label", part):
         if column not in index.columns:
@@ -339,7 +390,7 @@ def _checked_index(config: TaskConfig, index: pd.DataFrame) -> pd.DataFrame:
     index = index.reset_index(drop=True)
     for row, text in enumerate(index["path"]):
         if not stays_below(text):
-            raise ValueError(f"{where} line {row + 2}: path must stay below the task's folder, got {text!r}")
+            raise ValueError(f"{where} {line} {row + first}: path must stay below the task's folder, got {text!r}")
     twice = index["path"][index["path"].duplicated()]
     if len(twice):
         raise ValueError(f"{where} lists {len(twice)} clips twice, first {twice.iloc[0]}")
@@ -348,18 +399,19 @@ def _checked_index(config: TaskConfig, index: pd.DataFrame) -> pd.DataFrame:
     if len(unknown):
         label = unknown["label"].iloc[0]
         raise ValueError(
-            f"{where} line {unknown.index[0] + 2}: label {label!r} is none of the {len(number)} classes; "
+            f"{where} {line} {unknown.index[0] + first}: label {label!r} is none of the {len(number)} classes; "
             f"{near_miss(label, config.classes)}"
         )
     if part == "split" and not index["split"].isin(SPLITS).all():
         bad = index[~index["split"].isin(SPLITS)]
         raise ValueError(
-            f"{where} line {bad.index[0] + 2}: split must be train, valid or test, got {bad['split'].iloc[0]!r}"
+            f"{where} {line} {bad.index[0] + first}: split must be train, valid or test, got {bad['split'].iloc[0]!r}"
         )
     index = index.assign(y=index["label"].map(number))
     if "group" not in index or (index["group"] == "").all():
         index["group"] = index["path"]
-    parts_of_group = index.groupby("group")[part].nunique()
+    shared = index[part].where(~index[part].isin(config.may_share_groups), "shared")
+    parts_of_group = shared.groupby(index["group"]).nunique()
     leaked = parts_of_group[parts_of_group > 1]
     if len(leaked):
         parts = sorted(index.loc[index["group"] == leaked.index[0], part].unique())
@@ -369,8 +421,11 @@ def _checked_index(config: TaskConfig, index: pd.DataFrame) -> pd.DataFrame:
         )
     counts = {"clips": len(index), "classes": index["label"].nunique()}
     for what, expected in (("clips", config.expected.clips), ("classes", config.expected.classes)):
-        if counts[what] != expected:
+        if expected is not None and counts[what] != expected:
             raise ValueError(f"{where}: expected {expected} {what}, got {counts[what]}; is it another version?")
+    for name, expected in config.expected.parts.items():
+        if (got := int((index[part] == name).sum())) != expected:
+            raise ValueError(f"{where}: expected {expected} clips in {part} {name}, got {got}; is it another version?")
     return index
 
 

@@ -31,6 +31,7 @@ ALLOWED = {
     "weights": {"config", "registry", "download"},
     "encoders": {"features", "weights", "registry", "config", "encoders", "pooling", "download"},
     "tasks": {"audio", "config", "registry"},
+    "catalogue": {"registry"},
     "embedded": {"atomic", "config", "registry", "download", "embedded", "tasks", "audio"},
     "store": {"atomic", "audio", "config", "registry"},
     "batching": set(),
@@ -48,6 +49,7 @@ ALLOWED = {
 }
 #: may be imported without torch, so that tables, plots and help work on a laptop that has none
 WITHOUT_TORCH = ["evar", "evar.cli", "evar.config", "evar.metrics", "evar.results", "evar.report", "evar.tasks"]
+WITHOUT_TORCH += ["evar.catalogue.environment", "evar.catalogue.speech", "evar.catalogue.music"]
 
 
 def imported(path: Path) -> set[str]:

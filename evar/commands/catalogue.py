@@ -5,6 +5,9 @@ from __future__ import annotations
 from evar.commands.columns import columns
 from evar.commands.status import DONE, SOME_FAILED
 
+#: files of a task that `evar tasks` looks for
+LOOKED_AT = 5000
+
 
 def encoders() -> int:
     """List the encoders: name, what it is, what it was trained on, licence of its weights.
@@ -88,26 +91,48 @@ def check(encoder: str, weights: str = "random") -> int:
 
 
 def tasks(data_root: str = "") -> int:
-    """List the tasks: clips, classes, splits, licence, and whether the clips are there.
+    """List the tasks: clips, classes, splits, licence, and whether the clips are there, partly, or under a licence only.
 
     evar tasks [--data_root=DIR]
     """
     from evar import config
-    from evar.tasks import load_task
+    from evar.tasks import load_task_config
 
     rows = []
     for name in config.names("tasks"):
-        task = load_task(name, data_root or None)
-        n_missing = len(task.missing())
-        if task.config.builder and n_missing:
-            state = "rendered at first use"
-        else:
-            state = "ready" if not n_missing else f"{n_missing} of {len(task)} missing"
-        entry = task.config
-        splits = "folds: " + str(task.index["fold"].nunique()) if entry.splits == "folds" else "published"
-        rows.append([name, entry.title, str(len(task)), str(len(entry.classes)), splits, state, entry.licence])
+        entry = load_task_config(name)
+        n_clips = "" if entry.expected.clips is None else str(entry.expected.clips)
+        state = _state(name, data_root or None)
+        rows.append([name, entry.title, n_clips, str(len(entry.classes)), entry.splits, state, entry.licence])
     print(columns(["task", "title", "clips", "classes", "splits", "state", "licence"], rows, width=48))
     return DONE
+
+
+def _state(name: str, data_root: str | None) -> str:
+    """Whether the clips of a task are there; of a large task every so-manieth is looked at, so that a list is quick."""
+    from evar.tasks import is_at_hand, load_task, load_task_config
+
+    entry = load_task_config(name)
+    if not is_at_hand(name, data_root):
+        return "missing" if entry.access == "free" else f"missing, {entry.access}"
+    try:
+        task = load_task(name, data_root)
+    except FileNotFoundError:
+        return f"partly there: `evar verify {name}`"
+    except ValueError:
+        if entry.index:
+            raise
+        return f"not as published: `evar verify {name}`"
+    every = -(-len(task) // LOOKED_AT)
+    looked_at = task.paths[::every]
+    n_missing = sum(not path.is_file() for path in looked_at)
+    if not n_missing:
+        return "ready"
+    if entry.builder:
+        return "rendered at first use"
+    if n_missing == len(looked_at):
+        return "missing" if entry.access == "free" else f"missing, {entry.access}"
+    return f"partly there: {n_missing} of {len(looked_at)} missing" + (" (of a sample)" if every > 1 else "")
 
 
 def verify(task: str, data_root: str = "") -> int:

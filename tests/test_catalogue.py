@@ -1,0 +1,404 @@
+"""The reference protocol's tasks: tiny copies in the published layouts become the published rounds, or one sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+from toy import RATE, tone
+
+from evar import config
+from evar.catalogue import environment, music, speech
+from evar.cli import run
+from evar.results import load_all
+from evar.tasks import Task, load_task, load_task_config
+
+CATALOGUE = [name for name in config.names("tasks") if load_task_config(name).index_maker]
+
+
+def sounds(top: Path, paths: list[str]) -> None:
+    """Write a short tone at each path, as high as the number of its folder or name says."""
+    for number, path in enumerate(paths):
+        (top / path).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(
+            top / path, tone(number % 2, number, 0.2), RATE, format="OGG" if path.endswith("ogg") else "WAV"
+        )
+
+
+def lines(path: Path, *rows: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def esc50(folder: Path) -> None:
+    top = folder / "ESC-50-master"  # as the archive unpacks
+    rows = ["filename,fold,target,category,esc10,src_file,take"]
+    for fold in range(1, 6):
+        for number in range(8):
+            source, target = 1000 * fold + number // 4 * 2 + number % 2, number % 2
+            name = f"{fold}-{source}-{'ABCD'[number // 2]}-{target}.wav"
+            rows.append(f"{name},{fold},{target},{('dog', 'rooster')[target]},True,{source},A")
+    lines(top / "meta" / "esc50.csv", *rows)
+    sounds(top, ["audio/" + row.split(",")[0] for row in rows[1:]])
+
+
+def urbansound8k(folder: Path) -> None:
+    rows = ["slice_file_name,fsID,start,end,salience,fold,classID,class"]
+    for fold in range(1, 11):
+        for number in range(2):
+            source = 100 * fold + number
+            rows.append(
+                f"{source}-{3 + number}-0-0.wav,{source},0,1,1,{fold},{3 + number},{('dog_bark', 'drilling')[number]}"
+            )
+    top = folder / "UrbanSound8K"
+    lines(top / "metadata" / "UrbanSound8K.csv", *rows)
+    sounds(top, [f"audio/fold{row.split(',')[5]}/{row.split(',')[0]}" for row in rows[1:]])
+
+
+def speech_commands_v2(folder: Path) -> None:
+    paths = [
+        f"{word}/{speaker}_nohash_{n}.wav"
+        for speaker in ("a1", "b2", "c3", "d4")
+        for n in (0, 1)
+        for word in ("bed", "no")
+    ]
+    sounds(folder, [*paths, "_background_noise_/pink_noise.wav"])
+    lines(folder / "validation_list.txt", *(path for path in paths if "b2" in path))
+    lines(folder / "testing_list.txt", *(path for path in paths if "d4" in path))
+
+
+def voxceleb1(folder: Path) -> None:
+    clips = [f"id1000{s}/video{v}/0000{n}.wav" for v in (1, 2, 3) for s in (1, 2) for n in (1, 2)]
+    lines(folder / "iden_split.txt", *(f"{clip.split('/')[1][-1]} {clip}" for clip in clips))
+    sounds(folder / "wav", clips)
+
+
+def voxforge(folder: Path) -> None:
+    archives = {"anna-1": "train", "bert-1": "valid", "carl-2": "test"}
+    rows = [
+        f"www.voxforge.org/{language}/Trunk/Audio/Main/16kHz_16bit/{archive}{language}/wav/{language}{n}.wav,{split}"
+        for archive, split in archives.items()
+        for n in (1, 2)
+        for language in ("de", "en")
+    ]
+    lines(folder / "voxforge_split.csv", "path,split", *rows)
+    sounds(folder, [row.split(",")[0] for row in rows])
+
+
+def cremad(folder: Path) -> None:
+    names = [f"{actor}_DFA_{emotion}_XX" for actor in (1002, 1003, 1009, 1001) for emotion in ("ANG", "SAD")]
+    sounds(folder / "CREMA-D" / "AudioWAV", [f"{name}.wav" for name in [*names, "1040_ITH_SAD_XX"]])
+
+
+def gtzan(folder: Path) -> None:
+    for number, split in enumerate(("train", "valid", "test")):
+        clips = [f"{genre}/{genre}.0000{2 * number + n}.wav" for n in (0, 1) for genre in ("blues", "rock")]
+        lines(folder / f"{split}_filtered.txt", *clips)
+        sounds(folder / "genres", clips)
+
+
+def nsynth_instrument(folder: Path) -> None:
+    for split, number in (("train", "001"), ("valid", "002"), ("test", "002")):
+        pitch = {"train": 60, "valid": 61, "test": 62}[split]
+        notes = {
+            f"{family}_acoustic_{number}-0{pitch}-{velocity}": {"instrument_family_str": family, "pitch": pitch}
+            for velocity in ("025", "100")
+            for family in ("bass", "reed")
+        }
+        lines(folder / f"nsynth-{split}" / "examples.json", json.dumps(notes))
+        sounds(folder / f"nsynth-{split}" / "audio", [f"{note}.wav" for note in notes])
+
+
+def surge_pitch(folder: Path) -> None:
+    tones = {"Bank A/organ": "train", "Bank A/bell": "valid", "lead": "test"}
+    lines(folder / "surge_split.csv", "tone,split", *(f"{name},{split}" for name, split in tones.items()))
+    sounds(folder, [f"{name}/{note}.ogg" for name in tones for note in (21, 108)])
+
+
+#: task -> writes a tiny copy; classes that occur; clips of each split or fold
+COPIES: dict[str, tuple[Callable[[Path], None], list[str], dict[str, int]]] = {
+    "esc50": (esc50, ["dog", "rooster"], dict.fromkeys("12345", 8)),
+    "urbansound8k": (urbansound8k, ["dog_bark", "drilling"], {str(fold): 2 for fold in range(1, 11)}),
+    "speech_commands_v2": (speech_commands_v2, ["bed", "no"], {"train": 8, "valid": 4, "test": 4}),
+    "voxceleb1": (voxceleb1, ["id10001", "id10002"], {"train": 4, "valid": 4, "test": 4}),
+    "voxforge": (voxforge, ["de", "en"], {"train": 4, "valid": 4, "test": 4}),
+    "cremad": (cremad, ["ANG", "SAD"], {"train": 4, "valid": 2, "test": 2}),
+    "gtzan": (gtzan, ["blues", "rock"], {"train": 4, "valid": 4, "test": 4}),
+    "nsynth_instrument": (nsynth_instrument, ["bass", "reed"], {"train": 4, "valid": 4, "test": 4}),
+    "surge_pitch": (surge_pitch, ["21", "108"], {"train": 2, "valid": 2, "test": 2}),
+}
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """A function that writes a tiny copy of a task, and its YAML with that copy's counts; returns the task's folder."""
+
+    def write(name: str) -> Path:
+        make, classes, parts = COPIES[name]
+        entry = yaml.safe_load(config.find("tasks", name).read_text(encoding="utf-8"))
+        entry["expected"] = {"clips": sum(parts.values()), "classes": len(classes), "parts": parts}
+        entry["classes"] = classes
+        tasks = tmp_path / "config" / "tasks"
+        tasks.mkdir(parents=True, exist_ok=True)
+        (tasks / f"{name}.yaml").write_text(yaml.safe_dump(entry))
+        monkeypatch.setenv("EVAR_CONFIG", str(tmp_path / "config"))
+        monkeypatch.setenv("EVAR_DATA", str(tmp_path / "data"))
+        monkeypatch.setenv("EVAR_STORE", str(tmp_path / "store"))
+        make(tmp_path / "data" / entry["folder"])
+        return tmp_path / "data" / entry["folder"]
+
+    return write
+
+
+def parts_of(task: Task) -> dict[str, set[str]]:
+    """Split or fold -> paths."""
+    part = "split" if task.config.splits == "published" else "fold"
+    return {name: set(rows["path"]) for name, rows in task.index.groupby(part)}
+
+
+def test_every_task_of_the_catalogue_has_a_copy_here():
+    assert set(COPIES) == set(CATALOGUE)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_an_entry_says_what_it_must(name):
+    entry = load_task_config(name)
+    assert entry.source and entry.licence and entry.citation and entry.access and len(entry.notes) > 100
+    assert len(entry.classes) == entry.expected.classes and entry.landmark and entry.clip_seconds
+    parts = entry.expected.parts
+    if len(parts) > 1:
+        assert sum(parts.values()) == entry.expected.clips
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_a_copy_becomes_the_published_rounds(copy, name):
+    copy(name)
+    task, again = load_task(name), load_task(name)
+    _, classes, expected = COPIES[name]
+    assert {part: len(paths) for part, paths in parts_of(task).items()} == expected
+    assert not task.missing() and task.index_sha256 == again.index_sha256
+    assert [task.config.classes[y] for y in task.y] == list(task.index["label"]) and set(task.index["label"]) == set(
+        classes
+    )
+    if task.config.splits == "published":
+        (a_round,) = task.rounds()
+        assert not task.draws_validation and set(task.rounds(1)[0].test) == set(a_round.test)
+        train = set(task.groups[a_round.train])
+        assert not train & set(task.groups[a_round.valid]) and not train & set(task.groups[a_round.test])
+    else:
+        assert [a_round.name for a_round in task.rounds()] == [f"fold {fold}" for fold in expected]
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_test_and_training_clips_are_never_drawn(copy, name, monkeypatch):
+    copy(name)
+
+    def refuse(*_):
+        raise AssertionError("drawn at random")
+
+    for draw in (
+        "numpy.random.default_rng",
+        "numpy.random.shuffle",
+        "random.shuffle",
+        "random.sample",
+        "random.random",
+    ):
+        monkeypatch.setattr(draw, refuse)
+    task = load_task(name)
+    for seed in (0, 1):
+        for a_round in task.rounds(seed):
+            held_out = parts_of(task)[a_round.name.removeprefix("fold ")]
+            assert set(task.index["path"].to_numpy()[a_round.test]) == held_out
+            if not a_round.drawn:
+                assert set(task.index["path"].to_numpy()[a_round.train]) == parts_of(task)["train"]
+
+
+def test_groups_and_splits_come_from_the_published_facts(copy):
+    for name, clip, split, group in (
+        ("speech_commands_v2", "no/d4_nohash_1.wav", "test", "d4"),
+        ("voxceleb1", "wav/id10002/video2/00001.wav", "valid", "id10002/video2"),
+        ("cremad", "AudioWAV/1009_DFA_SAD_XX.wav", "valid", "1009"),
+        ("nsynth_instrument", "nsynth-test/audio/reed_acoustic_002-062-100.wav", "test", "reed_acoustic_002"),
+        ("surge_pitch", "Bank A/bell/108.ogg", "valid", "Bank A/bell"),
+        ("gtzan", "rock/rock.00005.wav", "test", "rock/rock.00005.wav"),
+    ):
+        copy(name)
+        row = load_task(name).index.set_index("path").loc[clip]
+        assert (row["split"], row["group"]) == (split, group)
+    copy("esc50")
+    row = load_task("esc50").index.set_index("path").loc["audio/3-3001-A-1.wav"]
+    assert (row["fold"], row["group"], row["label"]) == ("3", "3001", "rooster")
+    assert len(speech.CREMAD_VALID) == 9 and len(speech.CREMAD_TEST) == 19
+    assert not speech.CREMAD_VALID & speech.CREMAD_TEST
+
+
+def test_au_files_and_the_archive_folder_itself_are_accepted(copy):
+    folder = copy("gtzan")
+    for file in list(folder.rglob("*.wav")):
+        file.rename(file.with_suffix(".au"))
+    assert not load_task("gtzan").missing() and load_task("gtzan").index["path"][0].endswith(".au")
+    folder = copy("esc50")
+    before = load_task("esc50").index_sha256
+    for item in list((folder / "ESC-50-master").iterdir()):
+        item.rename(folder / item.name)
+    task = load_task("esc50")
+    assert task.folder == folder and task.index_sha256 == before and not task.missing()
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "message"),
+    [
+        ("esc50", "ESC-50-master/meta/esc50.csv", "esc50.csv is not there.*karoldvl/ESC-50"),
+        ("urbansound8k", "UrbanSound8K/metadata/UrbanSound8K.csv", "is not there.*zenodo.org/record/1203745"),
+        ("speech_commands_v2", "validation_list.txt", "validation_list.txt is not there.*v0.02.tar.gz"),
+        ("voxceleb1", "iden_split.txt", "iden_split.txt is not there.*get it from https://www.robots"),
+        ("voxforge", "voxforge_split.csv", "voxforge_split.csv is not there.*columns path.*and split"),
+        ("gtzan", "valid_filtered.txt", "valid_filtered.txt is not there.*get it from https://github.com/jongpillee"),
+        ("nsynth_instrument", "nsynth-valid/examples.json", "nsynth-valid/examples.json is not there"),
+        ("surge_pitch", "surge_split.csv", "surge_split.csv is not there.*columns tone"),
+    ],
+)
+def test_a_missing_split_file_says_where_to_get_it(copy, name, file, message):
+    (copy(name) / file).unlink()
+    with pytest.raises(FileNotFoundError, match=message):
+        load_task(name)
+
+
+def test_no_folder_names_the_source(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match="voxceleb1: no folder .*voxceleb1; get the data set from .*registration"
+    ):
+        load_task("voxceleb1", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "old", "new", "message"),
+    [
+        (
+            "esc50",
+            "ESC-50-master/meta/esc50.csv",
+            "1-1000-A-0.wav,1",
+            "../1-1000-A-0.wav,1",
+            "clip 1: path must stay below",
+        ),
+        ("esc50", "ESC-50-master/meta/esc50.csv", "category", "kind", "lacks the column 'category'"),
+        (
+            "esc50",
+            "ESC-50-master/meta/esc50.csv",
+            "-A-0.wav,1,0,dog",
+            "-A-0.wav,1,0,dgo",
+            "label 'dgo'.*did you mean 'dog'",
+        ),
+        (
+            "esc50",
+            "ESC-50-master/meta/esc50.csv",
+            "1-1000-A-0.wav,1",
+            "1-1000-A-0.wav,2",
+            "1 groups are in more than one fold",
+        ),
+        ("gtzan", "test_filtered.txt", "blues/blues.00004.wav", "../../etc/passwd", "line 1: path must stay below"),
+        (
+            "gtzan",
+            "test_filtered.txt",
+            "blues/blues.00004.wav\n",
+            "",
+            "expected 12 clips, got 11; is it another version",
+        ),
+        (
+            "voxceleb1",
+            "iden_split.txt",
+            "1 id10001/video1/00001.wav",
+            "4 id10001/video1/00001.wav",
+            "line 1: expected '<1",
+        ),
+        ("voxceleb1", "iden_split.txt", "1 id10001/video1/00001.wav", "1 /etc/a/b.wav", "line 1: path must stay below"),
+        ("voxforge", "voxforge_split.csv", "/de/Trunk/", "/Trunk/", "line 2: path must hold the language"),
+        (
+            "voxforge",
+            "voxforge_split.csv",
+            "anna-1de/wav/de1.wav,train",
+            "anna-1de/wav/de1.wav,test",
+            "1 groups are in more",
+        ),
+        ("surge_pitch", "surge_split.csv", "lead,", "../lead,", "line 4: tone must stay below"),
+        ("nsynth_instrument", "nsynth-test/examples.json", "instrument_family_str", "family", "expected notes with"),
+    ],
+)
+def test_wrong_tables_are_one_sentence(copy, name, file, old, new, message):
+    path = copy(name) / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(ValueError, match=message):
+        load_task(name)
+
+
+def test_counts_of_splits_are_checked(copy):
+    folder = copy("cremad") / "CREMA-D" / "AudioWAV"
+    (folder / "1002_DFA_ANG_XX.wav").rename(folder / "1001_IEO_ANG_HI.wav")
+    with pytest.raises(ValueError, match="expected 2 clips in split test, got 3"):
+        load_task("cremad")
+    (folder / "1001_DFA_ANG_XX.wav").write_text("version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(ValueError, match="is a Git LFS pointer"):
+        load_task("cremad")
+
+
+def test_training_instruments_may_not_leak(copy):
+    folder = copy("nsynth_instrument")
+    path = folder / "nsynth-test" / "examples.json"
+    path.write_text(path.read_text().replace("reed_acoustic_002", "reed_acoustic_001"))
+    with pytest.raises(
+        ValueError, match="1 groups are in more than one split, first 'reed_acoustic_001' in test, train"
+    ):
+        load_task("nsynth_instrument")
+
+
+def test_tasks_lists_what_is_there_and_what_is_not(copy, capsys):
+    folder = copy("esc50")
+    (folder / "ESC-50-master" / "audio" / "1-1000-A-0.wav").unlink()
+    copy("cremad")
+    (copy("gtzan") / "test_filtered.txt").unlink()
+    assert run(["tasks"]) == 0
+    listed = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert "partly there: 1 of 40 missing" in listed["esc50"] and " ready " in listed["cremad"]
+    assert (
+        "partly there: `evar verify gtzan`" in listed["gtzan"] and "missing, needs registration" in listed["voxceleb1"]
+    )
+    assert "183392" in listed["surge_pitch"] and " missing " in listed["surge_pitch"] and "GPL" in listed["voxforge"]
+
+
+def test_logmel_becomes_a_row_of_two_of_them(copy, tmp_path, capsys):
+    copy("esc50"), copy("cremad")
+    out = tmp_path / "results"
+    assert run(["lineval", "logmel", "esc50,cremad", f"--out={out}"]) == 0, capsys.readouterr()
+    rows = {row.task: row for row in load_all(out)}
+    assert set(rows) == {"esc50", "cremad"}
+    assert len(rows["esc50"].round_scores) == 5 and np.isfinite(rows["cremad"].score)
+
+
+def test_all_tasks_means_those_at_hand(copy, tmp_path):
+    from evar.grid import asked
+
+    copy("cremad")
+    named = asked("logmel", "all").tasks
+    assert "cremad" in named and "esc10" in named and not set(named) & (set(CATALOGUE) - {"cremad"})
+    assert set(CATALOGUE) == set(config.load_grid_config("composing_gar").tasks)
+
+
+@pytest.mark.parametrize("name", config.names("grids"))
+def test_every_name_of_a_grid_loads(name):
+    grid = config.load_grid_config(name)
+    for encoder in grid.encoders:
+        config.load_encoder_config(encoder)
+    for task in grid.tasks:
+        load_task_config(task)
+
+
+def test_makers_are_those_of_the_catalogue():
+    makers = {load_task_config(name).index_maker.partition(":")[2] for name in CATALOGUE}
+    assert all(any(hasattr(module, maker) for module in (environment, music, speech)) for maker in makers)
