@@ -34,9 +34,9 @@ def describe(settings: Settings) -> str:
     Raises:
         ValueError: if a name or setting is not legal.
     """
-    protocol, tasks = checked(settings)
+    protocol, tasks, absent = checked(settings)
     store = FeatureStore(settings.store)
-    lines, total_seconds, total_bytes, new_rows = [], 0.0, 0, 0
+    lines, total_seconds, total_bytes, new_rows = [f"will fail: {error}" for _, error in absent], 0.0, 0, 0
     for name in settings.encoders:
         encoder = _without_fetching(name, settings, pick_device(settings.device))
         speed = None

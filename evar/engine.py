@@ -14,14 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from evar import config as configs
 from evar.grid import Outcome, Settings, checked
 from evar.linear import pick_device, record_failure, run_grid
-
-if TYPE_CHECKING:
-    from evar.tasks import Task
+from evar.tasks import load_task_config
 
 #: environment variables that name folders, which a worker needs as well
 _FOLDERS = ("EVAR_CONFIG", "EVAR_CACHE", "EVAR_DATA", "EVAR_STORE")
@@ -40,11 +38,11 @@ def run(settings: Settings) -> Outcome:
     """
     if settings.engine == "local" and settings.jobs == 1:
         return run_grid(settings)
-    _, tasks = checked(settings)
+    checked(settings)
     pick_device(settings.device)
     cut = units(settings)
     found = _on_ray(cut, settings) if settings.engine == "ray" else _in_processes(cut, settings)
-    return _joined(settings, tasks, cut, found)
+    return _joined(cut, found)
 
 
 def units(settings: Settings) -> list[Settings]:
@@ -239,18 +237,15 @@ def _everywhere(unit: Settings) -> Settings:
     )
 
 
-def _joined(
-    settings: Settings, tasks: Sequence[Task], cut: Sequence[Settings], found: Mapping[int, Outcome | str]
-) -> Outcome:
+def _joined(cut: Sequence[Settings], found: Mapping[int, Outcome | str]) -> Outcome:
     """One outcome in the order of the grid; a unit without one fails with its reason, cell by cell."""
-    by_name = {task.name: task for task in tasks}
     whole = Outcome()
     for at, unit in enumerate(cut):
         of_unit = found[at]
         if isinstance(of_unit, str):
             for encoder in unit.encoders:
                 for task in filter(partial(unit.wants, encoder), unit.tasks):
-                    record_failure(whole, unit, encoder, by_name[task], OSError(of_unit))
+                    record_failure(whole, unit, encoder, load_task_config(task), OSError(of_unit))
             continue
         whole.rows += of_unit.rows
         whole.failures += of_unit.failures

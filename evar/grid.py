@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from evar.config import ProtocolConfig
     from evar.encoders.base import Encoder
     from evar.results import Failure, Result
-    from evar.tasks import Task
+    from evar.tasks import Task, TaskConfig
 
 
 #: what a fusion search may maximise
@@ -151,15 +151,19 @@ class Selection:
     fusion: str
 
 
-def checked(settings: Settings) -> tuple[ProtocolConfig, list[Task]]:
+def checked(settings: Settings) -> tuple[ProtocolConfig, list[Task], list[tuple[TaskConfig, Exception]]]:
     """Look up every name, so that a wrong one fails before any work is done.
+
+    Returns:
+        The protocol, the tasks, and those whose index cannot be made from what is on disk, with the reason: their cells
+        fail and the others go on.
 
     Raises:
         ValueError: if an encoder, task, protocol, layer or limit is not legal.
     """
     protocol = configs.load_protocol_config(settings.protocol)
     from evar.encoders import load_encoder
-    from evar.tasks import load_task
+    from evar.tasks import load_task, load_task_config
 
     probe = resolve(protocol.probe)
     try:
@@ -173,7 +177,17 @@ def checked(settings: Settings) -> tuple[ProtocolConfig, list[Task]]:
             encoder = load_encoder(name, "random")
             for layer in settings.layers:
                 encoder.layer(layer)
-    return protocol, [load_task(name, settings.data_root, settings.limit) for name in settings.tasks]
+    tasks: list[Task] = []
+    absent: list[tuple[TaskConfig, Exception]] = []
+    for name in settings.tasks:
+        config = load_task_config(name)
+        try:
+            tasks.append(load_task(name, settings.data_root, settings.limit))
+        except (ValueError, OSError) as error:
+            if not config.index_maker:
+                raise
+            absent.append((config, error))
+    return protocol, tasks, absent
 
 
 def selections(encoder: Encoder, layers: str | Sequence[str], fusion: str) -> list[Selection]:

@@ -22,7 +22,7 @@ from evar.probes import LinearProbe, new_probe
 from evar.results import Failure, Result, SearchRecord
 from evar.rows import UNREADABLE, FittedRound, identity, make_result, save_row, wanted_rows
 from evar.store import FeatureStore
-from evar.tasks import Task, prepare
+from evar.tasks import Task, TaskConfig, prepare
 from evar.vectors import Vectors, extracted
 
 if TYPE_CHECKING:
@@ -66,12 +66,17 @@ def run_grid(settings: Settings) -> Outcome:
         All rows of the grid, and the cells that failed with their reasons.
 
     Raises:
-        ValueError: if a name or setting is unknown or contradicts another, before any work is done.
+        ValueError: if a name or setting is unknown or contradicts another, before any work is done. A task whose data
+            are not there fails its cells only.
     """
-    protocol, tasks = checked(settings)
+    protocol, tasks, absent = checked(settings)
     device = pick_device(settings.device)
     store = FeatureStore(settings.store)
     outcome = Outcome()
+    for config, error in absent:
+        for name in settings.encoders:
+            if settings.wants(name, config.name):
+                record_failure(outcome, settings, name, config, error)
     for name in settings.encoders:
         of_encoder = [task for task in tasks if settings.wants(name, task.name)]
         if not of_encoder:
@@ -80,17 +85,17 @@ def run_grid(settings: Settings) -> Outcome:
             encoder = _loaded(name, settings, device)
         except (ValueError, OSError, ImportError, RuntimeError) as error:
             for task in of_encoder:
-                record_failure(outcome, settings, name, task, error)
+                record_failure(outcome, settings, name, task.config, error)
             continue
         there = []
         for task in of_encoder:
             try:
                 _evaluate_cell(encoder, task, protocol, settings, store, outcome)
             except _EXPECTED as error:
-                record_failure(outcome, settings, name, task, error)
+                record_failure(outcome, settings, name, task.config, error)
             else:
                 there.append(task)
-                results.clear_failure(Path(settings.out), _cell(settings, name, task))
+                results.clear_failure(Path(settings.out), _cell(settings, name, task.config))
         if settings.fusion == "search" and there:
             _search(encoder, there, protocol, settings, store, outcome)
     return outcome
@@ -145,10 +150,10 @@ def _search(
             print(f"{encoder.name}: exported as encoder {name}, {path}{weights}", flush=True)
     except _EXPECTED as error:
         for task in tasks:
-            record_failure(outcome, settings, encoder.name, task, error, layers="search")
+            record_failure(outcome, settings, encoder.name, task.config, error, layers="search")
     else:
         for task in tasks:
-            results.clear_failure(Path(settings.out), _cell(settings, encoder.name, task, layers="search"))
+            results.clear_failure(Path(settings.out), _cell(settings, encoder.name, task.config, layers="search"))
 
 
 def _recorded(path: Path) -> SearchRecord | None:
@@ -326,7 +331,7 @@ def _existing(out: Path, id: str) -> Result | None:
 
 
 def record_failure(
-    outcome: Outcome, settings: Settings, encoder: str, task: Task, error: Exception, layers: str = ""
+    outcome: Outcome, settings: Settings, encoder: str, task: TaskConfig, error: Exception, layers: str = ""
 ) -> None:
     """Record a failed cell, with a next step where the error alone does not say one."""
     reason = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
@@ -341,13 +346,13 @@ def record_failure(
     print(f"{encoder} x {task.name}{' fusion search' if layers else ''} FAILED: {reason}", flush=True)
 
 
-def _cell(settings: Settings, encoder: str, task: Task, layers: str = "") -> dict[str, Any]:
+def _cell(settings: Settings, encoder: str, task: TaskConfig, layers: str = "") -> dict[str, Any]:
     layers = layers or (settings.layers if isinstance(settings.layers, str) else ",".join(settings.layers))
     return {
         "encoder": encoder,
         "task": task.name,
-        "task_version": task.config.version,
-        "metric": task.config.metric,
+        "task_version": task.version,
+        "metric": task.metric,
         "protocol": settings.protocol,
         "layers": layers,
         "fusion": settings.fusion,

@@ -14,8 +14,8 @@ from toy import RATE, tone
 
 from evar import config
 from evar.catalogue import environment, music, speech
-from evar.cli import run
-from evar.results import load_all
+from evar.cli import SOME_FAILED, run
+from evar.results import load_all, load_failures
 from evar.tasks import Task, load_task, load_task_config
 
 CATALOGUE = [name for name in config.names("tasks") if load_task_config(name).index_maker]
@@ -379,6 +379,18 @@ def test_logmel_becomes_a_row_of_two_of_them(copy, tmp_path, capsys):
     rows = {row.task: row for row in load_all(out)}
     assert set(rows) == {"esc50", "cremad"}
     assert len(rows["esc50"].round_scores) == 5 and np.isfinite(rows["cremad"].score)
+
+
+def test_a_task_whose_data_are_not_there_fails_its_cells_and_the_others_go_on(copy, tmp_path, capsys):
+    copy("cremad")
+    out = tmp_path / "results"
+    for jobs in ("1", "2"):
+        assert run(["lineval", "logmel", "gtzan,cremad", f"--out={out}", f"--jobs={jobs}"]) == SOME_FAILED
+        (failure,) = load_failures(out)
+        assert failure.cell["task"] == "gtzan" and "get the data set from" in failure.reason
+        assert [row.task for row in load_all(out)] == ["cremad"]
+    assert run(["lineval", "logmel", "gtzan,cremad", f"--out={out}", "--dry_run"]) == 0
+    assert "will fail: gtzan: no folder" in capsys.readouterr().out
 
 
 def test_all_tasks_means_those_at_hand(copy, tmp_path):

@@ -125,6 +125,8 @@ class Encoder(nn.Module, ABC):
         try:
             encoder = cls(**config.options)
         except TypeError as error:
+            if not config.options:
+                raise  # the class is at fault, not its YAML
             raise ValueError(f"{config.name} cannot be built with the options {config.options}: {error}") from error
         if weights is not None:
             load_strict(encoder, encoder.convert(read_checkpoint(weights)), weights, ignore=cls.ignored_tensors)

@@ -122,7 +122,8 @@ def spectrogram(waveform: NDArray[np.float32], sample_rate: int) -> tuple[NDArra
     loudest = float(power.max())
     faintest = 10 ** (FLOOR_DB / 10)
     share = power / loudest if loudest > 0 else np.zeros_like(power)
-    decibels = (10 * np.log10(np.maximum(share, faintest))).astype(np.float32)
+    # The logarithm may round below the floor by its last bit.
+    decibels = np.maximum(10 * np.log10(np.maximum(share, faintest)), FLOOR_DB).astype(np.float32)
     centres = mel_to_hz(np.linspace(0, float(hz_to_mel(sample_rate / 2, "slaney")), N_MELS + 2)[1:-1], "slaney")
     return decibels, centres
 
