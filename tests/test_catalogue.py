@@ -365,7 +365,11 @@ def test_tasks_lists_what_is_there_and_what_is_not(copy, capsys):
     (copy("gtzan") / "test_filtered.txt").unlink()
     assert run(["tasks"]) == 0
     listed = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
-    assert "partly there: 1 of 40 missing" in listed["esc50"] and " ready " in listed["cremad"]
+    assert (
+        "folds: 5" in listed["esc50"]
+        and "partly there: 1 of 40 missing" in listed["esc50"]
+        and " ready " in listed["cremad"]
+    )
     assert (
         "partly there: `evar verify gtzan`" in listed["gtzan"] and "missing, needs registration" in listed["voxceleb1"]
     )

@@ -102,37 +102,43 @@ def tasks(data_root: str = "") -> int:
     for name in config.names("tasks"):
         entry = load_task_config(name)
         n_clips = "" if entry.expected.clips is None else str(entry.expected.clips)
-        state = _state(name, data_root or None)
-        rows.append([name, entry.title, n_clips, str(len(entry.classes)), entry.splits, state, entry.licence])
+        state, n_folds = _state(name, data_root or None)
+        splits = f"folds: {n_folds}" if n_folds else entry.splits
+        rows.append([name, entry.title, n_clips, str(len(entry.classes)), splits, state, entry.licence])
     print(columns(["task", "title", "clips", "classes", "splits", "state", "licence"], rows, width=48))
     return DONE
 
 
-def _state(name: str, data_root: str | None) -> str:
-    """Whether the clips of a task are there; of a large task every so-manieth is looked at, so that a list is quick."""
+def _state(name: str, data_root: str | None) -> tuple[str, int]:
+    """Whether the clips of a task are there, and how many folds it has, 0 where none or unknown.
+
+    Of a large task every so-manieth clip is looked at, so that a list is quick.
+    """
     from evar.tasks import is_at_hand, load_task, load_task_config
 
     entry = load_task_config(name)
+    absent = "missing" if entry.access == "free" else f"missing, {entry.access}"
     if not is_at_hand(name, data_root):
-        return "missing" if entry.access == "free" else f"missing, {entry.access}"
+        return absent, 0
     try:
         task = load_task(name, data_root)
     except FileNotFoundError:
-        return f"partly there: `evar verify {name}`"
+        return f"partly there: `evar verify {name}`", 0
     except ValueError:
         if entry.index:
             raise
-        return f"not as published: `evar verify {name}`"
+        return f"not as published: `evar verify {name}`", 0
+    n_folds = task.index["fold"].nunique() if entry.splits == "folds" else 0
     every = -(-len(task) // LOOKED_AT)
     looked_at = task.paths[::every]
     n_missing = sum(not path.is_file() for path in looked_at)
     if not n_missing:
-        return "ready"
+        return "ready", n_folds
     if entry.builder:
-        return "rendered at first use"
+        return "rendered at first use", n_folds
     if n_missing == len(looked_at):
-        return "missing" if entry.access == "free" else f"missing, {entry.access}"
-    return f"partly there: {n_missing} of {len(looked_at)} missing" + (" (of a sample)" if every > 1 else "")
+        return absent, n_folds
+    return f"partly there: {n_missing} of {len(looked_at)} missing" + (" (of a sample)" if every > 1 else ""), n_folds
 
 
 def verify(task: str, data_root: str = "") -> int:

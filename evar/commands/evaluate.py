@@ -37,9 +37,9 @@ def lineval(
 
     evar lineval [ENCODERS TASKS | GRID] [flags]        (the same: python lineval.py ...)
 
-    ENCODERS and TASKS are comma lists or `all`; see `evar encoders` and `evar tasks`. GRID is a name in config/grids or
-    the path of such a YAML. Without arguments the embedded default grid runs: trained encoders and rendered sounds that
-    come with pip packages, nothing else to download.
+    ENCODERS and TASKS are comma lists or `all` (of the tasks, those whose index is at hand); see `evar encoders` and
+    `evar tasks`. GRID is a name in config/grids or the path of such a YAML. Without arguments the embedded default grid
+    runs: trained encoders and rendered sounds that come with pip packages, nothing else to download.
 
     Examples:
       evar lineval                                                      the default grid (minutes)
