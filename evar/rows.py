@@ -181,6 +181,7 @@ def _params(protocol: ProtocolConfig, fitted: Sequence[FittedRound]) -> dict[str
     """Every effective hyper-parameter: the protocol's, the estimator's own, and what each round chose."""
     effective = {k: v for k, v in fitted[0].probe.get_params(deep=False).items() if isinstance(v, int | float | str)}
     chosen = [getattr(one.probe, "strength_", None) for one in fitted]
+    others = [one.probe.chosen_ for one in fitted if hasattr(one.probe, "chosen_")]
     weights = [one.probe.layer_weights_.tolist() for one in fitted if hasattr(one.probe, "layer_weights_")]
     return {
         **effective,
@@ -188,6 +189,7 @@ def _params(protocol: ProtocolConfig, fitted: Sequence[FittedRound]) -> dict[str
         "protocol_version": protocol.version,
         "validation": fitted[0].a_round.drawn or "published",
         "chosen_strengths": [None if strength is None else float(strength) for strength in chosen],
+        **({"chosen": others} if others else {}),
         **({"layer_weights": weights} if weights else {}),
     }
 

@@ -45,6 +45,7 @@ ALLOWED = {
     "exporting": {"__version__", "atomic", "audio", "batching", "embedding", "fusion", "pooling", "registry"},
     "extract": {"audio", "batching", "pooling", "store", "encoders"},
     "probes": {"registry", "metrics", "_logistic", "axes"},
+    "neighbours": {"axes", "metrics", "probes", "registry"},
     "report": {"atomic", "results", "metrics", "registry", "report"},
 }
 #: may be imported without torch, so that tables, plots and help work on a laptop that has none
