@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from evar.commands.catalogue import check, encoders, layers, tasks, verify
-from evar.commands.evaluate import compare, lineval
+from evar.commands.evaluate import compare, lineval, rerun
 from evar.commands.features import embed, fuse, store
 from evar.commands.pictures import plot
 from evar.commands.status import DONE, SOME_FAILED, WRONG  # noqa: F401
@@ -31,6 +31,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "embed": embed,
     "store": store,
     "compare": compare,
+    "rerun": rerun,
     "plot": plot,
 }
 

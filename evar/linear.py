@@ -82,7 +82,7 @@ def run_grid(settings: Settings) -> Outcome:
         if not of_encoder:
             continue
         try:
-            encoder = _loaded(name, settings, device)
+            encoder = loaded(name, settings, device)
         except (ValueError, OSError, ImportError, RuntimeError) as error:
             for task in of_encoder:
                 record_failure(outcome, settings, name, task.config, error)
@@ -167,7 +167,8 @@ def _recorded(path: Path) -> SearchRecord | None:
         return None
 
 
-def _loaded(name: str, settings: Settings, device: str) -> Encoder:
+def loaded(name: str, settings: Settings, device: str) -> Encoder:
+    """The encoder with the weights and input statistics that were asked for."""
     given = settings.norm_stats if isinstance(settings.norm_stats, tuple) else None
     return load_encoder(name, settings.weights, norm_stats=given, device=device)
 
@@ -221,6 +222,19 @@ def _evaluate_cell(
     for row in _probe_rows(encoder, task, protocol, settings, vectors, pending):
         outcome.rows.append(row)
         outcome.n_new += 1
+
+
+def evaluate_row(
+    encoder: Encoder, task: Task, protocol: ProtocolConfig, settings: Settings, selection: Selection, seed: int
+) -> Result:
+    """One row, whatever is in the results folder already; saved there."""
+    prepare(task)
+    if not settings.skip_bad:
+        task.require_files()
+    vectors = extracted(encoder, task, protocol, settings, FeatureStore(settings.store), {seed})
+    id = results.run_id(identity(encoder, task, protocol, settings, selection, seed))
+    (row,) = _probe_rows(encoder, task, protocol, settings, vectors, [(selection, seed, id)])
+    return row
 
 
 def _save_hints(encoder: Encoder, task: Task, protocol: ProtocolConfig, settings: Settings, vectors: Vectors) -> None:

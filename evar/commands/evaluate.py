@@ -144,3 +144,32 @@ def compare(out: str = "results") -> int:
     print(report.terminal_table(rows, results.load_failures(Path(out)), Path(out)))
     print(f"written to {out}: " + ", ".join(path.name for path in written))
     return DONE
+
+
+def rerun(run: str, data_root: str = "", store: str = "", device: str = "auto", out: str = "") -> int:
+    """Compute one row of a table again, from its result file alone, and say whether the score is the same.
+
+    evar rerun results/runs/ID.json [flags]
+
+    Encoder, weights, layers, fusion, task, protocol, seed and every setting come from the file. If the checkpoint, the
+    index of the task or the protocol are no longer those of the row, it says which and computes nothing. Vectors come from
+    the feature store where they are there; an empty --store encodes the clips again, too.
+
+    Flags:
+      --data_root=DIR  folder that holds the task's folder            (default: $EVAR_DATA, ./data)
+      --store=DIR      where features live                            (default: $EVAR_STORE, the user's cache)
+      --device=auto|cpu|cuda|mps                                      (default: auto)
+      --out=DIR        keep the new row there                         (default: it is only printed)
+
+    Exit status: 0 the same score to the last printed digit, 1 another, 2 it cannot be run again.
+    """
+    from evar.rerun import rerun as again
+
+    old, new, n_changed = again(run, data_root or None, store or None, device, out or None)
+    same = f"{100 * old.score:.1f}" == f"{100 * new.score:.1f}"
+    print(
+        f"{old.id}\n  then {100 * old.score:.4f} %, now {100 * new.score:.4f} %: {'the same' if same else 'DIFFERENT'}"
+    )
+    if n_changed is not None:
+        print(f"  {n_changed} of {new.n_test} predictions changed")
+    return DONE if same else SOME_FAILED

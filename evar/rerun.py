@@ -1,0 +1,111 @@
+"""One row again, from its result file alone."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from evar import results
+from evar.grid import Selection, Settings, checked
+from evar.linear import evaluate_row, loaded, pick_device
+from evar.results import Result, plain
+from evar.rows import identity
+
+
+def rerun(
+    path: str | Path,
+    data_root: str | None = None,
+    store: str | None = None,
+    device: str = "auto",
+    out: str | None = None,
+) -> tuple[Result, Result, int | None]:
+    """Compute a row again.
+
+    Args:
+        path: of its result file.
+        data_root: folder that holds the task's folder.
+        store: folder of the feature store; an empty one makes the encoder run again, too.
+        device: as for `Settings`.
+        out: results folder for the new row; None keeps nothing.
+
+    Returns:
+        The row as it was, the row as it is now, and how many test clips are predicted otherwise, None where the old
+        predictions are not beside the file.
+
+    Raises:
+        FileNotFoundError: if there is no such file, or clips are missing.
+        ValueError: if the file is no result, or what it was made with is no longer what is here; the first difference
+            is named, with both values.
+    """
+    old = results.load(Path(path))
+    settings = settings_of(old, data_root, store, device)
+    protocol, tasks, absent = checked(settings)
+    for _, error in absent:
+        raise error
+    encoder = loaded(old.encoder, settings, pick_device(device))
+    selection = Selection(tuple(old.layers), old.fusion)
+    now = identity(encoder, tasks[0], protocol, settings, selection, old.seed)
+    _compare(old, now)
+    with tempfile.TemporaryDirectory() as folder:
+        new = evaluate_row(encoder, tasks[0], protocol, _replaced(settings, out=out or folder), selection, old.seed)
+        return old, new, _n_changed(Path(path).parent.parent, old.id, Path(out or folder), new.id)
+
+
+def settings_of(row: Result, data_root: str | None, store: str | None, device: str) -> Settings:
+    """What to ask for to get that row."""
+    asked = row.settings
+    given = asked.get("norm_stats")
+    return Settings(
+        (row.encoder,),
+        (row.task,),
+        layers=tuple(row.layers),
+        fusion=row.fusion,
+        protocol=row.protocol,
+        seeds=row.seed + 1,
+        data_root=data_root,
+        weights=asked.get("weights"),
+        norm_stats=tuple(given) if isinstance(given, list | tuple) else given,
+        device=device,
+        batch_size=asked.get("batch_size"),
+        limit=row.limit,
+        skip_bad=bool(asked.get("skip_bad", False)),
+        store=store,
+    )
+
+
+def _replaced(settings: Settings, **changes: Any) -> Settings:
+    import dataclasses
+
+    return dataclasses.replace(settings, **changes)
+
+
+def _compare(old: Result, now: dict[str, Any]) -> None:
+    """Raise at the first thing that the row was made with and that is another one now."""
+    then = {key: plain(getattr(old, key), key) for key in now if hasattr(old, key) and key != "params"}
+    then["protocol_version"], then["refit"] = old.params.get("protocol_version"), old.params.get("refit", now["refit"])
+    then["params"] = {key: old.params.get(key) for key in now["params"]}
+    here = plain(now, "identity")
+    for key, value in plain(then, "row").items():
+        if value != here[key]:
+            raise ValueError(
+                f"{old.id}: the row was made with {key} {_short(value)}, but here it is {_short(here[key])}; "
+                "a score of the same thing needs the same one"
+            )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def _n_changed(old_out: Path, old_id: str, new_out: Path, new_id: str) -> int | None:
+    """Test clips whose prediction is another one."""
+    try:
+        before = results.load_predictions(old_out, old_id)
+    except (FileNotFoundError, ValueError):
+        return None
+    after = results.load_predictions(new_out, new_id)
+    if before["y_pred"].shape != after["y_pred"].shape:
+        return len(after["y_pred"])
+    return int((before["y_pred"] != after["y_pred"]).sum())
