@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,9 @@ def rerun(
     now = identity(encoder, tasks[0], protocol, settings, selection, old.seed)
     _compare(old, now)
     with tempfile.TemporaryDirectory() as folder:
-        new = evaluate_row(encoder, tasks[0], protocol, _replaced(settings, out=out or folder), selection, old.seed)
+        new = evaluate_row(
+            encoder, tasks[0], protocol, dataclasses.replace(settings, out=out or folder), selection, old.seed
+        )
         return old, new, _n_changed(Path(path).parent.parent, old.id, Path(out or folder), new.id)
 
 
@@ -72,12 +75,6 @@ def settings_of(row: Result, data_root: str | None, store: str | None, device: s
         skip_bad=bool(asked.get("skip_bad", False)),
         store=store,
     )
-
-
-def _replaced(settings: Settings, **changes: Any) -> Settings:
-    import dataclasses
-
-    return dataclasses.replace(settings, **changes)
 
 
 def _compare(old: Result, now: dict[str, Any]) -> None:

@@ -15,11 +15,11 @@ from evar.neighbours import KNNProbe, PrototypeProbe
 
 
 def planted(n_clips=240, n_classes=3, width=12, apart=3.0, seed=0):
+    """Features of very different scales (clips, width), and the labels that the first of them tell."""
     rng = np.random.default_rng(seed)
     y = rng.permutation(np.arange(n_clips) % n_classes)
-    return (rng.normal(size=(n_clips, width)) * 10 ** rng.uniform(-2, 2, width) + 0).astype(np.float32) + (
-        apart * np.eye(width)[y]
-    ).astype(np.float32), y
+    noise = rng.normal(size=(n_clips, width)) * 10 ** rng.uniform(-2, 2, width)
+    return (noise + apart * np.eye(width)[y]).astype(np.float32), y
 
 
 @pytest.mark.parametrize("k", [1, 5, 20])
