@@ -1,4 +1,5 @@
-"""L2-regularised multinomial logistic regression, exact, for many strengths and many problems at once.
+"""L2-regularised logistic regression, exact, for many strengths and many problems at once: one class of several
+(multinomial), or any number of labels a clip (one binary problem for each label, all solved side by side).
 
 Method: Newton steps whose linear systems are solved by preconditioned conjugate gradients. Gradients, objective and
 line search are float64; only the curvature products, which steer a step but do not decide where it ends, are float32
@@ -35,8 +36,8 @@ class LogisticFit:
     """Solutions of `fit_logistic`.
 
     Attributes:
-        weights: (batch, strength, class, feature) float64; classes sum to 0.
-        intercepts: (batch, strength, class) float64; classes sum to 0.
+        weights: (batch, strength, class, feature) float64; classes sum to 0 (multinomial).
+        intercepts: (batch, strength, class) float64; classes sum to 0 (multinomial).
         converged: (batch, strength) bool.
         n_iter: (batch, strength) int64, Newton steps taken.
     """
@@ -47,7 +48,7 @@ class LogisticFit:
     n_iter: Tensor
 
     def logits(self, features: Tensor) -> Tensor:
-        """(batch, clips, feature) -> (batch, strength, class, clips), before softmax."""
+        """(batch, clips, feature) -> (batch, strength, class, clips), before softmax or sigmoid."""
         return _times(self.weights, features.mT) + self.intercepts[..., None]
 
 
@@ -97,15 +98,18 @@ def fit_logistic(
 ) -> LogisticFit:
     """Minimise C x (sum of the clips' log-losses) + 0.5 x ||weights||^2 for every problem and strength C.
 
-    The intercept is not penalised. With two classes the penalty counts the one weight vector of the difference
-    between the classes, as scikit-learn does, so results agree with its `LogisticRegression(C=C)` there too.
+    The intercept is not penalised. Of several labels a clip each has its own log-loss, and their sum is minimised, which
+    is one binary problem for each label. With two classes, of which a clip has one, the penalty counts the one weight
+    vector of the difference between the classes, as scikit-learn does, so results agree with its
+    `LogisticRegression(C=C)` there too.
 
     Args:
         features: (batch, clips, feature) float64; problems with fewer clips or features are padded with zeros. Any
             scale is solved, but only `principal_coordinates` of standardised features are solved fast.
-        labels: (batch, clips) int64 in 0..n_classes-1 (anything legal in padded rows).
+        labels: (batch, clips) int64 in 0..n_classes-1 (anything legal in padded rows), or (batch, clips, class) of 0 and
+            1 where a clip may have several.
         strengths: values of C, positive; large means little regularisation.
-        n_classes: at least 2.
+        n_classes: at least 2, or 1 where a clip may have several.
         row_weights: (batch, clips) float64, weight of each clip's log-loss, 0 in padded rows; None for all 1.
         tol: stop when a full Newton step could move no fitted clip's probability by more (judged by the fall of the
             objective); the error left is smaller still, and that of other clips of the same kind about as small.
@@ -123,12 +127,13 @@ def fit_logistic(
         >>> round(float(fit.weights[0, 0, 1, 0] - fit.weights[0, 0, 0, 0]), 3)
         1.007
     """
-    if features.dim() != 3 or labels.shape != features.shape[:2] or features.dtype != torch.float64:
+    is_multilabel = labels.dim() == 3
+    if features.dim() != 3 or labels.shape[:2] != features.shape[:2] or features.dtype != torch.float64:
         raise ValueError(
-            "features must be (batch, clips, feature) float64 and labels (batch, clips), got "
+            "features must be (batch, clips, feature) float64 and labels (batch, clips) or (batch, clips, class), got "
             f"{tuple(features.shape)} {features.dtype} and {tuple(labels.shape)}"
         )
-    if n_classes < 2 or not strengths or not all(0 < c < math.inf for c in strengths):
+    if n_classes < 2 - is_multilabel or not strengths or not all(0 < c < math.inf for c in strengths):
         raise ValueError(
             f"logistic regression needs 2 classes or more and positive strengths, got {n_classes} and {list(strengths)}"
         )
@@ -143,12 +148,13 @@ def fit_logistic(
     converged = torch.zeros(n_problems, len(strengths), dtype=torch.bool, device=features.device)
     n_iter = torch.zeros(n_problems, len(strengths), dtype=torch.int64, device=features.device)
     # Two symmetric vectors +-w/2 have half the penalty of w, hence half the strength.
-    scaled = features.new_tensor(strengths) * (0.5 if n_classes == 2 else 1.0)
+    scaled = features.new_tensor(strengths) * (0.5 if n_classes == 2 and not is_multilabel else 1.0)
     at_once = max(1, _NUMBERS_AT_ONCE // (n_problems * n_clips * n_classes))
     for part in torch.arange(len(strengths), device=features.device).split(at_once):
         weights[:, part], converged[:, part], n_iter[:, part] = _newton(problem, scaled[part], tol, max_iter)
     # Adding a constant to all classes changes no probability; the penalty's minimum has none.
-    weights -= weights.mean(dim=2, keepdim=True)
+    if not is_multilabel:
+        weights -= weights.mean(dim=2, keepdim=True)
     return LogisticFit(weights[..., :-1], weights[..., -1], converged, n_iter)
 
 
@@ -158,7 +164,7 @@ _BATCHED_NUMBERS = 2**21
 
 @dataclass(frozen=True)
 class LogisticProblem:
-    """One problem for `solve_all`: coordinates (clips, rank) float64, labels (clips,), and its settings."""
+    """One problem for `solve_all`: coordinates (clips, rank) float64, labels (clips,) or (clips, class), and settings."""
 
     coordinates: Tensor
     labels: Tensor
@@ -173,14 +179,14 @@ def solve_all(problems: Sequence[LogisticProblem]) -> list[LogisticFit]:
     batches: dict[tuple[Any, ...], list[int]] = {}
     for index, one in enumerate(problems):
         is_small = one.coordinates.numel() * len(problems) <= _BATCHED_NUMBERS
-        settings = (one.strengths, one.n_classes, one.tol, one.max_iter)
+        settings = (one.strengths, one.n_classes, one.tol, one.max_iter, one.labels.dim())
         batches.setdefault(settings if is_small else (*settings, index), []).append(index)
     found: dict[int, LogisticFit] = {}
     for indices in batches.values():
         batch = [problems[index] for index in indices]
         shape = [max(one.coordinates.shape[axis] for one in batch) for axis in (0, 1)]
         features = batch[0].coordinates.new_zeros(len(batch), *shape)  # (batch, clips, rank), zero-padded
-        labels = torch.zeros(len(batch), shape[0], dtype=torch.int64)
+        labels = torch.zeros(len(batch), shape[0], *batch[0].labels.shape[1:], dtype=torch.int64)
         row_weights = features.new_zeros(len(batch), shape[0])
         for at, one in enumerate(batch):
             n_clips, rank = one.coordinates.shape
@@ -213,7 +219,9 @@ class _Problem:
         self.design = design  # (batch, clips, column)
         self.design_single = design.float()
         self.n_classes = n_classes
-        self.targets = torch.nn.functional.one_hot(labels, n_classes).mT[:, None].to(design)  # (batch, 1, class, clips)
+        self.is_multilabel = labels.dim() == 3
+        shares = labels if self.is_multilabel else torch.nn.functional.one_hot(labels, n_classes)
+        self.targets = shares.mT[:, None].to(design)  # (batch, 1, class, clips)
         self.row_weights = row_weights[:, None, None]  # (batch, 1, 1, clips)
         self.energy = (design.square() * row_weights[:, :, None]).sum(dim=1)  # (batch, column)
         self.penalty = design.new_ones(design.shape[2])  # (column,)
@@ -221,9 +229,15 @@ class _Problem:
 
     def objective(self, logits: Tensor, weights: Tensor, strengths: Tensor) -> Tensor:
         """(batch, strength) value to minimise."""
-        losses = torch.logsumexp(logits, dim=2) - (logits * self.targets).sum(dim=2)  # (batch, strength, clips)
+        softplus = torch.nn.functional.softplus
+        partition = softplus(logits).sum(dim=2) if self.is_multilabel else torch.logsumexp(logits, dim=2)
+        losses = partition - (logits * self.targets).sum(dim=2)  # (batch, strength, clips)
         ridge = (self.penalty * weights.square()).sum(dim=(2, 3))
         return strengths * (losses * self.row_weights[:, 0]).sum(dim=2) + 0.5 * ridge
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """(batch, strength, class, clips) -> the same shape."""
+        return torch.sigmoid(logits) if self.is_multilabel else torch.softmax(logits, dim=2)
 
 
 def _times(rows: Tensor, matrix: Tensor) -> Tensor:
@@ -242,7 +256,7 @@ def _newton(problem: _Problem, strengths: Tensor, tol: float, max_iter: int) -> 
     n_iter = torch.zeros_like(value, dtype=torch.int64)
     active = torch.arange(len(strengths), device=weights.device)
     for count in range(max_iter):
-        probabilities = torch.softmax(logits, dim=2)
+        probabilities = problem.probabilities(logits)
         residual = (probabilities - problem.targets) * problem.row_weights
         gradient = strengths[:, None, None] * _times(residual, problem.design) + problem.penalty * weights
         dtype = torch.float32 if count < _SINGLE_PRECISION_STEPS else torch.float64
@@ -288,24 +302,35 @@ class _Curvature:
         self.strengths = strengths.to(dtype)[:, None, None]  # (strength, 1, 1)
         self.share = probabilities.to(dtype)  # (batch, strength, class, clips)
         row_weights = problem.row_weights.to(dtype)
+        self.is_multilabel = problem.is_multilabel
         self.weighted = self.share * row_weights
+        energy = problem.energy.to(dtype)[:, None, None, :]
+        if self.is_multilabel:  # labels do not touch each other: the axes are the labels themselves
+            self.weighted = self.weighted * (1 - self.share)
+            values = self.weighted.sum(dim=3) / row_weights.sum(dim=3)  # (batch, strength, class)
+            self.axes = torch.ones_like(values[..., None])
+            self.inverse = 1 / (self.strengths * values[..., None] * energy + self.penalty).clamp(min=1e-20)
+            return
         spread = torch.diag_embed(self.weighted.sum(dim=3)) - self.weighted @ self.share.mT
         covariance = spread / row_weights.sum(dim=3, keepdim=True)  # (batch, strength, class, class)
         # All classes moving together changes nothing; giving that direction curvature keeps the inverse finite.
         trace = covariance.diagonal(dim1=2, dim2=3).mean(dim=2)[..., None, None]
         values, self.axes = torch.linalg.eigh(covariance + trace / problem.n_classes)
-        energy = problem.energy.to(dtype)[:, None, None, :]
         curved = self.strengths * values.clamp(min=0)[..., None] * energy + self.penalty
         self.inverse = 1 / curved.clamp(min=1e-20)  # (batch, strength, class, column)
 
     def times(self, vector: Tensor) -> Tensor:
         """(batch, strength, class, column) -> the same shape."""
         logits = _times(vector, self.design.mT)
-        centred = self.weighted * (logits - (self.share * logits).sum(dim=2, keepdim=True))
+        if not self.is_multilabel:
+            logits = logits - (self.share * logits).sum(dim=2, keepdim=True)
+        centred = self.weighted * logits
         return self.strengths * _times(centred, self.design) + self.penalty * vector
 
     def approximate_inverse(self, vector: Tensor) -> Tensor:
         """(batch, strength, class, column) -> the same shape."""
+        if self.is_multilabel:
+            return self.inverse * vector
         return self.axes @ (self.inverse * (self.axes.mT @ vector))
 
     def keep(self, kept: Tensor) -> None:

@@ -106,6 +106,7 @@ class ProtocolConfig:
         version: raise it when the same name gives other numbers.
         description: one sentence for tables and `--help`.
         probe: "module:Class" of a scikit-learn-shaped estimator.
+        probes: kind of task -> "module:Class" that takes its place there, with the same params.
         params: its keyword arguments.
         refit: what the chosen setting is fitted on for the test: "train" or "train_and_valid".
         norm_stats: whose input statistics encoders use that normalise by such, unless the command line says:
@@ -119,6 +120,7 @@ class ProtocolConfig:
     params: dict[str, Any]
     refit: str
     norm_stats: str = "default"
+    probes: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.refit not in ("train", "train_and_valid"):

@@ -176,7 +176,7 @@ def _probed(
             if getattr(probe, "valid_score_", None) is None:  # a probe that chooses nothing
                 yield float(probe.score(valid, y_valid)), 0.0
             else:
-                yield probe.valid_score_, probe.valid_log_loss_
+                yield probe.valid_score_, getattr(probe, "valid_log_loss_", 0.0)
 
 
 def _record(

@@ -155,14 +155,15 @@ def checked(settings: Settings) -> tuple[ProtocolConfig, list[Task], list[tuple[
     """Look up every name, so that a wrong one fails before any work is done.
 
     Returns:
-        The protocol, the tasks, and those whose index cannot be made from what is on disk, with the reason: their cells
-        fail and the others go on.
+        The protocol, the tasks, and those whose index cannot be made from what is on disk or whose kind the protocol has
+        no probe for, with the reason: their cells fail and the others go on.
 
     Raises:
         ValueError: if an encoder, task, protocol, layer or limit is not legal.
     """
     protocol = configs.load_protocol_config(settings.protocol)
     from evar.encoders import load_encoder
+    from evar.probes import probe_class
     from evar.tasks import load_task, load_task_config
 
     probe = resolve(protocol.probe)
@@ -187,6 +188,12 @@ def checked(settings: Settings) -> tuple[ProtocolConfig, list[Task], list[tuple[
             if not config.index_maker:
                 raise
             absent.append((config, error))
+    for task in list(tasks):
+        try:
+            probe_class(protocol, task.config.kind)
+        except ValueError as error:
+            tasks.remove(task)
+            absent.append((task.config, error))
     return protocol, tasks, absent
 
 

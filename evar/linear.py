@@ -20,12 +20,15 @@ from evar.grid import Outcome, Selection, Settings, asked, checked, compared_fus
 from evar.metrics import METRICS
 from evar.probes import LinearProbe, new_probe
 from evar.results import Failure, Result, SearchRecord
-from evar.rows import UNREADABLE, FittedRound, identity, make_result, save_row, wanted_rows
+from evar.rows import UNREADABLE, FittedRound, identity, judged, make_result, save_row, wanted_rows
 from evar.store import FeatureStore
 from evar.tasks import Task, TaskConfig, prepare
 from evar.vectors import Vectors, extracted
+from evar.weighted import WeightedSumProbe
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from evar.config import ProtocolConfig
     from evar.encoders.base import Encoder
 
@@ -282,12 +285,13 @@ def _probe_rows(
 def _probe_for(protocol: ProtocolConfig, task: Task, selection: Selection, seed: int) -> Any:
     """The protocol's probe; for a weighted sum of layers the probe that learns the weights, with the same settings."""
     probe = new_probe(protocol, task.config.metric, seed)
-    if selection.fusion != "weighted":
+    if selection.fusion != "weighted" or isinstance(probe, WeightedSumProbe):
         return probe
-    if not isinstance(probe, LinearProbe):
-        raise ValueError(f"--fusion=weighted goes with the probe of protocol linear, but {protocol.name} has another")
-    from evar.weighted import WeightedSumProbe
-
+    if type(probe) is not LinearProbe:
+        raise ValueError(
+            f"--fusion=weighted goes with the probe of protocol linear and tasks of one class a clip, but {protocol.name} "
+            f"has {type(probe).__name__} for {task.name}"
+        )
     return WeightedSumProbe(
         len(selection.layers), strengths=probe.strengths, refit=probe.refit, metric=task.config.metric
     )
@@ -325,11 +329,33 @@ def _fit_rounds(
     fitted = []
     for a_round, probe, of_round, (train, valid, readable) in zip(rounds, probes, features, parts, strict=True):
         tested = readable if skip_bad else a_round.test
-        y_pred = np.full(len(task), UNREADABLE, np.int64)
-        y_pred[readable] = probe.predict(of_round[readable])
+        y_pred, shares = _predicted(task, probe, of_round, readable, train)
         score = float(METRICS[task.config.metric].function(task.y[tested], y_pred[tested]))
-        fitted.append(FittedRound(a_round, tested, y_pred[tested], score, len(train), len(valid), probe))
+        extras = judged(task, tested, y_pred[tested], shares if len(readable) == len(tested) else None)
+        fitted.append(FittedRound(a_round, tested, y_pred[tested], score, len(train), len(valid), probe, extras=extras))
     return fitted
+
+
+def _predicted(
+    task: Task, probe: Any, features: NDArray[np.float32], readable: NDArray[np.int64], train: NDArray[np.int64]
+) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
+    """What is predicted of every clip (see `FittedRound.y_pred`; others than `readable` count as wrong), and the class
+    probabilities of the readable ones where the probe has any."""
+    if task.config.kind == "multilabel":
+        scores = np.full(task.y.shape, -np.inf, np.float32)
+        scores[readable] = probe.decision_function(features[readable])
+        return scores, None
+    if task.config.kind == "regression":
+        values = np.full(len(task), task.y[train].mean())
+        values[readable] = probe.predict(features[readable])
+        return values, None
+    classes = np.full(len(task), UNREADABLE, np.int64)
+    classes[readable] = probe.predict(features[readable])
+    if not hasattr(probe, "predict_proba"):
+        return classes, None
+    shares = np.zeros((len(readable), len(task.config.classes)))
+    shares[:, probe.classes_] = probe.predict_proba(features[readable])
+    return classes, shares
 
 
 def _existing(out: Path, id: str) -> Result | None:

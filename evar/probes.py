@@ -28,9 +28,37 @@ if TYPE_CHECKING:
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 
 
+def probe_class(protocol: ProtocolConfig, kind: str) -> Any:
+    """The protocol's estimator class for a kind of task.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    if kind == "multiclass" or kind in protocol.probes:
+        return resolve(protocol.probes.get(kind, protocol.probe))
+    found = resolve(protocol.probe)
+    if kind in getattr(found, "kinds", ()):
+        return found
+    known = ["multiclass", *protocol.probes, *getattr(found, "kinds", ())]
+    raise ValueError(
+        f"protocol {protocol.name} has no probe for {kind} tasks, only for {', '.join(dict.fromkeys(known))}; protocol "
+        "linear has one"
+    )
+
+
 def new_probe(protocol: ProtocolConfig, metric: str, seed: int) -> Any:
-    """The protocol's estimator, unfitted; refit, metric and seed go in where it has such a parameter."""
-    probe = resolve(protocol.probe)(**protocol.params)
+    """The protocol's estimator for the metric's kind of task, unfitted; refit, metric and seed go in where it has such
+    a parameter.
+
+    Raises:
+        ValueError: if the protocol has none for it.
+    """
+    kind = METRICS[metric].kind
+    made = probe_class(protocol, kind)
+    known = made().get_params()
+    # The protocol's own probe must know every parameter; one that takes its place may have no use for some.
+    params = {k: v for k, v in protocol.params.items() if k in known or kind not in protocol.probes}
+    probe = made(**params)
     told = {"refit": protocol.refit, "metric": metric, "random_state": seed}
     return probe.set_params(**{name: value for name, value in told.items() if name in probe.get_params()})
 
@@ -159,13 +187,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
     ) -> Generator[LogisticProblem, LogisticFit, None]:
         """The steps of `fit`: yields each problem that must be solved, and is sent its solution."""
         strengths = self._checked_settings()
-        X, y = _checked_pair(X, y, "training")
-        self.classes_ = np.unique(y)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"a probe needs training clips of at least 2 classes, got one class, {self.classes_[0]!r} "
-                f"({len(y)} clips); is the subset too small?"
-            )
+        X, y = self._pair(X, y, "training")
+        self._learn_classes(y)
         has_valid = X_valid is not None and y_valid is not None
         if (X_valid is None) != (y_valid is None):
             raise ValueError("X_valid and y_valid go together, but only one of them was given")
@@ -177,7 +200,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         self.mean_, self.scale_ = standardisation(X)
         n_train = len(X)
         if has_valid:
-            X_valid, y_valid = _checked_pair(X_valid, y_valid, "validation")
+            X_valid, y_valid = self._pair(X_valid, y_valid, "validation")
             self._check_width(X_valid)
             if (y.dtype.kind in "OUS") != (y_valid.dtype.kind in "OUS"):
                 raise ValueError(
@@ -200,7 +223,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         self.on_grid_edge_ = len(strengths) > 1 and self.strength_ in (min(strengths), max(strengths))
         if has_valid and self.refit == "train_and_valid":
             n_train = len(y)
-            self.classes_ = np.unique(y)
+            self._learn_classes(y)
         final = yield self._wanted(coordinates[:n_train], y[:n_train], [self.strength_], self.tol)
         self.converged_ = bool(final.converged.all())
         self.n_iter_ = int(final.n_iter[0, 0])
@@ -238,6 +261,18 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         scores = self.decision_function(X)
         index = (scores > 0).astype(np.int64) if scores.ndim == 1 else scores.argmax(axis=1)
         return self.classes_[index]
+
+    def _pair(self, X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Checked features and labels of one split."""
+        return _checked_pair(X, y, which)
+
+    def _learn_classes(self, y: NDArray[Any]) -> None:
+        self.classes_ = np.unique(y)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"a probe needs training clips of at least 2 classes, got one class, {self.classes_[0]!r} "
+                f"({len(y)} clips); is the subset too small?"
+            )
 
     def _checked_settings(self) -> list[float]:
         strengths = [float(value) for value in np.atleast_1d(np.asarray(self.strengths, dtype=np.float64))]

@@ -105,4 +105,5 @@ def _n_changed(old_out: Path, old_id: str, new_out: Path, new_id: str) -> int | 
     after = results.load_predictions(new_out, new_id)
     if before["y_pred"].shape != after["y_pred"].shape:
         return len(after["y_pred"])
-    return int((before["y_pred"] != after["y_pred"]).sum())
+    is_other = before["y_pred"] != after["y_pred"]
+    return int(is_other.reshape(len(is_other), -1).any(axis=1).sum())

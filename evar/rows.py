@@ -6,7 +6,7 @@ import hashlib
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from evar import norm_stats, results
 from evar.extract import feature_key
 from evar.fusion import commutes
 from evar.grid import layers_asked, seeds_that_matter, selections
-from evar.metrics import bootstrap_interval
+from evar.metrics import METRICS, calibration_error, extra_metrics, score_interval
 from evar.results import Result
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from evar.tasks import Round, Task
 
 INTERVAL_METHOD = (
-    "95 % interval by bootstrap over the test clips of all rounds (2,000 resamples of whole groups within each round, "
-    "percentiles); it shows the uncertainty from the choice of test clips"
+    "95 % interval by bootstrap over the test clips of all rounds ({n:,} resamples of whole groups within each round, "
+    "percentiles{bias}); it shows the uncertainty from the choice of test clips"
 )
 #: predicted class of a test clip that could not be read: never right
 UNREADABLE = -1
@@ -43,21 +43,24 @@ class FittedRound:
     Attributes:
         a_round: which clips were which.
         tested: (clips,) rows of the task that count.
-        y_pred: (clips,) predicted class numbers, UNREADABLE for bad clips.
-        score: metric over them, 0..1.
+        y_pred: (clips,) predicted class numbers, UNREADABLE for bad clips; (clips, labels) float32 scores, -inf for bad
+            clips; or (clips,) float64 values, the training clips' mean for bad ones.
+        score: metric over them, at most 1.
         n_train, n_valid: clips fitted on.
         probe: the fitted estimator.
         norm_stats: (mean, std) that the encoder's input was normalised by in this round, None where it has none.
+        extras: further metrics of the round, by name.
     """
 
     a_round: Round
     tested: NDArray[np.int64]
-    y_pred: NDArray[np.int64]
+    y_pred: NDArray[Any]
     score: float
     n_train: int
     n_valid: int
     probe: Any
     norm_stats: tuple[float, float] | None = None
+    extras: dict[str, float] = field(default_factory=dict)
 
 
 def identity(
@@ -153,9 +156,10 @@ def make_result(
         id=id,
         rounds=[_round_record(one) for one in fitted],
         interval=_interval(task, fitted),
-        interval_method=INTERVAL_METHOD,
+        interval_method=_interval_method(task.config.metric),
         n_classes=len(task.config.classes),
-        chance=1 / len(task.config.classes),
+        chance=_chance(task, fitted),
+        extras={name: float(np.mean([one.extras[name] for one in fitted])) for name in fitted[0].extras},
         depth=None if position is None else (position + 1) / len(names),
         layer_index=position,
         n_layers=len(names),
@@ -217,12 +221,51 @@ def _rows_sha256(rows: NDArray[np.int64]) -> str:
     return hashlib.sha256(",".join(map(str, rows.tolist())).encode()).hexdigest()[:16]
 
 
+def _interval_method(metric: str) -> str:
+    bias = "" if METRICS[metric].is_mean else ", less the bootstrap's bias"
+    return INTERVAL_METHOD.format(n=METRICS[metric].n_resamples, bias=bias)
+
+
 def _interval(task: Task, fitted: Sequence[FittedRound]) -> list[float]:
     rows = np.concatenate([one.tested for one in fitted])
-    correct = np.concatenate([one.y_pred for one in fitted]) == task.y[rows]
+    predicted = np.concatenate([one.y_pred for one in fitted])
     rounds = np.repeat(np.arange(len(fitted)), [len(one.tested) for one in fitted])
-    low, high = bootstrap_interval(correct.astype(float), task.groups[rows], rounds)
+    low, high = score_interval(task.config.metric, task.y[rows], [predicted], task.groups[rows], rounds)
     return [float(low), float(high)]
+
+
+def _chance(task: Task, fitted: Sequence[FittedRound]) -> float:
+    """Expected score of guessing: one class in so many; the labels' mean frequency; no correlation."""
+    if task.config.kind == "multiclass":
+        return 1 / len(task.config.classes)
+    if task.config.metric != "mean_average_precision":
+        return {"auc": 0.5, "pearson": 0.0}[task.config.metric]
+    shares = [task.y[one.tested].mean(axis=0) for one in fitted]  # (labels,) each; a label without clips is not scored
+    return float(np.mean([share[share > 0].mean() for share in shares]))
+
+
+def judged(
+    task: Task, tested: NDArray[np.int64], y_pred: NDArray[Any], shares: NDArray[Any] | None
+) -> dict[str, float]:
+    """Metrics beside the task's own, by name.
+
+    Args:
+        task: which labels are true.
+        tested: (clips,) rows of the task.
+        y_pred: of them, as in `FittedRound`.
+        shares: (clips, classes) probabilities, for the calibration error; None where some clip has none.
+    """
+    y = task.y[tested]
+    names = extra_metrics(task.config.metric, len(task.config.classes), task.config.pitch)
+    found = {}
+    for name in names:
+        try:
+            found[name] = float(METRICS[name].function(y, y_pred))
+        except ValueError:  # a small test set may have no label that both occurs and does not
+            continue
+    if shares is not None:
+        found["calibration_error"] = calibration_error(y, shares)
+    return found
 
 
 def _skipped(task: Task, bad: Mapping[int, str], skip_bad: bool, fitted: Sequence[FittedRound]) -> list[dict[str, str]]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,7 @@ class SearchRound:
         task: name.
         name: of the round.
         is_fold: do other rounds of the task test on this round's validation clips?
-        y_train, y_valid: (clips,) labels.
+        y_train, y_valid: labels as in `evar.tasks.Task.y`.
         layer: position of a layer -> its vectors (training clips, width) and (validation clips, width).
         metric: name in `METRICS`.
     """
@@ -51,8 +52,8 @@ class SearchRound:
     task: str
     name: str
     is_fold: bool
-    y_train: NDArray[np.int64]
-    y_valid: NDArray[np.int64]
+    y_train: NDArray[Any]
+    y_valid: NDArray[Any]
     layer: Callable[[int], tuple[NDArray[np.float32], NDArray[np.float32]]]
     metric: str = "accuracy"
 
@@ -232,18 +233,20 @@ class Ranker:
         self._valid = np.concatenate(valid, axis=1)  # (validation clips, components of all layers)
         joined = np.concatenate(train, axis=1)
         self._gram = joined.T @ joined
-        self.classes = np.unique(a_round.y_train)
-        told = (a_round.y_train[:, None] == self.classes).astype(np.float64)
+        self._metric, y = METRICS[a_round.metric], a_round.y_train
+        self.classes = np.unique(y) if self._metric.kind == "multiclass" else np.arange(y[0].size)
+        told = (y[:, None] == self.classes if self._metric.kind == "multiclass" else y.reshape(len(y), -1)).astype(
+            float
+        )
         self._shares = told.mean(axis=0)
         self._targets = joined.T @ (told - self._shares)  # (components, classes)
-        self._n_clips, self._y_valid, self._metric = len(joined), a_round.y_valid, METRICS[a_round.metric]
+        self._n_clips, self._y_valid = len(joined), a_round.y_valid
 
     def score(self, layers: Layers) -> float:
         """Best validation score over the penalties."""
         columns = np.concatenate([self._columns[layer] for layer in layers])
         if not len(columns):
-            predicted = np.full(len(self._y_valid), self.classes[self._shares.argmax()])
-            return float(self._metric.function(self._y_valid, predicted))
+            return float(self._metric.function(self._y_valid, self._said(np.tile(self._shares, (len(self._valid), 1)))))
         gram, targets, valid = self._gram[np.ix_(columns, columns)], self._targets[columns], self._valid[:, columns]
         scores = []
         for penalty in PENALTIES:
@@ -252,9 +255,15 @@ class Ranker:
             system.flat[:: len(columns) + 1] += penalty * self._n_clips
             _, coefficients, failed = dposv(system, targets, lower=1)  # Cholesky
             if not failed:
-                logits = valid @ coefficients + self._shares
-                scores.append(self._metric.function(self._y_valid, self.classes[logits.argmax(axis=1)]))
+                said = self._said(valid @ coefficients + self._shares)
+                scores.append(self._metric.function(self._y_valid, said))
         return float(max(scores) if self._metric.higher_is_better else -min(scores))
+
+    def _said(self, outputs: NDArray[np.float64]) -> NDArray[Any]:
+        """(clips, classes) outputs as the metric wants them: classes, scores of labels, or values."""
+        if self._metric.kind == "multiclass":
+            return self.classes[outputs.argmax(axis=1)]
+        return outputs if self._metric.kind == "multilabel" else outputs[:, 0]
 
 
 def _projected(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ import pandas as pd
 
 from evar import config as configs
 from evar.audio import AudioError, ClipPolicy, inspect, read_clip
+from evar.metrics.named import KINDS, METRICS
 from evar.registry import near_miss, resolve, stays_below
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 SPLITS = ("train", "valid", "test")
 #: share of the training clips that becomes validation where none is published: one part in this many
 VALIDATION_PARTS = 5
+#: between the labels of a clip in the index of a multilabel task; an empty label means none of the classes
+LABEL_SEPARATOR = ";"
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,12 @@ class TaskConfig:
         name: the file's stem; column label and command-line name.
         title: what the task asks, for people.
         version: raise it when labels, splits or clips change.
-        kind: "multiclass".
-        metric: a name in `evar.metrics.METRICS`.
-        classes: labels in order; label i of a result is classes[i].
+        kind: what a clip's label is: "multiclass" (one class), "multilabel" (any number of them, none too) or
+            "regression" (a number).
+        metric: a name in `evar.metrics.METRICS`, of that kind.
+        classes: labels in order; label i of a result is classes[i]. Empty for regression.
+        unit: of the numbers of a regression task.
+        pitch: are the classes notes, a semitone apart? Then the accuracy of the chroma is shown too.
         clip_seconds, pad, crop: which part of a file is the clip, see `evar.audio.ClipPolicy`.
         folder: where the paths start, below the data root (embedded tasks: below the cache).
         splits: "published" (a split column; without valid rows validation is drawn from train) or "folds".
@@ -91,15 +97,25 @@ class TaskConfig:
     landmark: str = ""
     may_share_groups: tuple[str, ...] = ()
     builder: str | None = None
+    unit: str = ""
+    pitch: bool = False
     notes: str = ""
 
     def __post_init__(self) -> None:
-        if self.kind != "multiclass":
-            raise ValueError(f"kind must be multiclass, got {self.kind!r}")
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be {', '.join(KINDS)}, got {self.kind!r}")
+        of_kind = [name for name, one in METRICS.items() if one.kind == self.kind and one.resampled]
+        if self.metric not in of_kind:
+            raise ValueError(f"metric must be {' or '.join(of_kind)} for kind {self.kind}, got {self.metric!r}")
         if self.splits not in ("published", "folds"):
             raise ValueError(f"splits must be published or folds, got {self.splits!r}")
-        if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
-            raise ValueError("classes must be at least two different labels")
+        least = {"multiclass": 2, "multilabel": 1, "regression": 0}[self.kind]
+        if len(set(self.classes)) != len(self.classes) or len(self.classes) < least:
+            raise ValueError(f"classes must be at least {least} different labels")
+        if self.kind == "regression" and self.classes:
+            raise ValueError("classes must be empty for kind regression; its labels are numbers")
+        if self.kind == "multilabel" and any(LABEL_SEPARATOR in label for label in self.classes):
+            raise ValueError(f"no label of a multilabel task may hold {LABEL_SEPARATOR!r}, which stands between labels")
         if bool(self.index) == bool(self.index_maker):
             raise ValueError(f"expected index or index_maker, got {self.index!r} and {self.index_maker!r}")
         ClipPolicy(self.clip_seconds, self.pad, self.crop)
@@ -151,7 +167,9 @@ class Task:
 
     Attributes:
         config: the YAML.
-        index: one row a clip: path, label, split or fold, group (str), y (int class number).
+        index: one row a clip: path, label, split or fold, group (str), stratum (int), which draws are balanced by.
+        y: (rows,) int64 class numbers; (rows, classes) uint8, 0 or 1, where clips have several labels; (rows,) float64
+            where labels are numbers.
         folder: where the paths start.
         limit: clips per split or fold that were kept, None for all.
         index_sha256: hash of the rows that are used.
@@ -162,8 +180,10 @@ class Task:
         self.folder = folder
         self.limit = limit
         self._rounds: dict[int, tuple[Round, ...]] = {}
-        index = _checked_index(config, index)
-        self.index = index if limit is None else _balanced(index, config, limit)
+        index, y = _checked_index(config, index)
+        kept = np.arange(len(index)) if limit is None else _balanced(index, config, limit)
+        self.index = index.iloc[kept].reset_index(drop=True)
+        self.y: NDArray[Any] = y[kept]
         used = self.index[["path", "label", *(c for c in ("split", "fold", "group") if c in self.index)]]
         self.index_sha256 = hashlib.sha256(used.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
 
@@ -186,9 +206,9 @@ class Task:
         return [self.folder / path for path in self.index["path"]]
 
     @cached_property
-    def y(self) -> NDArray[np.int64]:
-        """(rows,) class numbers."""
-        return self.index["y"].to_numpy(np.int64)
+    def strata(self) -> NDArray[np.int64]:
+        """(rows,) what draws are balanced by: the class; of several labels the rarest; of numbers the fifth."""
+        return self.index["stratum"].to_numpy(np.int64)
 
     @cached_property
     def groups(self) -> NDArray[np.str_]:
@@ -236,7 +256,7 @@ class Task:
         n_parts = min(VALIDATION_PARTS, len(set(self.groups[training])))
         if n_parts < 2:
             raise ValueError(f"{self.name}: validation needs two groups in the training clips, got {n_parts}")
-        most = np.bincount(self.y[training]).max()
+        most = np.bincount(self.strata[training]).max()
         if most < n_parts:
             raise ValueError(
                 f"{self.name}: drawing validation needs a class with at least {n_parts} training clips, got {most}; is "
@@ -245,7 +265,7 @@ class Task:
         splitter = StratifiedGroupKFold(n_parts, shuffle=True, random_state=seed)
         with warnings.catch_warnings():  # a class with fewer clips than parts: said by the counts in the result
             warnings.simplefilter("ignore", UserWarning)
-            train, valid = next(splitter.split(training, self.y[training], self.groups[training]))
+            train, valid = next(splitter.split(training, self.strata[training], self.groups[training]))
         return training[train], training[valid]
 
     def missing(self) -> list[str]:
@@ -379,8 +399,8 @@ def _drawn(seed: int) -> str:
     return f"1/{VALIDATION_PARTS} of the training clips, by group, stratified by label, seed {seed}"
 
 
-def _checked_index(config: TaskConfig, index: pd.DataFrame) -> pd.DataFrame:
-    """The index with class numbers and groups, after every check that needs no audio."""
+def _checked_index(config: TaskConfig, index: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[Any]]:
+    """The index with strata and groups, and the labels as in `Task.y`, after every check that needs no audio."""
     where = f"{config.name} ({config.index or 'index made from your copy'})"
     line, first = ("line", 2) if config.index else ("clip", 1)  # a header is above the rows of a CSV
     part = "split" if config.splits == "published" else "fold"
@@ -394,20 +414,13 @@ def _checked_index(config: TaskConfig, index: pd.DataFrame) -> pd.DataFrame:
     twice = index["path"][index["path"].duplicated()]
     if len(twice):
         raise ValueError(f"{where} lists {len(twice)} clips twice, first {twice.iloc[0]}")
-    number = {label: i for i, label in enumerate(config.classes)}
-    unknown = index[~index["label"].isin(config.classes)]
-    if len(unknown):
-        label = unknown["label"].iloc[0]
-        raise ValueError(
-            f"{where} {line} {unknown.index[0] + first}: label {label!r} is none of the {len(number)} classes; "
-            f"{near_miss(label, config.classes)}"
-        )
+    y, strata = _labels(config, index["label"], lambda row: f"{where} {line} {row + first}")
     if part == "split" and not index["split"].isin(SPLITS).all():
         bad = index[~index["split"].isin(SPLITS)]
         raise ValueError(
             f"{where} {line} {bad.index[0] + first}: split must be train, valid or test, got {bad['split'].iloc[0]!r}"
         )
-    index = index.assign(y=index["label"].map(number))
+    index = index.assign(stratum=strata)
     if "group" not in index or (index["group"] == "").all():
         index["group"] = index["path"]
     shared = index[part].where(~index[part].isin(config.may_share_groups), "shared")
@@ -419,23 +432,65 @@ def _checked_index(config: TaskConfig, index: pd.DataFrame) -> pd.DataFrame:
             f"{where}: {len(leaked)} groups are in more than one {part}, first {leaked.index[0]!r} in "
             f"{', '.join(parts)}; clips of one source must stay together"
         )
-    counts = {"clips": len(index), "classes": index["label"].nunique()}
+    n_classes = len(np.unique(y)) if y.ndim == 1 else int(y.any(axis=0).sum())
+    counts = {"clips": len(index), "classes": 0 if config.kind == "regression" else n_classes}
     for what, expected in (("clips", config.expected.clips), ("classes", config.expected.classes)):
         if expected is not None and counts[what] != expected:
             raise ValueError(f"{where}: expected {expected} {what}, got {counts[what]}; is it another version?")
     for name, expected in config.expected.parts.items():
         if (got := int((index[part] == name).sum())) != expected:
             raise ValueError(f"{where}: expected {expected} clips in {part} {name}, got {got}; is it another version?")
-    return index
+    return index, y
 
 
-def _balanced(index: pd.DataFrame, config: TaskConfig, limit: int) -> pd.DataFrame:
-    """At most `limit` rows of each split or fold, class by class in turn, chosen by a hash of the path."""
+def _labels(
+    config: TaskConfig, texts: pd.Series, where: Callable[[int], str]
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Labels as arrays, see `Task.y`, and the stratum (rows,) of each clip.
+
+    Args:
+        config: of the task.
+        texts: the column label.
+        where: row number -> place in the index, for error messages.
+    """
+    if config.kind == "regression":
+        numbers = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
+        bad = np.flatnonzero(~np.isfinite(numbers))
+        if len(bad):
+            raise ValueError(f"{where(int(bad[0]))}: label must be a number, got {texts.iloc[bad[0]]!r}")
+        ranks = np.argsort(np.argsort(numbers, kind="stable"), kind="stable")
+        return numbers, (ranks * 5 // len(numbers)).astype(np.int64)
+    number = {label: i for i, label in enumerate(config.classes)}
+
+    def known(label: str, row: int) -> int:
+        if label not in number:
+            raise ValueError(
+                f"{where(row)}: label {label!r} is none of the {len(number)} classes; {near_miss(label, config.classes)}"
+            )
+        return number[label]
+
+    if config.kind == "multiclass":
+        codes = texts.map(number)
+        if codes.isna().any():
+            known(texts[codes.isna()].iloc[0], int(np.flatnonzero(codes.isna())[0]))
+        numbers = np.asarray(codes, np.int64)
+        return numbers, numbers
+    y = np.zeros((len(texts), len(number)), np.uint8)
+    for row, text in enumerate(texts):
+        for label in text.split(LABEL_SEPARATOR) if text else ():
+            y[row, known(label.strip(), row)] = 1
+    rarity = np.argsort(np.argsort(y.sum(axis=0), kind="stable"), kind="stable")  # 0 is the rarest
+    strata = np.where(y.any(axis=1), np.where(y == 1, rarity, len(number)).argmin(axis=1), len(number))
+    return y, strata
+
+
+def _balanced(index: pd.DataFrame, config: TaskConfig, limit: int) -> NDArray[np.int64]:
+    """At most `limit` rows of each split or fold, stratum by stratum in turn, chosen by a hash of the path."""
     if limit < 2:
         raise ValueError(f"--limit must be at least 2 clips of each split, got {limit}")
     part = "split" if config.splits == "published" else "fold"
     order = index["path"].map(lambda path: hashlib.sha256(path.encode()).hexdigest())
     ranked = index.assign(order=order).sort_values("order")
-    turn = ranked.groupby([part, "y"]).cumcount()
-    chosen = ranked.assign(turn=turn).sort_values([part, "turn", "y"]).groupby(part).head(limit)
-    return index.loc[sorted(chosen.index)].reset_index(drop=True)
+    turn = ranked.groupby([part, "stratum"]).cumcount()
+    chosen = ranked.assign(turn=turn).sort_values([part, "turn", "stratum"]).groupby(part).head(limit)
+    return np.array(sorted(chosen.index), np.int64)

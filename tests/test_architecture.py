@@ -30,7 +30,7 @@ ALLOWED = {
     "contract": {"config", "encoders", "features", "pooling", "registry"},
     "weights": {"config", "registry", "download"},
     "encoders": {"features", "weights", "registry", "config", "encoders", "pooling", "download"},
-    "tasks": {"audio", "config", "registry"},
+    "tasks": {"audio", "config", "metrics", "registry"},
     "catalogue": {"registry"},
     "embedded": {"atomic", "config", "registry", "download", "embedded", "tasks", "audio"},
     "store": {"atomic", "audio", "config", "registry"},
@@ -45,6 +45,8 @@ ALLOWED = {
     "exporting": {"__version__", "atomic", "audio", "batching", "embedding", "fusion", "pooling", "registry"},
     "extract": {"audio", "batching", "pooling", "store", "encoders"},
     "probes": {"registry", "metrics", "_logistic", "axes"},
+    "multilabel": {"_logistic", "metrics", "probes"},
+    "regression": {"_logistic", "axes", "metrics", "probes", "registry"},
     "neighbours": {"axes", "metrics", "probes", "registry"},
     "report": {"atomic", "results", "metrics", "registry", "report"},
 }

@@ -17,7 +17,7 @@ from evar.embedded.notes import render_note
 from evar.embedded.soundfont import SoundFont
 from evar.tasks import load_task
 
-TASKS = ["gm_pitch", "gm_instrument", "spoken_words", "spoken_language"]
+TASKS = ["gm_pitch", "gm_instrument", "gm_multi", "spoken_words", "spoken_language"]
 RATE = 16000
 
 
@@ -38,6 +38,10 @@ def test_index_is_honest(name):
     groups = [set(task.groups[rows]) for rows in (one_round.train, one_round.valid, one_round.test)]
     assert not groups[0] & groups[1] and not groups[0] & groups[2] and not groups[1] & groups[2]
     for rows in (one_round.train, one_round.valid, one_round.test):
+        if task.config.kind == "multilabel":
+            counts = task.y[rows].sum(axis=0)
+            assert counts.max() - counts.min() <= 2, "every label about equally often in every split"
+            continue
         counts = np.bincount(task.y[rows], minlength=len(task.config.classes))
         assert len(set(counts)) == 1 and counts[0] > 0, "every class equally often in every split"
 
@@ -389,6 +393,26 @@ def _fetched(fetch):
             return fetch()
         except OSError as error:
             pytest.skip(f"a part of the embedded tasks is not cached: {error}")
+
+
+def test_mixtures_sound_their_labels_with_presets_of_their_split():
+    for row in draw.rows("gm_multi"):
+        families, programs, notes = (row[name].split(";") for name in ("label", "programs", "notes"))
+        assert 1 <= len(families) == len(set(families)) == len(programs) == len(set(notes)) <= 4
+        for family, program in zip(families, programs, strict=True):
+            assert int(program) in draw.FAMILY_PROGRAMS[family][row["split"]]
+
+
+def test_a_mixture_holds_each_of_its_notes(font):
+    rows = [row for row in draw.rows("gm_multi") if len(row["notes"].split(";")) == 2][:3]
+    render = building._renderer("gm_multi", rows[0])
+    for row in rows:
+        sound, rate = render(row)
+        alone = [render({**row, "programs": p, "notes": n, "gains_db": "0"})[0] for p, n in zip(
+            row["programs"].split(";"), row["notes"].split(";"), strict=True)]  # fmt: skip
+        parts, *_ = np.linalg.lstsq(np.stack(alone, axis=1), sound, rcond=None)
+        assert rate == 44100 and (parts > 0.1).all()
+        assert np.allclose(np.stack(alone, axis=1) @ parts, sound, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["gm_pitch", "gm_instrument"])

@@ -65,7 +65,7 @@ def test_the_interval_is_deterministic_and_independent_of_memory(monkeypatch):
     first = bootstrap_interval(correct, groups, rounds)
     assert bootstrap_interval(correct, groups, rounds) == first
     assert bootstrap_interval(correct, groups, rounds, seed=1) != first
-    monkeypatch.setattr(metrics, "_COUNTS_AT_ONCE", 500)
+    monkeypatch.setattr(metrics.intervals, "_COUNTS_AT_ONCE", 500)
     assert bootstrap_interval(correct, groups, rounds) == first
 
 

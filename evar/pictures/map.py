@@ -177,6 +177,8 @@ def map_data(
     from tqdm import tqdm
 
     require(method)
+    if task.config.kind != "multiclass":
+        raise ValueError(f"a map needs a task of one class a clip, but {task.name} is {task.config.kind}")
     drawn = balanced_subset(task.y, max_clips, seed)
     y = task.y[drawn]
     n_neighbours = max(1, min(MAX_NEIGHBOURS, int(np.bincount(y)[np.unique(y)].min()) - 1))

@@ -317,11 +317,12 @@ def _interval(results: Sequence[Result], out: Path | None) -> tuple[tuple[float,
     """
     if len(results) == 1 and results[0].interval is not None:
         return (results[0].interval[0], results[0].interval[1]), ""
-    if out is None or results[0].metric != "accuracy":
+    from evar.metrics import METRICS, score_interval
+
+    metric = results[0].metric
+    if out is None or metric not in METRICS or METRICS[metric].resampled is None:
         return None, ""
     import numpy as np
-
-    from evar.metrics import bootstrap_interval
 
     try:
         runs = [load_predictions(out, result.id) for result in results]
@@ -336,11 +337,9 @@ def _interval(results: Sequence[Result], out: Path | None) -> tuple[tuple[float,
         same = all(np.array_equal(run[name][other], first[name][order]) for name in ("clip", "round", "group"))
         if not same:
             return None, "no interval: the seeds were tested on other clips"
-    correct = np.mean(
-        [(run["y_true"] == run["y_pred"])[index] for run, index in zip(runs, orders, strict=True)], axis=0
-    )  # (clips,)
-    low, high = bootstrap_interval(correct, first["group"][order], first["round"][order])
-    return (float(low), float(high)), ""
+    predictions = [run["y_pred"][index] for run, index in zip(runs, orders, strict=True)]
+    where = first["group"][order], first["round"][order]
+    return score_interval(metric, first["y_true"][order], predictions, *where), ""
 
 
 def _with_ranks(rows: list[Row]) -> list[Row]:

@@ -82,6 +82,8 @@ def compose(rows: Mapping[Layers, Sequence[Result]], layers: Sequence[Layers], o
 
     if not layers or any(chosen not in rows for chosen in layers):
         return None
+    if any(row.metric != "accuracy" for row in rows[layers[0]]):  # the others are no mean over clips
+        return None
     seeds = set.intersection(*({row.seed for row in rows[chosen]} for chosen in layers))
     scores, corrects, where = [], [], None
     for seed in sorted(seeds):

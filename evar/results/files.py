@@ -78,8 +78,10 @@ def save_predictions(
         clip: (clips,) text, the clip's path in the index.
         round: (clips,) whole numbers, the round in which it was tested.
         group: (clips,) text; clips of one recording share a group.
-        y_true: (clips,) whole numbers >= 0, index of the class.
-        y_pred: (clips,) whole numbers, index of the class predicted; -1 for a clip that could not be read.
+        y_true: (clips,) whole numbers >= 0, index of the class; (clips, labels) whole numbers 0 and 1, where a clip has
+            several; or (clips,) numbers.
+        y_pred: (clips,) whole numbers, index of the class predicted, -1 for a clip that could not be read; (clips, labels)
+            scores; or (clips,) numbers.
 
     Raises:
         ValueError: if the arrays differ in length, are empty or hold another type.
@@ -95,17 +97,31 @@ def save_predictions(
 
     import numpy as np
 
-    arrays = {"clip": clip, "round": round, "group": group, "y_true": y_true, "y_pred": y_pred}
+    true, predicted = np.asarray(y_true), np.asarray(y_pred)
+    arrays: dict[str, Any] = {"clip": clip, "round": round, "group": group}
+    has_one_class = true.ndim == 1 and true.dtype.kind in "iu"
+    if has_one_class:
+        arrays |= {"y_true": true, "y_pred": predicted}
     checked: dict[str, Any] = {}
     for name, values in arrays.items():
         wanted = "text" if name in ("clip", "group") else "whole numbers"
-        array = np.asarray(list(values) if wanted == "text" else values)  # type: ignore[arg-type]
+        array = np.asarray(list(values) if wanted == "text" else values)
         if array.ndim != 1 or array.size == 0 or array.dtype.kind not in ("U" if wanted == "text" else "iu"):
             raise ValueError(f"{name} must be {wanted}, one per clip, got shape {array.shape} of {array.dtype}")
         if len(array) != len(checked.get("clip", array)):
             raise ValueError(f"{name} must be {len(checked['clip'])} values, one per clip, got {len(array)}")
         checked[name] = array if wanted == "text" else array.astype(np.int64)
-    if checked["y_true"].min() < 0 or checked["y_pred"].min() < -1:
+    if not has_one_class:
+        if true.shape != predicted.shape or len(true) != len(checked["clip"]) or predicted.dtype.kind != "f":
+            raise ValueError(
+                f"y_true and y_pred must be {len(checked['clip'])} rows of one shape, y_pred floating point, got "
+                f"{true.shape} and {predicted.shape} of {predicted.dtype}"
+            )
+        is_labels = true.ndim == 2 and np.isin(true, (0, 1)).all()
+        if np.isnan(predicted).any() or not (is_labels or (true.ndim == 1 and np.isfinite(true).all())):
+            raise ValueError("y_true must be finite numbers, or 0 and 1 for each label, and y_pred never NaN")
+        checked |= {"y_true": true.astype(np.uint8) if is_labels else true, "y_pred": predicted}
+    elif checked["y_true"].min() < 0 or checked["y_pred"].min() < -1:
         raise ValueError("y_true must be >= 0 and y_pred >= -1 (-1 = unreadable clip), got smaller values")
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **checked)

@@ -14,6 +14,8 @@ from evar.results.identity import IDENTITY_KEYS, check_id, plain, run_id
 from evar.results.records import from_plain, to_plain
 
 SCHEMA = 1
+#: whose scores may be negative
+SIGNED_METRICS = ("pearson",)
 FUSIONS = ("none", "concat", "average", "pca", "weighted")
 
 
@@ -63,6 +65,7 @@ class Result:
         trained_on: data that the checkpoint has seen.
         protocol_description: the protocol's sentence for the table's footnote.
         flags: what a reader must know beside the score, such as "random weights".
+        extras: further metrics of the same predictions, mean over rounds, in their own units.
         settings: what was asked for, such as {"layers": "all"}, so that the row can be run again.
 
     Raises:
@@ -120,6 +123,7 @@ class Result:
     protocol_description: str = ""
     flags: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    extras: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
@@ -206,6 +210,9 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "Sequence[Mapping[str, str]]": _must(_lists(_is_text_table), "a list of objects with text values"),
     "Sequence[Mapping[str, Any]]": _must(_lists(_is_table), "a list of objects"),
     "Mapping[str, str]": _must(_is_text_table, "an object with text values"),
+    "Mapping[str, float]": _must(
+        lambda value: _is_table(value) and all(map(_is_number, value.values())), "an object with finite numbers"
+    ),
     "Mapping[str, Any]": _must(_is_table, "an object"),
 }
 
@@ -230,8 +237,9 @@ def _check_together(row: Result) -> None:
     for name in ("score", "chance", "depth", "round_scores", "interval"):
         value = getattr(row, name)
         values = value if isinstance(value, tuple) else () if value is None else (value,)
-        if any(not 0.0 <= number <= 1.0 for number in values):
-            raise ValueError(f"{name} must lie in 0..1, got {value}; is it in percent?")
+        least = -1.0 if row.metric in SIGNED_METRICS else 0.0
+        if any(not least <= number <= 1.0 for number in values):
+            raise ValueError(f"{name} must lie in {least:g}..1, got {value}; is it in percent?")
     mean = math.fsum(row.round_scores) / len(row.round_scores)
     if abs(mean - row.score) > 1e-9:
         raise ValueError(f"score must be the mean of round_scores, {mean!r}, got {row.score!r}")

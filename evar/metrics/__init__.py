@@ -1,0 +1,31 @@
+"""Scores and their uncertainty: pure functions on numpy arrays, found by name in `METRICS`."""
+
+from evar.metrics.classes import accuracy, balanced_accuracy, calibration_error, chroma_accuracy, macro_f1
+from evar.metrics.intervals import bootstrap_interval, bootstrap_scores, score_interval
+from evar.metrics.labels import auc, d_prime, mean_average_precision
+from evar.metrics.named import KINDS, METRICS, Metric, extra_metrics
+from evar.metrics.paired import holm, paired_permutation
+from evar.metrics.values import mean_absolute_error, pearson, r2
+
+__all__ = [
+    "KINDS",
+    "METRICS",
+    "Metric",
+    "accuracy",
+    "auc",
+    "balanced_accuracy",
+    "bootstrap_interval",
+    "bootstrap_scores",
+    "calibration_error",
+    "chroma_accuracy",
+    "d_prime",
+    "extra_metrics",
+    "holm",
+    "macro_f1",
+    "mean_absolute_error",
+    "mean_average_precision",
+    "paired_permutation",
+    "pearson",
+    "r2",
+    "score_interval",
+]

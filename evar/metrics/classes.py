@@ -1,0 +1,151 @@
+"""Metrics of tasks in which a clip has one class: pure functions on class numbers, and on class probabilities."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
+    """Share of clips whose predicted class is the true one.
+
+    Args:
+        y_true: (clips,) true classes, integers or names.
+        y_pred: (clips,) predicted classes of the same type.
+
+    Returns:
+        A fraction in 0..1.
+
+    Raises:
+        ValueError: if there is no clip, or the two differ in shape.
+
+    Source: equals scikit-learn's `accuracy_score` (tested).
+
+    Example:
+        >>> accuracy(["dog", "cat", "cat", "dog"], ["dog", "cat", "dog", "dog"])
+        0.75
+    """
+    true, predicted = np.asarray(y_true), np.asarray(y_pred)
+    if true.ndim != 1 or true.shape != predicted.shape or len(true) == 0:
+        raise ValueError(
+            f"accuracy needs y_true and y_pred of one shape (clips,) with at least 1 clip, got {true.shape} and "
+            f"{predicted.shape}; are these scores instead of classes?"
+        )
+    return float(np.mean(true == predicted))
+
+
+def chroma_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
+    """Share of clips whose pitch class is right, whatever the octave.
+
+    Args:
+        y_true: (clips,) true class numbers, where neighbouring classes are a semitone apart.
+        y_pred: (clips,) predicted class numbers; below 0 (an unreadable clip) is never right.
+
+    Returns:
+        A fraction in 0..1.
+
+    Raises:
+        ValueError: as `accuracy`.
+
+    Source: HEAR's chroma_acc (Turian et al., "HEAR: Holistic Evaluation of Audio Representations", 2022, NSynth Pitch).
+
+    Example:
+        >>> chroma_accuracy([60, 61, 62], [72, 61, 63])  # an octave above, right, a semitone above
+        0.6666666666666666
+    """
+    true, predicted = _pair(y_true, y_pred, "chroma_accuracy")
+    return float(np.mean(((true - predicted) % 12 == 0) & (predicted >= 0)))
+
+
+def balanced_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
+    """Mean over the classes that occur of the share of their clips that are recognised.
+
+    Args:
+        y_true: (clips,) true class numbers.
+        y_pred: (clips,) predicted class numbers.
+
+    Returns:
+        A fraction in 0..1.
+
+    Raises:
+        ValueError: as `accuracy`.
+
+    Source: equals scikit-learn's `balanced_accuracy_score` (tested).
+
+    Example:
+        >>> balanced_accuracy([0, 0, 0, 1], [0, 0, 0, 0])
+        0.5
+    """
+    true, predicted = _pair(y_true, y_pred, "balanced_accuracy")
+    return float(np.mean([np.mean(predicted[true == label] == label) for label in np.unique(true)]))
+
+
+def macro_f1(y_true: ArrayLike, y_pred: ArrayLike) -> float:
+    """Mean over classes of F1, the harmonic mean of precision and recall.
+
+    Args:
+        y_true: (clips,) true class numbers.
+        y_pred: (clips,) predicted class numbers; below 0 (an unreadable clip) counts for no class.
+
+    Returns:
+        A fraction in 0..1, over all classes that occur or are predicted.
+
+    Raises:
+        ValueError: as `accuracy`.
+
+    Source: equals scikit-learn's `f1_score(average="macro")` (tested).
+
+    Example:
+        >>> macro_f1([0, 0, 1, 1], [0, 1, 1, 1])
+        0.7333333333333334
+    """
+    true, predicted = _pair(y_true, y_pred, "macro_f1")
+    labels = np.unique(np.concatenate([true, predicted[predicted >= 0]]))
+    hits = np.array([np.sum((true == label) & (predicted == label)) for label in labels])
+    sizes = np.array([np.sum(true == label) + np.sum(predicted == label) for label in labels])
+    return float(np.mean(2 * hits / sizes))
+
+
+def calibration_error(y_true: ArrayLike, probabilities: ArrayLike, n_bins: int = 15) -> float:
+    """How far a probe's confidence is from how often it is right: the expected calibration error.
+
+    Clips are put into bins of equal width by the probability of their most probable class; the error is the mean over
+    clips of the distance between their bin's mean confidence and its accuracy.
+
+    Args:
+        y_true: (clips,) true class numbers, columns of `probabilities`.
+        probabilities: (clips, classes) in 0..1, rows sum to 1.
+        n_bins: of the range 0..1.
+
+    Returns:
+        A fraction in 0..1; 0 is best.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3 (15 bins).
+
+    Example:
+        >>> round(calibration_error([0, 0, 0, 1], [[0.75, 0.25]] * 4), 6), calibration_error([1], [[1.0, 0.0]])
+        (0.0, 1.0)
+    """
+    true, shares = np.asarray(y_true), np.asarray(probabilities, dtype=np.float64)
+    if shares.ndim != 2 or true.shape != shares.shape[:1] or not len(true):
+        raise ValueError(
+            f"calibration_error needs y_true (clips,) and probabilities (clips, classes), got {true.shape} and "
+            f"{shares.shape}"
+        )
+    confidence, is_right = shares.max(axis=1), shares.argmax(axis=1) == true
+    bins = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
+    gaps = np.bincount(bins, weights=confidence - is_right, minlength=n_bins)
+    return float(np.abs(gaps).sum() / len(true))
+
+
+def _pair(y_true: ArrayLike, y_pred: ArrayLike, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    true, predicted = np.asarray(y_true), np.asarray(y_pred)
+    if true.ndim != 1 or true.shape != predicted.shape or not len(true) or true.dtype.kind not in "iu":
+        raise ValueError(
+            f"{name} needs whole class numbers y_true and y_pred of one shape (clips,) with at least 1 clip, got "
+            f"{true.shape} of {true.dtype} and {predicted.shape}"
+        )
+    return true.astype(np.int64), predicted.astype(np.int64)
