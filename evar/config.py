@@ -111,6 +111,12 @@ class ProtocolConfig:
         refit: what the chosen setting is fitted on for the test: "train" or "train_and_valid".
         norm_stats: whose input statistics encoders use that normalise by such, unless the command line says:
             "default" (what each encoder's paper does), "train" or "task".
+        crop: "task" takes the part of a file that the task says; "by_role" takes it at random for training and validation
+            clips (by seed) and from the start for test clips, as EVAR does.
+        validation_parts: where no validation is published, one of so many parts of the training clips is.
+        seeds: how many, unless the command line says.
+        fusion: of all layers, for a protocol whose probe is made for it; "none" leaves it to the command line.
+        searched: parameters that `--learning_rate=search` puts in place of those in params.
     """
 
     name: str
@@ -121,8 +127,19 @@ class ProtocolConfig:
     refit: str
     norm_stats: str = "default"
     probes: dict[str, str] = field(default_factory=dict)
+    crop: str = "task"
+    validation_parts: int = 5
+    seeds: int = 1
+    fusion: str = "none"
+    searched: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.crop not in ("task", "by_role"):
+            raise ValueError(f"crop must be task or by_role, got {self.crop!r}")
+        if self.validation_parts < 2 or self.seeds < 1:
+            raise ValueError(
+                f"validation_parts must be at least 2 and seeds at least 1, got {self.validation_parts} and {self.seeds}"
+            )
         if self.refit not in ("train", "train_and_valid"):
             raise ValueError(f"refit must be train or train_and_valid, got {self.refit!r}")
         if self.norm_stats not in NORM_STATS:
@@ -139,7 +156,7 @@ class GridConfig:
     tasks: tuple[str, ...]
     layers: str = "default"
     protocol: str = "linear"
-    seeds: int = 1
+    seeds: int | None = None
 
 
 def search_folders() -> list[Path]:

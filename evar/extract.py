@@ -77,7 +77,11 @@ class Plan:
 
 
 def feature_key(encoder: Encoder, policy: ClipPolicy) -> FeatureKey:
-    """Everything that can change a vector of this encoder under this clip policy."""
+    """Everything that can change a vector of this encoder under this clip policy.
+
+    How a window was found is no part of it: rows are addressed by the audio and where the window starts, so that a random
+    window which is the clip's head is encoded once.
+    """
     return FeatureKey(
         encoder=encoder.store_name or encoder.name,
         weights_sha256=encoder.weights_sha256,
@@ -88,8 +92,8 @@ def feature_key(encoder: Encoder, policy: ClipPolicy) -> FeatureKey:
         resampler=RESAMPLER,
         clip_seconds=policy.seconds,
         pad=policy.pad,
-        crop=policy.crop,
-        crop_seed=policy.seed,
+        crop="head",
+        crop_seed=0,
         layers={layer.name: f"{layer.width} {layer.pooling}" for layer in encoder.layers},
     )
 

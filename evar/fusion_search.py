@@ -135,7 +135,7 @@ def _rounds(task: Task, vectors: Vectors, names: Sequence[str]) -> list[SearchRo
             train: NDArray[np.int64] = train,
             valid: NDArray[np.int64] = valid,
         ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-            every = vectors.layer(names[position], stats)
+            every = vectors.layer(names[position], stats, SEED if SEED in vectors.cropped else None)
             return every[train], every[valid]
 
         found.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from evar import config as configs
@@ -37,7 +37,9 @@ class Settings:
         max_layers: how many layers a search may put together.
         export: name under which a search's choice becomes an encoder.
         protocol: name in `config/protocols`.
-        seeds: how many, from 0; more than one only where something is random.
+        seeds: how many, from 0; more than one only where something is random; None leaves it to the protocol.
+        learning_rate: a number in place of the protocol's, or "search" to choose from the protocol's grid on validation
+            clips; None leaves it to the protocol.
         data_root: folder that holds the tasks' folders.
         weights: None, "random", a path, a url or "hf:org/name".
         norm_stats: "default", "train", "task" or (mean, std), for encoders that normalise their input by statistics;
@@ -62,7 +64,8 @@ class Settings:
     max_layers: int = 4
     export: str | None = None
     protocol: str = "linear"
-    seeds: int = 1
+    seeds: int | None = None
+    learning_rate: str | None = None
     data_root: str | None = None
     weights: str | None = None
     norm_stats: str | tuple[float, float] | None = None
@@ -161,7 +164,7 @@ def checked(settings: Settings) -> tuple[ProtocolConfig, list[Task], list[tuple[
     Raises:
         ValueError: if an encoder, task, protocol, layer or limit is not legal.
     """
-    protocol = configs.load_protocol_config(settings.protocol)
+    protocol = protocol_asked(settings)
     from evar.encoders import load_encoder
     from evar.probes import probe_class
     from evar.tasks import load_task, load_task_config
@@ -183,7 +186,7 @@ def checked(settings: Settings) -> tuple[ProtocolConfig, list[Task], list[tuple[
     for name in settings.tasks:
         config = load_task_config(name)
         try:
-            tasks.append(load_task(name, settings.data_root, settings.limit))
+            tasks.append(load_task(name, settings.data_root, settings.limit, protocol.validation_parts))
         except (ValueError, OSError) as error:
             if not config.index_maker:
                 raise
@@ -195,6 +198,32 @@ def checked(settings: Settings) -> tuple[ProtocolConfig, list[Task], list[tuple[
             tasks.remove(task)
             absent.append((task.config, error))
     return protocol, tasks, absent
+
+
+def protocol_asked(settings: Settings) -> ProtocolConfig:
+    """The protocol with the learning rates that the command line asks for, and a name that says so.
+
+    Raises:
+        ValueError: if there is no such protocol, it has no learning rate, or the rate is not legal.
+    """
+    protocol = configs.load_protocol_config(settings.protocol)
+    if settings.learning_rate is None:
+        return protocol
+    if "learning_rates" not in protocol.params:
+        raise ValueError(f"protocol {protocol.name} has no learning rate, but --learning_rate={settings.learning_rate}")
+    if settings.learning_rate == "search":
+        if not protocol.searched:
+            raise ValueError(f"protocol {protocol.name} says no grid (searched) for --learning_rate=search")
+        params, name = {**protocol.params, **protocol.searched}, "search"
+    else:
+        try:
+            rate = float(settings.learning_rate)
+        except ValueError:
+            rate = math.nan
+        if not 0 < rate < math.inf:
+            raise ValueError(f"--learning_rate must be a number above 0 or search, got {settings.learning_rate!r}")
+        params, name = {**protocol.params, "learning_rates": [rate]}, f"{rate:g}"
+    return replace(protocol, name=f"{protocol.name} (learning_rate={name})", params=params)
 
 
 def selections(encoder: Encoder, layers: str | Sequence[str], fusion: str) -> list[Selection]:
@@ -237,10 +266,11 @@ def compared_fusions(encoder: Encoder, names: Sequence[str]) -> list[str]:
     return ["weighted"] if len(names) > 1 and len(widths) == 1 else []
 
 
-def seeds_that_matter(task: Task, protocol: ProtocolConfig, n_seeds: int) -> range:
-    """Seeds to run: all of them where validation is drawn or the probe is random, else one."""
+def seeds_that_matter(task: Task, protocol: ProtocolConfig, n_seeds: int | None) -> range:
+    """Seeds to run: all of them where validation is drawn, clips are cropped or the probe is random, else one."""
     random_probe = "random_state" in resolve(protocol.probe)().get_params()
-    return range(n_seeds if task.draws_validation or random_probe else 1)
+    is_random = task.draws_validation or random_probe or protocol.crop == "by_role"
+    return range((n_seeds or protocol.seeds) if is_random else 1)
 
 
 def asked(encoders: str = "", tasks: str = "", **flags: Any) -> Settings:
@@ -262,7 +292,7 @@ def asked(encoders: str = "", tasks: str = "", **flags: Any) -> Settings:
     values: dict[str, Any] = {key: value for key, value in flags.items() if value not in (None, "")}
     if configs.is_grid(encoders or "default"):
         grid = configs.load_grid_config(encoders or "default")
-        of_grid = {"layers": grid.layers, "protocol": grid.protocol, "seeds": grid.seeds}
+        of_grid = {"layers": grid.layers, "protocol": grid.protocol, **({"seeds": grid.seeds} if grid.seeds else {})}
         if tasks and not encoders:
             raise ValueError(f"expected ENCODERS before the tasks {tasks!r}; see `evar encoders`")
         named = _task_names(tasks, flags.get("data_root")) if tasks else grid.tasks
@@ -278,6 +308,12 @@ def asked(encoders: str = "", tasks: str = "", **flags: Any) -> Settings:
         values["only"] = tuple(cell.strip() for cell in values["only"].split(",") if cell.strip())
     if isinstance(values.get("norm_stats"), list):
         values["norm_stats"] = tuple(values["norm_stats"])
+    of_protocol = configs.load_protocol_config(values.get("protocol", "linear"))
+    if of_protocol.fusion != "none":
+        if values.setdefault("fusion", of_protocol.fusion) != of_protocol.fusion:
+            raise ValueError(f"protocol {of_protocol.name} has fusion {of_protocol.fusion}, got {values['fusion']}")
+        if values.get("layers") in (None, "default"):  # a grid says default where it says nothing
+            values["layers"] = "all"
     if values.get("fusion") == "search":
         values.setdefault("layers", "all")
     layers = values.get("layers", "default")

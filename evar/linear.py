@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,19 @@ import numpy as np
 
 from evar import results
 from evar.encoders import load_encoder
-from evar.grid import Outcome, Selection, Settings, asked, checked, compared_fusions, layers_asked, selections
+from evar.grid import (
+    Outcome,
+    Selection,
+    Settings,
+    asked,
+    checked,
+    compared_fusions,
+    layers_asked,
+    protocol_asked,
+    selections,
+)
 from evar.metrics import METRICS
-from evar.probes import LinearProbe, new_probe
+from evar.probes import LinearProbe, new_probe, probe_class
 from evar.results import Failure, Result, SearchRecord
 from evar.rows import UNREADABLE, FittedRound, identity, judged, make_result, save_row, wanted_rows
 from evar.store import FeatureStore
@@ -31,7 +42,10 @@ if TYPE_CHECKING:
 
     from evar.config import ProtocolConfig
     from evar.encoders.base import Encoder
+    from evar.tasks import Round
 
+#: bytes of the vectors of rows that are trained side by side
+_BYTES_AT_ONCE = 2**30
 #: what a cell may fail with, while the others go on
 _EXPECTED = (ValueError, KeyError, OSError, ImportError, RuntimeError, MemoryError)
 
@@ -268,24 +282,52 @@ def _probe_rows(
     from tqdm import tqdm
 
     label = f"{encoder.name} x {task.name}"
-    for selection, seed, id in tqdm(pending, f"probes {label}", unit="row", delay=2, leave=False, disable=None):
-        began = time.perf_counter()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # said below by the row's name, and in the result
-            fitted = _fit_rounds(protocol, task, vectors, selection, settings.skip_bad, seed)
-        for one, stats in zip(fitted, vectors.of_rounds[seed], strict=True):
-            one.norm_stats = stats
-        if not all(getattr(one.probe, "converged_", True) for one in fitted):
-            print(f"  {label} {'+'.join(selection.layers)}: the probe stopped before its optimum", flush=True)
-        result = make_result(encoder, task, protocol, settings, selection, seed, id, vectors.bad, fitted, began)
-        save_row(Path(settings.out), result, fitted, task)
-        yield result
+    with tqdm(total=len(pending), desc=f"probes {label}", unit="row", delay=2, leave=False, disable=None) as bar:
+        for together in _groups(protocol, task, vectors, pending):
+            began = time.perf_counter()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # said below by the row's name, and in the result
+                rows = _fit_rows(protocol, task, vectors, [(one, seed) for one, seed, _ in together], settings.skip_bad)
+            seconds = (time.perf_counter() - began) / len(together)
+            for (selection, seed, id), fitted in zip(together, rows, strict=True):
+                for one, stats in zip(fitted, vectors.of_rounds[seed], strict=True):
+                    one.norm_stats = stats
+                if not all(getattr(one.probe, "converged_", True) for one in fitted):
+                    said = f"  {label} {'+'.join(selection.layers)}: the probe stopped before its optimum"
+                    tqdm.write(said) if bar.n else print(said, flush=True)
+                result = make_result(
+                    encoder, task, protocol, settings, selection, seed, id, vectors.bad, fitted, seconds
+                )
+                save_row(Path(settings.out), result, fitted, task)
+                bar.update()
+                yield result
+
+
+def _groups(
+    protocol: ProtocolConfig, task: Task, vectors: Vectors, pending: Sequence[tuple[Selection, int, str]]
+) -> Iterator[list[tuple[Selection, int, str]]]:
+    """Rows to fit side by side: several where the probe gains by it, as many as memory bears."""
+    if not getattr(probe_class(protocol, task.config.kind), "trains_together", False):
+        yield from ([row] for row in pending)
+        return
+    group: list[tuple[Selection, int, str]] = []
+    held = 0
+    for row in pending:
+        n_bytes = 4 * len(task) * vectors.width(row[0]) * len(task.rounds(row[1]))
+        if group and held + n_bytes > _BYTES_AT_ONCE:
+            yield group
+            group, held = [], 0
+        group.append(row)
+        held += n_bytes
+    yield group
 
 
 def _probe_for(protocol: ProtocolConfig, task: Task, selection: Selection, seed: int) -> Any:
     """The protocol's probe; for a weighted sum of layers the probe that learns the weights, with the same settings."""
     probe = new_probe(protocol, task.config.metric, seed)
-    if selection.fusion != "weighted" or isinstance(probe, WeightedSumProbe):
+    if isinstance(probe, WeightedSumProbe):
+        return probe.set_params(n_layers=len(selection.layers))
+    if selection.fusion != "weighted":
         return probe
     if type(probe) is not LinearProbe:
         raise ValueError(
@@ -297,37 +339,60 @@ def _probe_for(protocol: ProtocolConfig, task: Task, selection: Selection, seed:
     )
 
 
-def _fit_rounds(
-    protocol: ProtocolConfig, task: Task, vectors: Vectors, selection: Selection, skip_bad: bool, seed: int
-) -> list[FittedRound]:
-    """Fit and test a probe for every round; side by side where the probe knows how.
+@dataclass
+class _RowFit:
+    """The probes of one row, one for each round, and what they are fitted on and tested with."""
+
+    rounds: Sequence[Round]
+    parts: list[list[NDArray[np.int64]]]
+    features: list[NDArray[np.float32]]
+    probes: list[Any]
+    splits: list[tuple[Any, ...]]
+
+
+def _fit_rows(
+    protocol: ProtocolConfig, task: Task, vectors: Vectors, rows: Sequence[tuple[Selection, int]], skip_bad: bool
+) -> list[list[FittedRound]]:
+    """Fit and test a probe for every round of some rows; side by side where the probe knows how.
 
     Args:
         protocol: which probe.
         task: labels and rounds.
         vectors: of the task's clips.
-        selection: which layers, and how they become one feature.
+        rows: which layers, and how they become one feature; seed of the validation draw and the probe.
         skip_bad: leave bad test clips out instead of counting them as wrong.
-        seed: of the validation draw and the probe.
     """
-    rounds, usable = task.rounds(seed), vectors.usable
-    parts = [[rows[usable[rows]] for rows in (one.train, one.valid, one.test)] for one in rounds]
-    for a_round, (train, _, readable) in zip(rounds, parts, strict=True):
-        if not len(train) or not len(readable):
-            raise ValueError(f"{task.name} {a_round.name}: no usable clip is left in the training or test set")
-    features = vectors.of_every_round(selection, seed, [train for train, *_ in parts])
-    probes = [_probe_for(protocol, task, selection, seed) for _ in rounds]
-    splits = [
-        (of_round[train], task.y[train], of_round[valid], task.y[valid])
-        for of_round, (train, valid, _) in zip(features, parts, strict=True)
-    ]
+    fits = [_row_fit(protocol, task, vectors, selection, seed) for selection, seed in rows]
+    probes, splits = [p for fit in fits for p in fit.probes], [s for fit in fits for s in fit.splits]
     if hasattr(probes[0], "fit_together"):
         probes[0].fit_together(probes, splits)
     else:
         for probe, split in zip(probes, splits, strict=True):
             probe.fit(*split)
+    return [_tested(task, fit, skip_bad) for fit in fits]
+
+
+def _row_fit(protocol: ProtocolConfig, task: Task, vectors: Vectors, selection: Selection, seed: int) -> _RowFit:
+    rounds, usable = task.rounds(seed), vectors.usable
+    parts = [[rows[usable[rows]] for rows in (one.train, one.valid, one.test)] for one in rounds]
+    for a_round, (train, _, readable) in zip(rounds, parts, strict=True):
+        if not len(train) or not len(readable):
+            raise ValueError(f"{task.name} {a_round.name}: no usable clip is left in the training or test set")
+    features = vectors.of_every_round(selection, seed, [train for train, *_ in parts], [valid for _, valid, _ in parts])
+    probes = [_probe_for(protocol, task, selection, seed) for _ in rounds]
+    splits = [
+        (of_round[train], task.y[train], of_round[valid], task.y[valid])
+        for of_round, (train, valid, _) in zip(features, parts, strict=True)
+    ]
+    return _RowFit(rounds, parts, features, probes, splits)
+
+
+def _tested(task: Task, fit: _RowFit, skip_bad: bool) -> list[FittedRound]:
+    """What fitted probes say of the test clips of their rounds."""
     fitted = []
-    for a_round, probe, of_round, (train, valid, readable) in zip(rounds, probes, features, parts, strict=True):
+    for a_round, probe, of_round, (train, valid, readable) in zip(
+        fit.rounds, fit.probes, fit.features, fit.parts, strict=True
+    ):
         tested = readable if skip_bad else a_round.test
         y_pred, shares = _predicted(task, probe, of_round, readable, train)
         score = float(METRICS[task.config.metric].function(task.y[tested], y_pred[tested]))
@@ -393,7 +458,7 @@ def _cell(settings: Settings, encoder: str, task: TaskConfig, layers: str = "") 
         "task": task.name,
         "task_version": task.version,
         "metric": task.metric,
-        "protocol": settings.protocol,
+        "protocol": protocol_asked(settings).name,
         "layers": layers,
         "fusion": settings.fusion,
         "limit": settings.limit,

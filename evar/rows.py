@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from evar.fusion import commutes
 from evar.grid import layers_asked, seeds_that_matter, selections
 from evar.metrics import METRICS, calibration_error, extra_metrics, score_interval
 from evar.results import Result
+from evar.tasks import VALIDATION_PARTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,6 +84,7 @@ def identity(
         "protocol_version": protocol.version,
         "params": protocol.params,
         "refit": protocol.refit,
+        **({"validation_parts": protocol.validation_parts} if protocol.validation_parts != VALIDATION_PARTS else {}),
         "metric": task.config.metric,
         "seed": seed,
     }
@@ -107,10 +108,17 @@ def wanted_rows(
 
 def extraction_settings(encoder: Encoder, task: Task, protocol: ProtocolConfig, settings: Settings) -> dict[str, Any]:
     """What can change a vector. Statistics that depend on the clips stand here by name, with their numbers by round."""
-    key = feature_key(encoder, task.policy())
-    names = ("clip_seconds", "pad", "crop", "crop_seed", "sample_rate", "resampler", "precision", "revision")
+    policy = task.policy()
+    key = feature_key(encoder, policy)
+    names = ("clip_seconds", "pad", "sample_rate", "resampler", "precision", "revision")
     mode = norm_stats.mode(encoder, settings.norm_stats, protocol.norm_stats)
-    return {**{name: getattr(key, name) for name in names}, "norm_stats": mode}
+    is_cropped = protocol.crop == "by_role" and policy.seconds is not None
+    crop = (
+        "by_role: training and validation clips at random by seed, test clips at the head"
+        if is_cropped
+        else policy.crop
+    )
+    return {**{name: getattr(key, name) for name in names}, "crop": crop, "crop_seed": policy.seed, "norm_stats": mode}
 
 
 def make_result(
@@ -123,7 +131,7 @@ def make_result(
     id: str,
     bad: Mapping[int, str],
     fitted: Sequence[FittedRound],
-    began: float,
+    seconds: float,
 ) -> Result:
     names = [layer.name for layer in encoder.layers]
     position = names.index(selection.layers[0]) if len(selection.layers) == 1 else None
@@ -150,7 +158,7 @@ def make_result(
         n_valid=round(float(np.mean([one.n_valid for one in fitted]))),
         n_test=n_test,
         skipped=_skipped(task, bad, settings.skip_bad, fitted),
-        seconds=round(time.perf_counter() - began, 3),
+        seconds=round(seconds, 3),
         versions=versions(),
         created=results.utc_now(),
         id=id,
@@ -319,6 +327,7 @@ def _asked(settings: Settings, encoder: str, task: str, selection: Selection) ->
         "layers": settings.layers if isinstance(settings.layers, str) else list(settings.layers),
         "fusion": settings.fusion,
         "protocol": settings.protocol,
+        "learning_rate": settings.learning_rate,
         "weights": settings.weights,
         "norm_stats": list(settings.norm_stats) if isinstance(settings.norm_stats, tuple) else settings.norm_stats,
         "limit": settings.limit,

@@ -172,11 +172,20 @@ class Task:
             where labels are numbers.
         folder: where the paths start.
         limit: clips per split or fold that were kept, None for all.
+        validation_parts: where validation is drawn, one of so many parts of the training clips.
         index_sha256: hash of the rows that are used.
     """
 
-    def __init__(self, config: TaskConfig, index: pd.DataFrame, folder: Path, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        config: TaskConfig,
+        index: pd.DataFrame,
+        folder: Path,
+        limit: int | None = None,
+        validation_parts: int = VALIDATION_PARTS,
+    ) -> None:
         self.config = config
+        self.validation_parts = validation_parts
         self.folder = folder
         self.limit = limit
         self._rounds: dict[int, tuple[Round, ...]] = {}
@@ -215,20 +224,16 @@ class Task:
         """(rows,) source recording, speaker or instrument that must not be in two splits; the path if unknown."""
         return self.index["group"].to_numpy(str)
 
-    def policy(self, seed: int = 0) -> ClipPolicy:
-        """Which part of a file is the clip."""
-        return ClipPolicy(
-            self.config.clip_seconds,
-            self.config.pad,
-            self.config.crop,
-            seed if self.config.crop == "seeded_random" else 0,
-        )
+    def policy(self, seed: int = 0, crop: str | None = None) -> ClipPolicy:
+        """Which part of a file is the clip; `crop` in place of the task's own."""
+        crop = crop or self.config.crop
+        return ClipPolicy(self.config.clip_seconds, self.config.pad, crop, seed if crop == "seeded_random" else 0)
 
     def rounds(self, seed: int = 0) -> tuple[Round, ...]:
         """Published split or folds. Validation, where none is published, comes from the training clips only.
 
         Args:
-            seed: of the validation draw: one part in five, by group, stratified by label.
+            seed: of the validation draw: one part in `validation_parts`, by group, stratified by label.
 
         Returns:
             One round for a published split, one a fold otherwise, in the published order.
@@ -243,17 +248,17 @@ class Task:
             if len(valid):
                 yield Round("test", train, valid, test)
             else:
-                yield Round("test", *self._draw_validation(train, seed), test, _drawn(seed))
+                yield Round("test", *self._draw_validation(train, seed), test, _drawn(self.validation_parts, seed))
             return
         for fold in sorted(self.index["fold"].unique(), key=lambda text: (len(text), text)):
             held_out = (self.index["fold"] == fold).to_numpy()
             train, valid = self._draw_validation(np.flatnonzero(~held_out), seed)
-            yield Round(f"fold {fold}", train, valid, np.flatnonzero(held_out), _drawn(seed))
+            yield Round(f"fold {fold}", train, valid, np.flatnonzero(held_out), _drawn(self.validation_parts, seed))
 
     def _draw_validation(self, training: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         from sklearn.model_selection import StratifiedGroupKFold
 
-        n_parts = min(VALIDATION_PARTS, len(set(self.groups[training])))
+        n_parts = min(self.validation_parts, len(set(self.groups[training])))
         if n_parts < 2:
             raise ValueError(f"{self.name}: validation needs two groups in the training clips, got {n_parts}")
         most = np.bincount(self.strata[training]).max()
@@ -325,13 +330,19 @@ class Task:
         return found
 
 
-def load_task(name: str, data_root: str | Path | None = None, limit: int | None = None) -> Task:
+def load_task(
+    name: str,
+    data_root: str | Path | None = None,
+    limit: int | None = None,
+    validation_parts: int = VALIDATION_PARTS,
+) -> Task:
     """Read a task by name; embedded tasks render their sounds at first use, others may need your copy for their index.
 
     Args:
         name: as `evar tasks` lists them.
         data_root: folder that holds the task's own folder; None takes EVAR_DATA, then ./data.
         limit: keep a class-balanced subset of at most this many clips of each split or fold.
+        validation_parts: where no validation is published, one of so many parts of the training clips is.
 
     Raises:
         ValueError: if the name is unknown, or the YAML, its CSV or the data set's own tables are wrong.
@@ -346,14 +357,14 @@ def load_task(name: str, data_root: str | Path | None = None, limit: int | None 
     config = configs.read(path, TaskConfig)
     if config.index_maker:
         top = _top_folder(config, data_root)
-        return Task(config, resolve(config.index_maker)(top), top, limit)
+        return Task(config, resolve(config.index_maker)(top), top, limit, validation_parts)
     index_path = path.parent / config.index
     if not index_path.is_file():
         raise ValueError(f"{path}: its index {config.index} is not beside it")
     index = pd.read_csv(index_path, dtype=str, keep_default_na=False)
     if config.builder:
-        return Task(config, index, configs.cache_folder() / config.folder, limit)
-    return Task(config, index, _data_folder(config, data_root), limit)
+        return Task(config, index, configs.cache_folder() / config.folder, limit, validation_parts)
+    return Task(config, index, _data_folder(config, data_root), limit, validation_parts)
 
 
 def is_at_hand(name: str, data_root: str | Path | None = None) -> bool:
@@ -395,8 +406,8 @@ def prepare(task: Task) -> None:
         resolve(task.config.builder)(task.name, task.folder)
 
 
-def _drawn(seed: int) -> str:
-    return f"1/{VALIDATION_PARTS} of the training clips, by group, stratified by label, seed {seed}"
+def _drawn(n_parts: int, seed: int) -> str:
+    return f"1/{n_parts} of the training clips, by group, stratified by label, seed {seed}"
 
 
 def _checked_index(config: TaskConfig, index: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[Any]]:

@@ -360,7 +360,8 @@ def _batches(networks: Sequence[_Network], probes: Sequence[NetworkProbe]) -> li
 
 
 def _initial(network: _Network, batch_norm: bool, generator: torch.Generator) -> list[Tensor]:
-    """Weight (in, out) and bias (out,) of each layer, and after hidden ones scale and shift of the normalisation."""
+    """Weight (in, out) and bias (out,) of each layer; before a normalisation no bias, which it would take away, but its
+    scale and shift (out,)."""
     widths = [network.data.features.shape[1], *network.hidden, network.n_outputs]
     parameters = []
     for layer, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
@@ -375,9 +376,8 @@ def _initial(network: _Network, batch_norm: bool, generator: torch.Generator) ->
                 weight.normal_(0, spread, generator=generator)
             else:
                 weight.uniform_(-math.sqrt(3.0) * spread, math.sqrt(3.0) * spread, generator=generator)
-        parameters += [weight, bias]
-        if batch_norm and layer < len(widths) - 2:
-            parameters += [torch.ones(n_out), torch.zeros(n_out)]
+        is_normalised = batch_norm and layer < len(widths) - 2
+        parameters += [weight, torch.ones(n_out), torch.zeros(n_out)] if is_normalised else [weight, bias]
     return parameters
 
 
@@ -399,14 +399,16 @@ def _forward(
         is_row: (network, clips, 1) 1 for clips and 0 for padding; given in training only.
         dropped: in training, factor (network, clips, hidden) on the units of each hidden layer; may be empty.
     """
-    step = 4 if moments else 2
-    n_layers = (len(weights) + step - 2) // step if moments else len(weights) // 2
+    step = 3 if moments else 2
+    n_layers = (len(weights) - 2) // step + 1
     for layer in range(n_layers):
         at = layer * step
-        rows = torch.baddbmm(weights[at + 1], rows, weights[at])
+        if layer == n_layers - 1 or not moments:
+            rows = torch.baddbmm(weights[at + 1], rows, weights[at])
         if layer == n_layers - 1:
             break
         if moments:
+            rows = torch.bmm(rows, weights[at])
             mean, variance = moments[layer]
             if is_row is not None:
                 n = is_row.sum(dim=1, keepdim=True)
@@ -418,7 +420,7 @@ def _forward(
                     mean.copy_(torch.where(is_active, mean.lerp(batch_mean, NORM_MOMENTUM), mean))
                     variance.copy_(torch.where(is_active, variance.lerp(unbiased, NORM_MOMENTUM), variance))
                 mean, variance = batch_mean, batch_variance
-            rows = (rows - mean) * torch.rsqrt(variance + NORM_EPSILON) * weights[at + 2] + weights[at + 3]
+            rows = (rows - mean) * torch.rsqrt(variance + NORM_EPSILON) * weights[at + 1] + weights[at + 2]
         if dropped:
             rows = rows * dropped[layer]
         rows = rows.relu()
@@ -486,15 +488,15 @@ class _Training:
             parts = [order[first : first + size] for order in orders]
             longest = max(len(part) for part in parts)
             index = torch.stack([torch.nn.functional.pad(part, (0, longest - len(part))) for part in parts])
-            counts = torch.tensor([len(part) for part in parts])
-            self._step(index.to(self.device), counts.to(self.device))
+            counts = [len(part) for part in parts]
+            self._step(index.to(self.device), torch.tensor(counts, device=self.device), self._dropped(counts))
 
-    def _step(self, index: Tensor, counts: Tensor) -> None:
+    def _step(self, index: Tensor, counts: Tensor, dropped: Sequence[Tensor]) -> None:
         """One step of Adam on clips `index` (network, clips), of which the first `counts` (network,) are no padding."""
         rows, targets = self.features[index], self.targets[index]
         is_row = (torch.arange(index.shape[1], device=self.device) < counts[:, None]).float()
         weights = [weight.requires_grad_() for weight in self.weights]
-        outputs = _forward(weights, rows, self.moments, is_row=is_row[..., None], dropped=self._dropped(index.shape[1]))
+        outputs = _forward(weights, rows, self.moments, is_row=is_row[..., None], dropped=dropped)
         over = outputs.shape[-1] if self.settings.loss_over_classes else 1
         losses = (_losses(outputs, targets, self.kind) * is_row).sum(dim=1) / counts.clamp(min=1) / over
         gradients = torch.autograd.grad(losses.sum(), weights)
@@ -515,15 +517,18 @@ class _Training:
                 self.first[at] = torch.where(is_active, first, self.first[at])
                 self.second[at] = torch.where(is_active, second, self.second[at])
 
-    def _dropped(self, n_clips: int) -> list[Tensor]:
+    def _dropped(self, counts: Sequence[int]) -> list[Tensor]:
+        """Factor on the units of each hidden layer, (network, clips, hidden); padding takes no random numbers."""
         keep = 1 - self.settings.dropout
         if keep == 1:
             return []
-        return [
-            torch.stack([torch.rand(n_clips, n, generator=one) < keep for one in self.generators]).to(self.device)
-            / keep
-            for n in self.networks[0].hidden
-        ]
+        masks = []
+        for n in self.networks[0].hidden:
+            kept = torch.zeros(len(counts), max(counts), n)
+            for at, (count, generator) in enumerate(zip(counts, self.generators, strict=True)):
+                kept[at, :count] = (torch.rand(count, n, generator=generator) < keep) / keep
+            masks.append(kept.to(self.device))
+        return masks
 
     @torch.no_grad()
     def validate(self, epoch: int) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from evar import norm_stats
 from evar.extract import Extraction, extract_each
 from evar.fusion import fuse
+from evar.pooling import pooled_width
 from evar.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ class Vectors:
         extractions: by input statistics.
         bad: position of a clip -> why it cannot be used.
         n_clips: of the task.
+        cropped: seed -> extractions of the windows that training and validation clips are cropped to at random; empty
+            where every clip has one window, whatever its role.
+        widths: features of each layer's pooled vectors.
     """
 
     store: FeatureStore
@@ -40,28 +44,43 @@ class Vectors:
     extractions: dict[norm_stats.Statistics, Extraction]
     bad: dict[int, str]
     n_clips: int
+    cropped: dict[int, dict[norm_stats.Statistics, Extraction]] = field(default_factory=dict)
+    widths: dict[str, int] = field(default_factory=dict)
     _where: dict[norm_stats.Statistics, dict[str, tuple[str, int]]] = field(default_factory=dict)
 
     @property
     def n_encoded(self) -> int:
         """Forwards of a clip, over all input statistics."""
-        return sum(extraction.n_encoded for extraction in self.extractions.values())
+        passes = [self.extractions, *self.cropped.values()]
+        return sum(extraction.n_encoded for one in passes for extraction in one.values())
 
     @cached_property
     def usable(self) -> NDArray[np.bool_]:
         """(clips,) False for bad clips."""
         return np.array([position not in self.bad for position in range(self.n_clips)])
 
-    def layer(self, name: str, stats: norm_stats.Statistics) -> NDArray[np.float32]:
-        """Pooled vectors of one layer, (clips, width); bad clips are NaN."""
-        extraction, usable = self.extractions[stats], self.usable
-        rows = [str(row) for row, ok in zip(extraction.rows, usable, strict=True) if ok]
-        if stats not in self._where:
+    def layer(self, name: str, stats: norm_stats.Statistics, seed: int | None = None) -> NDArray[np.float32]:
+        """Pooled vectors of one layer, (clips, width); bad clips are NaN.
+
+        Args:
+            name: of the layer.
+            stats: input statistics.
+            seed: None for the windows of test clips; else of the random windows of training and validation clips, where
+                there are such, and NaN for clips that are never either.
+        """
+        extraction = self.extractions[stats] if seed is None else self.cropped[seed][stats]
+        is_there = self.usable & np.array([row is not None for row in extraction.rows])
+        rows = [str(row) for row, ok in zip(extraction.rows, is_there, strict=True) if ok]
+        if stats not in self._where:  # random windows are other rows of the same segment
             self._where[stats] = self.store.rows(extraction.key)
         known = self.store.load(extraction.key, rows, name, self._where[stats])
         every = np.full((self.n_clips, known.shape[1]), np.nan, np.float32)
-        every[usable] = known
+        every[is_there] = known
         return every
+
+    def width(self, selection: Selection) -> int:
+        """Features of a clip, at most."""
+        return sum(self.widths[name] for name in selection.layers)
 
     def fused(
         self, selection: Selection, stats: norm_stats.Statistics, train: NDArray[np.int64] | None = None
@@ -76,7 +95,11 @@ class Vectors:
         return fuse({name: self.layer(name, stats) for name in selection.layers}, selection.fusion, train)
 
     def of_every_round(
-        self, selection: Selection, seed: int, train: Sequence[NDArray[np.int64]]
+        self,
+        selection: Selection,
+        seed: int,
+        train: Sequence[NDArray[np.int64]],
+        valid: Sequence[NDArray[np.int64]] = (),
     ) -> list[NDArray[np.float32]]:
         """`fused` for each round; rounds that may share an array do.
 
@@ -84,12 +107,33 @@ class Vectors:
             selection: layers, and how they become one.
             seed: of the validation draw.
             train: of each round, positions of its usable training clips.
+            valid: likewise of its validation clips; needed where clips are cropped by their role.
         """
         stats_of_rounds = self.of_rounds[seed]
+        if seed in self.cropped:
+            return [
+                self._by_role(selection, stats, seed, fitted, np.concatenate([fitted, checked]))
+                for stats, fitted, checked in zip(stats_of_rounds, train, valid, strict=True)
+            ]
         if selection.fusion == "pca":  # fitted on the training clips of each round
             return [self.fused(selection, stats, fitted) for stats, fitted in zip(stats_of_rounds, train, strict=True)]
         by_stats = {stats: self.fused(selection, stats) for stats in dict.fromkeys(stats_of_rounds)}
         return [by_stats[stats] for stats in stats_of_rounds]
+
+    def _by_role(
+        self,
+        selection: Selection,
+        stats: norm_stats.Statistics,
+        seed: int,
+        train: NDArray[np.int64],
+        cropped: NDArray[np.int64],
+    ) -> NDArray[np.float32]:
+        """`fused`, where the clips `cropped` have the windows of training and the others those of testing."""
+        layers = {}
+        for name in selection.layers:
+            layers[name] = self.layer(name, stats)
+            layers[name][cropped] = self.layer(name, stats, seed)[cropped]
+        return fuse(layers, selection.fusion, train)
 
 
 def extracted(
@@ -107,22 +151,55 @@ def extracted(
             flush=True,
         )
     found = extract_each(encoder, distinct, task.paths, task.policy(), store, settings.batch_size, label)
+    cropped = {}
+    if protocol.crop == "by_role" and task.config.clip_seconds is not None:
+        cropped = {seed: _cropped(encoder, distinct, task, seed, store, settings, label) for seed in sorted(seeds)}
+    every = [*found, *(extraction for one in cropped.values() for extraction in one.values())]
     vectors = Vectors(
         store,
         of_rounds,
         dict(zip(distinct, found, strict=True)),
-        {position: reason for extraction in found for position, reason in sorted(extraction.bad.items())},
+        {position: reason for extraction in every for position, reason in sorted(extraction.bad.items())},
         len(task),
+        cropped,
+        {layer.name: pooled_width(layer.width, layer.pooling) for layer in encoder.layers},
     )
-    seconds = found[0].seconds
+    seconds = found[0].seconds + sum(next(iter(one.values())).seconds for one in cropped.values())
     speed = f" at {vectors.n_encoded / seconds:.1f} clips/s" if vectors.n_encoded else ""
     print(
-        f"{label}: encoded {vectors.n_encoded} clips ({sum(one.audio_seconds for one in found):.0f} s of audio) in "
+        f"{label}: encoded {vectors.n_encoded} clips ({sum(one.audio_seconds for one in every):.0f} s of audio) in "
         f"{seconds:.1f} s{speed}; {sum(one.n_stored for one in found)} were stored already",
         flush=True,
     )
+    if cropped:
+        n_other = sum(one.n_encoded for part in cropped.values() for one in part.values())
+        print(f"  training and validation clips are cropped at random, by seed: {n_other} further windows", flush=True)
     for position, reason in list(vectors.bad.items())[:5]:
         print(f"  bad clip {task.index['path'][position]}: {reason}", flush=True)
     if len(vectors.bad) > 5:
         print(f"  ... and {len(vectors.bad) - 5} more bad clips, all named in the result files", flush=True)
     return vectors
+
+
+def _cropped(
+    encoder: Encoder,
+    distinct: Sequence[norm_stats.Statistics],
+    task: Task,
+    seed: int,
+    store: FeatureStore,
+    settings: Settings,
+    label: str,
+) -> dict[norm_stats.Statistics, Extraction]:
+    """Random windows of the clips that train or validate in some round, under each of the input statistics."""
+    rounds = task.rounds(seed)
+    fitted = np.unique(np.concatenate([rows for one in rounds for rows in (one.train, one.valid)]))
+    paths = [task.paths[position] for position in fitted]
+    policy = task.policy(seed, crop="seeded_random")
+    parts = extract_each(encoder, distinct, paths, policy, store, settings.batch_size, f"{label}, seed {seed}")
+    for part in parts:
+        rows: list[str | None] = [None] * len(task)
+        for position, row in zip(fitted, part.rows, strict=True):
+            rows[position] = row
+        part.rows = rows
+        part.bad = {int(fitted[position]): reason for position, reason in part.bad.items()}
+    return dict(zip(distinct, parts, strict=True))

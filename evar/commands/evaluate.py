@@ -18,6 +18,7 @@ def lineval(
     export: str = "",
     protocol: str = "",
     seeds: str = "",
+    learning_rate: str = "",
     data_root: str = "",
     weights: str = "",
     norm_stats: str = "",
@@ -59,7 +60,9 @@ def lineval(
       --max_layers=N                   that a search may put together                  (default: 4)
       --export=NAME                    what a search chooses becomes an encoder of that name (several: ENCODER.NAME)
       --protocol=NAME                  hyper-parameters, config/protocols/NAME.yaml    (default: linear)
-      --seeds=N                        repeats where something is random               (default: 1)
+      --seeds=N                        repeats where something is random       (default: the protocol's, mostly 1)
+      --learning_rate=X|search         of a protocol that trains by gradient steps; search: the best of its grid on
+                                       validation clips
       --data_root=DIR                  folder that holds the tasks' folders            (default: $EVAR_DATA, ./data)
       --weights=PATH|URL|hf:ORG/NAME|random   another checkpoint; random = the untrained baseline, marked in tables
       --norm_stats=default|train|task|MEAN,STD   mean and std of the log-mel, for encoders that normalise by them:
@@ -94,6 +97,7 @@ def lineval(
         export=export or None,
         protocol=protocol,
         seeds=whole(seeds, "seeds"),
+        learning_rate=learning_rate or None,
         data_root=data_root or None,
         weights=weights or None,
         norm_stats=statistics(norm_stats, "norm_stats"),
