@@ -19,6 +19,7 @@ _PUBLIC = {
     "load_task": "evar.tasks",
     "evaluate": "evar.linear",
     "embed": "evar.embedding",
+    "compare": "evar.report.comparing",
 }
 
 __all__ = [*_PUBLIC, "__version__"]

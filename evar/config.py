@@ -159,6 +159,58 @@ class GridConfig:
     seeds: int | None = None
 
 
+@dataclass(frozen=True)
+class PublishedRow:
+    """Scores of one encoder as its paper prints them.
+
+    Attributes:
+        label: as printed.
+        encoder: our name of the same encoder and checkpoint; "" where there is none.
+        scores: percent, one for each of the tasks.
+        plus_minus: half of the interval, likewise; empty where none is printed.
+    """
+
+    label: str
+    scores: tuple[float, ...]
+    encoder: str = ""
+    plus_minus: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class PublishedConfig:
+    """One `config/published/NAME.yaml`: numbers that others printed, to be shown beside ours and never mixed with them.
+
+    Attributes:
+        name: the file's stem.
+        title: short, for row labels.
+        source: where exactly the numbers stand.
+        citation: of the paper.
+        protocol: how they were made, as far as it is said.
+        tasks: our names of the columns.
+        rows: encoders.
+    """
+
+    name: str
+    title: str
+    source: str
+    citation: str
+    protocol: str
+    tasks: tuple[str, ...]
+    rows: tuple[PublishedRow, ...]
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row.scores) != len(self.tasks) or len(row.plus_minus) not in (0, len(self.tasks)):
+                raise ValueError(f"row {row.label!r} must have {len(self.tasks)} scores, one for each task")
+            if not all(0 <= score <= 100 for score in (*row.scores, *row.plus_minus)):
+                raise ValueError(f"scores of row {row.label!r} must lie in 0..100 percent, got {row.scores}")
+
+
+def load_published_config(name: str) -> PublishedConfig:
+    """Read `published/NAME.yaml`; errors as for `load_encoder_config`."""
+    return read(find("published", name), PublishedConfig)
+
+
 def search_folders() -> list[Path]:
     """Where configuration is looked up, first hit wins: EVAR_CONFIG, ./config, the user's folder, the packaged one."""
     package = Path(__file__).resolve().parent
@@ -183,7 +235,7 @@ def cache_folder() -> Path:
 
 
 def names(kind: str) -> list[str]:
-    """All names of a kind ("encoders", "tasks", "protocols", "grids") over the search folders, sorted."""
+    """All names of a kind ("encoders", "tasks", "protocols", "grids", "published") over the search folders, sorted."""
     return sorted({path.stem for folder in search_folders() for path in (folder / kind).glob("*.yaml")})
 
 
@@ -197,7 +249,8 @@ def find(kind: str, name: str) -> Path:
         path = folder / kind / f"{name}.yaml"
         if "/" not in name and "\\" not in name and path.is_file():
             return path
-    raise ValueError(f"no {kind[:-1]} {name!r}; {near_miss(name, names(kind))}")
+    singular = kind if kind == "published" else kind[:-1]
+    raise ValueError(f"no {singular} {name!r}; {near_miss(name, names(kind))}")
 
 
 def load_encoder_config(name: str) -> EncoderConfig:

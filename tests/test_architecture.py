@@ -48,7 +48,8 @@ ALLOWED = {
     "multilabel": {"_logistic", "metrics", "probes"},
     "regression": {"_logistic", "axes", "metrics", "probes", "registry"},
     "neighbours": {"axes", "metrics", "probes", "registry"},
-    "report": {"atomic", "results", "metrics", "registry", "report"},
+    "significance": {"metrics"},
+    "report": {"atomic", "config", "results", "metrics", "registry", "report", "significance"},
 }
 #: may be imported without torch, so that tables, plots and help work on a laptop that has none
 WITHOUT_TORCH = ["evar", "evar.cli", "evar.config", "evar.metrics", "evar.results", "evar.report", "evar.tasks"]

@@ -134,19 +134,40 @@ def lineval(
     return SOME_FAILED if outcome.failures else DONE
 
 
-def compare(out: str = "results") -> int:
-    """Build tables and plots again from the result files, without torch, and print the table.
+def compare(out: str = "results", filter: str = "", baseline: str = "", published: str = "") -> int:
+    """Build tables and plots again from the result files, without torch; test encoders against each other.
 
-    evar compare [--out=results]
+    evar compare [--out=results] [flags]
+
+    Examples:
+      evar compare                                                    all rows: table.*, layers.*, plots
+      evar compare --filter="task=esc10|esc50,protocol=linear"        some of them
+      evar compare --baseline=logmel                                  every difference to logmel, with interval and p
+      evar compare --published=all                                    beside the numbers of papers
+
+    Best scores are bold, and those underlined (~ in the terminal) are not significantly worse: paired test on the same
+    clips, Holm's correction over the table. Other protocols, their versions, limits and versions of a task never share
+    a column. With a flag the tables are compare.md, .csv, .tex and .json, and ranks.png where there are enough tasks.
+
+    Flags:
+      --filter=COLUMN=PATTERN|PATTERN,...   encoder, task, protocol, layers, fusion, metric, weights, seed, limit,
+                                            task_version; * and ? as in file names
+      --baseline=ENCODER[:LAYERS]           paired differences to it
+      --published=all|NAME,...              rows of config/published, marked, and what ours is above them
+      --out=DIR                             results folder                            (default: results)
     """
     from evar import report, results
+    from evar.config import load_published_config, names
 
-    rows = results.load_all(Path(out))
-    if not rows:
+    if not results.load_all(Path(out)):
         raise UsageError(f"no results below {out}/runs; run `evar lineval` first or name the folder with --out")
     written = report.build(out)
-    print(report.terminal_table(rows, results.load_failures(Path(out)), Path(out)))
-    print(f"written to {out}: " + ", ".join(path.name for path in written))
+    known = (
+        names("published") if published == "all" else [name.strip() for name in published.split(",") if name.strip()]
+    )
+    found = report.compare(out, filter, baseline, [load_published_config(name) for name in known])
+    print(found.text)
+    print(f"written to {out}: " + ", ".join(path.name for path in [*written, *found.files]))
     return DONE
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from evar.report import fusion
 from evar.report.by_name import plot_layers_by_name
+from evar.report.comparing import Comparison, compare
 from evar.report.fusion_plots import plot_search, plot_weights
 from evar.report.heatmap import plot_heatmap
 from evar.report.hints import write_hints
@@ -15,7 +16,7 @@ from evar.report.where import readings, write_where
 from evar.results import load_all, load_failures, load_searches
 from evar.results.hints import load_hints
 
-__all__ = ["build", "fusion_text", "plot_layers", "terminal_table", "write_tables"]
+__all__ = ["Comparison", "build", "compare", "fusion_text", "plot_layers", "terminal_table", "write_tables"]
 
 _SOMETIMES = (
     *("layers.md", "layers.csv", "layers.png", "layers.svg", "where.md", "where.csv"),
@@ -50,7 +51,7 @@ def build(out: Path | str) -> list[Path]:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as out:
         ...     [path.name for path in build(out)]
-        ['table.md', 'table.csv']
+        ['table.md', 'table.csv', 'table.tex', 'table.json']
     """
     from filelock import FileLock
 

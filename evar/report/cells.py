@@ -41,6 +41,9 @@ class Cell:
         interval: (low, high), 0..1; None where none can be made.
         flags: what a reader must know of this score alone.
         notes: what a footnote must say.
+        p_worse: chance of so large a distance to the best of the column if there were none, corrected over the table
+            (Holm); None for the best itself, and where it cannot be told.
+        ours: published cells only: our score of the same encoder and task, 0..1.
     """
 
     results: tuple[Result, ...] = ()
@@ -48,6 +51,8 @@ class Cell:
     interval: tuple[float, float] | None = None
     flags: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    p_worse: float | None = None
+    ours: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class Row:
         flags: what a reader must know of all scores of the row.
         average: mean over all columns, 0..1; None unless every column has a score.
         rank: mean rank over all columns, 1 the best; None unless every column has a score.
+        published: source of a row that others published and nobody measured here; "" for ours.
     """
 
     encoder: str
@@ -72,6 +78,7 @@ class Row:
     flags: tuple[str, ...] = ()
     average: float | None = None
     rank: float | None = None
+    published: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import textwrap
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from evar.atomic import write_atomic
 from evar.report.cells import Cell, Row, Section, is_better, sections
+from evar.report.compared import LEVEL, is_equal, with_equals
 from evar.results import Failure, Result
 
 MARKS = ("†", "‡", "§", "¶")
@@ -25,12 +28,12 @@ FLAG_MEANINGS = {
 _CSV_COLUMNS = (
     *("protocol", "protocol_version", "limit", "encoder", "label", "weights", "layers", "fusion", "default", "depth"),
     *("task", "task_version", "metric", "score", "low", "high", "n_test", "seeds", "chance", "average", "rank"),
-    *("flags", "notes"),
+    *("p_worse", "published", "flags", "notes"),
 )
 
 
 def write_tables(results: Sequence[Result], failures: Sequence[Failure], out: Path) -> list[Path]:
-    """Write `table.md` and `table.csv`, and `layers.md` and `layers.csv` where some encoder has several single layers.
+    """Write `table.md`, `.csv`, `.tex` and `.json`, and `layers.md` and `.csv` where some encoder has several single layers.
 
     Args:
         results: in any order, of any encoders, tasks, protocols, limits and seeds.
@@ -41,7 +44,7 @@ def write_tables(results: Sequence[Result], failures: Sequence[Failure], out: Pa
         The files written.
     """
     out = Path(out)
-    tables = {"table": sections(results, failures, out)}
+    tables = {"table": [with_equals(section, out) for section in sections(results, failures, out)]}
     if has_layer_curve(results):
         tables["layers"] = sections(results, failures, out, single_layers=True)
     paths = []
@@ -49,6 +52,9 @@ def write_tables(results: Sequence[Result], failures: Sequence[Failure], out: Pa
         for suffix, text in ((".md", markdown(found, by_layer=name == "layers")), (".csv", long_csv(found))):
             write_atomic(out / f"{name}{suffix}", text.encode("utf-8"))
             paths.append(out / f"{name}{suffix}")
+    for suffix, text in ((".tex", latex(tables["table"])), (".json", machine_json(tables["table"]))):
+        write_atomic(out / f"table{suffix}", text.encode("utf-8"))
+        paths.append(out / f"table{suffix}")
     return paths
 
 
@@ -69,10 +75,10 @@ def markdown(tables: Sequence[Section], *, by_layer: bool = False) -> str:
     if not tables:
         parts.append("There are no results yet.")
     for section in tables:
-        (header, counts), body = _grid(section, by_layer, lambda text: f"**{text}**", escape)
+        (header, counts), body = _grid(section, by_layer, _MARKDOWN)
         header = [f"{name} ({count})" if count else name for name, count in zip(header, counts, strict=True)]
         table = markdown_table(header, body, _n_text_columns(by_layer))
-        notes = "\n".join(f"- {text}" for text in remarks(section, by_layer, "in bold", escape))
+        notes = "\n".join(f"- {text}" for text in remarks(section, by_layer, _MARKDOWN))
         parts += [f"## {escape(section.title)}", table, notes]
     return "\n\n".join(parts) + "\n"
 
@@ -92,11 +98,16 @@ def terminal_table(
         >>> print(terminal_table([]))
         There are no results yet.
     """
+    return terminal_sections([with_equals(section, out) for section in sections(results, failures, out)], width)
+
+
+def terminal_sections(tables: Sequence[Section], width: int = 100) -> str:
+    """Tables as plain text, each with its notes."""
     parts = []
-    for section in sections(results, failures, out):
-        header, body = _grid(section, False, lambda text: f"{text}*", _one_line)
+    for section in tables:
+        header, body = _grid(section, False, _TERMINAL)
         table = text_table(header, body, _n_text_columns(False), width)
-        said = remarks(section, False, "marked *", _one_line)
+        said = remarks(section, False, _TERMINAL)
         notes = "\n".join(textwrap.fill(text, width, subsequent_indent="  ") for text in said)
         parts.append("\n\n".join([section.title, table, notes]))
     return "\n\n\n".join(parts) or "There are no results yet."
@@ -195,10 +206,35 @@ def percent(score: float, interval: tuple[float, float] | None = None) -> str:
     return f"{100 * score:.1f}{half_width}"
 
 
-def _grid(
-    section: Section, by_layer: bool, bold: Callable[[str], str], clean: Callable[[str], str]
-) -> tuple[tuple[list[str], list[str]], list[list[str]]]:
+@dataclass(frozen=True)
+class Dress:
+    """How a table's texts look in one format.
+
+    Attributes:
+        bold: of the best.
+        underline: of what is not significantly worse.
+        clean: makes a text from a result harmless where it is shown.
+        best, equal: how the notes call the two.
+        plus_minus: the sign before half the width of an interval.
+        mark: a flag's mark, or a note's number, behind a score.
+    """
+
+    bold: Callable[[str], str]
+    underline: Callable[[str], str]
+    clean: Callable[[str], str]
+    best: str
+    equal: str
+    plus_minus: str = "±"
+    mark: Callable[[str], str] = str
+
+
+_MARKDOWN = Dress(lambda text: f"**{text}**", lambda text: f"<u>{text}</u>", escape, "in bold", "underlined")
+_TERMINAL = Dress(lambda text: f"{text}*", lambda text: f"{text}~", _one_line, "marked *", "marked ~")
+
+
+def _grid(section: Section, by_layer: bool, dress: Dress) -> tuple[tuple[list[str], list[str]], list[list[str]]]:
     """Header (names, and numbers of clips) and lines of one table as texts, chance last."""
+    bold, clean = dress.bold, dress.clean
     marks = {flag: _mark(index) for index, flag in enumerate(section.flags)}
     numbers = {note: str(index + 1) for index, note in enumerate(section.notes)}
     ranked = not by_layer and len(section.columns) > 1 and any(row.rank is not None for row in section.rows)
@@ -211,17 +247,26 @@ def _grid(
     best_rank = min((row.rank for row in section.rows if row.rank is not None), default=0.0)
     lines = []
     for row in section.rows:
-        rivals = [other for other in section.rows if not by_layer or other.encoder == row.encoder]
-        line = [clean(row.encoder) + ",".join(marks[flag] for flag in row.flags), clean(row.layers)]
+        ours = [other for other in section.rows if not other.published]
+        rivals = [other for other in ours if not by_layer or other.encoder == row.encoder]
+        flags = dress.mark(",".join(marks[flag] for flag in row.flags)) if row.flags else ""
+        line = [clean(row.encoder) + flags, clean(row.layers)]
         if by_layer:
             line.append("" if row.depth is None else f"{row.depth:.2f}")
             line[1] += " (default)" if row.first is not None and row.first.default else ""
         for column, cell in enumerate(row.cells):
             text = "-" if cell is None else "failed" if cell.score is None else percent(cell.score, cell.interval)
-            if cell is not None and cell.score is not None and _is_best(cell.score, column, rivals):
-                text = bold(text)
+            text = text.replace("±", dress.plus_minus)
+            if cell is not None and cell.score is not None and not row.published:
+                best = max((s for s in _scores(column, rivals)), default=0.0)
+                if not is_better(best, cell.score):
+                    text = bold(text)
+                elif not by_layer and cell.p_worse is not None and is_equal(cell, best):
+                    text = dress.underline(text)
             if cell is not None:
-                text += "".join(marks[flag] for flag in cell.flags)
+                if cell.ours is not None and cell.score is not None:
+                    text += f" (ours {100 * (cell.ours - cell.score):+.1f})"
+                text += "".join(dress.mark(marks[flag]) for flag in cell.flags)
                 text += "".join(f" [{numbers[note]}]" for note in cell.notes)
             line.append(text)
         if ranked and row.average is not None and row.rank is not None:
@@ -246,24 +291,23 @@ def _chance_line(section: Section, by_layer: bool, ranked: bool) -> list[str]:
     return line
 
 
-def _is_best(score: float, column: int, rivals: Sequence[Row]) -> bool:
-    others = [cell.score for row in rivals if (cell := row.cells[column]) is not None and cell.score is not None]
-    return not any(is_better(other, score) for other in others)
+def _scores(column: int, rivals: Sequence[Row]) -> list[float]:
+    return [cell.score for row in rivals if (cell := row.cells[column]) is not None and cell.score is not None]
 
 
 def _mark(index: int) -> str:
     return MARKS[index % len(MARKS)] * (index // len(MARKS) + 1)
 
 
-def remarks(section: Section, by_layer: bool, best: str, clean: Callable[[str], str]) -> list[str]:
+def remarks(section: Section, by_layer: bool, dress: Dress) -> list[str]:
     """What must be read with a table: what is printed, how it was made, flags and numbered notes.
 
     Args:
         section: the table.
         by_layer: one row a layer?
-        best: how the best is marked, "in bold".
-        clean: makes a text from a result harmless where it is shown; the marks and numbers are left alone.
+        dress: of the format.
     """
+    best, clean = dress.best, dress.clean
     shown = section.results
     texts = []
     if shown:
@@ -273,6 +317,19 @@ def remarks(section: Section, by_layer: bool, best: str, clean: Callable[[str], 
             f"Scores: {clean(' and '.join(metrics))} in percent, higher is better, the best of {per} {best}; "
             "n: clips tested, over all rounds; -: not run."
         )
+        if not by_layer and any(cell.p_worse is not None for row in section.rows for cell in row.cells if cell):
+            texts.append(
+                f"Scores {dress.equal} are not significantly worse than the best of their column (paired test on the same "
+                f"clips, whole groups together, Holm's correction over the table, {100 * LEVEL:.0f} %)."
+            )
+        for name in dict.fromkeys(row.published for row in section.rows if row.published):
+            texts.append(
+                clean(
+                    f"Published, not measured here, and not ranked: {name}; in brackets what ours is above it, where the "
+                    "encoder is the same; protocols may differ"
+                )
+                + "."
+            )
         n_seeds = sorted({len(cell.results) for row in section.rows for cell in row.cells if cell and cell.results})
         if n_seeds[-1] > 1:
             seeds = str(n_seeds[0]) if len(n_seeds) == 1 else f"{n_seeds[0]} to {n_seeds[-1]}"
@@ -328,6 +385,8 @@ def long_csv(tables: Sequence[Section]) -> str:
                             "average": _fraction(row.average),
                             "rank": _fraction(row.rank),
                             **_cell_values(cell),
+                            "p_worse": _fraction(cell.p_worse),
+                            "published": row.published,
                             "flags": ";".join((*row.flags, *cell.flags)),
                             "notes": ";".join(cell.notes),
                         }
@@ -337,7 +396,7 @@ def long_csv(tables: Sequence[Section]) -> str:
 
 def _cell_values(cell: Cell) -> dict[str, object]:
     if not cell.results:
-        return {}
+        return {} if cell.score is None else {"score": _fraction(cell.score)}
     first = cell.results[0]
     low, high = cell.interval or (None, None)
     return {
@@ -358,3 +417,113 @@ def _cell_values(cell: Cell) -> dict[str, object]:
 
 def _fraction(value: float | None) -> str:
     return "" if value is None else repr(round(value, 10))
+
+
+def latex(tables: Sequence[Section]) -> str:
+    """Tables for a paper: booktabs, best in bold, not significantly worse underlined, notes below as comments.
+
+    Needs the LaTeX package booktabs.
+    """
+    parts = [r"% \usepackage{booktabs}"]
+    for section in tables:
+        (header, counts), body = _grid(section, False, _LATEX)
+        names = [
+            rf"\shortstack{{{name}\\ \scriptsize {_tex(count)}}}" if count else name
+            for name, count in zip(header, counts, strict=True)
+        ]
+        n_text = _n_text_columns(False)
+        lines = [r"\begin{table}", r"\centering", rf"\caption{{{_tex(section.title)}}}"]
+        lines += [rf"\begin{{tabular}}{{{'l' * n_text}{'r' * (len(header) - n_text)}}}", r"\toprule"]
+        lines += [" & ".join(names) + r" \\", r"\midrule"]
+        lines += [" & ".join(_tex_cell(text) for text in line) + r" \\" for line in body]
+        lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+        notes = ["% " + text.replace("\n", " ") for text in remarks(section, False, _TERMINAL)]
+        parts.append("\n".join([*lines, *notes]))
+    return "\n\n".join(parts) + "\n"
+
+
+_TEX_SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_TEX_SPECIAL |= {character: rf"\{character}" for character in "&%$#_{}"}
+_TEX_SPECIAL |= {"†": r"\dag{}", "‡": r"\ddag{}", "§": r"\S{}", "¶": r"\P{}", "±": r"$\pm$"}
+
+
+def _tex(text: str) -> str:
+    r"""A text that LaTeX shows as it is.
+
+    Example:
+        >>> print(_tex("gm_pitch & 5 %"))
+        gm\_pitch \& 5 \%
+    """
+    return "".join(_TEX_SPECIAL.get(character, character) for character in " ".join(text.split()))
+
+
+def _tex_cell(text: str) -> str:
+    """A cell of `_grid`, which is LaTeX already, but for a minus of "not run"."""
+    return "--" if text == "-" else text
+
+
+_LATEX = Dress(
+    lambda text: rf"\textbf{{{text}}}",
+    lambda text: rf"\underline{{{text}}}",
+    _tex,
+    "in bold",
+    "underlined",
+    r"$\pm$",
+    lambda mark: rf"\textsuperscript{{{_tex(mark)}}}",
+)
+
+
+def machine_json(tables: Sequence[Section]) -> str:
+    """Everything that the tables show, for programs: a list of tables, each with its cells.
+
+    Fractions are 0..1; a cell's "ids" are the stems of its result files.
+    """
+    found = []
+    for section in tables:
+        cells = []
+        for row in section.rows:
+            for column, cell in zip(section.columns, row.cells, strict=True):
+                if cell is None:
+                    continue
+                first = cell.results[0] if cell.results else None
+                cells.append(
+                    {
+                        "encoder": first.encoder if first else row.encoder,
+                        "label": row.encoder,
+                        "layers": list(first.layers) if first else row.layers,
+                        "fusion": first.fusion if first else None,
+                        "task": column.task,
+                        "column": column.label,
+                        "metric": first.metric if first else None,
+                        "score": cell.score,
+                        "interval": None if cell.interval is None else list(cell.interval),
+                        "p_worse_than_best": cell.p_worse,
+                        "n_test": first.n_test if first else None,
+                        "seeds": [result.seed for result in cell.results],
+                        "ids": [result.id for result in cell.results],
+                        "extras": dict(first.extras) if first else {},
+                        "published": row.published or None,
+                        "flags": [*row.flags, *cell.flags],
+                        "notes": list(cell.notes),
+                    }
+                )
+        rows = [
+            {"label": row.encoder, "layers": row.layers, "average": row.average, "rank": row.rank}
+            for row in section.rows
+            if row.average is not None
+        ]
+        found.append(
+            {
+                "title": section.title,
+                "protocol": section.protocol,
+                "protocol_version": section.protocol_version,
+                "limit": section.limit,
+                "columns": [
+                    {"label": column.label, "task": column.task, "n_test": column.n_test, "chance": column.chance}
+                    for column in section.columns
+                ],
+                "rows": rows,
+                "cells": cells,
+            }
+        )
+    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
