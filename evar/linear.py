@@ -436,7 +436,13 @@ def _existing(out: Path, id: str) -> Result | None:
 
 
 def record_failure(
-    outcome: Outcome, settings: Settings, encoder: str, task: TaskConfig, error: Exception, layers: str = ""
+    outcome: Outcome,
+    settings: Settings,
+    encoder: str,
+    task: TaskConfig,
+    error: Exception,
+    layers: str = "",
+    protocol: str = "",
 ) -> None:
     """Record a failed cell, with a next step where the error alone does not say one."""
     reason = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
@@ -445,20 +451,20 @@ def record_failure(
         reason = f"out of memory; try a smaller --batch_size ({reason[:160]})"
     elif not isinstance(error, ValueError | OSError | ImportError):
         reason = f"{type(error).__name__}: {reason[:300]}"
-    cell = _cell(settings, encoder, task, layers)
+    cell = _cell(settings, encoder, task, layers, protocol)
     outcome.failures.append(Failure(cell, reason, results.utc_now()))
     results.save_failure(Path(settings.out), cell, reason)
     print(f"{encoder} x {task.name}{' fusion search' if layers else ''} FAILED: {reason}", flush=True)
 
 
-def _cell(settings: Settings, encoder: str, task: TaskConfig, layers: str = "") -> dict[str, Any]:
+def _cell(settings: Settings, encoder: str, task: TaskConfig, layers: str = "", protocol: str = "") -> dict[str, Any]:
     layers = layers or (settings.layers if isinstance(settings.layers, str) else ",".join(settings.layers))
     return {
         "encoder": encoder,
         "task": task.name,
         "task_version": task.version,
         "metric": task.metric,
-        "protocol": protocol_asked(settings).name,
+        "protocol": protocol or protocol_asked(settings).name,
         "layers": layers,
         "fusion": settings.fusion,
         "limit": settings.limit,

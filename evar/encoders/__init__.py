@@ -52,7 +52,7 @@ def load_encoder(
 
     from evar import download
     from evar.encoders.base import Encoder
-    from evar.weights import locate
+    from evar.weights import load_strict, locate, own_state
 
     config = configs.load_encoder_config(name)
     config = dataclasses.replace(config, options={**config.options, **options})
@@ -65,7 +65,13 @@ def load_encoder(
     found = None if is_random or (weights is None and config.weights is None) else locate(config, weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
-        encoder: Encoder = encoder_class.from_config(config, weights=found.path if found else None)
+        own = own_state(found.path) if found else None
+        encoder: Encoder = encoder_class.from_config(config, weights=found.path if found and own is None else None)
+    if found and own is not None:
+        stats = own.pop("norm_stats", None)
+        load_strict(encoder, own, found.path)
+        if stats is not None:
+            encoder.norm_stats = (float(stats[0]), float(stats[1]))
     encoder.name, encoder.store_name = config.name, config.base or config.name
     encoder.options = dict(config.options)
     if config.default_layers:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from evar.report.cells import Cell, Section, is_better
 from evar.results import load_predictions
-from evar.significance import PairedDifference, paired_difference
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from evar.significance import PairedDifference
 
 #: chance of any false alarm in a table
 LEVEL = 0.05
@@ -62,6 +63,7 @@ def difference(one: Tested | None, other: Tested | None) -> PairedDifference | N
     import numpy as np
 
     from evar.metrics import METRICS
+    from evar.significance import paired_difference
 
     if one is None or other is None or one.metric != other.metric:
         return None

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 
 from evar.report.cells import Section
 from evar.report.style import PAGE_INCHES, new_figure, save_figure
-from evar.significance import LEAST_ROWS, LEAST_TASKS, Ranking, ranking
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from evar.significance import Ranking
+
 
 def ranked(section: Section) -> tuple[list[str], Ranking] | str:
     """Names and ranks of the rows that have every task; or one sentence why there are none."""
+    from evar.significance import LEAST_ROWS, LEAST_TASKS, ranking
+
     rows = [
         row
         for row in section.rows

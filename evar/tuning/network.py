@@ -1,0 +1,155 @@
+"""What is fine-tuned: an encoder, chosen layers pooled over time, a normalisation without parameters, and a linear head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from evar.encoders.base import Encoder
+from evar.pooling import pool, pooled_width
+
+
+class Network(nn.Module):
+    """Encoder, pooling and head.
+
+    Args:
+        encoder: as `load_encoder` gives it.
+        layers: "default" (concatenated), "weighted" (softmax sum of all layers), or names joined by "+".
+        n_outputs: classes, labels, or 1.
+        frozen_norms: whether the encoder's batch normalisations keep their statistics in training.
+
+    Raises:
+        ValueError: if there is no such layer, or layers to be summed are not equally wide.
+
+    Source: the head of EVAR's fine-tuning: BatchNorm1d without parameters, then a linear layer of weights N(0, 0.01).
+    """
+
+    def __init__(self, encoder: Encoder, layers: str, n_outputs: int, frozen_norms: bool = False) -> None:
+        super().__init__()
+        self.encoder, self.frozen_norms = encoder, frozen_norms
+        every = [info.name for info in encoder.layers]
+        names = (
+            list(encoder.default_layers)
+            if layers == "default"
+            else every
+            if layers == "weighted"
+            else layers.split("+")
+        )
+        self.infos = [encoder.layer(name.strip()) for name in names]
+        widths = [pooled_width(info.width, info.pooling) for info in self.infos]
+        self.mixing = nn.Parameter(torch.zeros(len(names))) if layers == "weighted" else None
+        if layers == "weighted" and len(set(widths)) > 1:
+            raise ValueError(f"layers to be summed must be equally wide, got {dict(zip(names, widths, strict=True))}")
+        self.width = widths[0] if layers == "weighted" else sum(widths)
+        self.norm = nn.BatchNorm1d(self.width, affine=False)
+        self.head = nn.Linear(self.width, n_outputs)
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Layers that the head sees, shallow to deep or in the order given."""
+        return tuple(info.name for info in self.infos)
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+        """(batch, samples) and (batch,) valid samples -> (batch, outputs)."""
+        features = self.encoder.encode(waveform, lengths)
+        pooled = [pool(features[info.name], features.frames[info.name], info.pooling) for info in self.infos]
+        if self.mixing is None:
+            embedding = torch.cat(pooled, dim=1)
+        else:
+            embedding = (torch.softmax(self.mixing, 0)[:, None, None] * torch.stack(pooled)).sum(dim=0)
+        # One clip has no variance: it is normalised by the running statistics.
+        if self.training and len(embedding) == 1:
+            normed = nn.functional.batch_norm(embedding, self.norm.running_mean, self.norm.running_var)
+        else:
+            normed = self.norm(embedding)
+        return self.head(normed)
+
+    def train(self, mode: bool = True) -> Network:
+        """As in `nn.Module`, but for batch normalisations that are to keep their statistics."""
+        super().train(mode)
+        if mode and self.frozen_norms:
+            for module in self.encoder.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def groups(self, rate: float, head_rate: float, layer_decay: float, freeze: str) -> list[dict[str, object]]:
+        """Parameters for an optimiser, each group with its highest learning rate.
+
+        The encoder's blocks, in the order in which they hold their parameters, have rates that fall by `layer_decay` from
+        the deepest to the first. A block is named by a parameter's path up to its first number ("blocks.3").
+        """
+        head = [*self.head.parameters(), *([] if self.mixing is None else [self.mixing])]
+        found: list[dict[str, object]] = [{"params": head, "lr": head_rate, "peak": head_rate, "is_head": True}]
+        blocks: dict[str, list[nn.Parameter]] = {}
+        for name, parameter in self.encoder.named_parameters():
+            if parameter.requires_grad and freeze != "encoder":
+                blocks.setdefault(_block(name), []).append(parameter)
+        for depth, parameters in enumerate(reversed(blocks.values())):
+            peak = rate * layer_decay**depth
+            found.append({"params": parameters, "lr": peak, "peak": peak, "is_head": False})
+        return found
+
+
+def _block(name: str) -> str:
+    parts = name.split(".")
+    for at, part in enumerate(parts):
+        if part.isdigit():
+            return ".".join(parts[: at + 1])
+    return parts[0]
+
+
+class Lars(torch.optim.Optimizer):
+    """SGD with momentum whose step is scaled, tensor by tensor, to the size of the weights.
+
+    Vectors (biases, scales) are stepped without scaling or decay.
+
+    Args:
+        params: parameters or groups.
+        lr: learning rate.
+        momentum: share of the last step that is kept.
+        weight_decay: added to the gradient.
+        trust: size of a step as a share of the weights'.
+
+    Source: You, Gitman & Ginsburg, "Large Batch Training of Convolutional Networks" (2017), arXiv:1708.03888.
+    """
+
+    def __init__(
+        self, params: Sequence[dict[str, object]], lr: float = 1.0, momentum: float = 0.9, weight_decay: float = 0.0,
+        trust: float = 0.001,
+    ) -> None:  # fmt: skip
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                change = parameter.grad
+                if parameter.dim() > 1:
+                    change = change + group["weight_decay"] * parameter
+                    size, of_change = parameter.norm(), change.norm()
+                    scale = torch.where((size > 0) & (of_change > 0), group["trust"] * size / of_change, 1.0)
+                    change = change * scale
+                state = self.state[parameter]
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(parameter)
+                state["momentum"].mul_(group["momentum"]).add_(change)
+                parameter.sub_(group["lr"] * state["momentum"])
+
+
+@contextmanager
+def replaced_input(encoder: Encoder, network_input: object) -> Iterator[None]:
+    """Hold another front-end for a while."""
+    encoder.__dict__["network_input"] = network_input
+    try:
+        yield
+    finally:
+        del encoder.__dict__["network_input"]
