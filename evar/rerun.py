@@ -44,7 +44,7 @@ def rerun(
     protocol, tasks, absent = checked(settings)
     for _, error in absent:
         raise error
-    encoder = loaded(old.encoder, settings, pick_device(device))
+    encoder = loaded(settings.encoders[0], settings, pick_device(device))
     selection = Selection(tuple(old.layers), old.fusion)
     now = identity(encoder, tasks[0], protocol, settings, selection, old.seed)
     _compare(old, now)
@@ -60,7 +60,7 @@ def settings_of(row: Result, data_root: str | None, store: str | None, device: s
     asked = row.settings
     given = asked.get("norm_stats")
     return Settings(
-        (row.encoder,),
+        (asked.get("encoder", row.encoder),),
         (row.task,),
         layers=tuple(row.layers),
         fusion=row.fusion,

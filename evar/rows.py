@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evar import config as configs
 from evar import norm_stats, results
 from evar.extract import feature_key
 from evar.fusion import commutes
@@ -178,14 +177,14 @@ def make_result(
         encoder_options=dict(encoder.options),
         extraction=extraction_settings(encoder, task, protocol, settings),
         index_sha256=task.index_sha256,
-        trained_on=configs.load_encoder_config(encoder.name).trained_on,
+        trained_on=encoder.trained_on,
         protocol_description=protocol.description,
         flags=[
             *(["random weights"] if encoder.weights_label == "random" else []),
             *(["task statistics"] if mode == "task" else []),
             *(["after_pool"] if not commutes(selection.fusion, poolings.values()) else []),
         ],
-        settings=_asked(settings, encoder.name, task.name, selection),
+        settings=_asked(settings, encoder.asked_as or encoder.name, task.name, selection),
     )
 
 
@@ -199,6 +198,7 @@ def _params(protocol: ProtocolConfig, fitted: Sequence[FittedRound]) -> dict[str
         **effective,
         **protocol.params,
         "protocol_version": protocol.version,
+        "refit": protocol.refit,
         "validation": fitted[0].a_round.drawn or "published",
         "chosen_strengths": [None if strength is None else float(strength) for strength in chosen],
         **({"chosen": others} if others else {}),

@@ -272,7 +272,8 @@ def test_layers_table_by_hand(tmp_path: Path) -> None:
     found = [*layer_rows("a", "t", [0.1, 0.3, 0.2]), row("floor", "t", 0.15, n_layers=1, layer_index=0)]
     found.append(row("a", "t", 0.9, ["layer1", "layer2"], default=False))
     paths = report.write_tables(found, [], tmp_path)
-    assert [path.name for path in paths] == ["table.md", "table.csv", "layers.md", "layers.csv"]
+    names = ["table.md", "table.csv", "layers.md", "layers.csv", "table.tex", "table.json"]
+    assert [path.name for path in paths] == names
     (lines,) = cells((tmp_path / "layers.md").read_text(encoding="utf-8"))
     assert lines == [
         ["encoder", "layer", "depth", "t (n=80)"],
@@ -454,7 +455,7 @@ def test_build_makes_everything_again_and_the_same(tmp_path: Path) -> None:
         results.save(one, tmp_path)
     results.save_failure(tmp_path, {"encoder": "a", "task": "u", "layers": "all"}, "it broke")
     paths = report.build(tmp_path)
-    names = ["table.md", "table.csv", "layers.md", "layers.csv", "layers.png", "layers.svg"]
+    names = ["table.md", "table.csv", "layers.md", "layers.csv", "table.tex", "table.json", "layers.png", "layers.svg"]
     names += ["layers_by_name.png", "layers_by_name.svg", "heatmap.png", "heatmap.svg"]
     assert [path.name for path in paths] == names and all(path.stat().st_size for path in paths)
     assert paths[4].read_bytes().startswith(b"\x89PNG") and b"</svg>" in paths[5].read_bytes()
@@ -479,7 +480,9 @@ def test_a_torn_result_does_not_stop_the_others(tmp_path: Path) -> None:
 def test_no_results_are_no_error(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert [path.name for path in report.build(tmp_path / "new")] == ["table.md", "table.csv"]
+        assert [path.name for path in report.build(tmp_path / "new")] == [
+            f"table.{end}" for end in ("md", "csv", "tex", "json")
+        ]
     assert "no results yet" in (tmp_path / "new" / "table.md").read_text(encoding="utf-8")
     assert report.plot_layers([row("a", "t", 0.5)], tmp_path) == []
 

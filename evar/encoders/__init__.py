@@ -74,6 +74,7 @@ def load_encoder(
             encoder.norm_stats = (float(stats[0]), float(stats[1]))
     encoder.name, encoder.store_name = config.name, config.base or config.name
     encoder.options = dict(config.options)
+    encoder.asked_as, encoder.trained_on = name, config.trained_on
     if config.default_layers:
         encoder.default_layers = tuple(encoder.layer(layer).name for layer in config.default_layers)
     if norm_stats is not None:

@@ -43,6 +43,8 @@ class Encoder(nn.Module, ABC):
         weights_label: where the checkpoint came from, "random", or "none" for an encoder without parameters.
         weights_sha256: hash of the checkpoint, or of the random parameters.
         options: the effective options that it was built with.
+        asked_as: what `load_encoder` was asked for: the name, the path of a YAML, "module:Class", "hf:...".
+        trained_on: data that the checkpoint has seen, as its YAML says.
     """
 
     sample_rate: int
@@ -62,6 +64,8 @@ class Encoder(nn.Module, ABC):
     weights_label: str = "random"
     weights_sha256: str = ""
     options: Mapping[str, Any] = {}
+    asked_as: str = ""
+    trained_on: str = ""
 
     @abstractmethod
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
