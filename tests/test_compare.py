@@ -46,8 +46,8 @@ def test_equally_good_is_underlined_and_worse_is_not(folder):
     report.build(folder)
     text = (folder / "table.md").read_text()
     lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
-    assert text.count("**") >= 12 and "<u>" not in lines["bad"]
-    assert (lines["good"] + lines["twin"]).count("<u>") == 6  # the better of the two in bold, the other underlined
+    assert text.count("**") >= 12 and "<ins>" not in lines["bad"]
+    assert (lines["good"] + lines["twin"]).count("<ins>") == 6  # the better of the two in bold, the other underlined
     assert "underlined are not significantly worse" in text
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, friedmanchisquare
 
-from evar.metrics import bootstrap_interval
-from evar.significance import paired_difference, ranking
+from evar.metrics import bootstrap_interval, holm, paired_permutation
+from evar.significance import corrected_for_the_best, paired_difference, randomisation_test, ranking
 
 
 def simulated(seed, p_one=0.7, p_other=0.7, n_groups=60, per_group=4, spread=1.2):
@@ -28,23 +28,68 @@ def compared(one, other, groups, **options):
     return paired_difference("accuracy", true, [(~one).astype(int)], [(~other).astype(int)], groups, true, **options)
 
 
-def test_where_every_clip_is_its_own_group_it_is_mcnemars_exact_test():
+@pytest.mark.parametrize("n_clips", [10, 200, 5000])
+@pytest.mark.parametrize("rounds", [1, 5, "unequal"])
+def test_where_every_clip_is_its_own_group_it_is_mcnemars_exact_test(n_clips, rounds):
     rng = np.random.default_rng(0)
-    one, other = rng.random(200) < 0.9, rng.random(200) < 0.82
-    found = compared(one, other, np.arange(200))
+    one, other = rng.random(n_clips) < 0.9, rng.random(n_clips) < 0.87
+    one[0], other[0] = True, False
+    round_of = np.sort(rng.integers(0, 3, n_clips)) if rounds == "unequal" else np.arange(n_clips) % rounds
     gained, lost = int((one & ~other).sum()), int((other & ~one).sum())
-    assert found.value == pytest.approx((gained - lost) / 200)
-    assert found.p == pytest.approx(binomtest(gained, gained + lost).pvalue, abs=0.02)
-    few = compared(np.array([True] * 9 + [False]), np.array([False] * 8 + [True] * 2), np.arange(10))
-    assert few.p == pytest.approx(binomtest(8, 9).pvalue)  # every flip is gone through
+    p, test = randomisation_test(one, other, np.arange(n_clips), round_of)
+    assert test == "McNemar" and p == pytest.approx(binomtest(gained, gained + lost).pvalue, rel=1e-9)
+    found = compared(one, other, np.arange(n_clips))
+    assert found.test == "McNemar" and found.value == pytest.approx((gained - lost) / n_clips)
 
 
-def test_very_many_groups_are_as_random_signs():
+def test_groups_flip_together_and_every_flip_is_counted():
+    one, other, groups = simulated(3, 0.8, 0.7, n_groups=12)
+    p, test = randomisation_test(one, other, groups, np.zeros(len(one)))
+    assert test == "randomisation" and p == pytest.approx(paired_permutation(one, other, groups, np.zeros(len(one))))
+    six = np.repeat(np.arange(6), 4)  # six recordings of four clips, right under one and wrong under the other
+    assert randomisation_test(np.ones(24), np.zeros(24), six, np.zeros(24))[0] == pytest.approx(2 / 2**6)
+    assert randomisation_test(np.ones(24), np.zeros(24), np.arange(24), np.zeros(24))[0] == pytest.approx(2 / 2**24)
     one, other, groups = simulated(3, 0.72, 0.7, n_groups=500)
-    found = compared(one, other, groups)  # by the normal distribution
-    from evar.metrics import paired_permutation
+    drawn = paired_permutation(one, other, groups, np.zeros(len(one)))
+    assert randomisation_test(one, other, groups, np.zeros(len(one)))[0] == pytest.approx(drawn, abs=0.02)
 
-    assert found.p == pytest.approx(paired_permutation(one, other, groups, np.zeros(len(one))), abs=0.02)
+
+def test_flips_are_drawn_where_rounds_of_unequal_size_weigh_differently():
+    one, other, groups = simulated(5, 0.8, 0.7, n_groups=12)
+    rounds = np.repeat([0, 1], [20, 28])
+    assert randomisation_test(one, other, groups, rounds)[0] == pytest.approx(
+        paired_permutation(one, other, groups, rounds), abs=1e-9
+    )
+
+
+def test_means_over_runs_are_fractions_that_flip_too():
+    rng = np.random.default_rng(2)
+    one, other = rng.integers(0, 4, 12) / 3, rng.integers(0, 3, 12) / 2
+    p, test = randomisation_test(one, other, np.arange(12), np.zeros(12), n_runs=(3, 2))
+    assert test == "randomisation"  # outcomes of several runs are not right or wrong
+    assert p == pytest.approx(paired_permutation(one, other, np.arange(12), np.zeros(12)))
+
+
+def test_an_octave_too_high_is_right_in_chroma():
+    true = np.arange(30) + 40
+    found = paired_difference("chroma_accuracy", true, [true + 12], [true + 1], np.arange(30), np.zeros(30))
+    assert found.value == 1 and found.p == pytest.approx(2**-29)
+    same = paired_difference("chroma_accuracy", true, [true + 12], [true], np.arange(30), np.zeros(30))
+    assert same.value == 0 and same.p == 1
+
+
+def test_the_best_of_many_equal_rows_does_not_beat_the_others_by_luck():
+    """Correcting only the comparisons with the best, which the same scores chose, gives far too many false alarms."""
+    rng = np.random.default_rng(0)
+    alarms, without, n, k = 0, 0, 200, 20
+    for _ in range(n):
+        runs = rng.random((k, 200)) < rng.beta(4, 2, 200)
+        best = int(runs.mean(axis=1).argmax())
+        clips, rounds = np.arange(200), np.zeros(200)
+        p_values = [randomisation_test(runs[best], run, clips, rounds)[0] for i, run in enumerate(runs) if i != best]
+        alarms += corrected_for_the_best(p_values, k * (k - 1) // 2).min() <= 0.05
+        without += holm(p_values).min() <= 0.05
+    assert alarms / n <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / n) < 0.12 < without / n
 
 
 def test_intervals_cover_a_resampled_truth_and_clip_by_clip_ones_would_not():

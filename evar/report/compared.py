@@ -69,7 +69,9 @@ def difference(one: Tested | None, other: Tested | None) -> PairedDifference | N
         return None
     if one.metric not in METRICS or METRICS[one.metric].resampled is None:
         return None
-    if not all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("clip", "round", "y_true")):
+    if not all(
+        np.array_equal(getattr(one, name), getattr(other, name)) for name in ("clip", "round", "group", "y_true")
+    ):
         return None
     return paired_difference(one.metric, one.y_true, one.runs, other.runs, one.group, one.round)
 
@@ -77,13 +79,14 @@ def difference(one: Tested | None, other: Tested | None) -> PairedDifference | N
 def with_equals(section: Section, out: Path | None) -> Section:
     """The table, where each cell knows whether it is significantly worse than the best of its column.
 
-    All cells are compared with the best of their column; Holm's correction is over the whole table.
+    All cells are compared with the best of their column; Holm's correction is over all pairs of rows in all columns, as
+    the best is chosen by the same scores.
     """
-    from evar.metrics import holm
+    from evar.significance import corrected_for_the_best
 
     if out is None:
         return section
-    places, p_values = [], []
+    places, p_values, n_pairs = [], [], 0
     for column in range(len(section.columns)):
         scored = [
             (index, cell)
@@ -94,6 +97,7 @@ def with_equals(section: Section, out: Path | None) -> Section:
             continue
         best = max(scored, key=lambda entry: entry[1].score or 0.0)
         of_best = tested(best[1], out)
+        n_pairs += len(scored) * (len(scored) - 1) // 2
         for index, cell in scored:
             if index == best[0] or of_best is None:
                 continue
@@ -103,7 +107,7 @@ def with_equals(section: Section, out: Path | None) -> Section:
                 p_values.append(found.p)
     if not places:
         return section
-    corrected = dict(zip(places, holm(p_values).tolist(), strict=True))
+    corrected = dict(zip(places, corrected_for_the_best(p_values, n_pairs).tolist(), strict=True))
     rows = []
     for index, row in enumerate(section.rows):
         cells = [

@@ -228,7 +228,7 @@ class Dress:
     mark: Callable[[str], str] = str
 
 
-_MARKDOWN = Dress(lambda text: f"**{text}**", lambda text: f"<u>{text}</u>", escape, "in bold", "underlined")
+_MARKDOWN = Dress(lambda text: f"**{text}**", lambda text: f"<ins>{text}</ins>", escape, "in bold", "underlined")
 _TERMINAL = Dress(lambda text: f"{text}*", lambda text: f"{text}~", _one_line, "marked *", "marked ~")
 
 
@@ -320,7 +320,7 @@ def remarks(section: Section, by_layer: bool, dress: Dress) -> list[str]:
         if not by_layer and any(cell.p_worse is not None for row in section.rows for cell in row.cells if cell):
             texts.append(
                 f"Scores {dress.equal} are not significantly worse than the best of their column (paired test on the same "
-                f"clips, whole groups together, Holm's correction over the table, {100 * LEVEL:.0f} %)."
+                f"clips, whole groups together, Holm's correction over all pairs of rows of the table, {100 * LEVEL:.0f} %)."
             )
         for name in dict.fromkeys(row.published for row in section.rows if row.published):
             texts.append(
