@@ -188,8 +188,11 @@ class PublishedConfig:
         source: where exactly the numbers stand.
         citation: of the paper.
         protocol: how they were made, as far as it is said.
-        tasks: our names of the columns.
+        tasks: our names of the columns, or names that `other_tasks` explains.
         rows: encoders.
+        beside: our protocols that do the same kind of thing; in tables of others the numbers are not shown.
+        other_tasks: task that is none of ours -> what it is.
+        caveats: task -> why its numbers do not compare with ours.
     """
 
     name: str
@@ -199,8 +202,19 @@ class PublishedConfig:
     protocol: str
     tasks: tuple[str, ...]
     rows: tuple[PublishedRow, ...]
+    beside: tuple[str, ...] = ("linear", "evar")
+    other_tasks: dict[str, str] = field(default_factory=dict)
+    caveats: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for key in ("source", "citation", "protocol"):
+            if not getattr(self, key).strip():
+                raise ValueError(f"{key} must say where the numbers come from, got nothing")
+        for task in (*self.other_tasks, *self.caveats):
+            if task not in self.tasks:
+                raise ValueError(
+                    f"other_tasks and caveats must name a task of the table, got {task!r}; {near_miss(task, self.tasks)}"
+                )
         for row in self.rows:
             if len(row.scores) != len(self.tasks) or len(row.plus_minus) not in (0, len(self.tasks)):
                 raise ValueError(f"row {row.label!r} must have {len(self.tasks)} scores, one for each task")

@@ -8,12 +8,12 @@ import subprocess
 
 import numpy as np
 import pytest
-from test_report import row
+from test_report import layer_rows, row
 
-from evar import cli, config, report, results
+from evar import cli, report, results
 from evar.cli import run
-from evar.config import load_published_config
-from evar.report.comparing import compare, matching, parse_filter
+from evar.report.comparing import compare
+from evar.report.filters import matching, parse_filter
 from evar.report.ranks import ranked
 
 N = 120
@@ -75,7 +75,7 @@ def test_filters(folder, capsys):
     assert run(["compare", f"--out={folder}", "--filter=encodr=good"]) == cli.WRONG
     assert "no column 'encodr'" in capsys.readouterr().err
     assert run(["compare", f"--out={folder}", "--filter=encoder=nobody"]) == cli.WRONG
-    assert "none of the 18 rows" in capsys.readouterr().err
+    assert "no row has encoder=nobody; it has bad, good, twin" in capsys.readouterr().err
 
 
 def test_protocols_versions_and_limits_never_share_a_column(folder):
@@ -92,64 +92,7 @@ def test_predictions_for_other_clips_are_not_compared(folder):
     true = np.arange(N - 1) % 10
     add(folder, "odd", "task1", true, true)
     found = compare(folder, baseline="good", write=False)
-    assert re.search(r"odd +out +task1 +- +- +- +not tested on the same clips", found.text)
-
-
-def test_published_numbers_stand_apart_and_show_the_distance_to_ours(tmp_path):
-    rng = np.random.default_rng(0)
-    true = rng.integers(0, 50, 400)
-    for encoder in ("vggish", "other"):
-        add(tmp_path, encoder, "esc50", true, np.where(rng.random(400) < 0.7, true, 0), weights="x.pt")
-    found = compare(tmp_path, published=[load_published_config("evar")])
-    rows = {(one.encoder, bool(one.published)): one for one in found.sections[0].rows}
-    published = rows["VGGish", True].cells[0]
-    assert published.score == pytest.approx(0.682) and published.ours == rows["vggish", False].cells[0].score
-    assert published.interval == pytest.approx((0.671, 0.693)) and not published.results
-    assert rows["M2D", True].cells[0].ours is None and rows["VGGish", True].rank is None
-    text = (tmp_path / "compare.md").read_text()
-    assert "published: evar" in text and "Published, not measured here" in text
-    line = next(line for line in text.splitlines() if line.startswith("| M2D-AS"))  # the best, yet never in bold
-    assert "96.7" in line and "**" not in line
-    table = json.loads((tmp_path / "compare.json").read_text())
-    assert {cell["published"] is not None for cell in table[0]["cells"] if cell["label"] == "M2D"} == {True}
-
-
-def test_random_weights_are_not_compared_with_published_numbers(tmp_path):
-    true = np.zeros(40, int)
-    add(tmp_path, "vggish", "esc50", true, true, weights="random")
-    found = compare(tmp_path, published=[load_published_config("evar")], write=False)
-    assert all(cell.ours is None for one in found.sections[0].rows for cell in one.cells if cell)
-
-
-@pytest.mark.parametrize("name", config.names("published"))
-def test_published_files_are_sound(name):
-    entry = load_published_config(name)
-    assert entry.source and entry.citation and entry.protocol
-    assert set(entry.tasks) <= set(config.names("tasks"))
-    encoders = [one.encoder for one in entry.rows if one.encoder]
-    assert set(encoders) <= set(config.names("encoders")) and len(encoders) == len(set(encoders))
-    assert len({one.label for one in entry.rows}) == len(entry.rows)
-
-
-def test_averages_of_published_rows_are_those_of_the_paper():
-    """The printed averages are not stored: they check that no score was mistyped."""
-    printed = {"BYOL-A": 72.4, "CNN14": 57.2, "AST": 65.8, "VGGish": 47.2, "VGGish-4K": 58.3, "M2D": 80.2}
-    found = {one.label: np.mean(one.scores) for one in load_published_config("evar").rows}
-    assert {label: found[label] for label in printed} == pytest.approx(printed, abs=0.06)
-    printed = {"VGGish": 47.2, "VGGish-Fusion#10#15": 71.3, "CNN14": 57.0, "CNN14-Fusion#3#6": 72.6, "AST": 65.5}
-    found = {one.label: np.mean(one.scores) for one in load_published_config("composing_gar").rows}
-    assert {label: found[label] for label in printed} == pytest.approx(printed, abs=0.06)
-
-
-def test_a_published_file_with_a_score_too_few_is_one_sentence(tmp_path, monkeypatch):
-    (tmp_path / "published").mkdir()
-    text = "{title: t, source: s, citation: c, protocol: p, tasks: [esc50, gtzan], rows: [{label: x, scores: [1.0]}]}"
-    (tmp_path / "published" / "mine.yaml").write_text(text)
-    monkeypatch.setenv("EVAR_CONFIG", str(tmp_path))
-    with pytest.raises(ValueError, match="row 'x' must have 2 scores"):
-        load_published_config("mine")
-    with pytest.raises(ValueError, match="no published 'min'; .*did you mean 'mine'"):
-        load_published_config("min")
+    assert re.search(r"odd +out +task1 +- +- +- +- +not tested on the same clips", found.text)
 
 
 def test_json_holds_every_cell_and_its_files(folder):
@@ -184,7 +127,7 @@ def test_the_diagram_needs_enough_tasks_and_shows_who_cannot_be_told_apart(folde
     assert {path.name for path in found.files} >= {"ranks.png", "ranks.svg", "compare.tex"}
     assert "mean ranks over 6 tasks" in found.text
     few = compare(folder, "task=task1|task2", write=False)
-    assert isinstance(ranked(few.sections[0]), str) and "at least 5 different tasks" in few.text
+    assert isinstance(ranked(few.sections[0]), str) and "at least 5 different tasks" in " ".join(few.text.split())
 
 
 def test_comparing_needs_no_torch(folder):
@@ -197,3 +140,131 @@ def test_comparing_needs_no_torch(folder):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_filter_by_layers_finds_the_default_by_name_and_shows_a_sweep(tmp_path):
+    for one in layer_rows("a", "t", [0.5, 0.6, 0.7]):
+        results.save(one, tmp_path)
+    results.save(row("b", "t", 0.4), tmp_path)
+
+    def shown(text):
+        return [(one.encoder, one.layers) for one in compare(tmp_path, text, write=False).sections[0].rows]
+
+    assert shown("") == [("a", "layer3"), ("b", "out")]
+    assert shown("layers=default") == [("a", "layer3"), ("b", "out")]
+    assert shown("layers=layer3") == [("a", "layer3")]
+    assert shown("layers=layer*") == [("a", "layer1"), ("a", "layer2"), ("a", "layer3")]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("task=tsak1", r"no row has task=tsak1; it has task0, .*did you mean 'task1'"),
+        ("encoder=good,weights=y", "no row has weights=y; it has x.pt"),
+        ("encoder", "must be COLUMN=PATTERN"),
+        ("encoder=good|", "must be COLUMN=PATTERN"),
+        ("seed=0,seed=1,limit=none,index=abc*", r"no row has index=abc\*; it has none"),
+        ("encoder=good,bad", "no column 'bad'"),
+    ],
+)
+def test_a_filter_that_finds_nothing_names_what_there_is(folder, text, said):
+    with pytest.raises(ValueError, match=said):
+        compare(folder, text)
+    assert not (folder / "compare.md").exists()
+
+
+def test_conditions_that_match_apart_but_not_together_say_so(folder):
+    add(folder, "other", "task7", np.zeros(N, int), np.zeros(N, int))
+    with pytest.raises(ValueError, match="none of 19 rows matches all of encoder=good,task=task7"):
+        compare(folder, "encoder=good,task=task7")
+
+
+def test_a_filter_keeps_the_failures_that_it_asks_for(folder):
+    results.save_failure(folder, {"encoder": "late", "task": "task1", "protocol": "linear"}, "it broke")
+    assert "failed: it broke" in compare(folder, "task=task1", write=False).text
+    assert "it broke" not in compare(folder, "task=task2", write=False).text
+
+
+def test_what_cannot_share_a_column_is_said_with_the_filter_that_leaves_one(folder):
+    true = np.zeros(N, int)
+    add(folder, "good", "task1", true, true, protocol="knn")
+    add(folder, "late", "task2", true, true, task_version="2")
+    add(folder, "cut", "task3", true, true, limit=50)
+    add(folder, "apart", "task4", true, true, index_sha256="ab" * 32)
+    add(folder, "newer", "task5", true, true, params={"protocol_version": "2"})
+    notes = " ".join(compare(folder, write=False).notes)
+    assert "they differ in protocol (knn: 1 row, linear: 22 rows); --filter=protocol=knn leaves one" in notes
+    assert "they differ in limit (50: 1 row, none: 22 rows); --filter=limit=50" in notes
+    assert "The rows of protocol linear stand in separate tables, since they differ in protocol_version (1: 21" in notes
+    assert (
+        "task2 has more than one column, since its rows differ in task_version (1: bad, good, twin; 2: late)" in notes
+    )
+    assert "differ in index (abababab: apart; none: bad, good, twin); --filter=task=task4,index=abababab*" in notes
+    alone = compare(folder, "task=task4,index=abababab*", write=False)
+    assert [len(section.columns) for section in alone.sections] == [1] and "separate" not in " ".join(alone.notes)
+
+
+def test_the_baseline_is_in_every_format(folder):
+    found = compare(folder, "encoder=bad|twin", baseline="twin")
+    (table,) = json.loads((folder / "compare.json").read_text())
+    given = table["baseline"]["differences"]
+    assert table["baseline"]["name"] == "twin" and len(given) == 6
+    for one in given:
+        assert one["low"] <= one["difference"] <= one["high"] < 0 and one["p"] <= one["p_holm"] < 0.05
+        assert one["test"] == "McNemar" and one["verdict"] == "worse"
+        ours, base = (results.load(results.run_path(folder, one[key][0])) for key in ("ids", "baseline_ids"))
+        assert ours.score - base.score == pytest.approx(one["difference"]) and base.encoder == "twin"
+    frame = found.differences
+    assert list(frame.verdict) == ["worse"] * 6 and frame.difference.tolist() == [one["difference"] for one in given]
+    assert "differences to twin" in (folder / "compare.tex").read_text()
+    assert len((folder / "baseline.csv").read_text().splitlines()) == 7
+    compare(folder)
+    assert not (folder / "baseline.csv").exists()  # it would be taken for this comparison's
+
+
+def test_from_python(folder):
+    import evar
+
+    found = evar.compare(folder, filter="task=task1,encoder=good|bad", baseline="bad", write=False)
+    assert sorted(found.table.encoder) == ["bad", "good"] and found.table.score.between(0, 1).all()
+    assert len(found.differences) == 1 and "| good" in found._repr_markdown_()
+    assert not (folder / "compare.md").exists()
+
+
+def test_an_encoder_that_has_seen_the_data_is_flagged(tmp_path):
+    results.save(row("ge2e", "voxceleb1", 0.9, trained_on="LibriSpeech-other, VoxCeleb1, VoxCeleb2"), tmp_path)
+    results.save(row("other", "voxceleb1", 0.8, trained_on="AudioSet-2M (labels)"), tmp_path)
+    results.save(row("crepe", "nsynth_instrument", 0.8, trained_on="MIR-1K, NSynth (pitch labels)"), tmp_path)
+    results.save(row("untrained", "voxceleb1", 0.1, trained_on="VoxCeleb1", weights="random"), tmp_path)
+    results.save(row("esc", "esc10", 0.9, trained_on="ESC-50"), tmp_path)
+    results.save(row("talk", "spoken_words", 0.9, trained_on="spoken language, all of it"), tmp_path)
+    found = compare(tmp_path)
+    marked = {one.encoder for one in found.sections[0].rows if "trained on this data" in one.flags}
+    assert marked == {"ge2e", "crepe", "esc"} and "its weights saw" in found.text
+
+
+def test_latex_makes_a_whole_document(folder):
+    found = row("seen", "task1", 0.3, trained_on="task1", id="seen", n_test=7)
+    results.save(found, folder)
+    compare(folder, baseline="twin")
+    text = (folder / "compare.tex").read_text()
+    lines = [line for line in text.splitlines() if not line.startswith("%")]
+    body = "\n".join(lines)
+    opened = []
+    for kind, name in re.findall(r"\\(begin|end){(\w+)}", body):  # environments close in the order they opened
+        if kind == "begin":
+            opened.append(name)
+        else:
+            assert opened.pop() == name
+    assert not opened and body.count(r"\begin{table}") == 2
+    commands = set(re.findall(r"\\([a-zA-Z]+)", body))
+    booktabs = {"toprule", "midrule", "bottomrule"}
+    assert commands <= booktabs | {
+        *("begin", "end", "caption", "centering", "dag", "footnotesize", "par", "pm", "scriptsize", "shortstack"),
+        *("smallskip", "textbf", "textsuperscript", "underline"),
+    }
+    depth = 0
+    for character in re.sub(r"\\[{}]", "", body):
+        depth += (character == "{") - (character == "}")
+        assert depth >= 0
+    assert depth == 0 and body.isascii() and r"tested on n=7" in body

@@ -141,31 +141,33 @@ def compare(out: str = "results", filter: str = "", baseline: str = "", publishe
 
     Examples:
       evar compare                                                    all rows: table.*, layers.*, plots
-      evar compare --filter="task=esc10|esc50,protocol=linear"        some of them
+      evar compare --filter="encoder=byol*|ast,task=esc10,protocol=linear,layers=default"      some of them
       evar compare --baseline=logmel                                  every difference to logmel, with interval and p
       evar compare --published=all                                    beside the numbers of papers
 
     Best scores are bold, and those underlined (~ in the terminal) are not significantly worse: paired test on the same
-    clips, Holm's correction over the table. Other protocols, their versions, limits and versions of a task never share
-    a column. With a flag the tables are compare.md, .csv, .tex and .json, and ranks.png where there are enough tasks.
+    clips, Holm's correction over all pairs of rows of the table. Other protocols, their versions and limits never share a
+    table, versions, metrics and indexes of a task never a column; where rows differ so, a sentence says which filter leaves
+    one. table.* and layers.* always hold all rows; what the flags ask for is in compare.md, .csv, .tex and .json,
+    baseline.csv, and ranks.png (mean ranks with critical differences, from 3 rows and 5 tasks on).
 
     Flags:
-      --filter=COLUMN=PATTERN|PATTERN,...   encoder, task, protocol, layers, fusion, metric, weights, seed, limit,
-                                            task_version; * and ? as in file names
-      --baseline=ENCODER[:LAYERS]           paired differences to it
+      --filter=COLUMN=PATTERN|PATTERN,...   encoder, task, protocol, protocol_version, layers (a name, or default), fusion,
+                                            metric, weights, seed, limit (a number, or none), task_version, index (hash);
+                                            * and ? as in file names
+      --baseline=ENCODER[:LAYERS]           paired differences to it, each with its 95 % interval and p
       --published=all|NAME,...              rows of config/published, marked, and what ours is above them
       --out=DIR                             results folder                            (default: results)
     """
     from evar import report, results
-    from evar.config import load_published_config, names
+    from evar.report.filters import parse_filter
+    from evar.report.published import chosen
 
+    parse_filter(filter), chosen(published)  # wrong words fail before anything is written
     if not results.load_all(Path(out)):
         raise UsageError(f"no results below {out}/runs; run `evar lineval` first or name the folder with --out")
     written = report.build(out)
-    known = (
-        names("published") if published == "all" else [name.strip() for name in published.split(",") if name.strip()]
-    )
-    found = report.compare(out, filter, baseline, [load_published_config(name) for name in known])
+    found = report.compare(out, filter, baseline, published)
     print(found.text)
     print(f"written to {out}: " + ", ".join(path.name for path in [*written, *found.files]))
     return DONE

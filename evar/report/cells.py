@@ -9,7 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from evar.report.labels import column_key, column_label, encoder_label, layers_label, limit_label, row_key
+from evar.report.labels import (
+    column_key,
+    column_label,
+    encoder_label,
+    is_trained_on,
+    layers_label,
+    limit_label,
+    row_key,
+)
 from evar.results import Failure, Result, load_predictions
 
 T = TypeVar("T")
@@ -128,6 +136,7 @@ def sections(
     out: Path | None = None,
     *,
     single_layers: bool = False,
+    every: bool = False,
 ) -> list[Section]:
     """Sort results into tables.
 
@@ -140,11 +149,13 @@ def sections(
         failures: shown in cells that have no result.
         out: results folder with the predictions, for the interval of several seeds; None: such cells have none.
         single_layers: False: the main tables, default layers and layers asked for by name. True: every single layer.
+        every: all results instead.
 
     Returns:
         Tables by protocol, those of all clips before those of a limit.
     """
     kept = [result for result in results if is_single_layer(result)] if single_layers else _main(results)
+    kept = list(results) if every else kept
     grouped = _group(kept, _section_key)
     placed = {key: [failure for failure in failures if _agrees(failure, _said_by(key))] for key in grouped}
     for failure in failures:
@@ -289,6 +300,8 @@ def _cell(results: list[Result], failures: list[Failure], column: Column, out: P
     flags = _distinct(flag for result in shown for flag in result.flags if flag != "random weights")
     if any(result.is_random for result in shown):
         flags.insert(0, "random weights")
+    if any(map(is_trained_on, shown)):
+        flags.append("trained on this data")
     interval, problem = _interval(shown, out)
     notes = [problem] if problem else []
     # A seed that has a result did not fail, whatever an earlier run left behind.

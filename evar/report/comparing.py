@@ -2,172 +2,208 @@
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Mapping, Sequence
+import io
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evar.atomic import write_atomic
 from evar.report import tables
 from evar.report.cells import Section, sections
-from evar.report.compared import against, against_lines, with_equals
+from evar.report.compared import with_equals
+from evar.report.differences import HEADER, Line, against, as_data, as_texts
+from evar.report.filters import matching, matching_failures, nothing_matches, parse_filter, still_differing
+from evar.report.latex import latex, latex_table, tex
+from evar.report.machine import long_csv, machine_json
+from evar.report.published import chosen, why_none, with_published
 from evar.report.ranks import plot_ranks, ranked
-from evar.results import Failure, Result, load_all, load_failures
+from evar.results import load_all, load_failures
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from evar.config import PublishedConfig
 
-#: column of `--filter` -> what it says of a row
-COLUMNS = {
-    "encoder": lambda row: row.encoder,
-    "task": lambda row: row.task,
-    "protocol": lambda row: row.protocol,
-    "layers": lambda row: "default" if row.default else "+".join(row.layers),
-    "fusion": lambda row: row.fusion,
-    "metric": lambda row: row.metric,
-    "weights": lambda row: row.weights,
-    "seed": lambda row: str(row.seed),
-    "limit": lambda row: str(row.limit or "none"),
-    "task_version": lambda row: row.task_version,
-}
-
+_WIDTH = 100  # columns of a terminal
 _BASELINE_NOTE = (
-    "Difference: the row minus the baseline, with a paired bootstrap interval over the same test clips (whole groups); p: "
-    "paired randomisation of whole groups, McNemar's exact test where every clip is its own; corrected over the table "
-    "(Holm)."
+    "difference: the row minus the baseline, in points of percent, with the 95 % interval of a paired bootstrap over the "
+    "same test clips (whole groups within rounds); p: two-sided, corrected over the table (Holm); McNemar: exact, where "
+    "every clip is its own group; randomisation: of whole groups; bootstrap: of scores that are no mean over clips; not "
+    "significant: p above 0.05."
 )
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found.
+    """What `compare` found; a notebook shows it as its tables.
 
     Attributes:
         sections: the tables.
+        lines: title of a table -> differences to the baseline; empty without one.
+        notes: sentences on what could not be shown or put together, and the ranks.
         text: all of it for a terminal.
         files: written to the results folder.
     """
 
     sections: tuple[Section, ...]
+    lines: dict[str, list[Line]]
+    notes: tuple[str, ...]
     text: str
     files: tuple[Path, ...]
 
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row a cell, as in `compare.csv`; scores are fractions."""
+        import pandas as pd
 
-def parse_filter(text: str) -> dict[str, list[str]]:
-    """Column -> patterns, any of which may match.
+        return pd.read_csv(io.StringIO(long_csv(self.sections)))
 
-    Args:
-        text: "encoder=byol*|msm_mae*,task=esc10": commas join columns, bars join patterns of one.
+    @property
+    def differences(self) -> pd.DataFrame:
+        """A row a comparison with the baseline; differences are fractions."""
+        import pandas as pd
 
-    Raises:
-        ValueError: if a column is unknown or a part has no pattern.
+        return pd.DataFrame([{"table": title, **one} for title, lines in self.lines.items() for one in as_data(lines)])
 
-    Example:
-        >>> parse_filter("encoder=byol*|ast, task=esc10")
-        {'encoder': ['byol*', 'ast'], 'task': ['esc10']}
-    """
-    from evar.registry import near_miss
-
-    found: dict[str, list[str]] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        column, sign, patterns = (piece.strip() for piece in part.partition("="))
-        if column not in COLUMNS:
-            raise ValueError(f"--filter has no column {column!r}; {near_miss(column, COLUMNS)}")
-        if not sign or not patterns:
-            raise ValueError(f"--filter must be COLUMN=PATTERN,..., got {part!r}")
-        found.setdefault(column, []).extend(pattern.strip() for pattern in patterns.split("|"))
-    return found
-
-
-def matching(rows: Sequence[Result], patterns: Mapping[str, Sequence[str]]) -> list[Result]:
-    """Rows whose every named column matches one of its patterns (`*` and `?` as in file names; case matters)."""
-    return [
-        row
-        for row in rows
-        if all(
-            any(fnmatch.fnmatchcase(COLUMNS[column](row), pattern) for pattern in wanted)
-            for column, wanted in patterns.items()
-        )
-    ]
+    def _repr_markdown_(self) -> str:
+        return _markdown(self)
 
 
 def compare(
     out: str | Path = "results",
     filter: str = "",
     baseline: str = "",
-    published: Sequence[PublishedConfig] = (),
+    published: str | Sequence[str | PublishedConfig] = (),
     write: bool = True,
 ) -> Comparison:
     """Tables of chosen rows, with tests between them.
 
     Args:
         out: results folder.
-        filter: which rows, see `parse_filter`; all where empty. A filter that names layers or a fusion shows rows that the
-            main table leaves to layers.md.
-        baseline: encoder to take differences to.
-        published: numbers of others to show below ours.
-        write: `compare.md`, `.csv`, `.tex`, `.json`, and `ranks.png` and `.svg` where there are enough tasks.
+        filter: which rows, such as "encoder=byol*|ast,task=esc10,layers=default"; all where empty. One that names layers or
+            a fusion shows rows that the main table leaves to layers.md.
+        baseline: encoder to take differences to, or "encoder:layers".
+        published: numbers of others to show below ours: "all", or names of config/published.
+        write: `compare.md`, `.csv`, `.tex`, `.json`, `baseline.csv` where there is one, and `ranks.png` and `.svg` where
+            there are enough tasks.
 
     Raises:
-        ValueError: if the filter is wrong or nothing matches, or a table lacks the baseline.
+        ValueError: if the filter is wrong or nothing matches, a table lacks the baseline, or a name is unknown.
     """
     out = Path(out)
-    every, patterns = load_all(out), parse_filter(filter)
+    every, patterns, known = load_all(out), parse_filter(filter), chosen(published)
+    if not every:
+        raise ValueError(f"no results below {out}/runs; run `evar lineval` first or name the folder with --out")
     rows = matching(every, patterns)
     if not rows:
-        raise ValueError(
-            f"none of the {len(every)} rows below {out}/runs matches {filter!r}" if every else
-            f"no results below {out}/runs; run `evar lineval` first or name the folder with --out"
-        )  # fmt: skip
-    failures: list[Failure] = [] if patterns else load_failures(out)
-    found = sections(rows, failures, out)
-    shown = [_complete(with_equals(section, out), published) for section in found]
-    parts = [tables.terminal_sections(shown)]
-    documents = [tables.markdown(shown)]
+        raise ValueError(nothing_matches(every, patterns))
+    failures = matching_failures(load_failures(out), patterns)
+    found = sections(rows, failures, out, every="layers" in patterns or "fusion" in patterns)
+    shown = tuple(with_published(with_equals(section, out), known) for section in found)
+    lines = {}
     if baseline:
-        own = [section for section in shown if baseline in _names(section)]
-        for section in own or shown[:1]:  # the first says what it has, where none has the baseline
-            said = f"{section.title}: differences to {baseline}, in points of percent"
-            header, body = against_lines(against(section, baseline, out))
-            parts.append(f"{said}\n\n{tables.text_table([header], body, 3)}")
-            cleaned = [[tables.escape(text) for text in line] for line in body]
-            documents.append(f"## {tables.escape(said)}\n\n{tables.markdown_table(header, cleaned, 3)}")
-        parts.append(_BASELINE_NOTE)
-        documents.append(f"- {_BASELINE_NOTE}")
-    for section in shown:
-        of_ranks = ranked(section)
-        if isinstance(of_ranks, str):
-            parts.append(of_ranks)
-            continue
-        names, ranks = of_ranks
-        order = sorted(range(len(names)), key=lambda row: ranks.ranks[row])
-        parts.append(
-            f"{section.title}: mean ranks over {ranks.n_tasks} tasks (Friedman p = {ranks.p:.4f}; ranks closer than "
-            f"{ranks.critical:.2f} do not differ significantly, Nemenyi 5 %): "
-            + ", ".join(f"{names[row]} {ranks.ranks[row]:.2f}" for row in order)
-        )
-    files: list[Path] = []
-    if write:
-        texts = {
-            ".md": "\n\n".join(text.rstrip() for text in documents) + "\n",
-            ".csv": tables.long_csv(shown),
-            ".tex": tables.latex(shown),
-            ".json": tables.machine_json(shown),
-        }
-        for suffix, text in texts.items():
-            write_atomic(out / f"compare{suffix}", text.encode("utf-8"))
-            files.append(out / f"compare{suffix}")
-        files += plot_ranks(shown, out)
-    return Comparison(tuple(shown), "\n\n\n".join(parts), tuple(files))
+        # The first table says what it has, where none has the baseline.
+        own = [section for section in shown if baseline in _names(section)] or shown[:1]
+        lines = {section.title: against(section, baseline, out) for section in own}
+    notes = still_differing(shown)
+    if baseline:
+        notes += [
+            f"{section.title} has no row {baseline}, and so no differences to it."
+            for section in shown
+            if section.title not in lines
+        ]
+    notes += [sentence for section in shown if (sentence := why_none(section, known))]
+    notes += [_ranks_sentence(section) for section in shown]
+    made = Comparison(shown, lines, tuple(notes), "", ())
+    files = _write(made, baseline, out) if write else ()
+    return Comparison(shown, lines, tuple(notes), _text(made, baseline), files)
 
 
 def _names(section: Section) -> set[str]:
     """What a row may be called as a baseline."""
-    return {name for row in section.rows for name in (row.encoder, f"{row.encoder}:{row.layers}")}
+    ours = [row for row in section.rows if not row.published]
+    return {name for row in ours for name in (row.encoder, f"{row.encoder}:{row.layers}")}
 
 
-def _complete(section: Section, published: Sequence[PublishedConfig]) -> Section:
-    from evar.report.published import with_published
+def _ranks_sentence(section: Section) -> str:
+    of_ranks = ranked(section)
+    if isinstance(of_ranks, str):
+        return of_ranks
+    names, ranks = of_ranks
+    order = sorted(range(len(names)), key=lambda row: ranks.ranks[row])
+    p = "< 0.0001" if ranks.p < 1e-4 else f"= {ranks.p:.4f}"
+    return (
+        f"{section.title}: mean ranks over {ranks.n_tasks} tasks (Friedman p {p}; ranks closer than "
+        f"{ranks.critical:.2f} do not differ significantly, Nemenyi 5 %): "
+        + ", ".join(f"{names[row]} {ranks.ranks[row]:.2f}" for row in order)
+        + "."
+    )
 
-    return with_published(section, published) if published else section
+
+def _title(title: str, baseline: str) -> str:
+    return f"{title}: differences to {baseline}"
+
+
+def _text(found: Comparison, baseline: str) -> str:
+    parts = [tables.terminal_sections(found.sections, _WIDTH)]
+    for title, lines in found.lines.items():
+        parts.append(f"{_title(title, baseline)}\n\n{tables.text_table([HEADER], as_texts(lines), 3, 140)}")
+    notes = [_BASELINE_NOTE, *found.notes] if found.lines else found.notes
+    parts.append("\n".join(textwrap.fill(note, _WIDTH, subsequent_indent="  ") for note in notes))
+    return "\n\n\n".join(parts)
+
+
+def _markdown(found: Comparison, baseline: str = "the baseline") -> str:
+    parts = [tables.markdown(found.sections).rstrip()]
+    for title, lines in found.lines.items():
+        body = [[tables.escape(text) for text in line] for line in as_texts(lines)]
+        parts += [f"## {tables.escape(_title(title, baseline))}", tables.markdown_table(HEADER, body, 3)]
+    notes = [_BASELINE_NOTE, *found.notes] if found.lines else found.notes
+    if notes:
+        parts += ["## Notes", "\n".join(f"- {tables.escape(note)}" for note in notes)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _write(found: Comparison, baseline: str, out: Path) -> tuple[Path, ...]:
+    more: list[dict[str, Any]] = []
+    documents = [latex(found.sections).rstrip()]
+    for section in found.sections:
+        further: dict[str, Any] = {}
+        of_ranks = ranked(section)
+        if not isinstance(of_ranks, str):
+            names, ranks = of_ranks
+            further["ranks"] = {
+                "mean_ranks": dict(zip(names, map(float, ranks.ranks), strict=True)),
+                "friedman_p": ranks.p,
+                "critical_difference": ranks.critical,
+                "n_tasks": ranks.n_tasks,
+            }
+        if section.title in found.lines:
+            lines = found.lines[section.title]
+            further["baseline"] = {"name": baseline, "differences": as_data(lines)}
+            body = [[tex(text) for text in line] for line in as_texts(lines)]
+            title = _title(section.title, baseline)
+            documents.append(latex_table(title, [tex(name) for name in HEADER], body, 3, [tex(_BASELINE_NOTE)]))
+        more.append(further)
+    texts = {
+        "compare.md": _markdown(found, baseline),
+        "compare.csv": long_csv(found.sections),
+        "compare.tex": "\n\n".join(documents) + "\n",
+        "compare.json": machine_json(found.sections, more),
+    }
+    if found.lines:
+        texts["baseline.csv"] = found.differences.drop(columns=["ids", "baseline_ids"], errors="ignore").to_csv(
+            index=False
+        )
+    files = []
+    for name, text in texts.items():
+        write_atomic(out / name, text.encode("utf-8"))
+        files.append(out / name)
+    files += plot_ranks(found.sections, out)
+    # What an earlier comparison left, and this one has not, would be taken for this one's.
+    for name in ("baseline.csv", "ranks.png", "ranks.svg"):
+        if out / name not in files:
+            (out / name).unlink(missing_ok=True)
+    return tuple(files)

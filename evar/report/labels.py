@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 from evar.results import Result
 
 # What may differ between two rows of one encoder and is no property of the task.
 _EXTRACTION_KEYS = ("sample_rate", "resampler", "precision", "revision", "norm_stats")
+
+# First words of tasks that are words of the language and no data set's name.
+_ORDINARY = ("audio", "music", "sound", "sounds", "speech", "spoken")
+# Data set -> another that holds all its clips.
+_PART_OF = {"esc10": "esc50"}
 
 ColumnKey = tuple[str, str, str, str]
 RowKey = tuple[str, tuple[str, ...], str, str]
@@ -101,3 +107,19 @@ def layers_label(layers: Sequence[str], fusion: str) -> str:
     return {"average": f"average of {text}", "pca": f"PCA of {text}", "weighted": f"weighted sum of {text}"}.get(
         fusion, text
     )
+
+
+def is_trained_on(result: Result) -> bool:
+    """Does the encoder's card name the task's data set among what its weights have seen? Untrained weights saw nothing.
+
+    By name, whatever its spelling ("Speech Commands" is in speech_commands_v2): it finds what the card says, not what it
+    leaves out, and cannot tell which clips were seen.
+    """
+    if result.is_random or not result.trained_on:
+        return False
+    parts = result.task.lower().split("_")
+    runs = ("".join(parts[:end]) for end in range(1, len(parts) + 1))
+    names = [name for name in runs if len(name) >= 5 and name not in _ORDINARY]
+    names += [_PART_OF[name] for name in names if name in _PART_OF]
+    told = re.sub("[^a-z0-9]", "", result.trained_on.lower())
+    return any(name in told for name in names)

@@ -1,10 +1,7 @@
-"""Tables of results: Markdown that also reads well in a terminal, plain text, and CSV in long form."""
+"""Tables of results: Markdown that also reads well in a terminal, and plain text."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
 import textwrap
 import unicodedata
@@ -13,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evar.atomic import write_atomic
-from evar.report.cells import Cell, Row, Section, is_better, sections
+from evar.report.cells import Row, Section, is_better, sections
 from evar.report.compared import LEVEL, is_equal, with_equals
+from evar.report.machine import long_csv, machine_json
 from evar.results import Failure, Result
 
 MARKS = ("†", "‡", "§", "¶")
@@ -22,14 +20,9 @@ FLAG_MEANINGS = {
     "random weights": "random weights: an untrained network, not the published encoder",
     "after_pool": "layers were averaged or weighted after pooling over time, which is not the same as before it unless the "
     "pooling is the mean",
+    "trained on this data": "trained on this data: the encoder's card names the task's data set among what its weights saw",
     "task statistics": "the encoder's input was normalised by statistics of all clips, test clips among them (no labels)",
 }
-
-_CSV_COLUMNS = (
-    *("protocol", "protocol_version", "limit", "encoder", "label", "weights", "layers", "fusion", "default", "depth"),
-    *("task", "task_version", "metric", "score", "low", "high", "n_test", "seeds", "chance", "average", "rank"),
-    *("p_worse", "published", "flags", "notes"),
-)
 
 
 def write_tables(results: Sequence[Result], failures: Sequence[Failure], out: Path) -> list[Path]:
@@ -43,6 +36,8 @@ def write_tables(results: Sequence[Result], failures: Sequence[Failure], out: Pa
     Returns:
         The files written.
     """
+    from evar.report.latex import latex
+
     out = Path(out)
     tables = {"table": [with_equals(section, out) for section in sections(results, failures, out)]}
     if has_layer_curve(results):
@@ -75,9 +70,9 @@ def markdown(tables: Sequence[Section], *, by_layer: bool = False) -> str:
     if not tables:
         parts.append("There are no results yet.")
     for section in tables:
-        (header, counts), body = _grid(section, by_layer, _MARKDOWN)
+        (header, counts), body = grid(section, by_layer, _MARKDOWN)
         header = [f"{name} ({count})" if count else name for name, count in zip(header, counts, strict=True)]
-        table = markdown_table(header, body, _n_text_columns(by_layer))
+        table = markdown_table(header, body, n_text_columns_of(by_layer))
         notes = "\n".join(f"- {text}" for text in remarks(section, by_layer, _MARKDOWN))
         parts += [f"## {escape(section.title)}", table, notes]
     return "\n\n".join(parts) + "\n"
@@ -105,9 +100,9 @@ def terminal_sections(tables: Sequence[Section], width: int = 100) -> str:
     """Tables as plain text, each with its notes."""
     parts = []
     for section in tables:
-        header, body = _grid(section, False, _TERMINAL)
-        table = text_table(header, body, _n_text_columns(False), width)
-        said = remarks(section, False, _TERMINAL)
+        header, body = grid(section, False, TERMINAL)
+        table = text_table(header, body, n_text_columns_of(False), width)
+        said = remarks(section, False, TERMINAL)
         notes = "\n".join(textwrap.fill(text, width, subsequent_indent="  ") for text in said)
         parts.append("\n\n".join([section.title, table, notes]))
     return "\n\n\n".join(parts) or "There are no results yet."
@@ -160,7 +155,8 @@ def _blocks(widths: Sequence[int], n_text_columns: int, width: int) -> list[list
     return blocks or [named]
 
 
-def _n_text_columns(by_layer: bool) -> int:
+def n_text_columns_of(by_layer: bool) -> int:
+    """First columns of a table that name a row."""
     return 3 if by_layer else 2
 
 
@@ -229,10 +225,10 @@ class Dress:
 
 
 _MARKDOWN = Dress(lambda text: f"**{text}**", lambda text: f"<ins>{text}</ins>", escape, "in bold", "underlined")
-_TERMINAL = Dress(lambda text: f"{text}*", lambda text: f"{text}~", _one_line, "marked *", "marked ~")
+TERMINAL = Dress(lambda text: f"{text}*", lambda text: f"{text}~", _one_line, "marked *", "marked ~")
 
 
-def _grid(section: Section, by_layer: bool, dress: Dress) -> tuple[tuple[list[str], list[str]], list[list[str]]]:
+def grid(section: Section, by_layer: bool, dress: Dress) -> tuple[tuple[list[str], list[str]], list[list[str]]]:
     """Header (names, and numbers of clips) and lines of one table as texts, chance last."""
     bold, clean = dress.bold, dress.clean
     marks = {flag: _mark(index) for index, flag in enumerate(section.flags)}
@@ -347,7 +343,10 @@ def remarks(section: Section, by_layer: bool, dress: Dress) -> list[str]:
                 "average: mean over the tasks; rank: mean over the tasks of the place among the rows that have every "
                 "task, 1 the best, ties share the mean of their places; rows without every task have neither."
             )
-    texts += [f"{_mark(index)} {clean(FLAG_MEANINGS.get(flag, flag))}." for index, flag in enumerate(section.flags)]
+    texts += [
+        f"{dress.mark(_mark(index))} {clean(FLAG_MEANINGS.get(flag, flag))}."
+        for index, flag in enumerate(section.flags)
+    ]
     texts += [f"[{index + 1}] {clean(note.rstrip('.'))}." for index, note in enumerate(section.notes)]
     return texts
 
@@ -356,174 +355,3 @@ def _sentences(texts: Iterable[str]) -> list[str]:
     """Each text once, as a sentence."""
     cleaned = (" ".join(text.split()).rstrip(".") for text in texts)
     return [f"{text[0].upper()}{text[1:]}." for text in dict.fromkeys(cleaned) if text]
-
-
-def long_csv(tables: Sequence[Section]) -> str:
-    """One line a cell: scores, interval ends, chance and average as fractions 0..1, several values joined with ";".
-
-    A failed cell has no score, and its reason among the notes. "label" is the encoder as the tables name it, with what
-    tells apart two rows of one encoder.
-    """
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, _CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for section in tables:
-        for row in section.rows:
-            for column, cell in zip(section.columns, row.cells, strict=True):
-                if cell is not None:
-                    writer.writerow(
-                        {
-                            "protocol": section.protocol,
-                            "protocol_version": section.protocol_version,
-                            "limit": "" if section.limit is None else section.limit,
-                            "encoder": row.encoder,
-                            "label": row.encoder,
-                            "layers": row.layers,
-                            "depth": _fraction(row.depth),
-                            "task": column.task,
-                            "chance": _fraction(column.chance),
-                            "average": _fraction(row.average),
-                            "rank": _fraction(row.rank),
-                            **_cell_values(cell),
-                            "p_worse": _fraction(cell.p_worse),
-                            "published": row.published,
-                            "flags": ";".join((*row.flags, *cell.flags)),
-                            "notes": ";".join(cell.notes),
-                        }
-                    )
-    return buffer.getvalue()
-
-
-def _cell_values(cell: Cell) -> dict[str, object]:
-    if not cell.results:
-        return {} if cell.score is None else {"score": _fraction(cell.score)}
-    first = cell.results[0]
-    low, high = cell.interval or (None, None)
-    return {
-        "encoder": first.encoder,
-        "weights": first.weights,
-        "layers": "+".join(first.layers),
-        "fusion": first.fusion,
-        "default": str(first.default).lower(),
-        "task_version": first.task_version,
-        "metric": first.metric,
-        "score": _fraction(cell.score),
-        "low": _fraction(low),
-        "high": _fraction(high),
-        "n_test": first.n_test,
-        "seeds": ";".join(str(result.seed) for result in cell.results),
-    }
-
-
-def _fraction(value: float | None) -> str:
-    return "" if value is None else repr(round(value, 10))
-
-
-def latex(tables: Sequence[Section]) -> str:
-    """Tables for a paper: booktabs, best in bold, not significantly worse underlined, notes below as comments.
-
-    Needs the LaTeX package booktabs.
-    """
-    parts = [r"% \usepackage{booktabs}"]
-    for section in tables:
-        (header, counts), body = _grid(section, False, _LATEX)
-        names = [
-            rf"\shortstack{{{name}\\ \scriptsize {_tex(count)}}}" if count else name
-            for name, count in zip(header, counts, strict=True)
-        ]
-        n_text = _n_text_columns(False)
-        lines = [r"\begin{table}", r"\centering", rf"\caption{{{_tex(section.title)}}}"]
-        lines += [rf"\begin{{tabular}}{{{'l' * n_text}{'r' * (len(header) - n_text)}}}", r"\toprule"]
-        lines += [" & ".join(names) + r" \\", r"\midrule"]
-        lines += [" & ".join(_tex_cell(text) for text in line) + r" \\" for line in body]
-        lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
-        notes = ["% " + text.replace("\n", " ") for text in remarks(section, False, _TERMINAL)]
-        parts.append("\n".join([*lines, *notes]))
-    return "\n\n".join(parts) + "\n"
-
-
-_TEX_SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_TEX_SPECIAL |= {character: rf"\{character}" for character in "&%$#_{}"}
-_TEX_SPECIAL |= {"†": r"\dag{}", "‡": r"\ddag{}", "§": r"\S{}", "¶": r"\P{}", "±": r"$\pm$"}
-
-
-def _tex(text: str) -> str:
-    r"""A text that LaTeX shows as it is.
-
-    Example:
-        >>> print(_tex("gm_pitch & 5 %"))
-        gm\_pitch \& 5 \%
-    """
-    return "".join(_TEX_SPECIAL.get(character, character) for character in " ".join(text.split()))
-
-
-def _tex_cell(text: str) -> str:
-    """A cell of `_grid`, which is LaTeX already, but for a minus of "not run"."""
-    return "--" if text == "-" else text
-
-
-_LATEX = Dress(
-    lambda text: rf"\textbf{{{text}}}",
-    lambda text: rf"\underline{{{text}}}",
-    _tex,
-    "in bold",
-    "underlined",
-    r"$\pm$",
-    lambda mark: rf"\textsuperscript{{{_tex(mark)}}}",
-)
-
-
-def machine_json(tables: Sequence[Section]) -> str:
-    """Everything that the tables show, for programs: a list of tables, each with its cells.
-
-    Fractions are 0..1; a cell's "ids" are the stems of its result files.
-    """
-    found = []
-    for section in tables:
-        cells = []
-        for row in section.rows:
-            for column, cell in zip(section.columns, row.cells, strict=True):
-                if cell is None:
-                    continue
-                first = cell.results[0] if cell.results else None
-                cells.append(
-                    {
-                        "encoder": first.encoder if first else row.encoder,
-                        "label": row.encoder,
-                        "layers": list(first.layers) if first else row.layers,
-                        "fusion": first.fusion if first else None,
-                        "task": column.task,
-                        "column": column.label,
-                        "metric": first.metric if first else None,
-                        "score": cell.score,
-                        "interval": None if cell.interval is None else list(cell.interval),
-                        "p_worse_than_best": cell.p_worse,
-                        "n_test": first.n_test if first else None,
-                        "seeds": [result.seed for result in cell.results],
-                        "ids": [result.id for result in cell.results],
-                        "extras": dict(first.extras) if first else {},
-                        "published": row.published or None,
-                        "flags": [*row.flags, *cell.flags],
-                        "notes": list(cell.notes),
-                    }
-                )
-        rows = [
-            {"label": row.encoder, "layers": row.layers, "average": row.average, "rank": row.rank}
-            for row in section.rows
-            if row.average is not None
-        ]
-        found.append(
-            {
-                "title": section.title,
-                "protocol": section.protocol,
-                "protocol_version": section.protocol_version,
-                "limit": section.limit,
-                "columns": [
-                    {"label": column.label, "task": column.task, "n_test": column.n_test, "chance": column.chance}
-                    for column in section.columns
-                ],
-                "rows": rows,
-                "cells": cells,
-            }
-        )
-    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
