@@ -13,6 +13,8 @@ from evar.metrics import METRICS, bootstrap_scores, holm, paired_permutation
 
 #: random flips where they cannot all be counted: p is then no smaller than 1 / 100,001
 _N_FLIPS = 100_000
+#: bootstrap samples of a difference of means
+_N_RESAMPLES = 10_000
 #: groups, from which the tails of a bootstrap distribution are taken for normal
 _TAIL_FROM = 30
 #: steps of the exact distribution of the sum of signs, beyond which it is sampled instead: 160 MB of numbers
@@ -80,7 +82,13 @@ def paired_difference(
     if not len(runs) or not len(others):
         raise ValueError("a comparison needs at least one run of each feature, got none")
     true, group_of, round_of = map(np.asarray, (y_true, groups, rounds))
-    samples = _differences(metric, true, runs, others, group_of, round_of, seed)
+    if METRICS[metric].is_mean:
+        one, other = (
+            np.mean([_outcomes(metric, true, np.asarray(run)) for run in side], axis=0) for side in (runs, others)
+        )
+        samples = _mean_differences(one - other, group_of, round_of, seed)
+    else:
+        samples = _differences(metric, true, runs, others, group_of, round_of, seed)
     value = _score(metric, true, runs, round_of) - _score(metric, true, others, round_of)
     width = METRICS[metric].bounds[1] - METRICS[metric].bounds[0]
     low, high = np.quantile(samples, [0.025, 0.975]) if len(samples) else (-width, width)
@@ -149,6 +157,27 @@ def _differences(
     ]
     found = sides[0] - sides[1]
     return found[np.isfinite(found)]
+
+
+def _mean_differences(
+    difference: NDArray[np.float64], groups: NDArray[np.generic], rounds: NDArray[np.generic], seed: int
+) -> NDArray[np.float64]:
+    """As `_differences` of a score that is a mean over clips: (clips,) -> (resamples,); none where nothing can be said.
+
+    Groups of one size and sum are alike, so it is drawn how many of each kind there are: the same distribution as drawing
+    groups one by one, at a small part of the cost.
+    """
+    generator, total, each = np.random.default_rng(seed), np.zeros(_N_RESAMPLES), np.unique(rounds)
+    is_estimable = False
+    for current in each:
+        own = rounds == current
+        _, index, sizes = np.unique(groups[own], return_inverse=True, return_counts=True)
+        sums = np.round(np.bincount(index, weights=difference[own]), 9)
+        kinds, counts = np.unique(np.stack([sums, sizes], axis=1), axis=0, return_counts=True)  # (kinds, 2), (kinds,)
+        drawn = generator.multinomial(len(sizes), counts / len(sizes), size=_N_RESAMPLES)  # (resamples, kinds)
+        total += (drawn @ kinds[:, 0]) / (drawn @ kinds[:, 1])
+        is_estimable |= len(sizes) > 1
+    return total / len(each) if is_estimable else total[:0]
 
 
 def _beyond(differences: NDArray[np.float64], n_groups: int) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, friedmanchisquare
 
-from evar.metrics import bootstrap_interval, holm, paired_permutation
+from evar.metrics import bootstrap_interval, bootstrap_scores, holm, paired_permutation
 from evar.significance import corrected_for_the_best, paired_difference, randomisation_test, ranking
 
 
@@ -60,6 +60,19 @@ def test_flips_are_drawn_where_rounds_of_unequal_size_weigh_differently():
     assert randomisation_test(one, other, groups, rounds)[0] == pytest.approx(
         paired_permutation(one, other, groups, rounds), abs=1e-9
     )
+
+
+@pytest.mark.parametrize("n_rounds", [1, 3])
+def test_the_quick_interval_is_that_of_the_bootstrap_of_groups(n_rounds):
+    one, other, groups = simulated(4, 0.8, 0.7)
+    rounds = groups % n_rounds
+    true, run, another = np.zeros(len(one), int), (~one).astype(int), (~other).astype(int)
+    found = paired_difference("accuracy", true, [run], [another], groups, rounds)
+    samples = [bootstrap_scores("accuracy", true, y, groups, rounds, n_resamples=10_000) for y in (run, another)]
+    low, high = np.quantile(samples[0] - samples[1], [0.025, 0.975])
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.006)  # of some 0.15 between them
+    unknown = paired_difference("accuracy", true, [run], [another], np.zeros(len(true)), np.zeros(len(true)))
+    assert (unknown.low, unknown.high) == (-1.0, 1.0)
 
 
 def test_means_over_runs_are_fractions_that_flip_too():
