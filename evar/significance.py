@@ -279,7 +279,7 @@ def corrected_for_the_best(p_values: ArrayLike, n_pairs: int) -> NDArray[np.floa
 
     The best of many equal rows is the luckiest, so that its comparisons stand for those of all pairs: each pair that was
     not compared counts as one more test. Of 20 equal rows some would otherwise be called significantly worse in 22 of 100
-    tables, instead of 5 (simulated; the tests do so too).
+    tables (simulated; the tests do so too).
 
     Args:
         p_values: of the comparisons with the best of each column.

@@ -192,3 +192,21 @@ def test_cliques_are_largest_sets_that_do_not_differ():
     assert ranking(np.tile(scores[:, :5], 1)).cliques() == [[0, 1, 2], [1, 2, 3]]
     with pytest.raises(ValueError, match="at least 3 rows and 5 tasks"):
         ranking(scores[:2])
+
+
+@pytest.mark.parametrize("metric", ["mean_average_precision", "pearson"])
+def test_two_features_at_chance_differ_in_no_more_than_one_of_twenty_by_any_metric(metric):
+    n, n_groups, alarms, found = 60, 40, 0, 0
+    groups = np.repeat(np.arange(n_groups), 3)
+    for seed in range(n):
+        rng = np.random.default_rng(seed)
+        if metric == "pearson":
+            true = rng.normal(size=n_groups)[groups] + 0.5 * rng.normal(size=120)
+            one, other = (rng.normal(size=n_groups)[groups] + rng.normal(size=120) for _ in range(2))
+        else:
+            true = (rng.random((n_groups, 4)) < 0.3)[groups].astype(int)
+            one, other = (rng.normal(size=(n_groups, 4))[groups] + rng.normal(size=(120, 4)) for _ in range(2))
+        good = true + rng.normal(size=true.shape)
+        alarms += paired_difference(metric, true, [one], [other], groups, np.zeros(120)).p <= 0.05
+        found += paired_difference(metric, true, [good], [other], groups, np.zeros(120)).p <= 0.05
+    assert alarms / n <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / n) and found / n > 0.9

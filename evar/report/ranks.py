@@ -31,7 +31,14 @@ def ranked(section: Section) -> tuple[list[str], Ranking] | str:
             f"of at least {LEAST_TASKS} different tasks, here are {len(rows)} and {len(tasks)}."
         )
     scores = [[cell.score for cell in row.cells if cell and cell.score is not None] for row in rows]
-    return [f"{row.encoder} {row.layers}" for row in rows], ranking(scores)
+    is_told = len({row.encoder for row in rows}) == len(rows)  # by the encoder alone
+    names = [row.encoder if is_told else f"{row.encoder} {row.layers}" for row in rows]
+    # Untrained weights must show in a picture that is passed around without its table.
+    names = [
+        name + (" (random weights)" if "random weights" in row.flags and "random" not in name else "")
+        for name, row in zip(names, rows, strict=True)
+    ]
+    return names, ranking(scores)
 
 
 def plot_ranks(sections: Sequence[Section], out: Path) -> list[Path]:
@@ -80,7 +87,8 @@ def draw_ranks(names: Sequence[str], found: Ranking, title: str) -> Figure:
         end = 1 - margin if is_left else n + margin
         ax.plot([found.ranks[row], found.ranks[row], end], [top, y, y], color="0.35", linewidth=0.8)
         text = f"{names[row]}  {found.ranks[row]:.2f}" if is_left else f"{found.ranks[row]:.2f}  {names[row]}"
-        ax.text(end, y, text, ha="right" if is_left else "left", va="center", fontsize=7)
+        gap = -0.012 * n if is_left else 0.012 * n
+        ax.text(end + gap, y, text, ha="right" if is_left else "left", va="center", fontsize=7)
     for level, clique in enumerate(cliques):
         ranks = [found.ranks[row] for row in clique]
         y = top - 0.2 - 0.25 * level
