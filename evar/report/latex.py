@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from evar.report.cells import Section
 from evar.report.tables import TERMINAL, Dress, grid, n_text_columns_of, remarks
@@ -22,7 +23,7 @@ def latex(tables: Sequence[Section]) -> str:
         ]
         marked = [text for text in remarks(section, False, _LATEX) if text.startswith(("[", r"\textsuperscript"))]
         lines = [latex_table(section.title, names, body, n_text_columns_of(False), marked)]
-        notes = ["% " + text.replace("\n", " ") for text in remarks(section, False, TERMINAL)]
+        notes = ["% " + text.replace("\n", " ") for text in remarks(section, False, _COMMENT)]
         parts.append("\n".join([*lines, *notes]))
     return "\n\n".join(parts) + "\n"
 
@@ -77,3 +78,4 @@ _LATEX = Dress(
     r"$\pm$",
     lambda mark: rf"\textsuperscript{{{tex(mark)}}}",
 )
+_COMMENT = replace(TERMINAL, best=_LATEX.best, equal=_LATEX.equal)
