@@ -1,10 +1,10 @@
 """How a grid of 9 tasks x 30 encoders would spread over many workers: a simulation from measured costs.
 
-    python benchmarks/scale.py [--speedup=100] [--bandwidth=2.0] [--probe_speedup=20]
+    python benchmarks/scale.py [--speedup=100] [--bandwidth=2.0] [--probesup=20]
 
 Nothing is encoded. Costs of one core come from measurements on this kind of machine: seconds per second of audio of each
 encoder (docs/encoders.md, "What they cost") and 0.4 s for the probe's nine fits of one problem of 1,600 clips x 768
-features x 10 classes (`benchmarks/probe_speed.py layers13`), which grow with clips x features x classes. Three numbers are
+features x 10 classes (`benchmarks/probes.py layers13`), which grow with clips x features x classes. Three numbers are
 assumptions, not measurements, and flags: how much faster an accelerator encodes than one core, how much faster it or a
 whole node fits probes, and how many gigabytes a second the shared file system gives to all workers together (audio as
 16-bit samples at 16 kHz). A unit is a cell, as `evar.engine` cuts a grid; whoever is free takes the next, and a cell
@@ -58,7 +58,7 @@ class Cell:
     n_bytes: float
 
 
-def cells(speedup: float, probe_speedup: float, layers: bool) -> list[Cell]:
+def cells(speedup: float, probesup: float, layers: bool) -> list[Cell]:
     """All cells of the grid; `layers`: a row for every layer instead of the default one."""
     found = []
     for number in range(N_ENCODERS):
@@ -66,7 +66,7 @@ def cells(speedup: float, probe_speedup: float, layers: bool) -> list[Cell]:
         cost, n_layers, width = ENCODERS[name]
         for task, (n_clips, seconds, n_classes, n_rounds) in TASKS.items():
             rows = n_layers if layers else 1
-            probe = PROBE_SECONDS * n_clips * width * n_classes * n_rounds * rows / probe_speedup
+            probe = PROBE_SECONDS * n_clips * width * n_classes * n_rounds * rows / probesup
             audio = n_clips * seconds
             found.append(Cell(f"{name} x {task}", audio * cost / speedup, probe, audio * BYTES_PER_SECOND))
     return found
@@ -85,11 +85,11 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--speedup", type=float, default=100.0, help="of an accelerator's encoding over one core")
-    parser.add_argument("--probe_speedup", type=float, default=20.0, help="of fitting probes over one core")
+    parser.add_argument("--probesup", type=float, default=20.0, help="of fitting probes over one core")
     parser.add_argument("--bandwidth", type=float, default=2.0, help="of the shared file system, GB/s")
     flags = parser.parse_args()
     for layers in (False, True):
-        grid = cells(flags.speedup, flags.probe_speedup, layers)
+        grid = cells(flags.speedup, flags.probesup, layers)
         encode, probe = (sum(getattr(one, part) for one in grid) / 3600 for part in ("encode", "probe"))
         print(
             f"{'all layers' if layers else 'default layers'}: {len(grid)} cells, {encode:.1f} h encode, {probe:.1f} h probe"

@@ -89,7 +89,7 @@ class NetworkProbe(BaseEstimator):
     Example:
         >>> rng = np.random.default_rng(0)
         >>> y = np.arange(90) % 3
-        >>> X = rng.normal(size=(90, 20)) + 3 * np.eye(20)[y]
+        >>> X = rng.normal(size=(90, 6)) + 4 * np.eye(6)[y]
         >>> probe = NetworkProbe(learning_rates=(0.01,)).fit(X[:40], y[:40], X[40:60], y[40:60])
         >>> bool(probe.score(X[60:], y[60:]) > 0.8)
         True

@@ -1,6 +1,6 @@
 """Time the linear probe against a loop over scikit-learn, on distinct problems of real shapes.
 
-    python benchmarks/probe_speed.py [esc10] [layers13] [wide] [--reference=N] [--threads=N]
+    python benchmarks/probes.py [esc10] [layers13] [wide] [--reference=N] [--threads=N]
 
 A problem is one layer in one round: standardise, fit 8 strengths on the training clips, choose on the validation
 clips, refit on both. scikit-learn solves the N widest problems (default 1) too, and the ratios compare those only: at
