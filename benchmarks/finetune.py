@@ -1,6 +1,6 @@
 """Time a fine-tuning step against the bare forward and backward of the same network on the same batches in memory.
 
-    python benchmarks/finetune.py [crepe.tiny cnn14.16k ...] [--clips=64] [--batch=16] [--seconds=2] [--threads=2] [--rounds=3]
+    python benchmarks/finetune.py [crepe.tiny cnn14.16k ...] [--clips=64] [--batch=16] [--seconds=2] [--threads=2]
 
 The step of `evar.tuning` reads clips from the memory-mapped file, draws crops and mixup, sets the schedule, steps the
 optimiser and checks the loss; the bare loop makes forward, cross-entropy and backward of batches that are tensors

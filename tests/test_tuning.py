@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +27,7 @@ from evar.tuning.protocol import changed, load_tuning_protocol
 from evar.tuning.training import Clips, Training, TrainingError, has_logmel, learning_rate, said_by, seeded
 from evar.tuning.waveforms import decoded
 
+ROOT = Path(__file__).resolve().parent.parent
 FAST = ["--epochs=12", "--learning_rate=0.01", "--head_learning_rate=0.1", "--batch_size=8", "--warmup_epochs=0"]
 PROTOCOLS = [name for name in config.names("protocols") if name.startswith("finetune")]
 
@@ -475,3 +480,39 @@ def test_kept_files_are_plain_data(tones):
         root / "results" / "finetuned" / row.id / "round0" / "checkpoint.pt", weights_only=True, map_location="cpu"
     )
     assert json.dumps(state["history"])
+
+
+def test_two_processes_give_the_weights_of_one(tones):
+    pytest.importorskip("accelerate")
+    root = tones(n_per_class=12)
+    words = ["toy", "tones", "--protocol=finetune_quick", "--epochs=3", "--batch_size=8", "--learning_rate=0.01"]
+    words += ["--mixup=0.3", "--optimizer=sgd", "--device=cpu"]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        str(ROOT / "finetune.py"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    environment |= {"GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1"}
+    done = subprocess.run(
+        [*launch, *words, f"--out={root / 'two'}"],
+        env=environment,
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert run(["finetune", *words, f"--out={root / 'results'}"]) == cli.DONE
+    (one,), (two,) = (results.load_all(root / name) for name in ("results", "two"))
+    assert one.id == two.id and one.rounds[0]["valid_score"] == two.rounds[0]["valid_score"]
+    states = [
+        torch.load(root / name / "finetuned" / one.id / "round0" / "checkpoint.pt", weights_only=True)["network"]
+        for name in ("results", "two")
+    ]
+    for name, value in states[0].items():
+        assert torch.allclose(value.float(), states[1][name].float(), rtol=1e-4, atol=1e-5), name
+    assert float((states[0]["head.weight"]).abs().max()) > 0.01

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,8 @@ def finetune(
         eval_only=truth(eval_only, "eval_only"),
     )
     outcome = run_tuning(settings)
+    if int(os.environ.get("RANK", "0")):  # the first process writes and says what there is
+        return SOME_FAILED if outcome.failures else DONE
     written = build(out)
     print("\n" + terminal_table(outcome.rows, outcome.failures, Path(out)))
     print(f"\n{len(outcome.rows)} rows, {outcome.n_new} of them new")

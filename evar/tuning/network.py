@@ -44,7 +44,7 @@ class Network(nn.Module):
         if layers == "weighted" and len(set(widths)) > 1:
             raise ValueError(f"layers to be summed must be equally wide, got {dict(zip(names, widths, strict=True))}")
         self.width = widths[0] if layers == "weighted" else sum(widths)
-        self.norm = nn.BatchNorm1d(self.width, affine=False)
+        self.norm = SharedNorm(self.width)
         self.head = nn.Linear(self.width, n_outputs)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
@@ -62,12 +62,7 @@ class Network(nn.Module):
             embedding = torch.cat(pooled, dim=1)
         else:
             embedding = (torch.softmax(self.mixing, 0)[:, None, None] * torch.stack(pooled)).sum(dim=0)
-        # One clip has no variance: it is normalised by the running statistics.
-        if self.training and len(embedding) == 1:
-            normed = nn.functional.batch_norm(embedding, self.norm.running_mean, self.norm.running_var)
-        else:
-            normed = self.norm(embedding)
-        return self.head(normed)
+        return self.head(self.norm(embedding))
 
     def train(self, mode: bool = True) -> Network:
         """As in `nn.Module`, but for batch normalisations that are to keep their statistics."""
@@ -94,6 +89,36 @@ class Network(nn.Module):
             peak = rate * layer_decay**depth
             found.append({"params": parameters, "lr": peak, "peak": peak, "is_head": False})
         return found
+
+
+class SharedNorm(nn.BatchNorm1d):
+    """Batch normalisation without parameters over the clips of all processes; a single clip, which has no variance, is
+    normalised by the running statistics."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, affine=False)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """(batch, width) -> the same shape."""
+        is_shared = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if not self.training or not is_shared:
+            if self.training and len(embedding) == 1:
+                return nn.functional.batch_norm(embedding, self.running_mean, self.running_var, eps=self.eps)
+            return super().forward(embedding)
+        from torch.distributed.nn.functional import all_reduce
+
+        ones = embedding.new_ones(len(embedding), 1)
+        sums = torch.cat([ones.sum(dim=0), embedding.sum(dim=0), embedding.square().sum(dim=0)])
+        n, total, squares = all_reduce(sums).split([1, embedding.shape[1], embedding.shape[1]])
+        mean = total / n
+        variance = (squares / n - mean.square()).clamp(min=0)
+        with torch.no_grad():
+            assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * n / (n - 1).clamp(min=1), self.momentum)
+        return (embedding - mean) * torch.rsqrt(variance + self.eps)
 
 
 def _block(name: str) -> str:

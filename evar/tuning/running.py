@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -185,6 +186,9 @@ def _cell(
         result = make_result(
             encoder, task, probe_protocol, grid, selection, seed, id, waveforms.bad, fitted, time.perf_counter() - began
         )  # fmt: skip
+        if not _is_first_process():
+            found.append((result, True))
+            continue
         save_row(out, result, fitted, task)
         if last is not None:
             exported = export(last.network.encoder, encoder_name, task, result, folder)
@@ -236,7 +240,7 @@ def _round(
         network = Network(copy.deepcopy(encoder), used.layers, clips.n_outputs, used.frozen_norms)
         network.encoder.norm_stats = stats
         network = network.to(next(iter(encoder.parameters())).device)
-        accelerator = _accelerator(used)
+        accelerator = _accelerator(used, pick_device(settings.device))
         try:
             trained = Training(network, clips, used, seed, checkpoint, label, accelerator).run()
         except TrainingError as error:
@@ -246,7 +250,8 @@ def _round(
             checkpoint.unlink(missing_ok=True)
             half = {"batch_size": used.batch_size // 2, "accumulate": used.accumulate * 2}
             used = changed(used, half, used.name)
-    _save_curves(trained, folder, label)
+    if _is_first_process():
+        _save_curves(trained, folder, label)
     y_pred, shares = _tested(trained, task, waveforms, readable, used.batch_size)
     tested = readable if settings.skip_bad else a_round.test
     score = float(METRICS[task.config.metric].function(task.y[tested], y_pred[tested]))
@@ -264,19 +269,23 @@ def _round(
     return FittedRound(a_round, tested, y_pred[tested], score, len(train), len(valid), probe, stats, extras), trained
 
 
-def _accelerator(protocol: TuningProtocol) -> Any:
+def _accelerator(protocol: TuningProtocol, device: str) -> Any:
     """Of Hugging Face accelerate, where it is needed: several processes, or mixed precision; None otherwise."""
-    import os
-
     if protocol.amp == "no" and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return None
     try:
-        from accelerate import Accelerator
+        from accelerate import Accelerator, DistributedDataParallelKwargs
     except ImportError as error:
         raise ImportError(
             "mixed precision and several processes need accelerate: pip install 'evar-audio[finetune]'"
         ) from error
-    return Accelerator(mixed_precision=protocol.amp)
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # layers beyond those that the head sees
+    return Accelerator(mixed_precision=protocol.amp, cpu=device == "cpu", kwargs_handlers=[unused])
+
+
+def _is_first_process() -> bool:
+    """Whether this process writes the rows; `accelerate launch` and torchrun number them."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _tested(
