@@ -15,6 +15,7 @@ from typing import Any
 from evar.commands.catalogue import check, encoders, layers, tasks, verify
 from evar.commands.evaluate import compare, lineval, rerun
 from evar.commands.features import embed, fuse, store
+from evar.commands.own import task
 from evar.commands.pictures import plot
 from evar.commands.status import DONE, SOME_FAILED, WRONG  # noqa: F401
 from evar.commands.tune import finetune
@@ -29,6 +30,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "layers": layers,
     "check": check,
     "tasks": tasks,
+    "task": task,
     "verify": verify,
     "embed": embed,
     "store": store,

@@ -1,0 +1,90 @@
+"""The command that makes tasks of one's own."""
+
+from __future__ import annotations
+
+import os
+
+from evar.commands.status import DONE
+from evar.words import UsageError, decimal, truth, whole
+
+
+def task(
+    action: str,
+    name: str,
+    folder: str = "",
+    csv: str = "",
+    kind: str = "multiclass",
+    clip_seconds: str = "",
+    separator: str = ";",
+    folds: str = "",
+    title: str = "",
+    licence: str = "not stated",
+    to: str = "",
+    data_root: str = "",
+    seed: str = "0",
+    replace: bool = False,
+) -> int:
+    """Make a task of your own sounds: a folder with a sub-folder for each class, or a CSV.
+
+    evar task new NAME --folder=DIR [flags]
+
+    Examples:
+      evar task new my_birds --folder=~/birds                         class = sub-folder; a split is proposed and written
+      evar task new calls --folder=~/calls --csv=calls.csv            path, label[, split | fold][, group]
+      evar task new tags --folder=~/fx --csv=tags.csv --kind=multilabel --separator=,
+      evar lineval logmel,crepe.tiny my_birds --layers=all            then
+
+    Where the table names no split, one is drawn by group and label and written into the CSV, where you can read and change
+    it; it is yours, and no published one. Clips of one recording should share a group. Nothing is copied.
+
+    Flags:
+      --csv=FILE             instead of class folders
+      --kind=multiclass|multilabel|regression                                  (default: multiclass)
+      --clip_seconds=X       use the first X seconds of longer files           (default: whole files)
+      --separator=TEXT       between the labels of a clip, for multilabel      (default: ;)
+      --folds=N              propose N folds in place of train, valid and test
+      --title=TEXT --licence=TEXT   for people
+      --to=DIR               configuration folder                              (default: the user's own)
+      --data_root=DIR        write the folder relative to it                   (default: $EVAR_DATA; else absolute)
+      --seed=N               of the proposed split                             (default: 0)
+      --replace              overwrite a task of that name there
+    """
+    from evar.config import user_folder
+    from evar.new_task import new_task
+
+    if action != "new":
+        raise UsageError(f"evar task knows new, got {action!r}: evar task new NAME --folder=DIR")
+    if not folder:
+        raise UsageError("evar task new needs --folder=DIR, where the sounds lie")
+    made = new_task(
+        name,
+        folder,
+        csv or None,
+        kind=kind,
+        clip_seconds=decimal(clip_seconds, "clip_seconds"),
+        separator=separator,
+        n_folds=whole(folds, "folds") or 0,
+        title=title,
+        licence=licence,
+        to=to or user_folder(),
+        data_root=data_root or os.environ.get("EVAR_DATA") or None,
+        seed=whole(seed, "seed") or 0,
+        replace=truth(replace, "replace"),
+    )
+    one = made.task
+    what = f"{len(one.config.classes)} classes" if one.config.classes else "numbers"
+    print(f"{name}: {len(one)} clips, {what}, {len(set(one.groups))} groups; {made.yaml} and {made.csv.name}")
+    part = "split" if one.config.splits == "published" else "fold"
+    print("  " + ", ".join(f"{key} {n}" for key, n in sorted(one.index[part].value_counts().items())))
+    if made.proposed:
+        print(f"  NOTE: the {part} is a proposal: {made.proposed}")
+    if "group" not in one.index or (one.index["group"] == one.index["path"]).all():
+        print(
+            "  NOTE: no groups are known; if clips come from one recording, give a column group, or scores are too high"
+        )
+    for first, second in made.duplicates[:5]:
+        print(f"  WARNING: {first} and {second} are the same sound in different {part}s")
+    if len(made.duplicates) > 5:
+        print(f"  WARNING: ... and {len(made.duplicates) - 5} more such pairs")
+    print(f"next: evar verify {name}; evar lineval logmel {name}")
+    return DONE
