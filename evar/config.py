@@ -272,8 +272,9 @@ def find(kind: str, name: str) -> Path:
 def load_encoder_config(name: str) -> EncoderConfig:
     """Read `encoders/NAME.yaml`, over the YAML of its base where it names one.
 
-    Any "hf:organisation/name" or "hf:FOLDER" is an encoder too: a `transformers` audio model, taken as it is. So are the
-    path of a YAML, and "module:Class" of a class that nobody has written a YAML for yet.
+    Any "hf:organisation/name" or "hf:FOLDER" is an encoder too: a `transformers` audio model, taken as it is. So are
+    "hear:MODULE", a module of the HEAR API, the path of a YAML, and "module:Class" or "path/to/file.py:Class" of a class
+    that nobody has written a YAML for yet.
 
     Raises:
         ValueError: if the name is unknown or the file has unknown, missing or ill-typed keys.
@@ -285,6 +286,13 @@ def load_encoder_config(name: str) -> EncoderConfig:
     """
     if name.startswith("hf:"):
         return _hub_encoder(name)
+    if name.startswith("hear:"):
+        return _hear_encoder(name)
+    file, colon, attribute = name.rpartition(":")
+    if colon and file.endswith(".py") and attribute.isidentifier():
+        unsaid = f"not stated: {name} has no YAML"
+        short = f"{Path(file).stem}:{attribute}"
+        return EncoderConfig(short, name, f"the class {name}, without a YAML", trained_on=unsaid, citation=unsaid)
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
         unsaid = f"not stated: {name} has no YAML"
         return EncoderConfig(name, name, f"the class {name}, without a YAML", trained_on=unsaid, citation=unsaid)
@@ -322,6 +330,20 @@ def _hub_encoder(name: str) -> EncoderConfig:
             kind="hub", repo=repo, revision=revision or None, file="config.json", licence="see its model card"
         ),
         options={"model": repo, **({"revision": revision} if revision else {})},
+    )
+
+
+def _hear_encoder(name: str) -> EncoderConfig:
+    module = name.removeprefix("hear:")
+    if not re.fullmatch(r"[A-Za-z_][\w.]*", module):
+        raise ValueError(f"expected hear:MODULE, the name of an importable module, got {name!r}")
+    return EncoderConfig(
+        name=name,
+        implementation="evar.encoders.hear:HearEncoder",
+        description=f"the HEAR module {module}",
+        trained_on="see its paper",
+        citation=f"see {module}",
+        options={"module": module},
     )
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
+import importlib.util
+import sys
 from collections.abc import Iterable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 
@@ -54,23 +57,45 @@ def stays_below(path: str) -> bool:
 
 
 def resolve(path: str) -> Any:
-    """Import "module:attribute" and return the attribute.
+    """Import "module:attribute", or "path/to/file.py:attribute", and return the attribute.
 
     Raises:
         ValueError: if the text has no colon or the module has no such attribute.
+        FileNotFoundError: if there is no such file.
         ImportError: if the module, or a package that it needs, cannot be imported; the message names it.
 
     Example:
         >>> resolve("evar.registry:near_miss").__name__
         'near_miss'
     """
-    module_name, colon, attribute = path.partition(":")
+    module_name, colon, attribute = path.rpartition(":")
     if not colon or not module_name or not attribute:
         raise ValueError(f"expected 'module:Class', got {path!r}")
     try:
-        module = importlib.import_module(module_name)
+        module = _of_file(Path(module_name)) if module_name.endswith(".py") else importlib.import_module(module_name)
     except ImportError as error:
         raise ImportError(f"{path} cannot be imported: {error}; is the package that it needs installed?") from error
     if not hasattr(module, attribute):
         raise ValueError(f"module {module_name} has no {attribute!r}; {near_miss(attribute, sorted(vars(module)))}")
     return getattr(module, attribute)
+
+
+def _of_file(path: Path) -> Any:
+    """A file as a module; the same content is imported once, an edited file anew."""
+    path = path.expanduser().resolve()
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; expected path/to/file.py:Class")
+    digest = hashlib.sha256(f"{path} ".encode() + path.read_bytes()).hexdigest()[:16]
+    name = f"evar_own_{path.stem}_{digest}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{path} is no Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]

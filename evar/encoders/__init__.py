@@ -67,11 +67,16 @@ def load_encoder(
         torch.manual_seed(RANDOM_SEED)
         own = own_state(found.path) if found else None
         encoder: Encoder = encoder_class.from_config(config, weights=found.path if found and own is None else None)
+        if is_random:
+            encoder.randomise()
     if found and own is not None:
         stats = own.pop("norm_stats", None)
         load_strict(encoder, own, found.path)
         if stats is not None:
             encoder.norm_stats = (float(stats[0]), float(stats[1]))
+    file = config.implementation.rpartition(":")[0]
+    if file.endswith(".py"):  # an edited file is another encoder
+        encoder.extra_files = (*encoder.extra_files, Path(file).expanduser())
     encoder.name, encoder.store_name = config.name, config.base or config.name
     encoder.options = dict(config.options)
     encoder.asked_as, encoder.trained_on = name, config.trained_on
@@ -83,6 +88,8 @@ def load_encoder(
         encoder.norm_stats = (float(norm_stats[0]), float(norm_stats[1]))
     if found:
         encoder.weights_label, encoder.weights_sha256 = found.label, found.sha256
+    elif encoder.brings_weights and not is_random:
+        encoder.weights_label, encoder.weights_sha256 = encoder.brings_weights, _parameters_sha256(encoder)
     elif config.weights is None and not is_random and next(encoder.parameters(), None) is None:
         encoder.weights_label, encoder.weights_sha256 = "none", "none"
     else:

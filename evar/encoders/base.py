@@ -45,6 +45,7 @@ class Encoder(nn.Module, ABC):
         options: the effective options that it was built with.
         asked_as: what `load_encoder` was asked for: the name, the path of a YAML, "module:Class", "hf:...".
         trained_on: data that the checkpoint has seen, as its YAML says.
+        brings_weights: of encoders that load their own weights when they are built: where these came from; else "".
     """
 
     sample_rate: int
@@ -66,6 +67,10 @@ class Encoder(nn.Module, ABC):
     options: Mapping[str, Any] = {}
     asked_as: str = ""
     trained_on: str = ""
+    brings_weights: str = ""
+
+    def randomise(self) -> None:
+        """Draw the weights anew, for encoders that load their own (`brings_weights`) when they are built."""
 
     @abstractmethod
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
