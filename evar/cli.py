@@ -15,7 +15,7 @@ from typing import Any
 from evar.commands.catalogue import check, encoders, layers, tasks, verify
 from evar.commands.evaluate import compare, lineval, rerun
 from evar.commands.features import embed, fuse, store
-from evar.commands.own import task
+from evar.commands.own import prepare, task
 from evar.commands.pictures import plot
 from evar.commands.status import DONE, SOME_FAILED, WRONG  # noqa: F401
 from evar.commands.tune import finetune
@@ -31,6 +31,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "check": check,
     "tasks": tasks,
     "task": task,
+    "prepare": prepare,
     "verify": verify,
     "embed": embed,
     "store": store,

@@ -50,6 +50,38 @@ class Expected:
 
 
 @dataclass(frozen=True)
+class Archive:
+    """One file of a data set as it is published.
+
+    Attributes:
+        urls: http(s) addresses of the same file, tried in order.
+        file: name to save it under.
+        sha256, md5, size: what it must be, where known; else the counts of the index are what is checked.
+        into: sub-folder of the task's folder.
+        unpack: is it an archive (zip, tar, tar.gz), or a file to be kept as it is?
+    """
+
+    urls: tuple[str, ...]
+    file: str
+    sha256: str | None = None
+    md5: str | None = None
+    size: int | None = None
+    into: str = ""
+    unpack: bool = True
+
+    def __post_init__(self) -> None:
+        if (
+            not self.urls
+            or not stays_below(self.file)
+            or "/" in self.file
+            or (self.into and not stays_below(self.into))
+        ):
+            raise ValueError(
+                f"an archive needs urls and a plain file name, and into must stay below, got {self.file!r}"
+            )
+
+
+@dataclass(frozen=True)
 class TaskConfig:
     """One `config/tasks/NAME.yaml`.
 
@@ -72,6 +104,7 @@ class TaskConfig:
         index_maker: in place of index, "module:function" that makes it from the user's copy, see `evar.catalogue`.
         landmark: file or folder of an archive that tells its top folder, which may lie in `folder`; with index_maker.
         may_share_groups: splits that have groups in common as published; any other pair must not.
+        archives: what `evar prepare` fetches, where anybody may.
         builder: "module:function" that renders the sounds at first use; only embedded tasks.
         notes: quirks and decisions.
     """
@@ -97,6 +130,7 @@ class TaskConfig:
     landmark: str = ""
     may_share_groups: tuple[str, ...] = ()
     builder: str | None = None
+    archives: tuple[Archive, ...] = ()
     unit: str = ""
     pitch: bool = False
     notes: str = ""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from evar.registry import nearest
 
 #: short flag -> what it stands for: the first of these that a command has
-SHORT_FLAGS = {"-o": ("output", "out")}
+SHORT_FLAGS = {"-o": ("output", "out"), "--from": ("source",)}
 
 
 class UsageError(ValueError):

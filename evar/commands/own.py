@@ -4,8 +4,51 @@ from __future__ import annotations
 
 import os
 
-from evar.commands.status import DONE
+from evar.commands.status import DONE, SOME_FAILED
 from evar.words import UsageError, decimal, truth, whole
+
+
+def prepare(task: str, source: str = "", data_root: str = "", verify: str = "true", keep_archives: bool = False) -> int:
+    """Fetch a task's clips, or point at a copy that you have; unpack, index and check them.
+
+    evar prepare TASK [--from=FOLDER] [flags]
+
+    Examples:
+      evar prepare esc50 --data_root=/data                  download, unpack, check
+      evar prepare voxceleb1 --from=/corpora/VoxCeleb1      a copy that you have: it is linked, not copied
+      evar prepare gm_pitch                                 an embedded task: its sounds are rendered
+
+    A download that breaks off goes on where it stopped. Archives are checked (hash where one is published, counts of clips
+    always), unpacked without following links or leaving their folder, and deleted. Sounds stay as they come: nothing is
+    resampled. Tasks that need a licence or registration say what to get.
+
+    Flags:
+      --from=FOLDER          the task's folder, its top folder, or one that holds it
+      --data_root=DIR        folder that holds the tasks' folders      (default: $EVAR_DATA, ./data)
+      --verify=true|false    decode every clip at the end              (default: true)
+      --keep_archives        leave the archives in DATA_ROOT/.downloads
+    """
+    from evar.preparing import prepare_task
+
+    done = prepare_task(
+        task,
+        data_root or None,
+        source or None,
+        verify=truth(verify, "verify"),
+        keep_archives=truth(keep_archives, "keep_archives"),
+    )
+    print(f"{task}: {done.what}; {len(done.task)} clips in {done.folder}")
+    found = done.verification
+    if found is None:
+        print(f"next: evar verify {task}")
+        return DONE
+    for path, reason in list(found.undecodable.items())[:10]:
+        print(f"  unusable: {path}: {reason}")
+    for path in found.wrong_checksum[:10]:
+        print(f"  altered: {path}")
+    n_bad = len(found.undecodable) + len(found.wrong_checksum) + len(found.missing)
+    print(f"  {found.n_clips - n_bad} of {found.n_clips} clips are whole, {found.seconds / 3600:.1f} hours of audio")
+    return DONE if found.ok else SOME_FAILED
 
 
 def task(

@@ -1,0 +1,272 @@
+"""`evar prepare` against a local server: the catalogue's archives, tiny, from address to row; and what goes wrong."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.server
+import io
+import os
+import stat
+import tarfile
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from test_catalogue import CATALOGUE, COPIES
+
+from evar import cli, config, results
+from evar.cli import run
+from evar.download import archives
+from evar.download.archives import unpack_archive
+from evar.tasks import load_task, load_task_config
+
+FETCHED = [name for name in CATALOGUE if load_task_config(name).archives]
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A function that makes a tiny copy of a task, packs it as its archives, and serves them; returns the YAML's path."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    handler = functools.partial(Quiet, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr("evar.download.addresses.RETRY_SECONDS", 0.01)
+    monkeypatch.delenv("EVAR_OFFLINE", raising=False)
+    monkeypatch.setenv("EVAR_CONFIG", str(tmp_path / "config"))
+    monkeypatch.setenv("EVAR_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("EVAR_STORE", str(tmp_path / "store"))
+
+    def make(name: str) -> Path:
+        write, classes, parts = COPIES[name]
+        entry = yaml.safe_load(config.find("tasks", name).read_text(encoding="utf-8"))
+        write(tmp_path / "copy")
+        for archive in entry["archives"]:
+            target = folder / archive["file"]
+            which = archive["file"].partition(".")[0] if name == "nsynth_instrument" else ""
+            pack(tmp_path / "copy", target, which)
+            archive["urls"] = [f"http://127.0.0.1:{server.server_port}/{archive['file']}"]
+            archive.pop("sha256", None)
+            archive["size"] = target.stat().st_size
+            archive["md5"] = hashlib.md5(target.read_bytes()).hexdigest()
+        entry |= {
+            "classes": classes,
+            "expected": {"clips": sum(parts.values()), "classes": len(classes), "parts": parts},
+        }
+        path = tmp_path / "config" / "tasks" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(entry))
+        return path
+
+    yield make
+    server.shutdown()
+
+
+def pack(folder: Path, target: Path, only: str = "") -> None:
+    """All below a folder, or one of its top entries, as the kind of archive that the name says."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    names = [path.relative_to(folder).as_posix() for path in files]
+    chosen = [(path, name) for path, name in zip(files, names, strict=True) if not only or name.startswith(only)]
+    if target.suffix == ".zip":
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path, name in chosen:
+                archive.write(path, name)
+    else:
+        with tarfile.open(target, "w:gz") as archive:
+            for path, name in chosen:
+                archive.add(path, f"./{name}")
+
+
+def server_file(path: Path, name: str) -> Path:
+    return path.parent.parent.parent / "server" / load_task_config(name).archives[0].file
+
+
+@pytest.mark.parametrize("name", FETCHED)
+def test_from_the_address_to_a_row(served, name, tmp_path, capsys):
+    served(name)
+    assert run(["prepare", name]) == cli.DONE
+    said = capsys.readouterr().out
+    n = load_task_config(name).expected.clips
+    assert f"{n} of {n} clips are whole" in said and not list((tmp_path / "data" / ".downloads").glob("*.gz"))
+    assert run(["verify", name]) == cli.DONE
+    assert run(["lineval", "logmel", name, f"--out={tmp_path / 'results'}"]) == cli.DONE
+    (row,) = results.load_all(tmp_path / "results")
+    assert row.task == name
+    capsys.readouterr()
+    assert run(["prepare", name]) == cli.DONE and "was there already" in capsys.readouterr().out
+
+
+def test_a_wrong_checksum_is_told_and_fetched_again(served, tmp_path, capsys):
+    path = served("urbansound8k")
+    good = path.read_text()
+    entry = yaml.safe_load(good)
+    entry["archives"][0]["md5"] = "0" * 32
+    path.write_text(yaml.safe_dump(entry))
+    assert run(["prepare", "urbansound8k"]) == cli.WRONG
+    said = capsys.readouterr().err
+    assert "has md5" in said and "expected 00000000" in said and len(said.strip().splitlines()) == 1
+    path.write_text(good)
+    assert run(["prepare", "urbansound8k"]) == cli.DONE
+
+
+def test_a_truncated_archive_is_told_and_leaves_nothing_behind(served, tmp_path, capsys):
+    path = served("urbansound8k")
+    archive = server_file(path, "urbansound8k")
+    archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
+    entry = yaml.safe_load(path.read_text())
+    del entry["archives"][0]["md5"], entry["archives"][0]["size"]
+    path.write_text(yaml.safe_dump(entry))
+    assert run(["prepare", "urbansound8k"]) == cli.WRONG
+    assert "is not a whole archive" in capsys.readouterr().err
+    assert not [entry for entry in (tmp_path / "data" / "urbansound8k").iterdir() if not entry.name.startswith(".evar")]
+
+
+def test_an_interrupted_preparation_goes_on(served, tmp_path, monkeypatch):
+    served("nsynth_instrument")
+    plain, calls = archives.unpack_archive, []
+
+    def breaks(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return plain(*arguments)
+
+    monkeypatch.setattr("evar.preparing.unpack_archive", breaks)
+    assert run(["prepare", "nsynth_instrument"]) == 130
+    assert run(["prepare", "nsynth_instrument"]) == cli.DONE
+    assert len(calls) == 4  # the first archive was unpacked once
+
+
+def test_a_missing_split_file_and_changed_counts_are_one_sentence(served, tmp_path, capsys):
+    served("speech_commands_v2")
+    assert run(["prepare", "speech_commands_v2", "--verify=false"]) == cli.DONE
+    (tmp_path / "data" / "speech_commands_v2" / "testing_list.txt").unlink()
+    capsys.readouterr()
+    assert run(["prepare", "speech_commands_v2"]) == cli.WRONG
+    said = capsys.readouterr().err
+    assert "testing_list.txt" in said and len(said.strip().splitlines()) == 1
+    path = served("urbansound8k")
+    entry = yaml.safe_load(path.read_text())
+    entry["expected"]["clips"] += 1
+    path.write_text(yaml.safe_dump(entry))
+    assert run(["prepare", "urbansound8k"]) == cli.WRONG
+    assert "expected 21 clips, got 20; is it another version?" in capsys.readouterr().err
+
+
+def test_a_task_that_needs_you_says_what_to_get(served, capsys, tmp_path):
+    assert run(["prepare", "voxceleb1"]) == cli.WRONG
+    said = capsys.readouterr().err
+    assert "cannot be fetched without you" in said and "--from=FOLDER" in said
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_a_copy_that_is_there_is_linked_and_not_copied(name, tmp_path, monkeypatch):
+    write, classes, parts = COPIES[name]
+    entry = yaml.safe_load(config.find("tasks", name).read_text(encoding="utf-8"))
+    entry |= {"classes": classes, "expected": {"clips": sum(parts.values()), "classes": len(classes), "parts": parts}}
+    (tmp_path / "config" / "tasks").mkdir(parents=True)
+    (tmp_path / "config" / "tasks" / f"{name}.yaml").write_text(yaml.safe_dump(entry))
+    monkeypatch.setenv("EVAR_CONFIG", str(tmp_path / "config"))
+    monkeypatch.delenv("EVAR_DATA", raising=False)
+    write(tmp_path / "elsewhere")
+    words = ["prepare", name, f"--from={tmp_path / 'elsewhere'}", f"--data_root={tmp_path / 'data'}"]
+    assert run(words) == cli.DONE and run(words) == cli.DONE
+    link = tmp_path / "data" / entry["folder"]
+    assert link.is_symlink() and link.resolve() == tmp_path / "elsewhere"
+    assert len(load_task(name, tmp_path / "data")) == sum(parts.values())
+
+
+def test_a_folder_in_the_way_is_not_touched(tmp_path, capsys):
+    (tmp_path / "data" / "esc50").mkdir(parents=True)
+    (tmp_path / "mine").mkdir()
+    assert run(["prepare", "esc50", f"--from={tmp_path / 'mine'}", f"--data_root={tmp_path / 'data'}"]) == cli.WRONG
+    assert "is there already and is not" in capsys.readouterr().err
+    assert run(["prepare", "esc50", "--from=/nowhere", f"--data_root={tmp_path}"]) == cli.WRONG
+
+
+def test_published_addresses_and_hashes_are_well_formed():
+    for name in FETCHED:
+        for archive in load_task_config(name).archives:
+            assert all(url.startswith(("http://", "https://")) for url in archive.urls)
+            assert archive.md5 is None or len(archive.md5) == 32
+            assert archive.sha256 is None or len(archive.sha256) == 64
+
+
+# ---------------------------------------------------------------- unpacking
+
+
+def tar_of(path: Path, *members: tarfile.TarInfo, content: bytes = b"x") -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for member in members:
+            member.size = len(content) if member.isreg() else 0
+            archive.addfile(member, io.BytesIO(content) if member.isreg() else None)
+    return path
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        member("../escaped.wav"),
+        member("/etc/escaped.wav"),
+        member("a/../../escaped.wav"),
+        member("link", tarfile.SYMTYPE, "/etc"),
+        member("hard", tarfile.LNKTYPE, "good.wav"),
+        member("device", tarfile.CHRTYPE),
+    ],
+    ids=lambda info: info.name,
+)
+def test_members_that_lead_outside_are_refused_and_nothing_is_left(bad, tmp_path):
+    archive = tar_of(tmp_path / "x.tar.gz", member("good.wav"), bad)
+    with pytest.raises(OSError, match="x.tar.gz is refused"):
+        unpack_archive(archive, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir()) and not (tmp_path / "escaped.wav").exists()
+
+
+def test_zip_members_are_looked_at_too(tmp_path):
+    for name, mode in (("../escaped.wav", 0), ("link", stat.S_IFLNK << 16)):
+        with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+            info = zipfile.ZipInfo(name)
+            info.external_attr = mode
+            archive.writestr(info, "x")
+        with pytest.raises(OSError, match="is refused"):
+            unpack_archive(tmp_path / "x.zip", tmp_path / "out")
+
+
+def test_bombs_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "SPARE_BYTES", 1000)
+    archive = tar_of(tmp_path / "x.tar.gz", member("zeros"), content=bytes(10_000_000))
+    with pytest.raises(OSError, match="is it a bomb"):
+        unpack_archive(archive, tmp_path / "out")
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 2)
+    archive = tar_of(tmp_path / "y.tar.gz", *(member(f"{n}.wav") for n in range(3)))
+    with pytest.raises(OSError, match="more than 2 files"):
+        unpack_archive(archive, tmp_path / "out")
+
+
+def test_archives_share_a_folder_and_a_second_one_adds(tmp_path):
+    for name in ("a", "b"):
+        assert unpack_archive(tar_of(tmp_path / f"{name}.tar.gz", member(f"top/{name}.wav")), tmp_path / "out") == 1
+    assert sorted(os.listdir(tmp_path / "out" / "top")) == ["a.wav", "b.wav"]
+    (tmp_path / "out" / ".unpacking-dead").mkdir()
+    unpack_archive(tar_of(tmp_path / "c.tar.gz", member("top/c.wav")), tmp_path / "out")
+    assert sorted(os.listdir(tmp_path / "out")) == ["top"]
+
+
+def test_what_is_no_archive_is_told(tmp_path):
+    (tmp_path / "x.tar.gz").write_bytes(b"<html>not found</html>" * 100)
+    with pytest.raises(OSError, match="is not a whole archive"):
+        unpack_archive(tmp_path / "x.tar.gz", tmp_path / "out")
