@@ -31,7 +31,7 @@ ALLOWED = {
     "weights": {"config", "registry", "download"},
     "encoders": {"features", "weights", "registry", "config", "encoders", "pooling", "download"},
     "tasks": {"audio", "config", "metrics", "registry"},
-    "catalogue": {"registry"},
+    "catalogue": {"registry", "tasks"},
     "embedded": {"atomic", "config", "registry", "download", "embedded", "tasks", "audio"},
     "store": {"atomic", "audio", "config", "registry"},
     "batching": set(),
@@ -53,7 +53,7 @@ ALLOWED = {
 }
 #: may be imported without torch, so that tables, plots and help work on a laptop that has none
 WITHOUT_TORCH = ["evar", "evar.cli", "evar.config", "evar.metrics", "evar.results", "evar.report", "evar.tasks"]
-WITHOUT_TORCH += ["evar.catalogue.environment", "evar.catalogue.speech", "evar.catalogue.music"]
+WITHOUT_TORCH += ["evar.catalogue.environment", "evar.catalogue.hear", "evar.catalogue.speech", "evar.catalogue.music"]
 
 
 def imported(path: Path) -> set[str]:

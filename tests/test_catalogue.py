@@ -13,7 +13,7 @@ import yaml
 from toy import RATE, tone
 
 from evar import config
-from evar.catalogue import environment, music, speech
+from evar.catalogue import environment, hear, music, speech
 from evar.cli import SOME_FAILED, run
 from evar.results import load_all, load_failures
 from evar.tasks import Task, load_task, load_task_config
@@ -120,6 +120,35 @@ def surge_pitch(folder: Path) -> None:
     sounds(folder, [f"{name}/{note}.ogg" for name in tones for note in (21, 108)])
 
 
+def hear_task(
+    folder: Path, name: str, labels: list[str], parts: list[str], names: Callable[[str, int, str], str]
+) -> None:
+    """A HEAR archive: two clips of each label in every split or fold."""
+    top = folder / "tasks" / name
+    for part in parts:
+        clips = {names(part, n, label): [label] for n in (0, 1) for label in labels}
+        lines(top / f"{part}.json", json.dumps(clips))
+        sounds(top / "48000" / part, list(clips))
+    lines(top / "task_metadata.json", json.dumps({"task_name": name, "splits": parts, "embedding_type": "scene"}))
+    lines(top / "labelvocabulary.csv", "idx,label", *(f"{n},{label}" for n, label in enumerate(labels)))
+
+
+def hear_folds(labels: list[str], n_folds: int) -> tuple[Callable[[Path], None], list[str], dict[str, int]]:
+    parts = [f"fold{n:02d}" for n in range(n_folds)]
+
+    def write(folder: Path) -> None:
+        hear_task(folder, "toy-v1-full", labels, parts, lambda part, n, label: f"{part}_{label}_{n}.wav")
+
+    return write, labels, {part.removeprefix("fold"): 2 * len(labels) for part in parts}
+
+
+def hear_nsynth(folder: Path) -> None:
+    def name(part: str, n: int, label: str) -> str:
+        return f"{'bass' if part == 'train' else 'reed'}_acoustic_00{n}-{part}{label}-100.wav"
+
+    hear_task(folder, "nsynth_pitch-v2.2.3-5h", ["21", "108"], ["train", "valid", "test"], name)
+
+
 #: task -> writes a tiny copy; classes that occur; clips of each split or fold
 COPIES: dict[str, tuple[Callable[[Path], None], list[str], dict[str, int]]] = {
     "esc50": (esc50, ["dog", "rooster"], dict.fromkeys("12345", 8)),
@@ -131,6 +160,13 @@ COPIES: dict[str, tuple[Callable[[Path], None], list[str], dict[str, int]]] = {
     "gtzan": (gtzan, ["blues", "rock"], {"train": 4, "valid": 4, "test": 4}),
     "nsynth_instrument": (nsynth_instrument, ["bass", "reed"], {"train": 4, "valid": 4, "test": 4}),
     "surge_pitch": (surge_pitch, ["21", "108"], {"train": 2, "valid": 2, "test": 2}),
+    "hear_mridangam_stroke": hear_folds(["cha", "thom"], 5),
+    "hear_mridangam_tonic": hear_folds(["b", "csh"], 5),
+    "hear_beijing_opera": hear_folds(["bangu", "naobo"], 5),
+    "hear_gtzan_music_speech": hear_folds(["music", "speech"], 10),
+    "hear_libricount": hear_folds(["0", "10"], 5),
+    "hear_nsynth_pitch_5h": (hear_nsynth, ["21", "108"], {"train": 4, "valid": 4, "test": 4}),
+    "hear_nsynth_pitch_50h": (hear_nsynth, ["21", "108"], {"train": 4, "valid": 4, "test": 4}),
 }
 
 
@@ -403,7 +439,9 @@ def test_all_tasks_means_those_at_hand(copy, tmp_path):
     copy("cremad")
     named = asked("logmel", "all").tasks
     assert "cremad" in named and "esc10" in named and not set(named) & (set(CATALOGUE) - {"cremad"})
-    assert set(CATALOGUE) == set(config.load_grid_config("composing_gar").tasks)
+    assert {name for name in CATALOGUE if not name.startswith("hear_")} == set(
+        config.load_grid_config("composing_gar").tasks
+    )
 
 
 @pytest.mark.parametrize("name", config.names("grids"))
@@ -417,4 +455,23 @@ def test_every_name_of_a_grid_loads(name):
 
 def test_makers_are_those_of_the_catalogue():
     makers = {load_task_config(name).index_maker.partition(":")[2] for name in CATALOGUE}
-    assert all(any(hasattr(module, maker) for module in (environment, music, speech)) for maker in makers)
+    assert all(any(hasattr(module, maker) for module in (environment, hear, music, speech)) for maker in makers)
+
+
+def test_hear_archives_of_either_depth_are_read_and_events_are_refused(copy):
+    folder = copy("hear_beijing_opera")
+    before = [row.rpartition("/")[2] for row in load_task("hear_beijing_opera").index["path"]]
+    (folder / "hear-2021.1.1").mkdir()
+    (folder / "tasks").rename(folder / "hear-2021.1.1" / "tasks")
+    task = load_task("hear_beijing_opera")
+    assert [row.rpartition("/")[2] for row in task.index["path"]] == before and not task.missing()
+    (task_folder,) = (folder / "hear-2021.1.1" / "tasks").iterdir()
+    (task_folder / "fold02.json").write_text('{"a.wav": [{"label": "bangu", "start": 0, "end": 10}]}')
+    with pytest.raises(ValueError, match="is it a task of events"):
+        load_task("hear_beijing_opera")
+    (task_folder / "fold02.json").write_text('{"../a.wav": ["bangu"]}')
+    with pytest.raises(ValueError, match="path must stay below"):
+        load_task("hear_beijing_opera")
+    (task_folder / "fold02.json").unlink()
+    with pytest.raises(FileNotFoundError, match="fold02.json is not there.*zenodo.org/records/6332517"):
+        load_task("hear_beijing_opera")
