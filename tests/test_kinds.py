@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+
 import numpy as np
 import pytest
 import yaml
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import recall_score
 from sklearn.preprocessing import StandardScaler
 
 from evar import cli, results
@@ -187,3 +190,27 @@ def test_ridge_probe_refits_on_both_splits_and_knows_the_edge():
     assert both.predict(X[110:]) == pytest.approx(other.predict(scaler.transform(X[110:])), abs=1e-8)
     with pytest.raises(ValueError, match="different labels"):
         RidgeProbe().fit(X[:80], np.ones(80), X[80:], y[80:])
+
+
+def test_a_confusion_matrix_counts_what_was_taken_for_what(tones, capsys):
+    root = tones(n_per_class=20, folds=True)
+    (root / "data" / "tones" / "high_3.wav").write_bytes(b"not audio")
+    _, (row,) = lineval(root)
+    path = root / "results" / "runs" / f"{row.id}.json"
+    assert run(["plot", "confusion", str(path), f"--out={root / 'plots'}"]) == cli.DONE
+    (table,) = (root / "plots").glob("*.csv")
+    with table.open() as file:
+        scores = {one["class"]: one for one in csv.DictReader(file)}
+    kept = results.load_predictions(root / "results", row.id)
+    assert list(scores) == ["low", "middle", "high"] and {one["clips"] for one in scores.values()} == {"20"}
+    wanted = recall_score(kept["y_true"], kept["y_pred"], average=None, labels=[0, 1, 2])
+    assert [float(one["recall"]) for one in scores.values()] == pytest.approx(wanted)
+    assert scores["high"]["taken_for"] == "(unreadable)"
+    assert table.with_suffix(".png").stat().st_size > 1000 and "class (worst first)" in capsys.readouterr().out
+
+
+def test_a_confusion_matrix_is_for_tasks_of_one_class_a_clip(tones, capsys):
+    root = tones(kind="multilabel")
+    _, (row,) = lineval(root)
+    assert run(["plot", "confusion", str(root / "results" / "runs" / f"{row.id}.json")]) == cli.WRONG
+    assert "needs a task of one class a clip" in capsys.readouterr().err

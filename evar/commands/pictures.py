@@ -31,6 +31,7 @@ def plot(
     evar plot sensitivity FILE --encoders=NAME,NAME [flags]    how far each layer's vector moves with pitch, level, noise
                                                                and time shift
     evar plot map TASK --encoders=NAME,NAME [flags]            t-SNE or UMAP of each layer, with silhouette and purity
+    evar plot confusion results/runs/ID.json [--out=DIR]       what a row mixes up, and the score of every class
 
     Examples:
       evar plot clip dog.wav --encoders=logmel,crepe.tiny,aisfx
@@ -57,6 +58,8 @@ def plot(
 
     docs/pictures.md says how to read them.
     """
+    if picture == "confusion":
+        return _confusion(target, out)
     from evar.linear import pick_device
     from evar.pictures.command import plot as make
 
@@ -86,4 +89,27 @@ def plot(
         print("\n" + columns(["encoder", "layer", "silhouette", f"purity@{data.n_neighbours}"], rows, width=60))
         print(f"{scores[0]['clips']} clips; purity by chance {100 * scores[0]['chance_purity']:.1f} %")
     print("written: " + ", ".join(str(path) for path in written))
+    return DONE
+
+
+def _confusion(target: str, out: str) -> int:
+    """The confusion matrix of one row."""
+    from pathlib import Path
+
+    from evar import results
+    from evar.report.confusion import plot_confusion
+    from evar.tasks import load_task_config
+
+    path = Path(target)
+    row = results.load(path)
+    names = load_task_config(row.task).classes
+    written, scores = plot_confusion(row, path.parent.parent, names, Path(out) / f"confusion_{row.id}")
+    worst = sorted((one for one in scores if one["clips"]), key=lambda one: float(one["recall"]))[:10]
+    table = [
+        [str(one["class"]), str(one["clips"]), f"{100 * float(one['recall']):.1f}", f"{100 * float(one['f1']):.1f}",
+         f"{one['taken_for']} ({one['taken_for_clips']})" if one["taken_for"] else "-"]
+        for one in worst
+    ]  # fmt: skip
+    print(columns(["class (worst first)", "clips", "recall %", "F1 %", "taken for"], table, width=48))
+    print("written: " + ", ".join(str(file) for file in written))
     return DONE
