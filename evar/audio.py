@@ -138,6 +138,62 @@ def length(path: str | Path, sample_rate: int) -> int:
     return resampled_length(int(header.frames), int(header.samplerate), sample_rate)
 
 
+@dataclass(frozen=True)
+class Sound:
+    """What a whole file is like.
+
+    Attributes:
+        sha256: of the file's bytes.
+        seconds, sample_rate, channels, subtype: as the file says; subtype is libsndfile's word for the coding.
+        rms_db, peak_db: level over all channels, dB of full scale; -inf for digital silence.
+        clipped: share of samples at the file's largest absolute value, where that is near full scale; else 0.
+        is_finite: no sample is NaN or infinite.
+    """
+
+    sha256: str
+    seconds: float
+    sample_rate: int
+    channels: int
+    subtype: str
+    rms_db: float
+    peak_db: float
+    clipped: float
+    is_finite: bool
+
+
+def describe(path: str | Path) -> Sound:
+    """Decode a whole file, block by block.
+
+    Raises:
+        AudioError: if it is missing, unreadable, empty or no audio.
+    """
+    import soundfile
+
+    info = inspect(path)
+    energy, peak, at_peak, n, is_finite = 0.0, 0.0, 0, 0, True
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            channels, subtype = int(file.channels), str(file.subtype)
+            for block in file.blocks(1 << 18, dtype="float32", always_2d=True):
+                finite = np.isfinite(block)
+                is_finite &= bool(finite.all())
+                block = np.where(finite, block, 0.0)
+                highest = float(np.abs(block).max(initial=0.0))
+                if highest > peak:
+                    peak, at_peak = highest, 0
+                at_peak += int((np.abs(block) >= peak).sum())
+                energy += float(np.square(block, dtype=np.float64).sum())
+                n += block.size
+    except (RuntimeError, OSError) as error:
+        raise AudioError(f"not decodable as audio ({_reason(error)})") from error
+    level = 10 * np.log10(energy / n) if n and energy else -np.inf
+    clipped = at_peak / n if n and peak > 0.98 else 0.0
+    return Sound(
+        info.sha256, info.n_samples / info.sample_rate, info.sample_rate, channels, subtype, float(level),
+        float(20 * np.log10(peak)) if peak else -np.inf, clipped, is_finite,
+    )  # fmt: skip
+
+
 def read(path: str | Path, sample_rate: int, start: int = 0, n_samples: int | None = None) -> NDArray[np.float32]:
     """Decode part of a file, mix it down to mono and resample it.
 

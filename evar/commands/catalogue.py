@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from evar.commands.columns import columns
 from evar.commands.status import DONE, SOME_FAILED
+from evar.words import truth
 
 #: files of a task that `evar tasks` looks for
 LOOKED_AT = 5000
@@ -141,17 +142,27 @@ def _state(name: str, data_root: str | None) -> tuple[str, int]:
     return f"partly there: {n_missing} of {len(looked_at)} missing" + (" (of a sample)" if every > 1 else ""), n_folds
 
 
-def verify(task: str, data_root: str = "") -> int:
+def verify(task: str, data_root: str = "", deep: bool = False, out: str = "results") -> int:
     """Decode every clip of a task and compare it with the index: names what is missing, undecodable or altered.
 
     evar verify TASK [--data_root=DIR]
+    evar verify TASK --deep [--out=DIR]     durations, rates, levels, silence, clipping, identical files within and across
+                                            splits, balance of labels; a table and histograms in DIR (default: results)
 
-    Exit status 1 if anything is wrong.
+    Exit status 1 if anything is missing, undecodable or altered.
     """
     from evar.tasks import load_task, prepare
 
     loaded = load_task(task, data_root or None)
     prepare(loaded)
+    if truth(deep, "deep"):
+        from pathlib import Path
+
+        from evar.auditing import audit, write_audit
+
+        audited = audit(loaded)
+        print("\n".join(audited.lines))
+        print("written: " + ", ".join(str(path) for path in write_audit(audited, loaded, Path(out) / f"audit_{task}")))
     found = loaded.verify()
     for title, paths in (
         ("missing", found.missing),
