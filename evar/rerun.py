@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from evar import config as configs
 from evar import results
 from evar.grid import Selection, Settings, checked
 from evar.linear import evaluate_row, loaded, pick_device
@@ -40,6 +41,8 @@ def rerun(
             is named, with both values.
     """
     old = results.load(Path(path))
+    if configs.is_tuning(configs.find("protocols", str(old.settings.get("protocol", old.protocol)))):
+        return _tuned_again(old, Path(path), data_root, store, device, out)
     settings = settings_of(old, data_root, store, device)
     protocol, tasks, absent = checked(settings)
     for _, error in absent:
@@ -53,6 +56,43 @@ def rerun(
             encoder, tasks[0], protocol, dataclasses.replace(settings, out=out or folder), selection, old.seed
         )
         return old, new, _n_changed(Path(path).parent.parent, old.id, Path(out or folder), new.id)
+
+
+def _tuned_again(
+    old: Result, path: Path, data_root: str | None, store: str | None, device: str, out: str | None
+) -> tuple[Result, Result, int | None]:
+    """`rerun` of a fine-tuning: it is trained again, in a results folder of its own."""
+    from evar.tuning.running import TuningSettings, run_tuning
+
+    asked = old.settings
+    given = asked.get("norm_stats")
+    with tempfile.TemporaryDirectory() as folder:
+        settings = TuningSettings(
+            (asked.get("encoder", old.encoder),),
+            (old.task,),
+            protocol=asked["protocol"],
+            given=dict(asked.get("given", {})),
+            data_root=data_root,
+            weights=asked.get("weights"),
+            norm_stats=tuple(given) if isinstance(given, list | tuple) else given,
+            device=device,
+            limit=old.limit,
+            out=out or folder,
+            store=store,
+            skip_bad=bool(asked.get("skip_bad", False)),
+            resume=False,
+            only_seed=old.seed,
+        )
+        outcome = run_tuning(settings)
+        if outcome.failures:
+            raise ValueError(outcome.failures[0].reason)
+        (new,) = outcome.rows
+        if new.id != old.id:
+            raise ValueError(
+                f"{old.id}: the row was made with another checkpoint, index or protocol than what is here, which makes "
+                f"{new.id}"
+            )
+        return old, new, _n_changed(path.parent.parent, old.id, Path(out or folder), new.id)
 
 
 def settings_of(row: Result, data_root: str | None, store: str | None, device: str) -> Settings:

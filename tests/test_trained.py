@@ -294,3 +294,12 @@ def test_the_hear_protocol_tries_eight_of_sixteen():
     small = {**protocol.params, "hiddens": [[8], [8, 8]], "max_epochs": 20, "learning_rates": [1e-2, 1e-3]}
     fitting, (X, y) = clips(signal=2.0)
     assert NetworkProbe(**small).fit(*fitting).score(X, y) > 0.8
+
+
+def test_processes_side_by_side_train_the_same_rows(tones):
+    root = tones(n_per_class=12)
+    words = ["lineval", "toy,toy_twins", "tones", "--protocol=evar", "--seeds=2", *FAST]
+    assert run([*words, f"--out={root / 'one'}"]) == cli.DONE
+    assert run([*words, "--jobs=2", f"--out={root / 'two'}"]) == cli.DONE
+    scores = [{row.id: row.score for row in results.load_all(root / name)} for name in ("one", "two")]
+    assert scores[0] == scores[1] and len(scores[0]) == 4

@@ -516,3 +516,36 @@ def test_two_processes_give_the_weights_of_one(tones):
     for name, value in states[0].items():
         assert torch.allclose(value.float(), states[1][name].float(), rtol=1e-4, atol=1e-5), name
     assert float((states[0]["head.weight"]).abs().max()) > 0.01
+
+
+def test_a_fine_tuned_row_runs_again_from_its_file_alone(tones, capsys):
+    root = tones(n_per_class=16)
+    _, rows = finetune(root, *FAST, "--seeds=2", "--mixup=0.3")
+    late = max(rows, key=lambda row: row.seed)
+    path = root / "results" / "runs" / f"{late.id}.json"
+    assert late.seed == 1 and run(["rerun", str(path)]) == cli.DONE
+    assert "the same" in capsys.readouterr().out and not (root / "results" / "finetuned" / "new").exists()
+    index = root / "config" / "tasks" / "tones.csv"
+    index.write_text(index.read_text().replace("low_0.wav,low", "low_0.wav,high"))
+    assert run(["rerun", str(path)]) == cli.WRONG
+    assert "another checkpoint, index or protocol" in capsys.readouterr().err
+
+
+def test_parts_of_an_encoder_can_be_frozen_by_name(tones, capsys):
+    encoder = load_encoder("byol_a2", "random")
+    names = [name for name, _ in encoder.named_parameters()]
+    first = names[0].partition(".")[0]
+    groups = Network(encoder, "default", 3).groups(1.0, 1.0, 1.0, first)
+    trained = {id(one) for group in groups[1:] for one in group["params"]}
+    for name, parameter in encoder.named_parameters():
+        assert (id(parameter) in trained) == (not name.startswith(f"{first}."))
+    root = tones()
+    status, _ = finetune(root, *FAST, "--freeze=scael")
+    assert (
+        status == cli.SOME_FAILED
+        and "begins with 'scael'; it has scale; did you mean 'scale'" in capsys.readouterr().out
+    )
+    before = load_encoder("toy").scale.detach().clone()
+    _, (row,) = finetune(root, *FAST, "--freeze=scale")
+    (path,) = (root / "results" / "finetuned" / row.id).glob("*.yaml")
+    assert torch.equal(load_encoder(str(path)).scale.detach(), before)

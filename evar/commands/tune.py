@@ -65,7 +65,8 @@ def finetune(
       --learning_rate=X --head_learning_rate=X --layer_decay=X     of encoder and head; share of each block's next deeper one
       --epochs=N --batch_size=N --accumulate=N --warmup_epochs=N --patience=N
       --optimizer=sgd|adamw|lars --weight_decay=X --clip_norm=X --ema=X
-      --freeze=none|encoder --head_epochs=N                         only the head; only the head at first
+      --freeze=none|encoder|NAME+NAME --head_epochs=N    what stays as it is: all, or parameters by the first words of their
+                                     names; only the head at first
       --mixup=ALPHA --freq_mask=BANDS --time_mask=FRAMES --rrc      augmentation, by sample
       --label_smoothing=X
       --amp=no|bf16|fp16             mixed precision; needs pip install 'evar-audio[finetune]'

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from evar.encoders.base import Encoder
 from evar.pooling import pool, pooled_width
+from evar.registry import near_miss
 
 
 class Network(nn.Module):
@@ -78,11 +79,24 @@ class Network(nn.Module):
 
         The encoder's blocks, in the order in which they hold their parameters, have rates that fall by `layer_decay` from
         the deepest to the first. A block is named by a parameter's path up to its first number ("blocks.3").
+
+        Raises:
+            ValueError: if `freeze` names no parameter.
         """
         head = [*self.head.parameters(), *([] if self.mixing is None else [self.mixing])]
         found: list[dict[str, object]] = [{"params": head, "lr": head_rate, "peak": head_rate, "is_head": True}]
         blocks: dict[str, list[nn.Parameter]] = {}
+        frozen = () if freeze in ("none", "encoder") else tuple(word.strip() for word in freeze.split("+"))
+        names = [name for name, _ in self.encoder.named_parameters()]
+        for word in frozen:
+            if not any(_is_below(name, word) for name in names):
+                known = list(dict.fromkeys(_block(name) for name in names))
+                raise ValueError(
+                    f"--freeze: no parameter of {self.encoder.name} begins with {word!r}; {near_miss(word, known)}"
+                )
         for name, parameter in self.encoder.named_parameters():
+            if any(_is_below(name, word) for word in frozen):
+                continue
             if parameter.requires_grad and freeze != "encoder":
                 blocks.setdefault(_block(name), []).append(parameter)
         for depth, parameters in enumerate(reversed(blocks.values())):
@@ -119,6 +133,11 @@ class SharedNorm(nn.BatchNorm1d):
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * n / (n - 1).clamp(min=1), self.momentum)
         return (embedding - mean) * torch.rsqrt(variance + self.eps)
+
+
+def _is_below(name: str, word: str) -> bool:
+    """Is a parameter's name that word, or does it begin with it and a dot?"""
+    return name == word or name.startswith(f"{word}.")
 
 
 def _block(name: str) -> str:

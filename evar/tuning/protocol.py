@@ -10,7 +10,6 @@ from evar import config as configs
 from evar.config import ProtocolConfig
 
 OPTIMIZERS = ("sgd", "adamw", "lars")
-FREEZES = ("none", "encoder")
 #: settings of a protocol that name it or choose others, and are no hyper-parameters
 _NO_PARAMS = ("name", "kind", "version", "description", "encoders", "tasks", "seeds", "validation_parts", "norm_stats")
 
@@ -36,7 +35,8 @@ class TuningProtocol:
         head_epochs: first epochs in which only the head is trained.
         layers: "default" (concatenated), "weighted" (learnable softmax sum of all layers, equally wide), or layer names
             joined by "+".
-        freeze: "none", or "encoder" (only the head is trained, on augmented input).
+        freeze: "none", "encoder" (only the head is trained, on augmented input), or the first words of the names of the
+            parameters that stay as they are, joined by "+" ("conv_block1+conv_block2").
         frozen_norms: keep the encoder's batch normalisations at their stored statistics.
         layer_decay: learning rate of each block of the encoder as a share of the next deeper one.
         loss_over_classes: divide the loss by the number of classes, as a mean over all outputs does.
@@ -105,7 +105,7 @@ class TuningProtocol:
     def __post_init__(self) -> None:
         if self.kind != "finetune":
             raise ValueError(f"kind must be finetune, got {self.kind!r}")
-        for name, known in (("optimizer", OPTIMIZERS), ("freeze", FREEZES), ("amp", ("no", "bf16", "fp16"))):
+        for name, known in (("optimizer", OPTIMIZERS), ("amp", ("no", "bf16", "fp16"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be {' or '.join(known)}, got {getattr(self, name)!r}")
         for name in ("epochs", "batch_size", "accumulate", "seeds"):

@@ -6,7 +6,7 @@ import copy
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,7 @@ class TuningSettings:
         resume: go on from the checkpoints of an interrupted run; without it they are deleted.
         eval_only: make the rows of rounds that were trained to the end; train none.
         halve: where memory is not enough, try again with half the batch and twice the accumulation.
+        only_seed: this one in place of all.
     """
 
     encoders: tuple[str, ...]
@@ -68,6 +69,7 @@ class TuningSettings:
     resume: bool = True
     eval_only: bool = False
     halve: bool = True
+    only_seed: int | None = None
 
     def as_settings(self) -> Settings:
         """The same for the common table."""
@@ -140,8 +142,6 @@ def run_tuning(settings: TuningSettings) -> Outcome:
 
 def _named(protocol: TuningProtocol, settings: TuningSettings) -> TuningProtocol:
     """A protocol that the command line changed says so in its name: other settings, another table."""
-    from dataclasses import replace
-
     if not settings.given:
         return protocol
     said = ", ".join(f"{name}={value}" for name, value in sorted(settings.given.items()))
@@ -164,7 +164,8 @@ def _cell(
     fusion = "none" if len(names) == 1 else "weighted" if effective.layers == "weighted" else "concat"
     selection, out = Selection(names, fusion), Path(settings.out)
     found: list[tuple[Result, bool]] = []
-    for seed in range(settings.seeds or effective.seeds):
+    seeds = range(settings.seeds or effective.seeds) if settings.only_seed is None else (settings.only_seed,)
+    for seed in seeds:
         id = results.run_id(identity(encoder, task, probe_protocol, grid, selection, seed))
         path = results.run_path(out, id)
         if path.is_file():
@@ -186,6 +187,7 @@ def _cell(
         result = make_result(
             encoder, task, probe_protocol, grid, selection, seed, id, waveforms.bad, fitted, time.perf_counter() - began
         )  # fmt: skip
+        result = replace(result, settings={**result.settings, "given": dict(settings.given)})
         if not _is_first_process():
             found.append((result, True))
             continue

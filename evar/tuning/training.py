@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -206,6 +206,13 @@ class Training:
         rate = chosen.learning_rate
         head_rate = rate if chosen.head_learning_rate is None else chosen.head_learning_rate
         groups = self.network.groups(rate, head_rate, chosen.layer_decay, chosen.freeze)
+        self.tuned: list[Any] = []
+        for group in groups:
+            if not group["is_head"]:
+                self.tuned += cast("list[Any]", group["params"])
+        self.network.encoder.requires_grad_(False)  # what no group has stays as it is, and costs no gradient
+        for parameter in self.tuned:
+            parameter.requires_grad_()
         if chosen.optimizer == "adamw":
             return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), weight_decay=decay)
         if chosen.optimizer == "lars":
@@ -248,7 +255,8 @@ class Training:
             group["lr"] = learning_rate(group["peak"], n_step, self.steps_per_epoch, protocol)
             if only_head and not group["is_head"]:
                 group["lr"] = 0.0
-        self.network.encoder.requires_grad_(not only_head)
+        for parameter in self.tuned:
+            parameter.requires_grad_(not only_head)
         loss = self._forward_backward(waveform, lengths, targets, len(batch), generator)
         if not math.isfinite(loss):
             saved = (
