@@ -69,16 +69,17 @@ def describe(settings: Settings) -> str:
 def _without_fetching(name: str, settings: Settings, device: str) -> Encoder:
     """The encoder with random parameters under the identity of its checkpoint, so that stored features are found."""
     config = configs.load_encoder_config(name)
-    asked = settings.weights not in (None, "random") or (settings.weights is None and config.weights is not None)
-    found = locate(config, settings.weights) if asked and is_local(config, settings.weights) else None
+    weights = settings.weights_of(name)
+    asked = weights not in (None, "random") or (weights is None and config.weights is not None)
+    found = locate(config, weights) if asked and is_local(config, weights) else None
     given = settings.norm_stats if isinstance(settings.norm_stats, tuple) else None
     encoder = load_encoder(name, "random", norm_stats=given, device=device)
     if found:
         encoder.weights_label, encoder.weights_sha256 = found.label, found.sha256
     elif asked:
-        published = config.weights.sha256 if config.weights and settings.weights is None else None
-        encoder.weights_label, encoder.weights_sha256 = str(settings.weights or "published"), published or "unknown"
-    elif settings.weights is None and next(encoder.parameters(), None) is None:
+        published = config.weights.sha256 if config.weights and weights is None else None
+        encoder.weights_label, encoder.weights_sha256 = str(weights or "published"), published or "unknown"
+    elif weights is None and next(encoder.parameters(), None) is None:
         encoder.weights_label, encoder.weights_sha256 = "none", "none"
     return encoder
 

@@ -73,6 +73,7 @@ def units(settings: Settings) -> list[Settings]:
                         settings,
                         encoders=tuple(family),
                         tasks=of_unit,
+                        weights=_joined_weights(settings, family),
                         export=export,
                         only=tuple(cells) if settings.only else (),
                         engine="local",
@@ -225,16 +226,20 @@ def _everywhere(unit: Settings) -> Settings:
     from evar.store import FeatureStore
 
     root = unit.data_root or os.environ.get("EVAR_DATA") or "data"
-    weights = unit.weights
-    if weights and os.path.exists(weights):
-        weights = os.path.abspath(weights)
     return dataclasses.replace(
         unit,
         out=os.path.abspath(unit.out),
         data_root=os.path.abspath(root),
         store=os.path.abspath(FeatureStore(unit.store).folder),
-        weights=weights,
+        weights=_joined_weights(unit, unit.encoders, absolute=True),
     )
+
+
+def _joined_weights(settings: Settings, encoders: Sequence[str], absolute: bool = False) -> str | None:
+    """--weights for these encoders alone; files by absolute path where another working folder is to find them."""
+    found = [(name, what) for name in encoders if (what := settings.weights_of(name)) is not None]
+    said = [f"{name}={os.path.abspath(what) if absolute and os.path.exists(what) else what}" for name, what in found]
+    return ",".join(said) or None
 
 
 def _joined(cut: Sequence[Settings], found: Mapping[int, Outcome | str]) -> Outcome:

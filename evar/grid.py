@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,7 @@ class Settings:
         learning_rate: a number in place of the protocol's, or "search" to choose from the protocol's grid on validation
             clips; None leaves it to the protocol.
         data_root: folder that holds the tasks' folders.
-        weights: None, "random", a path, a url or "hf:org/name".
+        weights: None, "random", a path, a url or "hf:org/name"; or "ENCODER=WHAT,ENCODER=WHAT", each for that encoder.
         norm_stats: "default", "train", "task" or (mean, std), for encoders that normalise their input by statistics;
             None leaves it to the protocol.
         device: "auto", "cpu", "cuda", "cuda:1", "mps".
@@ -118,11 +119,17 @@ class Settings:
         for name, value in ((name, getattr(self, name)) for name in counts):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        if self.weights not in (None, "random") and len(self.encoders) > 1:
+        shared = next((what for encoder, what in weights_by_encoder(self.weights, self.encoders) if not encoder), None)
+        if shared not in (None, "random") and len(self.encoders) > 1:
             raise ValueError(
                 f"--weights={self.weights} is one checkpoint for one encoder, got {len(self.encoders)} encoders; "
-                "run them one by one"
+                "say which is whose: --weights=ENCODER=WHAT,ENCODER=WHAT"
             )
+
+    def weights_of(self, encoder: str) -> str | None:
+        """The weights asked for one encoder; None: its own."""
+        found = weights_by_encoder(self.weights, self.encoders)
+        return next((what for name, what in found if name in ("", encoder)), None)
 
     def wants(self, encoder: str, task: str) -> bool:
         """Is that cell to be run?"""
@@ -320,6 +327,23 @@ def asked(encoders: str = "", tasks: str = "", **flags: Any) -> Settings:
     if layers not in ("default", "all"):
         values["layers"] = tuple(name.strip() for name in layers.strip("()[]").split(",") if name.strip())
     return Settings(**values)
+
+
+def weights_by_encoder(text: str | None, encoders: Sequence[str]) -> list[tuple[str, str]]:
+    """What --weights says, as (encoder, weights); the encoder is "" where they are for all.
+
+    >>> weights_by_encoder("ast=a,b.pth,vggish=random", ["ast", "vggish"])
+    [('ast', 'a,b.pth'), ('vggish', 'random')]
+    >>> weights_by_encoder("random", ["ast", "vggish"])
+    [('', 'random')]
+    """
+    if text is None:
+        return []
+    names = "|".join(re.escape(name) for name in encoders)
+    pieces = re.split(rf"(?:^|,)({names})=", text)
+    if len(pieces) == 1 or pieces[0]:
+        return [("", text)]
+    return list(zip(pieces[1::2], pieces[2::2], strict=True))
 
 
 def _names(kind: str, text: str) -> tuple[str, ...]:

@@ -163,7 +163,8 @@ def _search(
             name = settings.export if len(settings.encoders) == 1 else f"{encoder.name}.{settings.export}"
             said = f"{' and '.join(record.choice)} of {encoder.name}, chosen for {', '.join(t.name for t in tasks)}"
             path = write_variant(encoder.name, record.choice, name, said)
-            weights = "" if settings.weights is None else f" (made with --weights={settings.weights}: say so again)"
+            given = settings.weights_of(encoder.asked_as or encoder.name)
+            weights = "" if given is None else f" (made with --weights={given}: say so again)"
             print(f"{encoder.name}: exported as encoder {name}, {path}{weights}", flush=True)
     except _EXPECTED as error:
         for task in tasks:
@@ -187,7 +188,7 @@ def _recorded(path: Path) -> SearchRecord | None:
 def loaded(name: str, settings: Settings, device: str) -> Encoder:
     """The encoder with the weights and input statistics that were asked for."""
     given = settings.norm_stats if isinstance(settings.norm_stats, tuple) else None
-    return load_encoder(name, settings.weights, norm_stats=given, device=device)
+    return load_encoder(name, settings.weights_of(name), norm_stats=given, device=device)
 
 
 def pick_device(device: str) -> str:

@@ -328,7 +328,7 @@ def _asked(settings: Settings, encoder: str, task: str, selection: Selection) ->
         "fusion": settings.fusion,
         "protocol": settings.protocol,
         "learning_rate": settings.learning_rate,
-        "weights": settings.weights,
+        "weights": settings.weights_of(encoder),
         "norm_stats": list(settings.norm_stats) if isinstance(settings.norm_stats, tuple) else settings.norm_stats,
         "limit": settings.limit,
         "skip_bad": settings.skip_bad,

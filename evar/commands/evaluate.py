@@ -64,7 +64,8 @@ def lineval(
       --learning_rate=X|search         of a protocol that trains by gradient steps; search: the best of its grid on
                                        validation clips
       --data_root=DIR                  folder that holds the tasks' folders            (default: $EVAR_DATA, ./data)
-      --weights=PATH|URL|hf:ORG/NAME|random   another checkpoint; random = the untrained baseline, marked in tables
+      --weights=PATH|URL|hf:ORG/NAME|random   another checkpoint; random = the untrained baseline, marked in tables;
+                                     ENCODER=WHAT,ENCODER=WHAT for some of several encoders
       --norm_stats=default|train|task|MEAN,STD   mean and std of the log-mel, for encoders that normalise by them:
                                        of the training clips of each round (one more encode a round), of all clips of
                                        the task, or as given; default: what the encoder's paper does

@@ -154,7 +154,7 @@ def _cell(
     """Rows of one encoder on one task, one for each seed; those that are there are left alone."""
     device = pick_device(settings.device)
     given = settings.norm_stats if isinstance(settings.norm_stats, tuple) else None
-    encoder = load_encoder(encoder_name, settings.weights, norm_stats=given, device=device)
+    encoder = load_encoder(encoder_name, grid.weights_of(encoder_name), norm_stats=given, device=device)
     if protocol.freeze == "none" and next(encoder.parameters(), None) is None:
         raise ValueError(f"{encoder_name} has no parameters to fine-tune; lineval.py serves it")
     effective = _effective(protocol, encoder, settings.given)
