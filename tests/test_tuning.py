@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,18 +15,22 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 from toy import Bands
 
 from evar import cli, config, results
 from evar.cli import run
+from evar.contract import relative_l2
 from evar.encoders import load_encoder
+from evar.encoders._patches import PatchOut
 from evar.encoders.base import Encoder
 from evar.tasks import load_task
 from evar.tuning import augmentation
-from evar.tuning.network import Lars, Network
+from evar.tuning.network import Lars, Network, mel_filters, replaced_input
 from evar.tuning.protocol import changed, load_tuning_protocol
 from evar.tuning.training import Clips, Training, TrainingError, has_logmel, learning_rate, said_by, seeded
 from evar.tuning.waveforms import decoded
+from evar.weights import OWN_PREFIX
 
 ROOT = Path(__file__).resolve().parent.parent
 FAST = ["--epochs=12", "--learning_rate=0.01", "--head_learning_rate=0.1", "--batch_size=8", "--warmup_epochs=0"]
@@ -328,7 +333,21 @@ def _epoch(one, epoch):
 
 # ---------------------------------------------------------------- gradients and augmentation
 
-FAMILIES = ["vggish", "cnn14.16k", "byol_a.d512", "byol_a2", "msm_mae.208", "crepe.tiny", "silero_vad", "ge2e", "aisfx"]
+FAMILIES = [
+    "vggish", "cnn14.16k", "ast", "wav2vec2.base", "byol_a.d512", "byol_a2", "msm_mae.208", "crepe.tiny", "silero_vad",
+    "ge2e", "aisfx",
+]  # fmt: skip
+
+
+def two_tones(encoder, n, seed):
+    """(n, samples) of half a second, low and high in turn, and their classes."""
+    generator = torch.Generator().manual_seed(seed)
+    time = torch.arange(max(encoder.min_samples, encoder.sample_rate // 2)) / encoder.sample_rate
+    y = torch.arange(n) % 2
+    phase = 6.28 * torch.rand(n, 1, generator=generator)
+    waveform = 0.3 * torch.sin(2 * np.pi * (300 + 900 * y[:, None]) * time + phase)
+    waveform = waveform + 0.01 * torch.randn(waveform.shape, generator=generator)
+    return waveform.float(), torch.full((n,), waveform.shape[1]), y
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -336,26 +355,166 @@ def test_every_family_learns_two_tones_and_gradients_reach_its_first_weights(nam
     torch.manual_seed(0)
     encoder = load_encoder(name, "random")
     network = Network(encoder, "default", 2, frozen_norms=True)
-    rate, n = encoder.sample_rate, 4
-    time = torch.arange(max(encoder.min_samples, rate // 2)) / rate
-    y = torch.arange(n) % 2
-    pitch = 2 * np.pi * (300 + 900 * y[:, None])  # (clips, 1)
-    waveform = 0.3 * torch.sin(pitch * time + torch.arange(n)[:, None])
-    waveform = (waveform + 0.01 * torch.randn(waveform.shape)).float()
-    lengths = torch.full((n,), waveform.shape[1])
+    # An untrained LSTM hardly varies with the (linear) power that ge2e hears: less than the normalisation's epsilon.
+    rate = 1e-2 if name == "ge2e" else 1e-4
     network.train()
-    groups = network.groups(1e-4, 1e-2, 1.0, "none")
-    optimiser = torch.optim.AdamW(groups, lr=1e-4)
+    optimiser = torch.optim.AdamW(network.groups(rate, 1e-2, 1.0, "none"), lr=rate)
     first = next(p for p in encoder.parameters() if p.requires_grad)
-    for step in range(8):
+    quiet = 0
+    for step in range(60):
+        waveform, lengths, y = two_tones(encoder, 8, 100 + step)  # others at every step: nothing to learn by heart
         loss = torch.nn.functional.cross_entropy(network(waveform, lengths), y)
         optimiser.zero_grad()
         loss.backward()
         if step == 1:
             assert first.grad is not None and float(first.grad.abs().max()) > 0
         optimiser.step()
-    # An untrained LSTM hardly varies with the (linear) power that ge2e hears: less than the normalisation's epsilon.
-    assert float(loss) < 0.3 or name == "ge2e"
+        quiet = quiet + 1 if loss.item() < 0.1 else 0
+        if quiet == 3:
+            break
+    heard, lengths, y = two_tones(encoder, 16, 1)
+    network.eval()
+    network.norm.train()  # its running statistics are those of the first steps
+    with torch.no_grad():
+        score = float((network(heard, lengths).argmax(dim=1) == y).float().mean())
+    assert score >= 0.98, (score, float(loss.detach()))
+
+
+MELS = ["vggish", "cnn14.16k", "ast", "byol_a.d512", "byol_a2", "msm_mae.208", "ge2e", "aisfx"]
+
+
+@pytest.mark.parametrize("name", MELS)
+def test_mel_filters_are_trained_where_asked_and_come_back_from_the_file(name, tmp_path):
+    torch.manual_seed(0)
+    encoder = load_encoder(name, "random")
+    waveform, lengths, y = two_tones(encoder, 4, 0)
+    plain = encoder.encode(waveform, lengths)[encoder.default_layers[0]].detach()
+    network = Network(encoder, "default", 2, frozen_norms=True, train_frontend=True).train()
+    network.encoder.eval()
+    assert relative_l2(encoder.encode(waveform, lengths)[encoder.default_layers[0]], plain) < 1e-5
+    (filters,) = mel_filters(encoder)
+    before = filters.filterbank.detach().clone()
+    groups = network.groups(0.01, 0.01, 1.0, "none")
+    assert any(one is filters.filterbank for group in groups for one in group["params"])
+    frozen = [one for group in network.groups(0.01, 0.01, 1.0, "frontend") for one in group["params"]]
+    assert all(one is not filters.filterbank for one in frozen) and len(frozen) > 2
+    torch.nn.functional.cross_entropy(network(waveform, lengths), y).backward()
+    assert float(filters.filterbank.grad.abs().max()) > 0
+    torch.optim.AdamW(groups, lr=0.01).step()
+    assert not torch.equal(filters.filterbank.detach(), before)
+    with torch.no_grad():
+        filters.filterbank -= 0.1 * filters.filterbank.max()  # some are below 0, and heard as 0
+    file = tmp_path / "tuned.safetensors"
+    save_file({f"{OWN_PREFIX}{key}": value.contiguous() for key, value in encoder.state_dict().items()}, file)
+    again = load_encoder(name, str(file))
+    layer = encoder.default_layers[0]
+    assert torch.equal(again.encode(waveform, lengths)[layer], encoder.eval().encode(waveform, lengths)[layer])
+    assert float(again.mel(waveform, lengths).min()) >= 0
+
+
+def test_a_trained_front_end_can_be_frozen_by_that_name(tones, capsys):
+    encoder = load_encoder("wav2vec2.base", "random")
+    kept = {
+        id(one) for group in Network(encoder, "default", 2).groups(1.0, 1.0, 1.0, "frontend") for one in group["params"]
+    }
+    for name, parameter in encoder.named_parameters():
+        if name.startswith("network.wav2vec2.feature_extractor."):
+            assert id(parameter) not in kept
+        elif parameter.requires_grad:
+            assert id(parameter) in kept, name
+    root = tones()
+    assert finetune(root, *FAST, "--train_frontend")[0] == cli.SOME_FAILED
+    assert "toy has no log-mel that --train_frontend could change" in capsys.readouterr().out
+    assert finetune(root, *FAST, "--train_frontend", "--freeze=encoder")[0] == cli.WRONG
+    assert "contradict each other" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["ast", "msm_mae.208"])
+def test_hidden_patches_change_nothing_that_is_heard(name):
+    """What lies in a hidden row or column of patches has no part in the vector; each clip has draws of its own."""
+    encoder = load_encoder(name, "random")
+    waveform, lengths, _ = two_tones(encoder, 2, 0)
+    waveform = waveform.repeat(1, 4)[:, : 2 * encoder.sample_rate]
+    lengths = torch.full((2,), waveform.shape[1])
+    assert has_logmel(encoder) and encoder.has_patches
+    plain, layer = type(encoder).network_input, encoder.default_layers[0]
+    logmel = plain(encoder, waveform, lengths).detach()
+    patch, stride = (16, 10) if name == "ast" else (16, 16)
+    n_times = (logmel.shape[1] - patch) // stride + 1 if name == "ast" else 208 // 16
+    n_bands = (logmel.shape[2] - patch) // stride + 1
+    draws = PatchOut(0.5, 0.4, seeded(0))
+    rows, columns = draws.drawn(2, n_bands, n_times)
+    assert rows.shape[1] == n_bands - round(0.4 * n_bands) and columns.shape[1] == n_times - round(0.5 * n_times)
+    assert rows[0].tolist() != rows[1].tolist() or columns[0].tolist() != columns[1].tolist()
+    seen = torch.zeros(logmel.shape, dtype=torch.bool)
+    for clip in range(2):
+        for row in rows[clip].tolist():
+            for column in columns[clip].tolist():
+                seen[clip, column * stride : column * stride + patch, row * stride : row * stride + patch] = True
+    assert 0.1 < seen.float().mean() < 0.9
+    found = []
+    for changed_at in (torch.zeros_like(seen), ~seen, seen):
+        with replaced_input(
+            encoder, lambda *_, at=changed_at: torch.where(at, logmel + 3, logmel), PatchOut(0.5, 0.4, seeded(0))
+        ):
+            found.append(encoder.encode(waveform, lengths)[layer].detach())
+    assert torch.equal(found[0], found[1]) and not torch.allclose(found[0], found[2], atol=1e-3)
+    assert found[0].shape == encoder.encode(waveform, lengths)[layer].shape
+    with replaced_input(encoder, None, PatchOut(0.0, 0.0, seeded(0))):
+        assert torch.allclose(encoder.encode(waveform, lengths)[layer], encoder.encode(waveform, lengths)[layer])
+    assert encoder.patch_out is None
+
+
+def test_patches_are_hidden_while_training_only(tones, tmp_path, monkeypatch):
+    tones()
+    monkeypatch.setattr(Bands, "has_patches", True)
+    monkeypatch.setattr(Bands, "forward", _noting(Bands.forward, seen := []))
+    one = training(tones, tmp_path, epochs=1, time_patch_out=0.5)
+    one.run()
+    assert {shares for shares, trains in seen if trains} == {(0.5, 0.0)}
+    assert {shares for shares, trains in seen if not trains} == {None}
+    assert finetune(tmp_path, "--time_patch_out=1.5")[0] == cli.WRONG
+
+
+def _noting(plain, seen):
+    def forward(self, waveform, lengths):
+        hidden = self.patch_out
+        seen.append((hidden and (hidden.time, hidden.frequency), self.training))
+        return plain(self, waveform, lengths)
+
+    return forward
+
+
+def test_a_compiled_training_learns_as_well_and_keeps_plain_names(tones, tmp_path, monkeypatch):
+    tones()
+    compiled = []
+
+    def compile_eagerly(network):
+        compiled.append(network)
+        return plain(network, backend="eager")  # another machine may have no compiler
+
+    plain = torch.compile
+    monkeypatch.setattr(torch, "compile", compile_eagerly)
+    whole = training(tones, tmp_path, mixup=0.4).run()
+    path = tmp_path / "round" / "checkpoint.pt"
+    other = training(tones, tmp_path, path, mixup=0.4, compile=True).run()
+    assert len(compiled) == 1
+    for (name, one), two in zip(whole.network.state_dict().items(), other.network.state_dict().items(), strict=True):
+        assert name == two[0] and torch.allclose(one.float(), two[1].float(), atol=1e-5), name
+
+
+def test_curves_go_to_tensorboard_where_asked(tones):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    root = tones()
+    _, (row,) = finetune(root, *FAST, "--tensorboard")
+    folder = root / "results" / "finetuned" / row.id / "round0"
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    losses = [event.value for event in events.Scalars("train_loss")]
+    lines = (folder / "curves.csv").read_text().splitlines()[1:]
+    assert losses == pytest.approx([float(line.split(",")[2]) for line in lines], rel=1e-5)
+    assert [event.step for event in events.Scalars("valid_score")] == list(range(1, 13))
 
 
 @pytest.mark.parametrize("name", ["vggish", "cnn14.16k", "ast", "byol_a.d512", "byol_a2", "msm_mae.208"])
@@ -367,8 +526,8 @@ def test_masks_hit_frequency_and_time_of_every_encoder_that_has_a_logmel(name):
     lengths = torch.full((3,), waveform.shape[1])
     plain = encoder.frontend(waveform, lengths)
     frames = encoder.network_input_frames(lengths)
-    for freq, time in ((12, 0), (0, 30)):
-        masked = augmentation.on_logmel(encoder, freq, time, False, seeded(1))(waveform, lengths)
+    for freq, stretch in ((12, 0), (0, 30)):
+        masked = augmentation.on_logmel(encoder, freq, stretch, False, seeded(1))(waveform, lengths)
         changed_at = (masked != plain)[:, : int(frames[0])]
         rows, columns = changed_at.any(dim=2), changed_at.any(dim=1)
         if freq:  # some bands at all times
@@ -480,6 +639,47 @@ def test_kept_files_are_plain_data(tones):
         root / "results" / "finetuned" / row.id / "round0" / "checkpoint.pt", weights_only=True, map_location="cpu"
     )
     assert json.dumps(state["history"])
+    assert state["best"] and state["network"] is state["optimizer"] is None  # nobody goes on from what has ended
+
+
+SLOW = """
+import sys, time
+from evar.cli import run
+from evar.tuning import training
+training.CHECKPOINT_MINUTES = 0.0  # after every step
+plain = training.Training._step
+training.Training._step = lambda self, *words: (time.sleep(0.05), plain(self, *words))[1]
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def test_a_killed_process_loses_nothing(tones):
+    """kill -9 in the middle of an epoch; the same command gives the weights and the row of an uninterrupted run."""
+    root = tones(n_per_class=12)
+    words = ["finetune", "toy", "tones", "--protocol=finetune_quick", "--epochs=8", "--learning_rate=0.01"]
+    words += ["--batch_size=4", "--mixup=0.3", "--device=cpu", f"--out={root / 'killed'}"]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, *words],
+        env=environment,
+        cwd=root,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    until, state = time.monotonic() + 120, {"epoch": 0, "in_epoch": 0}
+    while time.monotonic() < until and process.poll() is None and not (state["epoch"] >= 2 and state["in_epoch"] >= 2):
+        time.sleep(0.02)
+        for path in (root / "killed" / "finetuned").glob("*/round0/checkpoint.pt"):
+            state = torch.load(path, weights_only=True)
+    process.kill()
+    process.wait()
+    assert state["epoch"] >= 2 and not results.load_all(root / "killed"), state
+    assert run([*words, "--resume"]) == cli.DONE
+    assert run([*words[:-1], f"--out={root / 'whole'}"]) == cli.DONE
+    (one,), (two,) = (results.load_all(root / name) for name in ("killed", "whole"))
+    assert one.id == two.id and one.score == two.score
+    files = [next((root / name / "finetuned" / one.id).glob("*.safetensors")) for name in ("killed", "whole")]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_two_processes_give_the_weights_of_one(tones):
@@ -510,7 +710,7 @@ def test_two_processes_give_the_weights_of_one(tones):
     (one,), (two,) = (results.load_all(root / name) for name in ("results", "two"))
     assert one.id == two.id and one.rounds[0]["valid_score"] == two.rounds[0]["valid_score"]
     states = [
-        torch.load(root / name / "finetuned" / one.id / "round0" / "checkpoint.pt", weights_only=True)["network"]
+        torch.load(root / name / "finetuned" / one.id / "round0" / "checkpoint.pt", weights_only=True)["best"]
         for name in ("results", "two")
     ]
     for name, value in states[0].items():

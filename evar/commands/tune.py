@@ -29,12 +29,16 @@ def finetune(
     freq_mask: str = "",
     time_mask: str = "",
     rrc: bool = False,
+    time_patch_out: str = "",
+    freq_patch_out: str = "",
     freeze: str = "",
+    train_frontend: bool = False,
     label_smoothing: str = "",
     clip_norm: str = "",
     ema: str = "",
     patience: str = "",
     amp: str = "",
+    compile: bool = False,
     seeds: str = "",
     weights: str = "",
     norm_stats: str = "",
@@ -44,8 +48,9 @@ def finetune(
     out: str = "results",
     store: str = "",
     skip_bad: bool = False,
-    resume: str = "true",
+    resume: bool = True,
     eval_only: bool = False,
+    tensorboard: bool = False,
 ) -> int:
     """Fine-tuning: encoder and head trained end to end; rows of the same table as `evar lineval`.
 
@@ -65,13 +70,17 @@ def finetune(
       --learning_rate=X --head_learning_rate=X --layer_decay=X     of encoder and head; share of each block's next deeper one
       --epochs=N --batch_size=N --accumulate=N --warmup_epochs=N --patience=N
       --optimizer=sgd|adamw|lars --weight_decay=X --clip_norm=X --ema=X
-      --freeze=none|encoder|NAME+NAME --head_epochs=N    what stays as it is: all, or parameters by the first words of their
-                                     names; only the head at first
+      --freeze=none|frontend|encoder|NAME+NAME --head_epochs=N   what stays as it is: the convolutions before a transformer,
+                                     all, or parameters by the first words of their names; only the head at first
+      --train_frontend               train the mel filters too
       --mixup=ALPHA --freq_mask=BANDS --time_mask=FRAMES --rrc      augmentation, by sample
+      --time_patch_out=SHARE --freq_patch_out=SHARE      hide columns and rows of patches from ast and msm_mae
       --label_smoothing=X
       --amp=no|bf16|fp16             mixed precision; needs pip install 'evar-audio[finetune]'
+      --compile                      through torch.compile; pays on long trainings
+      --tensorboard                  write the curves for TensorBoard too; needs pip install 'evar-audio[finetune]'
       --seeds=N                      repeats                                            (default: the protocol's)
-      --resume=true|false            go on from the checkpoints of an interrupted run   (default: true)
+      --resume[=false]               go on from the checkpoints of an interrupted run   (default: true)
       --eval_only                    rows of what was trained to the end; train nothing
       --weights --norm_stats --data_root --device --limit --out --store --skip_bad     as in `evar lineval --help`
 
@@ -93,12 +102,13 @@ def finetune(
     numbers = {
         "learning_rate": learning_rate, "head_learning_rate": head_learning_rate, "weight_decay": weight_decay,
         "layer_decay": layer_decay, "mixup": mixup, "label_smoothing": label_smoothing, "clip_norm": clip_norm, "ema": ema,
+        "time_patch_out": time_patch_out, "freq_patch_out": freq_patch_out,
     }  # fmt: skip
     given |= {name: text for name, text in texts.items() if text}
     given |= {name: whole(text, name) for name, text in counts.items() if text}
     given |= {name: decimal(text, name) for name, text in numbers.items() if text}
-    if truth(rrc, "rrc"):
-        given["rrc"] = True
+    switches = {"rrc": rrc, "train_frontend": train_frontend, "compile": compile}
+    given |= {name: True for name, text in switches.items() if truth(text, name)}
     settings = TuningSettings(
         _names("encoders", encoders),
         _names("tasks", tasks),
@@ -115,6 +125,7 @@ def finetune(
         skip_bad=truth(skip_bad, "skip_bad"),
         resume=truth(resume, "resume"),
         eval_only=truth(eval_only, "eval_only"),
+        tensorboard=truth(tensorboard, "tensorboard"),
     )
     outcome = run_tuning(settings)
     if int(os.environ.get("RANK", "0")):  # the first process writes and says what there is

@@ -51,6 +51,7 @@ def load_encoder(
     import torch
 
     from evar import download
+    from evar.encoders._logmel import MelSpectrogram
     from evar.encoders.base import Encoder
     from evar.weights import load_strict, locate, own_state
 
@@ -71,6 +72,9 @@ def load_encoder(
             encoder.randomise()
     if found and own is not None:
         stats = own.pop("norm_stats", None)
+        for module_name, module in encoder.named_modules():
+            if isinstance(module, MelSpectrogram) and f"{module_name}.filterbank" in own:
+                module.make_trainable()
         load_strict(encoder, own, found.path)
         if stats is not None:
             encoder.norm_stats = (float(stats[0]), float(stats[1]))

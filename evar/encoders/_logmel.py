@@ -251,8 +251,21 @@ class MelSpectrogram(nn.Module):
         bands = spectrum.abs() if self.power == 1 else spectrum.real.square() + spectrum.imag.square()
         return (bands @ filterbank).float()  # (batch, time, mel)
 
+    def make_trainable(self) -> None:
+        """Turn the filters into parameters (weights below 0 count as 0), which `state_dict` then holds."""
+        if not isinstance(self.filterbank, nn.Parameter):
+            filterbank = self.filterbank
+            del self.filterbank
+            self.filterbank = nn.Parameter(filterbank)
+
     def _constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Window (sample,) and filterbank (bin, mel), in the precision to compute in."""
+        if isinstance(self.filterbank, nn.Parameter):
+            fixed = self._fixed(device)[0]
+            return fixed, self.filterbank.clamp(min=0).to(fixed.dtype)
+        return self._fixed(device)
+
+    def _fixed(self, device: torch.device) -> tuple[Tensor, Tensor]:
         if not self._double or device.type == "mps":
             return self.window, self.filterbank
         if device not in self._double:

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from evar.encoders._logmel import MelSpectrogram
+from evar.encoders._patches import shown
 from evar.encoders._transformers import load_transformers
 from evar.encoders.base import Encoder
 from evar.features import LayerInfo
@@ -99,6 +100,7 @@ class AST(Encoder):
     norm_stats = AUDIOSET_STATS
     ignored_tensors = ("v.head.", "v.head_dist.")  # ImageNet's classifiers
     batch_seconds = 80.0
+    has_patches = True
 
     def __init__(self, input: str = "clip", layer_norm_eps: float = HUB_EPSILON) -> None:
         super().__init__()
@@ -233,6 +235,10 @@ class AST(Encoder):
         first = torch.cat([self.embeddings.cls_token, self.embeddings.distillation_token], dim=1)
         tokens = torch.cat([first.expand(len(tokens), -1, -1), tokens], dim=1)
         tokens = tokens + self.position_table(patches.shape[1])
+        if self.patch_out is not None:
+            columns = (patches.shape[1] - PATCH) // STRIDE + 1
+            kept_rows, kept_columns = self.patch_out.drawn(len(tokens), TABLE[0], columns)
+            tokens = torch.cat([tokens[:, :2], shown(tokens[:, 2:], kept_rows, kept_columns, columns)], dim=1)
         read = []
         for block in self.blocks:
             tokens = block(tokens)

@@ -17,6 +17,7 @@ from evar.weights import load_strict, read_checkpoint, state_dict_of
 
 if TYPE_CHECKING:
     from evar.config import EncoderConfig
+    from evar.encoders._patches import PatchOut
 
 
 class Encoder(nn.Module, ABC):
@@ -33,6 +34,10 @@ class Encoder(nn.Module, ABC):
         min_samples: shorter clips are zero-padded to this by `encode`.
         batch_invariant: False where padding or batch-mates change a clip's vector; such clips are batched by length.
         batch_seconds: seconds of audio that `extract` puts into one batch unless told otherwise; bounds memory.
+        has_patches: whether the network honours `patch_out`.
+        frontend_parameters: first words of the names of the parameters that turn the waveform into the network's input,
+            for front-ends that were trained.
+        patch_out: what is hidden from the network in training; None: nothing.
         ignored_tensors: name patterns of tensors that a published checkpoint may hold beyond the network's own.
         revision: raise it when the same weights and options give other numbers; part of every cache key.
         norm_stats: (mean, std) of the input normalisation where the encoder has one, else None.
@@ -54,6 +59,8 @@ class Encoder(nn.Module, ABC):
     min_samples: int = 1
     batch_invariant: bool = True
     batch_seconds: ClassVar[float] = 160.0
+    has_patches: ClassVar[bool] = False
+    frontend_parameters: tuple[str, ...] = ()
     ignored_tensors: ClassVar[tuple[str, ...]] = ()
     revision: ClassVar[int] = 1
     default_norm_stats: ClassVar[str] = "constants"
@@ -68,6 +75,7 @@ class Encoder(nn.Module, ABC):
     asked_as: str = ""
     trained_on: str = ""
     brings_weights: str = ""
+    patch_out: PatchOut | None = None
 
     def randomise(self) -> None:
         """Draw the weights anew, for encoders that load their own (`brings_weights`) when they are built."""

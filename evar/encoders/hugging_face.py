@@ -105,6 +105,9 @@ class HuggingFaceEncoder(Encoder):
         self.eval()
         self.layers = self._declared(folder)
         self.default_layers = (self.layers[-1].name,)
+        # The convolutions of wav2vec2 and its kin; elsewhere a module of that name pools attention maps for a head.
+        if isinstance(self.reader, _Waveform) and hasattr(self.network, "feature_extractor"):
+            self.frontend_parameters = ("network.feature_extractor",)
 
     @classmethod
     def from_config(cls, config: EncoderConfig, *, weights: str | Path | None) -> Encoder:

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from evar.encoders._logmel import MelSpectrogram
 from evar.encoders._packing import in_chunks, pack, unpack
+from evar.encoders._patches import filled, shown
 from evar.encoders.base import Encoder
 from evar.features import LayerInfo
 
@@ -70,6 +71,7 @@ class MsmMae(Encoder):
     default_layers = ("block12",)
     norm_stats = M2D_STATS
     default_norm_stats = "train"
+    has_patches = True
     ignored_tensors = ("decoder_", "mask_token")  # of training; no feature depends on them
     pos_embed: Tensor
 
@@ -162,11 +164,17 @@ class MsmMae(Encoder):
         """(unit, frames, 80) -> block -> (unit, time patches x 3840)."""
         patches = self.patch_embed["proj"](units.transpose(1, 2)[:, None])  # (unit, 768, 5, time)
         tokens = patches.flatten(2).transpose(1, 2) + self.pos_embed[:, 1:]  # (unit, 5 x time, 768)
+        n_times, kept = patches.shape[3], None
+        if self.patch_out is not None:
+            kept = self.patch_out.drawn(len(units), N_FREQUENCIES, n_times)
+            tokens = shown(tokens, kept[0], kept[1], n_times)
         tokens = torch.cat([(self.cls_token + self.pos_embed[:, :1]).expand(len(units), -1, -1), tokens], dim=1)
         layers = {}
         for number, block in enumerate(self.blocks, start=1):
             tokens = block(tokens)
             read = (self.norm(tokens) if number == N_BLOCKS else tokens)[:, 1:]  # without cls
+            if kept is not None:
+                read = filled(read, kept[0], kept[1], N_FREQUENCIES, n_times)
             by_time = read.unflatten(1, (N_FREQUENCIES, -1)).transpose(1, 2)  # (unit, time, 5, 768)
             layers[f"block{number}"] = by_time.flatten(1)
         return layers

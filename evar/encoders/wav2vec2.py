@@ -90,6 +90,7 @@ class Wav2Vec2(Encoder):
     sample_rate = 16000
     min_samples = 400
     batch_seconds = 40.0  # 200 numbers of the first convolution a sample
+    frontend_parameters = ("network.wav2vec2.feature_extractor",)
     ignored_tensors = (
         "network.wav2vec2.masked_spec_embed",
         "network.quantizer.",

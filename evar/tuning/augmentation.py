@@ -138,6 +138,7 @@ def on_logmel(
     """The encoder's front-end with masks and crops behind it; to be put in place of `encoder.network_input`."""
     plain = type(encoder).network_input
 
+    @torch.compiler.disable
     def augmented(waveform: Tensor, lengths: Tensor) -> Tensor:
         logmel = plain(encoder, waveform, lengths)
         if rrc:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from evar.encoders._logmel import MelSpectrogram
 from evar.encoders.base import Encoder
 from evar.pooling import pool, pooled_width
 from evar.registry import near_miss
@@ -21,15 +22,23 @@ class Network(nn.Module):
         layers: "default" (concatenated), "weighted" (softmax sum of all layers), or names joined by "+".
         n_outputs: classes, labels, or 1.
         frozen_norms: whether the encoder's batch normalisations keep their statistics in training.
+        train_frontend: make the mel filters of the encoder's front-end parameters.
 
     Raises:
-        ValueError: if there is no such layer, or layers to be summed are not equally wide.
+        ValueError: if there is no such layer, layers to be summed are not equally wide, or there are no mel filters.
 
     Source: the head of EVAR's fine-tuning: BatchNorm1d without parameters, then a linear layer of weights N(0, 0.01).
     """
 
-    def __init__(self, encoder: Encoder, layers: str, n_outputs: int, frozen_norms: bool = False) -> None:
+    def __init__(
+        self, encoder: Encoder, layers: str, n_outputs: int, frozen_norms: bool = False, train_frontend: bool = False
+    ) -> None:
         super().__init__()
+        if train_frontend:
+            if not mel_filters(encoder):
+                raise ValueError(f"{encoder.name} has no mel filters that could be trained")
+            for module in mel_filters(encoder):
+                module.make_trainable()
         self.encoder, self.frozen_norms = encoder, frozen_norms
         every = [info.name for info in encoder.layers]
         names = (
@@ -86,7 +95,12 @@ class Network(nn.Module):
         head = [*self.head.parameters(), *([] if self.mixing is None else [self.mixing])]
         found: list[dict[str, object]] = [{"params": head, "lr": head_rate, "peak": head_rate, "is_head": True}]
         blocks: dict[str, list[nn.Parameter]] = {}
-        frozen = () if freeze in ("none", "encoder") else tuple(word.strip() for word in freeze.split("+"))
+        frozen: tuple[str, ...] = ()
+        if freeze == "frontend":
+            filters = [name for name, _ in self.encoder.named_parameters() if name.endswith(".filterbank")]
+            frozen = (*self.encoder.frontend_parameters, *filters)
+        elif freeze not in ("none", "encoder"):
+            frozen = tuple(word.strip() for word in freeze.split("+"))
         names = [name for name, _ in self.encoder.named_parameters()]
         for word in frozen:
             if not any(_is_below(name, word) for name in names):
@@ -133,6 +147,11 @@ class SharedNorm(nn.BatchNorm1d):
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * n / (n - 1).clamp(min=1), self.momentum)
         return (embedding - mean) * torch.rsqrt(variance + self.eps)
+
+
+def mel_filters(encoder: Encoder) -> list[MelSpectrogram]:
+    """The mel front-ends of an encoder; usually one or none."""
+    return [module for module in encoder.modules() if isinstance(module, MelSpectrogram)]
 
 
 def _is_below(name: str, word: str) -> bool:
@@ -190,10 +209,13 @@ class Lars(torch.optim.Optimizer):
 
 
 @contextmanager
-def replaced_input(encoder: Encoder, network_input: object) -> Iterator[None]:
-    """Hold another front-end for a while."""
-    encoder.__dict__["network_input"] = network_input
+def replaced_input(encoder: Encoder, network_input: object | None, patch_out: object | None) -> Iterator[None]:
+    """Hold another front-end, and hide patches, for a while; None leaves what is there."""
+    given = {"network_input": network_input, "patch_out": patch_out}
+    own = {name: value for name, value in given.items() if value is not None}
+    encoder.__dict__.update(own)
     try:
         yield
     finally:
-        del encoder.__dict__["network_input"]
+        for name in own:
+            del encoder.__dict__[name]

@@ -35,8 +35,10 @@ class TuningProtocol:
         head_epochs: first epochs in which only the head is trained.
         layers: "default" (concatenated), "weighted" (learnable softmax sum of all layers, equally wide), or layer names
             joined by "+".
-        freeze: "none", "encoder" (only the head is trained, on augmented input), or the first words of the names of the
-            parameters that stay as they are, joined by "+" ("conv_block1+conv_block2").
+        freeze: "none", "frontend" (a trained front-end, such as the convolutions of wav2vec2), "encoder" (only the head is
+            trained, on augmented input), or the first words of the names of the parameters that stay as they are, joined
+            by "+" ("conv_block1+conv_block2").
+        train_frontend: train the mel filters too, for encoders that have them (weights below 0 count as 0).
         frozen_norms: keep the encoder's batch normalisations at their stored statistics.
         layer_decay: learning rate of each block of the encoder as a share of the next deeper one.
         loss_over_classes: divide the loss by the number of classes, as a mean over all outputs does.
@@ -47,6 +49,8 @@ class TuningProtocol:
         freq_mask, time_mask: SpecAugment: largest number of mel bands and frames masked, by sample; 0 for none, and for
             encoders that have no log-mel.
         rrc: random resize crop of the log-mel, by sample.
+        time_patch_out, freq_patch_out: shares 0..1 of the columns (stretches of time) and rows (frequency bands) of patches
+            that are hidden from the network, by sample, for encoders that have patches (ast, msm_mae).
         gain_db: largest gain or attenuation, by sample; 0 for none.
         noise_db: level of white noise against the clip's, at most; None for none.
         shift_seconds: largest circular shift; 0 for none.
@@ -54,6 +58,7 @@ class TuningProtocol:
         clip_norm: largest norm of the gradient; None for no limit.
         ema: share of the running mean of weights that is kept at each step; 0 for none.
         patience: stop after so many epochs without improvement on validation clips; None never.
+        compile: train through `torch.compile`; the last digits may differ from those without.
         amp: "no", "bf16" or "fp16", on devices that have it.
         encoders: name -> settings that replace these for one encoder (a name before its dot counts for its family).
         tasks: name -> settings that replace these for one task, after those of the encoder.
@@ -79,6 +84,7 @@ class TuningProtocol:
     layers: str = "default"
     freeze: str = "none"
     frozen_norms: bool = False
+    train_frontend: bool = False
     layer_decay: float = 1.0
     loss_over_classes: bool = False
     label_smoothing: float = 0.0
@@ -88,6 +94,8 @@ class TuningProtocol:
     freq_mask: int = 0
     time_mask: int = 0
     rrc: bool = False
+    time_patch_out: float = 0.0
+    freq_patch_out: float = 0.0
     gain_db: float = 0.0
     noise_db: float | None = None
     shift_seconds: float = 0.0
@@ -96,6 +104,7 @@ class TuningProtocol:
     ema: float = 0.0
     patience: int | None = None
     amp: str = "no"
+    compile: bool = False
     encoders: dict[str, Any] = field(default_factory=dict)
     tasks: dict[str, Any] = field(default_factory=dict)
     seeds: int = 1
@@ -114,9 +123,11 @@ class TuningProtocol:
         for name in ("warmup_epochs", "head_epochs", "mixup", "freq_mask", "time_mask", "gain_db", "shift_seconds"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        for name in ("min_learning_rate", "label_smoothing", "ema"):
+        for name in ("min_learning_rate", "label_smoothing", "ema", "time_patch_out", "freq_patch_out"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}")
+        if self.train_frontend and self.freeze in ("frontend", "encoder"):
+            raise ValueError(f"train_frontend and freeze={self.freeze} contradict each other; leave one out")
         if not self.learning_rate > 0 or not 0 < self.layer_decay <= 1 or self.validation_parts < 2:
             raise ValueError(
                 f"learning_rate must be above 0, layer_decay in 0..1 and validation_parts at least 2, got "

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from evar.rows import UNREADABLE, FittedRound, identity, judged, make_result, sa
 from evar.store import FeatureStore
 from evar.tasks import load_task, load_task_config, prepare
 from evar.tuning.exporting import export
-from evar.tuning.network import Network
+from evar.tuning.network import Network, mel_filters
 from evar.tuning.protocol import TuningProtocol, changed, load_tuning_protocol
 from evar.tuning.training import Clips, Trained, Training, TrainingError, has_logmel, predicted, said_by
 from evar.tuning.waveforms import Waveforms, decoded
@@ -51,6 +52,7 @@ class TuningSettings:
         eval_only: make the rows of rounds that were trained to the end; train none.
         halve: where memory is not enough, try again with half the batch and twice the accumulation.
         only_seed: this one in place of all.
+        tensorboard: write losses, scores and rates for TensorBoard too, epoch by epoch, beside the curves.
     """
 
     encoders: tuple[str, ...]
@@ -70,6 +72,7 @@ class TuningSettings:
     eval_only: bool = False
     halve: bool = True
     only_seed: int | None = None
+    tensorboard: bool = False
 
     def as_settings(self) -> Settings:
         """The same for the common table."""
@@ -200,15 +203,20 @@ def _cell(
 
 
 def _effective(protocol: TuningProtocol, encoder: Encoder, given: dict[str, Any]) -> TuningProtocol:
-    """Masks are for encoders that have a log-mel; others get none, unless the command line asks for the impossible."""
-    if has_logmel(encoder) or not (protocol.freq_mask or protocol.time_mask or protocol.rrc):
-        return protocol
-    asked = [name for name in ("freq_mask", "time_mask", "rrc") if given.get(name)]
-    if asked:
-        raise ValueError(
-            f"{encoder.name} has no log-mel that --{asked[0]} could mask or crop; it works on the waveform"
-        )
-    return changed(protocol, {"freq_mask": 0, "time_mask": 0, "rrc": False}, protocol.name)
+    """Masks are for encoders that have a log-mel, and so on; others do without, unless the command line asks for them."""
+    needs = (
+        (has_logmel(encoder), "log-mel", {"freq_mask": 0, "time_mask": 0, "rrc": False}),
+        (bool(mel_filters(encoder)), "log-mel", {"train_frontend": False}),
+        (encoder.has_patches, "patches", {"time_patch_out": 0.0, "freq_patch_out": 0.0}),
+    )
+    off: dict[str, Any] = {}
+    for is_there, what, settings in needs:
+        if not is_there:
+            asked = [name for name in settings if given.get(name)]
+            if asked:
+                raise ValueError(f"{encoder.name} has no {what} that --{asked[0]} could change; leave it out")
+            off |= {name: value for name, value in settings.items() if getattr(protocol, name)}
+    return changed(protocol, off, protocol.name) if off else protocol
 
 
 def _round(
@@ -239,12 +247,13 @@ def _round(
     used, trained = protocol, None
     while trained is None:
         torch.manual_seed(seed)  # the head's first weights
-        network = Network(copy.deepcopy(encoder), used.layers, clips.n_outputs, used.frozen_norms)
+        network = Network(copy.deepcopy(encoder), used.layers, clips.n_outputs, used.frozen_norms, used.train_frontend)
         network.encoder.norm_stats = stats
         network = network.to(next(iter(encoder.parameters())).device)
         accelerator = _accelerator(used, pick_device(settings.device))
         try:
-            trained = Training(network, clips, used, seed, checkpoint, label, accelerator).run()
+            with _board(folder, settings.tensorboard) as on_epoch:
+                trained = Training(network, clips, used, seed, checkpoint, label, accelerator, on_epoch).run()
         except TrainingError as error:
             if "out of memory" not in str(error) or not settings.halve or used.batch_size < 2:
                 raise
@@ -269,6 +278,27 @@ def _round(
     if used is not protocol:
         probe.chosen_ |= {"batch_size": used.batch_size, "accumulate": used.accumulate}
     return FittedRound(a_round, tested, y_pred[tested], score, len(train), len(valid), probe, stats, extras), trained
+
+
+@contextmanager
+def _board(folder: Path, is_wanted: bool) -> Iterator[Callable[[dict[str, float]], None] | None]:
+    """Gives what writes an epoch's numbers for TensorBoard, or None."""
+    if not is_wanted or not _is_first_process():
+        yield None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError("--tensorboard needs the package tensorboard: pip install 'evar-audio[finetune]'") from error
+    with SummaryWriter(str(folder / "tensorboard")) as writer:
+
+        def on_epoch(numbers: dict[str, float]) -> None:
+            for name, value in numbers.items():
+                if name != "epoch":
+                    writer.add_scalar(name, value, int(numbers["epoch"]))
+            writer.flush()
+
+        yield on_epoch
 
 
 def _accelerator(protocol: TuningProtocol, device: str) -> Any:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evar.encoders._patches import PatchOut
 from evar.encoders.base import Encoder
 from evar.metrics import METRICS
 from evar.tuning import augmentation
@@ -123,6 +124,7 @@ class Training:
         label: before the progress bar.
         accelerator: of Hugging Face `accelerate`, for devices, mixed precision and several processes; None: the
             network's own device, one process.
+        on_epoch: called with what `Trained.history` holds of each epoch, once it is over.
     """
 
     def __init__(
@@ -134,8 +136,9 @@ class Training:
         checkpoint: Path | None = None,
         label: str = "",
         accelerator: Any = None,
+        on_epoch: Callable[[dict[str, float]], None] | None = None,
     ) -> None:
-        self.clips, self.protocol, self.seed = clips, protocol, seed
+        self.clips, self.protocol, self.seed, self.on_epoch = clips, protocol, seed, on_epoch
         self.checkpoint, self.label, self.accelerator = checkpoint, label, accelerator
         self.result = Trained(network)
         self.network = network
@@ -147,9 +150,20 @@ class Training:
         self.averaged = {key: value.clone() for key, value in network.state_dict().items()} if protocol.ema else None
         self.best: dict[str, Tensor] = {}
         self.epoch, self.in_epoch, self.since_best, self.sums = 0, 0, 0, [0.0, 0.0]
+        self.draws, self.input_of, self.patch_out = torch.Generator(), None, None
+        if has_logmel(network.encoder) and (protocol.freq_mask or protocol.time_mask or protocol.rrc):
+            masks = (protocol.freq_mask, protocol.time_mask, protocol.rrc)
+            self.input_of = augmentation.on_logmel(network.encoder, *masks, self.draws)
+        if network.encoder.has_patches and (protocol.time_patch_out or protocol.freq_patch_out):
+            self.patch_out = PatchOut(protocol.time_patch_out, protocol.freq_patch_out, self.draws)
         self.module: Any = network
+        if protocol.compile:
+            from torch._dynamo import config as dynamo
+
+            dynamo.suppress_errors = True  # what cannot be compiled runs as it is
+            self.module = torch.compile(network)
         if accelerator is not None:
-            self.module, self.optimizer = accelerator.prepare(network, self.optimizer)
+            self.module, self.optimizer = accelerator.prepare(self.module, self.optimizer)
         self.n_processes = 1 if accelerator is None else accelerator.num_processes
         self.rank = 0 if accelerator is None else accelerator.process_index
         self._saved_at = time.monotonic()
@@ -286,13 +300,11 @@ class Training:
     ) -> float:
         """Mean loss of the batch; gradients are added up."""
         protocol, encoder = self.protocol, self.network.encoder
-        if has_logmel(encoder) and (protocol.freq_mask or protocol.time_mask or protocol.rrc):
-            input_of = augmentation.on_logmel(encoder, protocol.freq_mask, protocol.time_mask, protocol.rrc, generator)
-            context: Any = replaced_input(encoder, input_of)
-        else:
-            context = _nothing()
+        # The front-end and patches draw from one generator that lives as long as the training, so that a compiled network
+        # meets the same objects at every step.
+        self.draws.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
         try:
-            with context:
+            with replaced_input(encoder, self.input_of, self.patch_out):
                 outputs = self.module(waveform, lengths)
                 losses = self._losses(outputs, targets, training=True)
                 # The mean over the whole batch, whatever the processes' shares; their gradients are averaged.
@@ -383,6 +395,8 @@ class Training:
                 "valid_loss": loss, "valid_score": score, "clips_per_second": clips_per_second,
             }
         )  # fmt: skip
+        if self.on_epoch is not None and not self.rank:
+            self.on_epoch(result.history[-1])
         self.sums = [0.0, 0.0]
         result.stopped_early = self.protocol.patience is not None and self.since_best >= self.protocol.patience
         self._save()
@@ -392,12 +406,15 @@ class Training:
         if self.checkpoint is None or self.rank:
             return
         result = self.result
+        is_over = result.stopped_early or self.epoch >= self.protocol.epochs
         state = {
             "network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(), "averaged": self.averaged,
             "best": self.best, "epoch": self.epoch, "in_epoch": self.in_epoch, "since_best": self.since_best,
             "sums": self.sums, "history": result.history, "best_epoch": result.best_epoch,
             "valid_score": result.valid_score, "valid_loss": result.valid_loss, "stopped_early": result.stopped_early,
         }  # fmt: skip
+        if is_over:  # nobody goes on from here: the best weights are enough
+            state |= {"network": None, "optimizer": None, "averaged": None}
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         part = self.checkpoint.with_suffix(f".{os.getpid()}.part")
         torch.save(state, part)
@@ -409,21 +426,14 @@ class Training:
             return
         device = next(self.network.parameters()).device
         state = torch.load(self.checkpoint, map_location=device, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.network.load_state_dict(state["network"] or state["best"])
+        if state["optimizer"] is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
         self.averaged, self.best = state["averaged"], state["best"]
         self.epoch, self.in_epoch, self.since_best = state["epoch"], state["in_epoch"], state["since_best"]
         self.sums = list(state["sums"])
         for name in ("history", "best_epoch", "valid_score", "valid_loss", "stopped_early"):
             setattr(self.result, name, state[name])
-
-
-class _nothing:
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
 
 def has_logmel(encoder: Encoder) -> bool:

@@ -1,0 +1,88 @@
+"""Patches hidden from a transformer in training: it is shown, and computes, only some of a clip's patches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class PatchOut:
+    """What is hidden from the network, drawn anew for every input.
+
+    Attributes:
+        time: share 0..1 of the columns of patches (stretches of time) that are hidden whole.
+        frequency: share 0..1 of the rows of patches (frequency bands) that are hidden whole.
+        generator: of the draws.
+
+    Source: Koutini et al., "Efficient Training of Audio Transformers with Patchout", Interspeech 2022: structured
+        patchout; the numbers of rows and columns are the shares, rounded, and one of each is always left.
+    """
+
+    time: float
+    frequency: float
+    generator: torch.Generator
+
+    @torch.compiler.disable
+    def drawn(self, n: int, n_frequencies: int, n_times: int) -> tuple[Tensor, Tensor]:
+        """Rows and columns that the network sees, in ascending order.
+
+        Args:
+            n: inputs.
+            n_frequencies, n_times: patches over frequency and time.
+
+        Returns:
+            rows (n, kept rows), columns (n, kept columns).
+        """
+        kept = []
+        for share, size in ((self.frequency, n_frequencies), (self.time, n_times)):
+            n_kept = max(1, size - round(share * size))
+            order = torch.rand(n, size, generator=self.generator).argsort(dim=1)
+            kept.append(order[:, :n_kept].sort(dim=1).values)
+        return kept[0], kept[1]
+
+
+def shown(tokens: Tensor, rows: Tensor, columns: Tensor, n_times: int) -> Tensor:
+    """Patches in the rows and columns that were drawn.
+
+    Args:
+        tokens: (n, frequency x time, feature), frequency major, time fastest.
+        rows: (n, kept rows).
+        columns: (n, kept columns).
+        n_times: patches over time.
+
+    Returns:
+        (n, kept rows x kept columns, feature), in the same order.
+
+    Example:
+        >>> tokens = torch.arange(6.0).view(1, 6, 1)  # 2 bands of 3 times
+        >>> shown(tokens, torch.tensor([[1]]), torch.tensor([[0, 2]]), 3).flatten().tolist()
+        [3.0, 5.0]
+    """
+    at = (rows[:, :, None] * n_times + columns[:, None, :]).flatten(1).to(tokens.device)  # (n, kept)
+    return tokens.gather(1, at[:, :, None].expand(-1, -1, tokens.shape[2]))
+
+
+def filled(tokens: Tensor, rows: Tensor, columns: Tensor, n_frequencies: int, n_times: int) -> Tensor:
+    """A whole grid again: a hidden patch takes the vector of the nearest row and column that was shown.
+
+    Args:
+        tokens: (n, kept rows x kept columns, feature), as `shown` gives them.
+        rows, columns: as there.
+        n_frequencies, n_times: of the whole grid.
+
+    Returns:
+        (n, frequency x time, feature).
+
+    Example:
+        >>> filled(torch.tensor([[[3.0], [5.0]]]), torch.tensor([[1]]), torch.tensor([[0, 2]]), 2, 3).flatten().tolist()
+        [3.0, 3.0, 5.0, 3.0, 3.0, 5.0]
+    """
+    near = [
+        (torch.arange(size)[None, :, None] - kept[:, None, :]).abs().argmin(dim=2)  # (n, size)
+        for kept, size in ((rows, n_frequencies), (columns, n_times))
+    ]
+    at = (near[0][:, :, None] * columns.shape[1] + near[1][:, None, :]).flatten(1).to(tokens.device)
+    return tokens.gather(1, at[:, :, None].expand(-1, -1, tokens.shape[2]))
