@@ -9,7 +9,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,6 +93,8 @@ class TaskConfig:
             "regression" (a number).
         metric: a name in `evar.metrics.METRICS`, of that kind.
         classes: labels in order; label i of a result is classes[i]. Empty for regression.
+        classes_from_index: take as classes the labels that occur in the index, sorted (as numbers where they all are); for
+            data sets whose vocabulary comes with them. `expected` holds their number.
         unit: of the numbers of a regression task.
         pitch: are the classes notes, a semitone apart? Then the accuracy of the chroma is shown too.
         clip_seconds, pad, crop: which part of a file is the clip, see `evar.audio.ClipPolicy`.
@@ -114,7 +116,6 @@ class TaskConfig:
     version: str
     kind: str
     metric: str
-    classes: tuple[str, ...]
     clip_seconds: float | None
     pad: str
     crop: str
@@ -125,6 +126,8 @@ class TaskConfig:
     citation: str
     access: str
     expected: Expected
+    classes: tuple[str, ...] = ()
+    classes_from_index: bool = False
     index: str = ""
     index_maker: str = ""
     landmark: str = ""
@@ -144,6 +147,10 @@ class TaskConfig:
         if self.splits not in ("published", "folds"):
             raise ValueError(f"splits must be published or folds, got {self.splits!r}")
         least = {"multiclass": 2, "multilabel": 1, "regression": 0}[self.kind]
+        if self.classes_from_index and not self.classes:
+            if self.kind == "regression" or (self.expected.classes or 0) < least:
+                raise ValueError("classes_from_index needs labels that are classes, and their number in expected")
+            least = 0
         if len(set(self.classes)) != len(self.classes) or len(self.classes) < least:
             raise ValueError(f"classes must be at least {least} different labels")
         if self.kind == "regression" and self.classes:
@@ -218,7 +225,7 @@ class Task:
         limit: int | None = None,
         validation_parts: int = VALIDATION_PARTS,
     ) -> None:
-        self.config = config
+        self.config = config = with_classes(config, index)
         self.validation_parts = validation_parts
         self.folder = folder
         self.limit = limit
@@ -486,6 +493,20 @@ def _checked_index(config: TaskConfig, index: pd.DataFrame) -> tuple[pd.DataFram
         if (got := int((index[part] == name).sum())) != expected:
             raise ValueError(f"{where}: expected {expected} clips in {part} {name}, got {got}; is it another version?")
     return index, y
+
+
+def with_classes(config: TaskConfig, index: pd.DataFrame) -> TaskConfig:
+    """The task with the classes that occur in its index, where it takes them from there."""
+    if not config.classes_from_index or config.classes or "label" not in index:
+        return config
+    is_multilabel = config.kind == "multilabel"
+    labels = {
+        part.strip()
+        for text in index["label"]
+        for part in (str(text).split(LABEL_SEPARATOR) if is_multilabel else [text])
+    } - {""}
+    are_numbers = all(label.isdecimal() for label in labels)
+    return replace(config, classes=tuple(sorted(labels, key=lambda label: (int(label) if are_numbers else 0, label))))
 
 
 def _labels(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from evar import config
 from evar.catalogue import environment, hear, music, speech
 from evar.cli import SOME_FAILED, run
 from evar.results import load_all, load_failures
-from evar.tasks import Task, load_task, load_task_config
+from evar.tasks import LABEL_SEPARATOR, Task, TaskConfig, load_task, load_task_config
 
 CATALOGUE = [name for name in config.names("tasks") if load_task_config(name).index_maker]
 
@@ -121,25 +122,32 @@ def surge_pitch(folder: Path) -> None:
 
 
 def hear_task(
-    folder: Path, name: str, labels: list[str], parts: list[str], names: Callable[[str, int, str], str]
+    folder: Path,
+    name: str,
+    labels: list[str],
+    parts: list[str],
+    names: Callable[[str, int, str], str],
+    n_each: int = 2,
 ) -> None:
-    """A HEAR archive: two clips of each label in every split or fold."""
+    """A HEAR archive: some clips of each label in every split or fold."""
     top = folder / "tasks" / name
     for part in parts:
-        clips = {names(part, n, label): [label] for n in (0, 1) for label in labels}
+        clips = {names(part, n, label): [label] for n in range(n_each) for label in labels}
         lines(top / f"{part}.json", json.dumps(clips))
         sounds(top / "48000" / part, list(clips))
     lines(top / "task_metadata.json", json.dumps({"task_name": name, "splits": parts, "embedding_type": "scene"}))
     lines(top / "labelvocabulary.csv", "idx,label", *(f"{n},{label}" for n, label in enumerate(labels)))
 
 
-def hear_folds(labels: list[str], n_folds: int) -> tuple[Callable[[Path], None], list[str], dict[str, int]]:
+def hear_folds(
+    labels: list[str], n_folds: int, n_each: int = 2
+) -> tuple[Callable[[Path], None], list[str], dict[str, int]]:
     parts = [f"fold{n:02d}" for n in range(n_folds)]
 
     def write(folder: Path) -> None:
-        hear_task(folder, "toy-v1-full", labels, parts, lambda part, n, label: f"{part}_{label}_{n}.wav")
+        hear_task(folder, "toy-v1-full", labels, parts, lambda part, n, label: f"{part}_{label}_{n}.wav", n_each)
 
-    return write, labels, {part.removeprefix("fold"): 2 * len(labels) for part in parts}
+    return write, labels, {part.removeprefix("fold"): n_each * len(labels) for part in parts}
 
 
 def hear_nsynth(folder: Path) -> None:
@@ -149,6 +157,74 @@ def hear_nsynth(folder: Path) -> None:
     hear_task(folder, "nsynth_pitch-v2.2.3-5h", ["21", "108"], ["train", "valid", "test"], name)
 
 
+def hear_parts(
+    labels: list[str], sizes: dict[str, int], task: str = "toy-v1-full"
+) -> tuple[Any, list[str], dict[str, int]]:
+    """A HEAR task with a published split."""
+
+    def write(folder: Path) -> None:
+        hear_task(folder, task, labels, list(sizes), lambda part, n, label: f"{label}_{part}{n}.wav")
+
+    return write, labels, {part: 2 * len(labels) for part in sizes}
+
+
+def hear_commands(folder: Path) -> None:
+    def name(part: str, n: int, label: str) -> str:
+        return f"_silence__tap-{part}{n}.wav" if label == "_silence_" else f"yes_{SPEAKERS[part]}_nohash_{n}.wav"
+
+    hear_task(folder, "speech_commands-v0.0.2-5h", ["_silence_", "yes"], list(SPEAKERS), name)
+
+
+SPEAKERS = {"train": "0a", "valid": "0b", "test": "0c"}
+
+
+def fsd50k(folder: Path) -> None:
+    lines(
+        folder / "FSD50K.ground_truth" / "dev.csv", "fname,labels,mids,split",
+        *('1,"Bark,Dog","/m/1,/m/2",train', "2,Rain,/m/3,train", "3,Rain,/m/3,val", '4,"Bark,Dog","/m/1,/m/2",val'),
+    )  # fmt: skip
+    lines(folder / "FSD50K.ground_truth" / "eval.csv", "fname,labels,mids", "5,Rain,/m/3", '6,"Bark,Dog","/m/1,/m/2"')
+    for part, clips in (("dev", "1234"), ("eval", "56")):
+        sounds(folder / f"FSD50K.{part}_audio", [f"{clip}.wav" for clip in clips])
+        people = {clip: {"uploader": f"{part}{int(clip) // 3}", "title": "t"} for clip in clips}
+        lines(folder / "FSD50K.metadata" / f"{part}_clips_info_FSD50K.json", json.dumps(people))
+
+
+def tut_scenes_2018(folder: Path) -> None:
+    top = folder / "TUT-urban-acoustic-scenes-2018-development"
+    train = [
+        f"audio/{scene}-{city}-{n}-0-a.wav"
+        for scene in ("park", "tram")
+        for city in ("paris", "vienna")
+        for n in (1, 2, 3)
+    ]
+    test = [f"audio/{scene}-oslo-{n}-0-a.wav" for scene in ("park", "tram") for n in (1, 2)]
+    for name, clips in (("train", train), ("evaluate", test)):
+        rows = [f"{clip}\t{clip.split('/')[1].split('-')[0]}" for clip in clips]
+        lines(top / "evaluation_setup" / f"fold1_{name}.txt", *rows)
+        sounds(top, clips)
+
+
+def audioset(folder: Path) -> None:
+    ids = [f"{n:011d}" for n in range(40)]
+    for name, chosen in (("balanced_train", ids[:16]), ("unbalanced_train", ids[16:24]), ("eval", ids[24:])):
+        rows = [f'{one}, 0.000, 10.000, "{["/m/a,/t/b", "/t/b"][n % 2]}"' for n, one in enumerate(chosen)]
+        lines(folder / f"{name}_segments.csv", "# Segments csv", "# num", "# YTID, start, end, labels", *rows)
+    sounds(
+        folder / "audio",
+        [f"some/{'Y' if int(one) % 2 else ''}{one}.wav" for one in ids if one not in (ids[5], ids[39])],
+    )
+
+
+def librispeech_speaker(folder: Path) -> None:
+    of = {"train": [f"{who}-{100 + who}-000{n}" for who in (19, 103) for n in range(8)]}
+    of["test"] = [f"{who}-{100 + who}-001{n}" for who in (19, 103) for n in range(2)]
+    for split, clips in of.items():
+        lines(folder / f"{split}_split.txt", *clips)
+        sounds(folder / "train-clean-100", ["/".join([*clip.split("-")[:2], f"{clip}.flac"]) for clip in clips])
+
+
+THREE = {"train": 1, "valid": 1, "test": 1}
 #: task -> writes a tiny copy; classes that occur; clips of each split or fold
 COPIES: dict[str, tuple[Callable[[Path], None], list[str], dict[str, int]]] = {
     "esc50": (esc50, ["dog", "rooster"], dict.fromkeys("12345", 8)),
@@ -167,6 +243,23 @@ COPIES: dict[str, tuple[Callable[[Path], None], list[str], dict[str, int]]] = {
     "hear_libricount": hear_folds(["0", "10"], 5),
     "hear_nsynth_pitch_5h": (hear_nsynth, ["21", "108"], {"train": 4, "valid": 4, "test": 4}),
     "hear_nsynth_pitch_50h": (hear_nsynth, ["21", "108"], {"train": 4, "valid": 4, "test": 4}),
+    "hear_speech_commands_full": (hear_commands, ["_silence_", "yes"], {"train": 4, "valid": 4, "test": 4}),
+    "hear_speech_commands_5h": (hear_commands, ["_silence_", "yes"], {"train": 4, "valid": 4, "test": 4}),
+    "hear_gunshot_triangulation": hear_folds(["mic1", "mic2"], 7),
+    "hear_beehive_states_fold0": hear_parts(["NOQUEEN", "QUEEN"], THREE),
+    "hear_beehive_states_fold1": hear_parts(["NOQUEEN", "QUEEN"], THREE),
+    "hear_vocal_imitation": hear_folds(["000Animal", "001Bell"], 3, n_each=4),
+    "hear_vox_lingua_top10": hear_folds(["et", "fi"], 5),
+    "hear_crema_d": hear_folds(["ANG", "SAD"], 5),
+    "hear_esc50": hear_folds(["dog", "rooster"], 5),
+    "hear_gtzan_genre": hear_folds(["blues", "rock"], 10),
+    "hear_fsd50k": hear_parts(["Bark", "Rain"], THREE),
+    "fsd50k": (fsd50k, ["Bark", "Dog", "Rain"], {"train": 2, "valid": 2, "test": 2}),
+    "tut_scenes_2018": (tut_scenes_2018, ["park", "tram"], {"train": 12, "test": 4}),
+    "audioset_20k": (audioset, ["/m/a", "/t/b"], {"train": 15, "test": 15}),
+    "audioset": (audioset, ["/m/a", "/t/b"], {"train": 23, "test": 15}),
+    "speech_commands_v1": (speech_commands_v2, ["bed", "no"], {"train": 8, "valid": 4, "test": 4}),
+    "librispeech_speaker": (librispeech_speaker, ["19", "103"], {"train": 16, "test": 4}),
 }
 
 
@@ -178,7 +271,8 @@ def copy(tmp_path, monkeypatch):
         make, classes, parts = COPIES[name]
         entry = yaml.safe_load(config.find("tasks", name).read_text(encoding="utf-8"))
         entry["expected"] = {"clips": sum(parts.values()), "classes": len(classes), "parts": parts}
-        entry["classes"] = classes
+        if not entry.get("classes_from_index"):
+            entry["classes"] = classes
         tasks = tmp_path / "config" / "tasks"
         tasks.mkdir(parents=True, exist_ok=True)
         (tasks / f"{name}.yaml").write_text(yaml.safe_dump(entry))
@@ -205,7 +299,8 @@ def test_every_task_of_the_catalogue_has_a_copy_here():
 def test_an_entry_says_what_it_must(name):
     entry = load_task_config(name)
     assert entry.source and entry.licence and entry.citation and entry.access and len(entry.notes) > 100
-    assert len(entry.classes) == entry.expected.classes and entry.landmark and entry.clip_seconds
+    assert entry.landmark and (entry.clip_seconds or entry.pad == "none")
+    assert (len(entry.classes) == entry.expected.classes) != entry.classes_from_index
     parts = entry.expected.parts
     if len(parts) > 1:
         assert sum(parts.values()) == entry.expected.clips
@@ -218,12 +313,13 @@ def test_a_copy_becomes_the_published_rounds(copy, name):
     _, classes, expected = COPIES[name]
     assert {part: len(paths) for part, paths in parts_of(task).items()} == expected
     assert not task.missing() and task.index_sha256 == again.index_sha256
-    assert [task.config.classes[y] for y in task.y] == list(task.index["label"]) and set(task.index["label"]) == set(
-        classes
-    )
+    assert list(task.config.classes) == classes
+    one = task.y if task.config.kind == "multilabel" else np.eye(len(classes), dtype=np.uint8)[task.y]
+    said = [LABEL_SEPARATOR.join(np.array(classes)[row == 1]) for row in one]
+    assert said == list(task.index["label"]) and (one.sum(axis=0) > 0).all()
     if task.config.splits == "published":
         (a_round,) = task.rounds()
-        assert not task.draws_validation and set(task.rounds(1)[0].test) == set(a_round.test)
+        assert task.draws_validation == ("valid" not in expected) and set(task.rounds(1)[0].test) == set(a_round.test)
         train = set(task.groups[a_round.train])
         assert not train & set(task.groups[a_round.valid]) and not train & set(task.groups[a_round.test])
     else:
@@ -262,15 +358,76 @@ def test_groups_and_splits_come_from_the_published_facts(copy):
         ("nsynth_instrument", "nsynth-test/audio/reed_acoustic_002-062-100.wav", "test", "reed_acoustic_002"),
         ("surge_pitch", "Bank A/bell/108.ogg", "valid", "Bank A/bell"),
         ("gtzan", "rock/rock.00005.wav", "test", "rock/rock.00005.wav"),
+        ("fsd50k", "FSD50K.dev_audio/4.wav", "valid", "dev1"),
+        ("hear_speech_commands_5h", "48000/valid/yes_0b_nohash_1.wav", "valid", "0b"),
+        ("hear_speech_commands_5h", "48000/test/_silence__tap-test0.wav", "test", "_silence__tap-test0.wav"),
+        ("tut_scenes_2018", "audio/tram-oslo-2-0-a.wav", "test", "oslo-2"),
+        (
+            "librispeech_speaker",
+            "train-clean-100/19/119/19-119-0010.flac",
+            "test",
+            "train-clean-100/19/119/19-119-0010.flac",
+        ),
+        ("audioset", "audio/some/Y00000000017.wav", "train", "00000000017"),
     ):
         copy(name)
-        row = load_task(name).index.set_index("path").loc[clip]
+        index = load_task(name).index
+        row = index[index["path"].str.endswith(clip)].iloc[0]
         assert (row["split"], row["group"]) == (split, group)
     copy("esc50")
     row = load_task("esc50").index.set_index("path").loc["audio/3-3001-A-1.wav"]
     assert (row["fold"], row["group"], row["label"]) == ("3", "3001", "rooster")
     assert len(speech.CREMAD_VALID) == 9 and len(speech.CREMAD_TEST) == 19
     assert not speech.CREMAD_VALID & speech.CREMAD_TEST
+
+
+def test_audioset_says_how_much_of_the_lists_is_there(copy, capsys):
+    copy("audioset"), copy("audioset_20k")
+    load_task("audioset")
+    assert "23 of 24 train segments and 15 of 16 test segments are in" in capsys.readouterr().err
+    load_task("audioset_20k")
+    assert "15 of 16 train segments" in capsys.readouterr().err
+
+
+def test_an_uploader_in_training_and_test_clips_is_refused(copy):
+    folder = copy("fsd50k")
+    lines(folder / "FSD50K.metadata" / "eval_clips_info_FSD50K.json", json.dumps({"5": {"uploader": "dev1"}}))
+    with pytest.raises(ValueError, match="1 groups are in more than one split, first 'dev1'"):
+        load_task("fsd50k")
+    lines(folder / "FSD50K.metadata" / "eval_clips_info_FSD50K.json", json.dumps({"5": {"name": "dev1"}}))
+    with pytest.raises(ValueError, match="must hold an uploader for each clip"):
+        load_task("fsd50k")
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "line", "message"),
+    [
+        ("tut_scenes_2018", "TUT-urban-acoustic-scenes-2018-development/evaluation_setup/fold1_train.txt",
+         "audio/../../x-y-1-0-a.wav\tpark", "line 1: expected 'audio/SCENE-CITY"),
+        ("tut_scenes_2018", "TUT-urban-acoustic-scenes-2018-development/evaluation_setup/fold1_train.txt",
+         "audio/park-paris-1-0-a.wav park", "line 1: expected 'audio/SCENE-CITY"),
+        ("librispeech_speaker", "train_split.txt", "19/198/19-198-0001.flac", "line 1: expected an utterance such as"),
+        ("audioset", "eval_segments.csv", "00000000017, 0.0, 10.0", "line 1: expected 'YTID, start, end"),
+    ],
+)  # fmt: skip
+def test_lists_that_are_no_lists_are_refused(copy, name, file, line, message):
+    path = copy(name) / file
+    lines(path, line)
+    with pytest.raises(ValueError, match=message):
+        load_task(name)
+
+
+def test_classes_of_the_index_are_counted(copy):
+    folder = copy("hear_gunshot_triangulation")
+    task = load_task("hear_gunshot_triangulation")
+    assert task.config.classes == ("mic1", "mic2") and load_task_config("hear_gunshot_triangulation").classes == ()
+    path = next(folder.rglob("fold00.json"))
+    path.write_text(path.read_text().replace("mic2", "mic3"))  # labels and names
+    with pytest.raises(ValueError, match="expected 2 classes, got 3"):
+        load_task("hear_gunshot_triangulation")
+    entry = yaml.safe_load(config.find("tasks", "hear_gunshot_triangulation").read_text())
+    with pytest.raises(ValueError, match="classes_from_index needs labels that are classes"):
+        config.build({**entry, "name": "x", "kind": "regression", "metric": "pearson"}, TaskConfig, "here")
 
 
 def test_au_files_and_the_archive_folder_itself_are_accepted(copy):
@@ -297,6 +454,18 @@ def test_au_files_and_the_archive_folder_itself_are_accepted(copy):
         ("gtzan", "valid_filtered.txt", "valid_filtered.txt is not there.*get it from https://github.com/jongpillee"),
         ("nsynth_instrument", "nsynth-valid/examples.json", "nsynth-valid/examples.json is not there"),
         ("surge_pitch", "surge_split.csv", "surge_split.csv is not there.*columns tone"),
+        ("fsd50k", "FSD50K.ground_truth/eval.csv", "eval.csv is not there.*ground_truth.zip"),
+        ("librispeech_speaker", "test_split.txt", "test_split.txt is not there.*get CPC's test_split.txt"),
+        (
+            "audioset_20k",
+            "balanced_train_segments.csv",
+            "is not there.*get it from http://storage.googleapis.com/us_audio",
+        ),
+        (
+            "tut_scenes_2018",
+            "TUT-urban-acoustic-scenes-2018-development/evaluation_setup/fold1_evaluate.txt",
+            "fold1_evaluate.txt is not there.*zenodo.org/record/1228142",
+        ),
     ],
 )
 def test_a_missing_split_file_says_where_to_get_it(copy, name, file, message):
@@ -439,9 +608,7 @@ def test_all_tasks_means_those_at_hand(copy, tmp_path):
     copy("cremad")
     named = asked("logmel", "all").tasks
     assert "cremad" in named and "esc10" in named and not set(named) & (set(CATALOGUE) - {"cremad"})
-    assert {name for name in CATALOGUE if not name.startswith("hear_")} == set(
-        config.load_grid_config("composing_gar").tasks
-    )
+    assert set(config.load_grid_config("composing_gar").tasks) < set(CATALOGUE)
 
 
 @pytest.mark.parametrize("name", config.names("grids"))

@@ -57,10 +57,9 @@ def served(tmp_path, monkeypatch):
             archive.pop("sha256", None)
             archive["size"] = target.stat().st_size
             archive["md5"] = hashlib.md5(target.read_bytes()).hexdigest()
-        entry |= {
-            "classes": classes,
-            "expected": {"clips": sum(parts.values()), "classes": len(classes), "parts": parts},
-        }
+        entry["expected"] = {"clips": sum(parts.values()), "classes": len(classes), "parts": parts}
+        if not entry.get("classes_from_index"):
+            entry["classes"] = classes
         path = tmp_path / "config" / "tasks" / f"{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(yaml.safe_dump(entry))
@@ -171,7 +170,9 @@ def test_a_task_that_needs_you_says_what_to_get(served, capsys, tmp_path):
 def test_a_copy_that_is_there_is_linked_and_not_copied(name, tmp_path, monkeypatch):
     write, classes, parts = COPIES[name]
     entry = yaml.safe_load(config.find("tasks", name).read_text(encoding="utf-8"))
-    entry |= {"classes": classes, "expected": {"clips": sum(parts.values()), "classes": len(classes), "parts": parts}}
+    entry["expected"] = {"clips": sum(parts.values()), "classes": len(classes), "parts": parts}
+    if not entry.get("classes_from_index"):
+        entry["classes"] = classes
     (tmp_path / "config" / "tasks").mkdir(parents=True)
     (tmp_path / "config" / "tasks" / f"{name}.yaml").write_text(yaml.safe_dump(entry))
     monkeypatch.setenv("EVAR_CONFIG", str(tmp_path / "config"))

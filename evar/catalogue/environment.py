@@ -1,12 +1,19 @@
-"""Environmental sounds: ESC-50 and UrbanSound8K, whose folds are in their own tables."""
+"""Environmental sounds: ESC-50, UrbanSound8K, FSD50K, TUT 2018 and AudioSet, whose splits are in their own tables."""
 
 from __future__ import annotations
 
+import csv
+import json
+import sys
 from pathlib import Path
 
 import pandas as pd
 
 from evar.catalogue import published_file, read_table
+from evar.registry import stays_below
+from evar.tasks import LABEL_SEPARATOR
+
+AUDIOSET_LISTS = "http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/"
 
 
 def esc50(top: Path) -> pd.DataFrame:
@@ -35,3 +42,85 @@ def urbansound8k(top: Path) -> pd.DataFrame:
             "group": table["fsID"],
         }
     )
+
+
+def fsd50k(top: Path) -> pd.DataFrame:
+    """FSD50K: `FSD50K.ground_truth/{dev,eval}.csv`; group = uploader, where `FSD50K.metadata` is there, else the clip."""
+    get_it = "it is in FSD50K.ground_truth.zip of zenodo.org/record/4060432"
+    tables = []
+    for part in ("dev", "eval"):
+        path = published_file(top, f"FSD50K.ground_truth/{part}.csv", get_it)
+        table = read_table(path, ("fname", "labels", "split") if part == "dev" else ("fname", "labels"))
+        split = table["split"].replace({"val": "valid"}) if part == "dev" else "test"
+        uploader = _uploaders(top / "FSD50K.metadata" / f"{part}_clips_info_FSD50K.json")
+        clips = pd.DataFrame({"path": f"FSD50K.{part}_audio/" + table["fname"] + ".wav", "split": split})
+        clips["label"] = table["labels"].str.replace(",", LABEL_SEPARATOR, regex=False)
+        clips["group"] = [uploader.get(name, name) for name in table["fname"]]
+        tables.append(clips)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _uploaders(path: Path) -> dict[str, str]:
+    """Clip -> who uploaded it; empty where the metadata is not there."""
+    if not path.is_file():
+        return {}
+    try:
+        return {name: str(entry["uploader"]) for name, entry in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} must hold an uploader for each clip, got {error!r}; is the download whole?"
+        ) from error
+
+
+def tut_scenes(top: Path) -> pd.DataFrame:
+    """TUT Urban Acoustic Scenes 2018, development: the one published fold; group = city and location."""
+    rows = []
+    for split, name in (("train", "fold1_train.txt"), ("test", "fold1_evaluate.txt")):
+        path = published_file(top, f"evaluation_setup/{name}", "it is in the archives of zenodo.org/record/1228142")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            clip, _, scene = line.strip().partition("\t")
+            parts = clip.rpartition("/")[2].split("-")
+            if not line.strip():
+                continue
+            if not scene or len(parts) != 5 or not stays_below(clip):
+                raise ValueError(
+                    f"{path} line {number}: expected 'audio/SCENE-CITY-LOCATION-SEGMENT-DEVICE.wav<tab>SCENE', got {line!r}"
+                )
+            rows.append((clip, scene.split("\t")[0].strip(), split, "-".join(parts[1:3])))
+    return pd.DataFrame(rows, columns=["path", "label", "split", "group"])
+
+
+def audioset_balanced(top: Path) -> pd.DataFrame:
+    """AudioSet-20k: trained on the balanced segments that you have, tested on the evaluation segments that you have."""
+    return _audioset(top, ("balanced_train_segments.csv",))
+
+
+def audioset(top: Path) -> pd.DataFrame:
+    """AudioSet: trained on balanced and unbalanced segments that you have."""
+    return _audioset(top, ("balanced_train_segments.csv", "unbalanced_train_segments.csv"))
+
+
+def _audioset(top: Path, training: tuple[str, ...]) -> pd.DataFrame:
+    """Segments of the published lists whose sound is below `audio/`, named YTID or Y + YTID; how many is said."""
+    files: dict[str, str] = {}
+    for file in sorted((top / "audio").rglob("*.*")):
+        name = file.stem[1:] if len(file.stem) == 12 and file.stem.startswith("Y") else file.stem
+        files.setdefault(name, file.relative_to(top).as_posix())
+    rows, said = [], []
+    for names, split in ((training, "train"), (("eval_segments.csv",), "test")):
+        n_listed = n_here = 0
+        for name in names:
+            path = published_file(top, name, f"get it from {AUDIOSET_LISTS}{name}")
+            with path.open(encoding="utf-8") as lines:
+                for number, row in enumerate(csv.reader(lines, skipinitialspace=True), start=1):
+                    if not row or row[0].startswith("#"):
+                        continue
+                    if len(row) != 4:
+                        raise ValueError(f"{path} line {number}: expected 'YTID, start, end, MID,MID', got {row}")
+                    n_listed += 1
+                    if row[0] in files:
+                        n_here += 1
+                        rows.append((files[row[0]], row[3].replace(",", LABEL_SEPARATOR), split, row[0]))
+        said.append(f"{n_here:,} of {n_listed:,} {split} segments")
+    print(f"AudioSet: {' and '.join(said)} are in {top / 'audio'}", file=sys.stderr, flush=True)
+    return pd.DataFrame(rows, columns=["path", "label", "split", "group"])

@@ -49,6 +49,14 @@ def nsynth_scenes(top: Path) -> pd.DataFrame:
     return index
 
 
+def speech_scenes(top: Path) -> pd.DataFrame:
+    """Speech Commands: names are WORD_HASH_nohash_N.wav; group = the speaker's hash, a silence is its own group."""
+    index = scenes(top)
+    stems = index["path"].str.rpartition("/")[2]
+    index["group"] = stems.str.extract(r"_([0-9a-f]+)_nohash_")[0].fillna(stems)
+    return index
+
+
 def _task_folder(top: Path) -> Path:
     """Where task_metadata.json lies: HEAR's archives have one or two folders above it."""
     for pattern in ("", "tasks/*/", "*/", "*/tasks/*/", "*/*/"):

@@ -26,7 +26,7 @@ def speech_commands(top: Path) -> pd.DataFrame:
     """Speech Commands: `WORD/HASH_nohash_N.wav`; what neither list names is for training; group = speaker's hash."""
     split_of: dict[str, str] = {}
     for split, name in (("valid", "validation_list.txt"), ("test", "testing_list.txt")):
-        path = published_file(top, name, "it is in speech_commands_v0.02.tar.gz")
+        path = published_file(top, name, "it is in speech_commands_v0.02.tar.gz (v0.01: v0.01.tar.gz)")
         split_of |= dict.fromkeys(read_lines(path, "bed/0c40e715_nohash_0.wav"), split)
     clips = {f"{file.parent.name}/{file.name}" for file in top.glob("[a-z]*/*.wav")} | set(split_of)
     paths = sorted(clips)
@@ -38,6 +38,23 @@ def speech_commands(top: Path) -> pd.DataFrame:
             "group": [path.split("/")[-1].partition("_nohash_")[0] for path in paths],
         }
     )
+
+
+def librispeech_speaker(top: Path) -> pd.DataFrame:
+    """LibriSpeech: who reads; `train-clean-100/SPEAKER/CHAPTER/UTTERANCE.flac` and two lists of utterances.
+
+    The lists name the same speakers; what must not be in both is an utterance, which is its own group. Source: van den
+    Oord, Li & Vinyals, "Representation Learning with Contrastive Predictive Coding" (2018), section 3.1.
+    """
+    rows = []
+    for split, name in (("train", "train_split.txt"), ("test", "test_split.txt")):
+        path = published_file(top, name, f"it is not in the archive: get CPC's {name} and put it there")
+        for number, line in enumerate(read_lines(path, "103-1240-0000"), start=1):
+            parts = line.split("-")
+            if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+                raise ValueError(f"{path} line {number}: expected an utterance such as 103-1240-0000, got {line!r}")
+            rows.append((f"train-clean-100/{parts[0]}/{parts[1]}/{line}.flac", parts[0], split))
+    return pd.DataFrame(rows, columns=["path", "label", "split"])
 
 
 def voxceleb1(top: Path) -> pd.DataFrame:

@@ -105,7 +105,17 @@ def tasks(data_root: str = "") -> int:
         n_clips = "" if entry.expected.clips is None else str(entry.expected.clips)
         state, n_folds = _state(name, data_root or None)
         splits = f"folds: {n_folds}" if n_folds else entry.splits
-        rows.append([name, entry.title, n_clips, str(len(entry.classes)), splits, state, entry.licence])
+        rows.append(
+            [
+                name,
+                entry.title,
+                n_clips,
+                str(len(entry.classes) or entry.expected.classes or ""),
+                splits,
+                state,
+                entry.licence,
+            ]
+        )
     print(columns(["task", "title", "clips", "classes", "splits", "state", "licence"], rows, width=48))
     return DONE
 

@@ -102,7 +102,8 @@ def _confusion(target: str, out: str) -> int:
 
     path = Path(target)
     row = results.load(path)
-    names = load_task_config(row.task).classes
+    config = load_task_config(row.task)
+    names = config.classes or tuple(f"class {number}" for number in range(config.expected.classes or 0))
     written, scores = plot_confusion(row, path.parent.parent, names, Path(out) / f"confusion_{row.id}")
     worst = sorted((one for one in scores if one["clips"]), key=lambda one: float(one["recall"]))[:10]
     table = [
