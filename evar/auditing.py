@@ -15,6 +15,7 @@ import numpy as np
 
 from evar.atomic import write_atomic
 from evar.audio import AudioError, Sound, describe
+from evar.fingerprint import sounding_alike
 
 if TYPE_CHECKING:
     from evar.tasks import Task
@@ -78,6 +79,14 @@ def audit(task: Task) -> Audit:
             else:
                 sounds[path] = one
     findings = _findings(task, sounds, bad, split_of, part)
+    alike = sounding_alike(task)
+    if alike is None:
+        findings.append(
+            f"{len(task)} clips are too many to look for ones that sound alike; only identical files were looked for"
+        )
+    elif alike:
+        pairs = [f"{one} ~ {other}" for one, other in alike]
+        findings.append(_some(f"pairs of files in different {part}s sound alike (by fingerprint)", pairs, "sets"))
     return Audit(sounds, bad, split_of, findings, [*_counts(task, sounds, part), *(f"! {one}" for one in findings)])
 
 

@@ -22,6 +22,7 @@ import pandas as pd
 import yaml
 
 from evar.atomic import write_atomic
+from evar.fingerprint import sounding_alike
 from evar.metrics import KINDS
 from evar.registry import stays_below
 from evar.tasks import LABEL_SEPARATOR, SPLITS, Expected, Task, TaskConfig
@@ -41,6 +42,7 @@ class NewTask:
         task: as `load_task` would give it.
         proposed: how the split was drawn; "" where the CSV had one.
         duplicates: pairs of clips of one content in different splits or folds.
+        alike: pairs of other clips in different splits or folds that sound the same; None where there are too many clips.
     """
 
     yaml: Path
@@ -48,6 +50,7 @@ class NewTask:
     task: Task
     proposed: str
     duplicates: tuple[tuple[str, str], ...]
+    alike: list[tuple[str, str]] | None
 
 
 def new_task(
@@ -138,7 +141,7 @@ def new_task(
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(target.with_suffix(".csv"), buffer.getvalue().encode("utf-8"))
     write_atomic(target, yaml.safe_dump(entry, sort_keys=False, allow_unicode=True).encode("utf-8"))
-    return NewTask(target, target.with_suffix(".csv"), task, proposed, duplicates(task))
+    return NewTask(target, target.with_suffix(".csv"), task, proposed, duplicates(task), sounding_alike(task))
 
 
 def duplicates(task: Task) -> tuple[tuple[str, str], ...]:

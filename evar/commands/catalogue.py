@@ -157,7 +157,8 @@ def verify(task: str, data_root: str = "", deep: bool = False, out: str = "resul
 
     evar verify TASK [--data_root=DIR]
     evar verify TASK --deep [--out=DIR]     durations, rates, levels, silence, clipping, identical files within and across
-                                            splits, balance of labels; a table and histograms in DIR (default: results)
+                                            splits, files that sound alike across splits, balance of labels; a table and
+                                            histograms in DIR (default: results)
 
     Exit status 1 if anything is missing, undecodable or altered.
     """

@@ -129,5 +129,11 @@ def task(
         print(f"  WARNING: {first} and {second} are the same sound in different {part}s")
     if len(made.duplicates) > 5:
         print(f"  WARNING: ... and {len(made.duplicates) - 5} more such pairs")
+    for first, second in (made.alike or [])[:5]:
+        print(f"  WARNING: {first} and {second} sound alike in different {part}s; if one is a copy, drop it")
+    if made.alike and len(made.alike) > 5:
+        print(f"  WARNING: ... and {len(made.alike) - 5} more such pairs")
+    if made.alike is None:
+        print("  NOTE: too many clips to look for ones that sound alike; only identical files were looked for")
     print(f"next: evar verify {name}; evar lineval logmel {name}")
     return DONE
