@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    import soundfile
     from numpy.typing import NDArray
 
 #: name of the resampler in feature keys and results: soxr's "HQ" quality
@@ -18,6 +19,8 @@ RESAMPLER = "soxr_hq"
 MAX_SECONDS = 1800.0
 #: anything shorter holds no audible event and is nearly always a damaged file
 MIN_SECONDS = 0.01
+#: of files that need ffmpeg
+FFMPEG_SUFFIXES = (".m4a", ".mp4", ".aac", ".wma", ".webm", ".mka", ".mkv", ".amr", ".ac3")
 #: read beyond the window, so that resampling sees the audio that follows instead of an edge
 _MARGIN_SECONDS = 0.05
 
@@ -107,7 +110,8 @@ def inspect(path: str | Path) -> AudioInfo:
     try:
         header = soundfile.info(io.BytesIO(data))
     except (RuntimeError, OSError) as error:
-        raise AudioError(f"not decodable as audio ({_reason(error)})") from error
+        with _other(path, error) as header:
+            pass
     info = AudioInfo(hashlib.sha256(data).hexdigest(), int(header.frames), int(header.samplerate))
     if info.n_samples < MIN_SECONDS * info.sample_rate:
         raise AudioError(f"{info.n_samples} samples at {info.sample_rate} Hz are too short, under {MIN_SECONDS} s")
@@ -134,7 +138,8 @@ def length(path: str | Path, sample_rate: int) -> int:
     try:
         header = soundfile.info(str(path))
     except (RuntimeError, OSError) as error:
-        raise AudioError(f"not decodable as audio ({_reason(error)})") from error
+        with _other(path, error) as header:
+            pass
     return resampled_length(int(header.frames), int(header.samplerate), sample_rate)
 
 
@@ -167,12 +172,10 @@ def describe(path: str | Path) -> Sound:
     Raises:
         AudioError: if it is missing, unreadable, empty or no audio.
     """
-    import soundfile
-
     info = inspect(path)
     energy, peak, at_peak, n, is_finite = 0.0, 0.0, 0, 0, True
     try:
-        with soundfile.SoundFile(str(path)) as file:
+        with _opened(path) as file:
             channels, subtype = int(file.channels), str(file.subtype)
             for block in file.blocks(1 << 18, dtype="float32", always_2d=True):
                 finite = np.isfinite(block)
@@ -200,7 +203,8 @@ def read(path: str | Path, sample_rate: int, start: int = 0, n_samples: int | No
     Only the part is read. The mix is the mean of the channels; the resampler is soxr at quality "HQ".
 
     Args:
-        path: wav, flac, ogg, mp3 or whatever else libsndfile reads; any rate, channel count and bit depth.
+        path: wav, flac, ogg, mp3, aiff, au or whatever else libsndfile reads, and what ffmpeg reads where it is installed;
+            any rate, channel count and bit depth.
         sample_rate: Hz to resample to.
         start: first sample, at the file's own rate.
         n_samples: how many to take, at the file's own rate; None reads to the end.
@@ -211,10 +215,8 @@ def read(path: str | Path, sample_rate: int, start: int = 0, n_samples: int | No
     Raises:
         AudioError: if it cannot be decoded, is empty, too short, too long for a whole clip or not finite.
     """
-    import soundfile
-
     try:
-        with soundfile.SoundFile(str(path)) as file:
+        with _opened(path) as file:
             own_rate = int(file.samplerate)
             if n_samples is None and file.frames > MAX_SECONDS * own_rate:
                 raise AudioError(
@@ -287,6 +289,61 @@ def resampled_length(n_samples: int, from_rate: int, to_rate: int) -> int:
         (16000, 1)
     """
     return -(-n_samples * to_rate // from_rate)
+
+
+def _opened(path: str | Path) -> soundfile.SoundFile:
+    """A file that libsndfile reads or, where it does not, what ffmpeg makes of it."""
+    import soundfile
+
+    try:
+        return soundfile.SoundFile(str(path))
+    except (RuntimeError, OSError) as error:
+        return _other(path, error)
+
+
+def _other(path: str | Path, error: Exception) -> soundfile.SoundFile:
+    """The first sound of a file that libsndfile does not read (m4a, wma, webm, video), decoded whole in memory by ffmpeg.
+
+    Raises:
+        AudioError: if ffmpeg is not installed, or does not read it either.
+    """
+    import io
+    import shutil
+    import subprocess
+
+    import soundfile
+
+    program = shutil.which("ffmpeg")
+    if program is None:
+        of_others = Path(path).suffix.lower() in FFMPEG_SUFFIXES
+        hint = f"; install ffmpeg for {Path(path).suffix}" if of_others else ""
+        raise AudioError(f"not decodable as audio ({_reason(error)}{hint})") from error
+    # Local files only: a playlist must not make us fetch anything. A little more than the longest clip, which is refused.
+    limits = ["-protocol_whitelist", "file,pipe", "-t", f"{MAX_SECONDS + 1:g}"]
+    source = f"file:{Path(path).resolve()}"
+    command = [
+        program,
+        "-nostdin",
+        "-v",
+        "error",
+        *limits,
+        "-i",
+        source,
+        "-map",
+        "0:a:0",
+        "-c:a",
+        "pcm_f32be",
+        "-f",
+        "au",
+        "-",
+    ]
+    done = subprocess.run(command, capture_output=True, check=False)
+    try:
+        if done.returncode:
+            raise RuntimeError(done.stderr.decode(errors="replace").strip().splitlines()[-1])
+        return soundfile.SoundFile(io.BytesIO(done.stdout))
+    except (RuntimeError, OSError, IndexError) as other:
+        raise AudioError(f"not decodable as audio ({_reason(error)}; ffmpeg: {_reason(other)})") from error
 
 
 def _reason(error: Exception) -> str:

@@ -22,12 +22,13 @@ import pandas as pd
 import yaml
 
 from evar.atomic import write_atomic
+from evar.audio import FFMPEG_SUFFIXES
 from evar.fingerprint import sounding_alike
 from evar.metrics import KINDS
 from evar.registry import stays_below
 from evar.tasks import LABEL_SEPARATOR, SPLITS, Expected, Task, TaskConfig
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".au", ".opus", ".w64", ".caf")
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".au", ".opus", ".w64", ".caf", *FFMPEG_SUFFIXES)
 SEED = 0
 #: of five parts: three train, one validates, one tests
 PARTS = {"train": 3, "valid": 1, "test": 1}

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
+import subprocess
+
 import numpy as np
 import pytest
 import soundfile
 
+from evar import audio
 from evar.audio import AudioError, AudioInfo, ClipPolicy, clip_length, inspect, read, read_clip
 
 
@@ -100,3 +106,61 @@ def test_impossible_policies_are_refused():
     for arguments in ({"seconds": -1.0}, {"seconds": None, "pad": "zero_end"}, {"seconds": 1.0, "crop": "tail"}):
         with pytest.raises(ValueError, match="clip_seconds|crop"):
             ClipPolicy(**arguments)
+
+
+# ---------------------------------------------------------------- what libsndfile does not read
+
+
+@pytest.fixture
+def ffmpeg(tmp_path, monkeypatch):
+    """A stand-in for ffmpeg that gives a stereo sine of 2 s at 22,050 Hz for every file whose first byte is m."""
+    wave = np.sin(2 * np.pi * 440 * np.arange(44100) / 22050).astype(np.float32)
+    soundfile.write(tmp_path / "sine.au", np.stack([wave, 0 * wave], axis=1), 22050, subtype="FLOAT")
+    program = tmp_path / "bin" / "ffmpeg"
+    program.parent.mkdir()
+    program.write_text(
+        '#!/bin/sh\nfor word in "$@"; do case "$word" in file:*) path="${word#file:}";; esac; done\n'
+        f'if [ "$(head -c 1 "$path")" = m ]; then cat {tmp_path / "sine.au"}; exit; fi\n'
+        'echo "x: Invalid data found" >&2; exit 1\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    return tmp_path
+
+
+def test_what_libsndfile_does_not_read_goes_to_ffmpeg(ffmpeg):
+    path = ffmpeg / "clip.m4a"
+    path.write_bytes(b"m4a")
+    info = audio.inspect(path)
+    assert (info.n_samples, info.sample_rate) == (44100, 22050) and info.sha256 == hashlib.sha256(b"m4a").hexdigest()
+    whole, part = audio.read(path, 22050), audio.read(path, 22050, start=100, n_samples=1000)
+    assert len(whole) == 44100 and np.array_equal(part, whole[100:1100])
+    assert abs(np.abs(whole).max() - 0.5) < 1e-3  # the mean of both channels
+    assert audio.length(path, 16000) == 32000 == len(audio.read(path, 16000))
+    assert audio.describe(path).channels == 2
+    (ffmpeg / "bad.m4a").write_bytes(b"nothing")
+    with pytest.raises(
+        audio.AudioError, match=r"not decodable as audio \(Format not recognised; ffmpeg: Invalid data found"
+    ):
+        audio.inspect(ffmpeg / "bad.m4a")
+
+
+def test_without_ffmpeg_the_error_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "clip.m4a").write_bytes(b"m4a")
+    with pytest.raises(audio.AudioError, match="install ffmpeg for .m4a"):
+        audio.inspect(tmp_path / "clip.m4a")
+    (tmp_path / "clip.wav").write_bytes(b"m4a")
+    with pytest.raises(audio.AudioError, match=r"^not decodable as audio \([^;]*\)$"):
+        audio.inspect(tmp_path / "clip.wav")
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
+def test_ffmpeg_itself(tmp_path):
+    wave = (0.4 * np.sin(2 * np.pi * 440 * np.arange(48000) / 16000)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", wave, 16000, subtype="FLOAT")
+    subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "a.wav", "-c:a", "flac", tmp_path / "a.mka"], check=True)
+    assert np.abs(audio.read(tmp_path / "a.mka", 16000) - wave).max() < 1e-4
+    (tmp_path / "a.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
+    with pytest.raises(audio.AudioError, match="not decodable"):
+        audio.inspect(tmp_path / "a.m3u8")

@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import io
 import os
+import shutil
 import stat
 import tarfile
 import threading
@@ -51,8 +52,11 @@ def served(tmp_path, monkeypatch):
         write(tmp_path / "copy")
         for archive in entry["archives"]:
             target = folder / archive["file"]
+            if not archive.get("unpack", True):
+                shutil.move(tmp_path / "copy" / archive["file"], target)
             which = archive["file"].partition(".")[0] if name == "nsynth_instrument" else ""
-            pack(tmp_path / "copy", target, which)
+            if archive.get("unpack", True):
+                pack(tmp_path / "copy", target, which)
             archive["urls"] = [f"http://127.0.0.1:{server.server_port}/{archive['file']}"]
             archive.pop("sha256", None)
             archive["size"] = target.stat().st_size

@@ -11,9 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from evar.audio import FFMPEG_SUFFIXES
 from evar.registry import near_miss, stays_below
 
-#: what libsndfile reads, by the endings that people give it (not RAW, which has no header, nor matrices in .mat)
+#: what libsndfile reads, and ffmpeg where it is installed, by the endings that people give it (not RAW, which has no
+#: header, nor matrices in .mat)
 AUDIO_SUFFIXES = frozenset(
     [
         ".aif",
@@ -37,6 +39,7 @@ AUDIO_SUFFIXES = frozenset(
         ".wav",
         ".wve",
         ".xi",
+        *FFMPEG_SUFFIXES,
     ]
 )
 
