@@ -7,20 +7,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from evar.axes import standardisation
 from evar.metrics import METRICS
+from evar.multilabel import checked_labels
 from evar.probes import _checked_features, _checked_pair
 from evar.registry import near_miss
+from evar.regression import checked_numbers
 
 # Similarities held at once, in numbers: 64 MB, whatever the number of clips.
 _NUMBERS_AT_ONCE = 2**24
 
 
-class _CosineProbe(ClassifierMixin, BaseEstimator):
-    """What both probes share: directions of standardised features, and what they are taken from.
+class _CosineProbe(BaseEstimator):
+    """What these probes share: directions of standardised features, and what they are taken from.
 
     Features are standardised by the mean and standard deviation of the training clips, so that no feature outweighs the
     others by its unit, and then scaled to length 1.
@@ -39,14 +41,19 @@ class _CosineProbe(ClassifierMixin, BaseEstimator):
             raise ValueError(f"no metric {self.metric!r}; {near_miss(self.metric, METRICS)}")
         if (X_valid is None) != (y_valid is None):
             raise ValueError("X_valid and y_valid go together, but only one of them was given")
-        X, y = _checked_pair(X, y, "training")
-        if len(np.unique(y)) < 2:
-            raise ValueError(f"a probe needs training clips of at least 2 classes, got one class, {y[0]!r}")
+        X, y = self._pair(X, y, "training")
         self.n_features_in_ = X.shape[1]
         self.mean_, self.scale_ = standardisation(X)
         if X_valid is None or y_valid is None:
             return X, y, None, None
-        return X, y, *_checked_pair(X_valid, y_valid, "validation")
+        return X, y, *self._pair(X_valid, y_valid, "validation")
+
+    def _pair(self, X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Features and classes of one split."""
+        features, labels = _checked_pair(X, y, which)
+        if which == "training" and len(np.unique(labels)) < 2:
+            raise ValueError(f"a probe needs training clips of at least 2 classes, got one class, {labels[0]!r}")
+        return features, labels
 
     def _final(
         self, X: NDArray[Any], y: NDArray[Any], X_valid: NDArray[Any] | None, y_valid: NDArray[Any] | None
@@ -77,7 +84,49 @@ class _CosineProbe(ClassifierMixin, BaseEstimator):
         raise NotImplementedError
 
 
-class KNNProbe(_CosineProbe):
+class _Nearest(_CosineProbe):
+    """What probes of the nearest clips share: their settings and the search for these clips."""
+
+    _clips: NDArray[np.float32]
+
+    def __init__(
+        self,
+        ks: Sequence[int] = (1, 3, 5, 10, 20, 50),
+        temperature: float = 0.07,
+        refit: str = "train_and_valid",
+        metric: str = "accuracy",
+    ) -> None:
+        self.ks = ks
+        self.temperature = temperature
+        self.refit = refit
+        self.metric = metric
+
+    def _checked_ks(self, can_choose: bool) -> list[int]:
+        ks = [int(k) for k in self.ks]
+        if not ks or min(ks) < 1 or len(set(ks)) < len(ks):
+            raise ValueError(f"ks must be one or more different numbers of at least 1, got {self.ks!r}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+        if not can_choose and len(ks) > 1:
+            raise ValueError(f"choosing among {len(ks)} numbers of neighbours needs X_valid and y_valid")
+        return ks
+
+    def _neighbours(
+        self, directions: NDArray[np.float32], most: int
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+        """(some clips, neighbours) numbers and votes, nearest first, of all clips in turn, in bounded memory."""
+        n_known = len(self._clips)
+        at_once = max(1, _NUMBERS_AT_ONCE // n_known)
+        for start in range(0, len(directions), at_once):
+            similar = directions[start : start + at_once] @ self._clips.T  # (some clips, known clips)
+            nearest = np.argpartition(-similar, most - 1, axis=1)[:, :most]
+            values = np.take_along_axis(similar, nearest, axis=1)
+            order = np.argsort(-values, axis=1, kind="stable")
+            nearest, values = np.take_along_axis(nearest, order, axis=1), np.take_along_axis(values, order, axis=1)
+            yield nearest, np.exp((values.astype(np.float64) - values[:, :1]) / self.temperature)
+
+
+class KNNProbe(ClassifierMixin, _Nearest):
     """Votes of the nearest clips by cosine similarity; their number is chosen on validation clips.
 
     Each of the k nearest clips votes for its label with exp(similarity / temperature). The best validation score wins;
@@ -108,18 +157,6 @@ class KNNProbe(_CosineProbe):
         (True, ['k'])
     """
 
-    def __init__(
-        self,
-        ks: Sequence[int] = (1, 3, 5, 10, 20, 50),
-        temperature: float = 0.07,
-        refit: str = "train_and_valid",
-        metric: str = "accuracy",
-    ) -> None:
-        self.ks = ks
-        self.temperature = temperature
-        self.refit = refit
-        self.metric = metric
-
     def fit(
         self, X: ArrayLike, y: ArrayLike, X_valid: ArrayLike | None = None, y_valid: ArrayLike | None = None
     ) -> KNNProbe:
@@ -136,14 +173,8 @@ class KNNProbe(_CosineProbe):
         Raises:
             ValueError: if a setting, shape or value is not legal, or there are several k without validation clips.
         """
-        ks = [int(k) for k in self.ks]
-        if not ks or min(ks) < 1 or len(set(ks)) < len(ks):
-            raise ValueError(f"ks must be one or more different numbers of at least 1, got {self.ks!r}")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+        ks = self._checked_ks(X_valid is not None)
         features, labels, X_valid, y_valid = self._start(X, y, X_valid, y_valid)
-        if X_valid is None and len(ks) > 1:
-            raise ValueError(f"choosing among {len(ks)} numbers of neighbours needs X_valid and y_valid")
         self.valid_scores_ = self.valid_log_losses_ = np.zeros(0)
         self.valid_score_: float | None = None
         self.valid_log_loss_: float | None = None
@@ -176,21 +207,129 @@ class KNNProbe(_CosineProbe):
     def _shares(self, directions: NDArray[np.float32], ks: Sequence[int]) -> Iterator[NDArray[np.float64]]:
         """(ks, some clips, classes) of all clips in turn, at a cost in memory that does not grow with them."""
         n_known, n_classes = len(self._clips), len(self.classes_)
-        most = min(max(ks), n_known)
-        at_once = max(1, _NUMBERS_AT_ONCE // n_known)
-        for start in range(0, len(directions), at_once):
-            similar = directions[start : start + at_once] @ self._clips.T  # (some clips, known clips)
-            nearest = np.argpartition(-similar, most - 1, axis=1)[:, :most]
-            values = np.take_along_axis(similar, nearest, axis=1)
-            order = np.argsort(-values, axis=1, kind="stable")
-            nearest, values = np.take_along_axis(nearest, order, axis=1), np.take_along_axis(values, order, axis=1)
-            votes = np.exp((values.astype(np.float64) - values[:, :1]) / self.temperature)
+        for nearest, votes in self._neighbours(directions, min(max(ks), n_known)):
             told = np.eye(n_classes)[self._numbers[nearest]] * votes[..., None]  # (some clips, neighbours, classes)
             counted = np.stack([told[:, : min(k, n_known)].sum(axis=1) for k in ks])
             yield counted / counted.sum(axis=2, keepdims=True)
 
 
-class PrototypeProbe(_CosineProbe):
+class _KNNAverages(_Nearest):
+    """Averages of the targets of the nearest clips, weighted by votes as in `KNNProbe`."""
+
+    _targets: NDArray[np.float64]
+
+    def _numeric(self, y: NDArray[Any]) -> NDArray[np.float64]:
+        """Labels as (clips, outputs)."""
+        raise NotImplementedError
+
+    def _told(self, averages: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(clips, outputs) as the metric wants them."""
+        raise NotImplementedError
+
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, X_valid: ArrayLike | None = None, y_valid: ArrayLike | None = None
+    ) -> Any:
+        """Choose k and keep the clips; arguments and errors as for `KNNProbe.fit`, with labels of this kind."""
+        ks = self._checked_ks(X_valid is not None)
+        features, labels, X_valid, y_valid = self._start(X, y, X_valid, y_valid)
+        self.valid_scores_, self.chosen_ = np.zeros(0), {"k": ks[0]}
+        self.valid_score_: float | None = None
+        self._clips, self._targets = self._directions(features), self._numeric(labels)
+        if X_valid is None or y_valid is None:
+            return self
+        averages = np.concatenate(list(self._averages(self._directions(X_valid), ks)), axis=1)  # (ks, clips, outputs)
+        metric = METRICS[self.metric]
+        scores = [metric.function(y_valid, self._told(of_k)) for of_k in averages]
+        errors = np.square(averages - self._numeric(y_valid)).mean(axis=(1, 2))
+        sign = 1 if metric.higher_is_better else -1
+        best = min(range(len(ks)), key=lambda at: (-sign * scores[at], errors[at], ks[at]))
+        self.valid_scores_, self.valid_score_ = np.array(scores), float(scores[best])
+        self.chosen_ = {"k": ks[best]}
+        if self.refit == "train_and_valid":
+            self._clips = self._directions(np.concatenate([features, X_valid]))
+            self._targets = np.concatenate([self._targets, self._numeric(y_valid)])
+        return self
+
+    def _averaged(self, X: ArrayLike) -> NDArray[np.float64]:
+        check_is_fitted(self, "chosen_")
+        directions = self._directions(_checked_features(X, "given"))
+        return np.concatenate([one[0] for one in self._averages(directions, [self.chosen_["k"]])])
+
+    def _averages(self, directions: NDArray[np.float32], ks: Sequence[int]) -> Iterator[NDArray[np.float64]]:
+        """(ks, some clips, outputs) of all clips in turn."""
+        n_known = len(self._clips)
+        for nearest, votes in self._neighbours(directions, min(max(ks), n_known)):
+            kept = [votes[:, : min(k, n_known)] for k in ks]
+            yield np.stack(
+                [
+                    np.einsum("ij,ijo->io", one, self._targets[nearest[:, : one.shape[1]]]) / one.sum(axis=1)[:, None]
+                    for one in kept
+                ]
+            )
+
+
+class KNNLabelsProbe(_KNNAverages):
+    """Of each label the share of votes of the nearest clips that have it, for clips with several labels.
+
+    Args, attributes: as for `KNNProbe`; labels are (clips, labels) of 0 and 1; of equal scores the lower squared error of
+    the shares wins, then the smaller k.
+
+    Source: as `KNNProbe`; one vote for each label of a neighbour.
+
+    Example:
+        >>> X = np.float32([[1, 0], [2, 0.1], [-1, 0], [-2, 0.1]])
+        >>> y = np.array([[1, 0], [1, 1], [0, 1], [0, 1]])
+        >>> KNNLabelsProbe(ks=(1,)).fit(X, y).predict(X).tolist()
+        [[1, 0], [1, 1], [0, 1], [0, 1]]
+    """
+
+    def _pair(self, X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        return _checked_features(X, which), checked_labels(y, len(X), which)
+
+    def _numeric(self, y: NDArray[Any]) -> NDArray[np.float64]:
+        return y.astype(np.float64)
+
+    def _told(self, averages: NDArray[np.float64]) -> NDArray[np.float64]:
+        return averages
+
+    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Shares of votes, 0..1: (clips, width) -> (clips, labels)."""
+        return self._averaged(X)
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Labels with at least half of the votes: (clips, width) -> (clips, labels) uint8."""
+        return (self._averaged(X) >= 0.5).astype(np.uint8)
+
+
+class KNNNumbersProbe(RegressorMixin, _KNNAverages):
+    """The mean of the nearest clips' numbers, weighted by their votes.
+
+    Args, attributes: as for `KNNProbe`; labels are (clips,) numbers; of equal scores the lower squared error wins, then
+    the smaller k.
+
+    Source: as `KNNProbe`, with a mean in place of the vote.
+
+    Example:
+        >>> X = np.float32([[1, 0], [2, 0.1], [-1, 0], [-2, 0.1]])
+        >>> KNNNumbersProbe(ks=(1,)).fit(X, [1.0, 2.0, 3.0, 4.0]).predict(X).tolist()
+        [1.0, 2.0, 3.0, 4.0]
+    """
+
+    def _pair(self, X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        return _checked_features(X, which), checked_numbers(y, len(X), which)
+
+    def _numeric(self, y: NDArray[Any]) -> NDArray[np.float64]:
+        return np.asarray(y, np.float64)[:, None]
+
+    def _told(self, averages: NDArray[np.float64]) -> NDArray[np.float64]:
+        return averages[:, 0]
+
+    def predict(self, X: ArrayLike) -> NDArray[np.float64]:
+        """The number of each clip: (clips, width) -> (clips,)."""
+        return self._averaged(X)[:, 0]
+
+
+class PrototypeProbe(ClassifierMixin, _CosineProbe):
     """The class whose mean direction is nearest by cosine similarity; nothing is chosen.
 
     Args:

@@ -47,7 +47,8 @@ ALLOWED = {
     "probes": {"registry", "metrics", "_logistic", "axes"},
     "multilabel": {"_logistic", "metrics", "probes"},
     "regression": {"_logistic", "axes", "metrics", "probes", "registry"},
-    "neighbours": {"axes", "metrics", "probes", "registry"},
+    "neighbours": {"axes", "metrics", "multilabel", "probes", "registry", "regression"},
+    "fingerprint": {"audio"},
     "significance": {"metrics"},
     "report": {"atomic", "config", "results", "metrics", "registry", "report", "significance"},
 }

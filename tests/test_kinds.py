@@ -47,6 +47,14 @@ def test_shuffled_labels_give_chance(tones, kind):
 
 
 @pytest.mark.parametrize("kind", ["multilabel", "regression"])
+@pytest.mark.parametrize("folds", [False, True])
+def test_nearest_clips_tell_labels_and_numbers(tones, kind, folds):
+    root = tones(kind=kind, folds=folds, n_per_class=20)
+    status, (row,) = lineval(root, "--protocol=knn")
+    assert status == cli.DONE and row.score >= 0.85 and "k" in row.params["chosen"][0]
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "regression"])
 def test_rerun_gives_the_same_score(tones, kind):
     root = tones(kind=kind)
     _, (row,) = lineval(root)

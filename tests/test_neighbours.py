@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.base import clone
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 
 from evar import cli, config, results
 from evar.cli import run
 from evar.grid import Settings, checked
-from evar.neighbours import KNNProbe, PrototypeProbe
+from evar.metrics import METRICS
+from evar.neighbours import KNNLabelsProbe, KNNNumbersProbe, KNNProbe, PrototypeProbe
 
 
 def planted(n_clips=240, n_classes=3, width=12, apart=3.0, seed=0):
@@ -48,6 +49,37 @@ def test_votes_are_weighted_by_similarity_as_in_a_plain_loop(monkeypatch):
         nearest = np.argsort(-similar)[:7]
         votes = np.array([np.exp(similar[nearest[y[nearest] == c]] / 0.07).sum() for c in range(3)])
         np.testing.assert_allclose(probe.predict_proba(X[at : at + 1])[0], votes / votes.sum(), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 7])
+@pytest.mark.parametrize("kind", ["labels", "numbers"])
+def test_averages_of_labels_and_numbers_equal_scikit_learn(k, kind):
+    X, classes = planted()
+    told = np.stack([classes == 0, classes >= 1], axis=1).astype(np.uint8) if kind == "labels" else classes * 1.5
+    probe = (KNNLabelsProbe if kind == "labels" else KNNNumbersProbe)(ks=(k,), temperature=1e6).fit(X[:160], told[:160])
+    scaler = StandardScaler().fit(X[:160].astype(np.float64))
+    reference = KNeighborsRegressor(k, metric="cosine").fit(scaler.transform(X[:160]), told[:160])
+    found = probe.decision_function(X[160:]) if kind == "labels" else probe.predict(X[160:])
+    np.testing.assert_allclose(found, reference.predict(scaler.transform(X[160:])), atol=1e-5)
+    if kind == "labels":
+        assert (probe.predict(X[160:]) == (found >= 0.5)).all()
+
+
+@pytest.mark.parametrize(("cls", "metric"), [(KNNLabelsProbe, "mean_average_precision"), (KNNNumbersProbe, "pearson")])
+def test_k_of_labels_and_numbers_is_chosen_on_validation_clips(cls, metric):
+    X, classes = planted(apart=1.5)
+    told = np.eye(3, dtype=np.uint8)[classes] if cls is KNNLabelsProbe else classes.astype(float)
+    probe = cls(ks=(1, 5, 20), metric=metric).fit(X[:120], told[:120], X[120:180], told[120:180])
+    alone = [cls(ks=(k,), metric=metric).fit(X[:120], told[:120]) for k in (1, 5, 20)]
+    said = [one.decision_function(X[120:180]) if cls is KNNLabelsProbe else one.predict(X[120:180]) for one in alone]
+    scores = [METRICS[metric].function(told[120:180], one) for one in said]
+    assert probe.valid_scores_ == pytest.approx(scores) and probe.chosen_["k"] == (1, 5, 20)[int(np.argmax(scores))]
+    again = cls(ks=(probe.chosen_["k"],), metric=metric).fit(
+        X[:180], told[:180]
+    )  # on the scale of training clips alone
+    assert probe.predict(X[180:]).shape == again.predict(X[180:]).shape
+    with pytest.raises(ValueError, match="choosing among 3 numbers of neighbours needs X_valid"):
+        cls(ks=(1, 5, 20), metric=metric).fit(X[:120], told[:120])
 
 
 def test_prototypes_are_the_class_means():
