@@ -56,6 +56,9 @@ def task(
     name: str,
     folder: str = "",
     csv: str = "",
+    parquet: str = "",
+    label: str = "label",
+    group: str = "",
     kind: str = "multiclass",
     clip_seconds: str = "",
     separator: str = ";",
@@ -67,7 +70,7 @@ def task(
     seed: str = "0",
     replace: bool = False,
 ) -> int:
-    """Make a task of your own sounds: a folder with a sub-folder for each class, or a CSV.
+    """Make a task of your own sounds: a folder with a sub-folder for each class, a CSV, or a data set in parquet files.
 
     evar task new NAME --folder=DIR [flags]
 
@@ -75,13 +78,17 @@ def task(
       evar task new my_birds --folder=~/birds                         class = sub-folder; a split is proposed and written
       evar task new calls --folder=~/calls --csv=calls.csv            path, label[, split | fold][, group]
       evar task new tags --folder=~/fx --csv=tags.csv --kind=multilabel --separator=,
+      evar task new scenes --folder=~/scenes --parquet=~/hub/scenes    a copy of a Hugging Face data set (needs pyarrow)
       evar lineval logmel,crepe.tiny my_birds --layers=all            then
 
     Where the table names no split, one is drawn by group and label and written into the CSV, where you can read and change
-    it; it is yours, and no published one. Clips of one recording should share a group. Nothing is copied.
+    it; it is yours, and no published one. Clips of one recording should share a group. Nothing is copied, but for sounds in
+    parquet files, which are written below --folder as they are; files named train-..., validation-... and test-... tell
+    the split.
 
     Flags:
       --csv=FILE             instead of class folders
+      --parquet=FILE|DIR     sounds and labels in parquet files; --label=COLUMN (default: label), --group=COLUMN of them
       --kind=multiclass|multilabel|regression                                  (default: multiclass)
       --clip_seconds=X       use the first X seconds of longer files           (default: whole files)
       --separator=TEXT       between the labels of a clip, for multilabel      (default: ;)
@@ -99,6 +106,12 @@ def task(
         raise UsageError(f"evar task knows new, got {action!r}: evar task new NAME --folder=DIR")
     if not folder:
         raise UsageError("evar task new needs --folder=DIR, where the sounds lie")
+    if parquet:
+        from evar.parquet_source import unpack_parquet
+
+        if csv:
+            raise UsageError("give --csv or --parquet, not both")
+        csv, separator = str(unpack_parquet(parquet, folder, label, group)), ";"
     made = new_task(
         name,
         folder,
