@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from evar import config as configs
 from evar import norm_stats, results
 from evar.audio import clip_length
@@ -49,6 +51,10 @@ def describe(settings: Settings) -> str:
             if missing_rows:
                 mode = norm_stats.mode(encoder, settings.norm_stats, protocol.norm_stats)
                 n_clips, audio_seconds, n_bytes, note = _to_encode(encoder, task, settings, store, mode, seeds)
+                if protocol.crop == "by_role" and task.config.clip_seconds is not None:
+                    n_windows, seconds_more = _random_windows(encoder, task, settings, store, mode, seeds)
+                    audio_seconds, n_bytes = audio_seconds + seconds_more, n_bytes + vector_bytes(encoder, n_windows)
+                    note += f" and {n_windows} random windows of training and validation clips"
                 speed = speed or _measured_speed(encoder)
                 seconds = audio_seconds / speed
                 total_seconds, total_bytes = total_seconds + seconds, total_bytes + n_bytes
@@ -117,6 +123,31 @@ def _to_encode(
     todo: set[int] = set().union(*(planned.todo for planned in plans))
     seconds, n_bytes = sum(planned.audio_seconds for planned in plans), sum(planned.n_bytes for planned in plans)
     return len(todo), seconds, n_bytes, times + _unusable(plans[0])
+
+
+def _random_windows(
+    encoder: Encoder,
+    task: Task,
+    settings: Settings,
+    store: FeatureStore,
+    mode: str | tuple[float, float] | None,
+    seeds: Sequence[int],
+) -> tuple[int, float]:
+    """Windows beside the heads of the clips that are not stored, at most, and their seconds of audio."""
+    n_windows, n_samples = 0, 0
+    for seed in seeds:
+        rounds = task.rounds(seed)
+        fitted = np.unique(np.concatenate([rows for one in rounds for rows in (one.train, one.valid)]))
+        paths = [task.paths[position] for position in fitted]
+        policy = task.policy(seed, crop="seeded_random")
+        found = plan(encoder, paths, policy, store, settings.batch_size)
+        head_rows = set(plan(encoder, paths, task.policy(), store, settings.batch_size).rows)
+        others = [position for position in found.todo if found.rows[position] not in head_rows]
+        n_times = len({tuple(one.train.tolist()) for one in rounds}) if mode == "train" else 1
+        n_windows += n_times * len(others)
+        infos = [info for position in others if (info := found.infos[position]) is not None]
+        n_samples += n_times * sum(clip_length(info, policy, encoder.sample_rate) for info in infos)
+    return n_windows, n_samples / encoder.sample_rate
 
 
 def _unusable(planned: Plan) -> str:

@@ -205,7 +205,7 @@ def test_layers_and_seeds_are_trained_together_and_give_the_rows_of_one_by_one(t
     assert {row.id: row.score for row in together} == {row.id: row.score for row in results.load_all(root / "alone")}
 
 
-def test_training_clips_are_cropped_at_random_and_test_clips_at_the_head(tones, monkeypatch):
+def test_training_clips_are_cropped_at_random_and_test_clips_at_the_head(tones, monkeypatch, capsys):
     import yaml
 
     root = tones(folds=True, n_per_class=18)
@@ -215,6 +215,12 @@ def test_training_clips_are_cropped_at_random_and_test_clips_at_the_head(tones, 
 
     lineval(root, "--protocol=linear")
     assert sum(Bands.calls) == 54
+    capsys.readouterr()
+    lineval(root, "--protocol=evar", "--seeds=2", *FAST, "--dry_run")
+    assert (
+        "0 of 54 clips to encode and 108 random windows of training and validation clips, 27 s"
+        in capsys.readouterr().out
+    )
     Bands.calls.clear()
     _, rows = lineval(root, "--protocol=evar", "--seeds=2", *FAST)
     assert sum(Bands.calls) == 108  # a random window of every clip for each seed; the heads are there
