@@ -92,7 +92,8 @@ def check(encoder: str, weights: str = "random") -> int:
 
 
 def tasks(data_root: str = "") -> int:
-    """List the tasks: clips, classes, splits, licence, and whether the clips are there, partly, or under a licence only.
+    """List the tasks: clips, classes, size of the download where it is published, splits, licence, and whether the clips are
+    there, partly, or under a licence only.
 
     evar tasks [--data_root=DIR]
     """
@@ -105,18 +106,11 @@ def tasks(data_root: str = "") -> int:
         n_clips = "" if entry.expected.clips is None else str(entry.expected.clips)
         state, n_folds = _state(name, data_root or None)
         splits = f"folds: {n_folds}" if n_folds else entry.splits
-        rows.append(
-            [
-                name,
-                entry.title,
-                n_clips,
-                str(len(entry.classes) or entry.expected.classes or ""),
-                splits,
-                state,
-                entry.licence,
-            ]
-        )
-    print(columns(["task", "title", "clips", "classes", "splits", "state", "licence"], rows, width=48))
+        n_classes = str(len(entry.classes) or entry.expected.classes or 0)
+        sizes = [archive.size for archive in entry.archives]
+        size = f"{sum(filter(None, sizes)) / 1e9:.1f} GB" if sizes and all(sizes) else ""
+        rows.append([name, entry.title, n_clips, n_classes, size, splits, state, entry.licence])
+    print(columns(["task", "title", "clips", "classes", "download", "splits", "state", "licence"], rows, width=48))
     return DONE
 
 
