@@ -224,6 +224,27 @@ def librispeech_speaker(folder: Path) -> None:
         sounds(folder / "train-clean-100", ["/".join([*clip.split("-")[:2], f"{clip}.flac"]) for clip in clips])
 
 
+def musan(folder: Path) -> None:
+    of = {"train": range(2), "valid": range(2, 3), "test": range(3, 4)}
+    rows = [
+        (f"{kind}/fma/{kind}-fma-000{n}.wav", split)
+        for split, numbers in of.items() for n in numbers for kind in ("music", "noise", "speech")
+    ]  # fmt: skip
+    lines(folder / "musan_split.csv", "path,split", *(",".join(row) for row in rows))
+    lines(folder / "music" / "fma" / "ANNOTATIONS", "music-fma-0000 folk N Jo Doe", "music-fma-0001 folk,pop Y Jo Doe")
+    sounds(folder, [path for path, _ in rows])
+
+
+def bird_detection(folder: Path) -> None:
+    for name, n in (("ff1010bird", 16), ("warblrb10k", 6)):
+        lines(
+            folder / name / "labels.csv",
+            "itemid,datasetid,hasbird",
+            *(f"{name[0]}{k},{name},{k % 2}" for k in range(n)),
+        )
+        sounds(folder / name / "wav", [f"{name[0]}{k}.wav" for k in range(n)])
+
+
 THREE = {"train": 1, "valid": 1, "test": 1}
 #: task -> writes a tiny copy; classes that occur; clips of each split or fold
 COPIES: dict[str, tuple[Callable[[Path], None], list[str], dict[str, int]]] = {
@@ -259,6 +280,8 @@ COPIES: dict[str, tuple[Callable[[Path], None], list[str], dict[str, int]]] = {
     "audioset_20k": (audioset, ["/m/a", "/t/b"], {"train": 15, "test": 15}),
     "audioset": (audioset, ["/m/a", "/t/b"], {"train": 23, "test": 15}),
     "speech_commands_v1": (speech_commands_v2, ["bed", "no"], {"train": 8, "valid": 4, "test": 4}),
+    "musan": (musan, ["music", "noise", "speech"], {"train": 6, "valid": 3, "test": 3}),
+    "bird_detection": (bird_detection, ["bird"], {"train": 16, "test": 6}),
     "librispeech_speaker": (librispeech_speaker, ["19", "103"], {"train": 16, "test": 4}),
 }
 
@@ -368,6 +391,8 @@ def test_groups_and_splits_come_from_the_published_facts(copy):
             "test",
             "train-clean-100/19/119/19-119-0010.flac",
         ),
+        ("musan", "music/fma/music-fma-0001.wav", "train", "fma: Jo Doe"),
+        ("bird_detection", "warblrb10k/wav/w1.wav", "test", "warblrb10k/wav/w1.wav"),
         ("audioset", "audio/some/Y00000000017.wav", "train", "00000000017"),
     ):
         copy(name)
@@ -454,6 +479,8 @@ def test_au_files_and_the_archive_folder_itself_are_accepted(copy):
         ("gtzan", "valid_filtered.txt", "valid_filtered.txt is not there.*get it from https://github.com/jongpillee"),
         ("nsynth_instrument", "nsynth-valid/examples.json", "nsynth-valid/examples.json is not there"),
         ("surge_pitch", "surge_split.csv", "surge_split.csv is not there.*columns tone"),
+        ("musan", "musan_split.csv", "musan_split.csv is not there.*put your own there"),
+        ("bird_detection", "warblrb10k/labels.csv", "is not there.*table of itemid and hasbird"),
         ("fsd50k", "FSD50K.ground_truth/eval.csv", "eval.csv is not there.*ground_truth.zip"),
         ("librispeech_speaker", "test_split.txt", "test_split.txt is not there.*get CPC's test_split.txt"),
         (

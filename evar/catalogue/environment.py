@@ -124,3 +124,40 @@ def _audioset(top: Path, training: tuple[str, ...]) -> pd.DataFrame:
         said.append(f"{n_here:,} of {n_listed:,} {split} segments")
     print(f"AudioSet: {' and '.join(said)} are in {top / 'audio'}", file=sys.stderr, flush=True)
     return pd.DataFrame(rows, columns=["path", "label", "split", "group"])
+
+
+def musan(top: Path) -> pd.DataFrame:
+    """MUSAN: your own `musan_split.csv` (path, split); label = first folder, group = musician where ANNOTATIONS tell one."""
+    path = published_file(
+        top,
+        "musan_split.csv",
+        "no split of MUSAN is published, so put your own there: a CSV with the columns path (such as "
+        "music/fma/music-fma-0000.wav) and split (train, valid or test)",
+    )
+    table = read_table(path, ("path", "split"))
+    kinds = table["path"].str.partition("/")[0]
+    musicians: dict[str, str] = {}
+    for file in sorted(top.glob("music/*/ANNOTATIONS")):
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            words = line.split(maxsplit=3)
+            if len(words) == 4:
+                musicians[words[0]] = f"{file.parent.name}: {words[3]}"
+    stems = table["path"].str.rpartition("/")[2].str.rpartition(".")[0]
+    groups = [musicians.get(stem, path) for stem, path in zip(stems, table["path"], strict=True)]
+    return pd.DataFrame({"path": table["path"], "label": kinds, "split": table["split"], "group": groups})
+
+
+def bird_detection(top: Path) -> pd.DataFrame:
+    """Bird audio detection across data sets: trained on ff1010bird, tested on warblrb10k; label bird, or nothing."""
+    tables = []
+    for name, split in (("ff1010bird", "train"), ("warblrb10k", "test")):
+        path = published_file(
+            top, f"{name}/labels.csv", f"save the data set's table of itemid and hasbird as {name}/labels.csv"
+        )
+        table = read_table(path, ("itemid", "hasbird"))
+        if not table["hasbird"].isin(("0", "1")).all():
+            bad = table["hasbird"][~table["hasbird"].isin(("0", "1"))].iloc[0]
+            raise ValueError(f"{path}: hasbird must be 0 or 1, got {bad!r}")
+        label = table["hasbird"].map({"0": "", "1": "bird"})
+        tables.append(pd.DataFrame({"path": f"{name}/wav/" + table["itemid"] + ".wav", "label": label, "split": split}))
+    return pd.concat(tables, ignore_index=True)
