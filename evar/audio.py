@@ -264,8 +264,8 @@ def read_clip(path: str | Path, info: AudioInfo, policy: ClipPolicy, sample_rate
     start, n_samples = policy.window(info)
     whole = n_samples == info.n_samples and policy.seconds is None
     samples = read(path, sample_rate, start, None if whole else n_samples)
-    if policy.seconds is None:
-        return samples
+    if policy.seconds is None:  # never more than was told: batches are laid out by it
+        return samples[: clip_length(info, policy, sample_rate)]
     n_wanted = round(policy.seconds * sample_rate)
     if policy.pad == "zero_end" and len(samples) < n_wanted:
         return np.pad(samples, (0, n_wanted - len(samples)))

@@ -75,8 +75,8 @@ def new_task(
     Args:
         name: letters, digits, - and _; column label and command-line name.
         folder: of the sounds. Without a table each sub-folder is a class, whatever lies below it.
-        table: CSV with the columns path (below the folder) and label, and where known split (train, valid, test) or fold,
-            and group (clips of one source must stay together).
+        table: CSV with the columns path (or file_name; below the folder) and label, and where known split (train, valid,
+            test) or fold, and group (clips of one source must stay together).
         kind: "multiclass", "multilabel" (labels joined by `separator`) or "regression" (numbers).
         clip_seconds: longer clips are cut to this; None takes whole files.
         separator: between the labels of a clip in the table.
@@ -178,6 +178,8 @@ def _of_table(table: Path, folder: Path, separator: str, kind: str) -> pd.DataFr
     if not table.is_file():
         raise FileNotFoundError(f"no table {table}")
     found = pd.read_csv(table, dtype=str, keep_default_na=False)
+    if "path" not in found:
+        found = found.rename(columns={"file_name": "path"})  # as in metadata.csv of Hugging Face's audio folders
     for column in ("path", "label"):
         if column not in found:
             raise ValueError(f"{table} must have the columns path and label, got {', '.join(found.columns)}")

@@ -108,6 +108,18 @@ def test_impossible_policies_are_refused():
             ClipPolicy(**arguments)
 
 
+@pytest.mark.parametrize("extension", ["wav", "flac", "mp3"])
+def test_an_id3_tag_in_front_costs_nothing_and_lengths_agree(tmp_path, extension):
+    path, plain = tmp_path / f"tagged.{extension}", tmp_path / f"plain.{extension}"
+    soundfile.write(plain, sine(16000, 1.0), 16000)
+    path.write_bytes(b"ID3\x03\x00\x00\x00\x00\x01\x00" + bytes(128) + plain.read_bytes())
+    info = inspect(path)
+    policy = ClipPolicy(None)
+    clip = read_clip(path, info, policy, 8000)
+    assert len(clip) == clip_length(info, policy, 8000) and abs(len(clip) - 8000) <= 64
+    assert np.abs(clip - read(plain, 8000)[: len(clip)]).max() < 1e-4
+
+
 # ---------------------------------------------------------------- what libsndfile does not read
 
 

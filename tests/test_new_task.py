@@ -90,7 +90,7 @@ def test_other_kinds(sounds):
     assert made(sounds, f"--csv={table}", "--kind=multilabel", "--separator=,") == cli.DONE
     task = load_task("mine")
     assert task.config.classes == ("bright", "dull", "loud") and task.y.sum(axis=0).tolist() == [10, 10, 10]
-    pd.DataFrame({"path": paths, "label": [str(n) for n in range(30)]}).to_csv(table, index=False)
+    pd.DataFrame({"file_name": paths, "label": [str(n) for n in range(30)]}).to_csv(table, index=False)
     assert made(sounds, f"--csv={table}", "--kind=regression", "--replace") == cli.DONE
     assert np.array_equal(load_task("mine").y, np.arange(30.0))
 
