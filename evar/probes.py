@@ -394,12 +394,22 @@ def _checked_pair(X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any
     """Features and labels (clips,) of one split."""
     if y is None:
         raise ValueError(f"a probe requires y to be passed, but the target y is None ({which} labels)")
-    features, labels = _checked_features(X, which), np.asarray(y)
+    features = _checked_features(X, which)
+    return features, checked_classes(y, len(features), which)
+
+
+def checked_classes(y: Any, n_clips: int, which: str) -> NDArray[Any]:
+    """(clips,) labels of classes.
+
+    Raises:
+        ValueError: if they are of another shape or are no classes.
+    """
+    labels = np.asarray(y)
     if labels.ndim == 2 and labels.shape[1] == 1:
         message = "A column-vector y was passed when a 1d array was expected; it is flattened, pass y[:, 0] instead"
-        warnings.warn(message, DataConversionWarning, stacklevel=3)
+        warnings.warn(message, DataConversionWarning, stacklevel=4)
         labels = labels[:, 0]
-    if labels.ndim != 1 or len(labels) != len(features):
-        raise ValueError(f"the {which} labels must be ({len(features)},), one per clip, got shape {labels.shape}")
+    if labels.ndim != 1 or len(labels) != n_clips:
+        raise ValueError(f"the {which} labels must be ({n_clips},), one per clip, got shape {labels.shape}")
     check_classification_targets(labels)
-    return features, labels
+    return labels

@@ -21,18 +21,15 @@ from torch import Tensor
 
 from evar.axes import standardisation
 from evar.metrics import METRICS
-from evar.multilabel import checked_labels
-from evar.probes import _checked_features, _checked_pair
+from evar.probes import _checked_features
 from evar.registry import near_miss
-from evar.regression import checked_numbers
+from evar.targets import Targets, clip_losses
 
 #: bytes of training and validation vectors of the networks that are trained side by side
 BYTES_AT_ONCE = 2**30
 #: bytes of the vectors of one step of them; more, and they fall out of the processor's cache
 _STEP_BYTES = 2**25
 BETAS, EPSILON = (0.9, 0.999), 1e-8
-#: class number of a validation clip whose class no training clip has: an error of every network
-UNKNOWN = -1
 INITS = ("default", "xavier_uniform", "xavier_normal")
 NORM_MOMENTUM, NORM_EPSILON = 0.1, 1e-5
 
@@ -191,15 +188,11 @@ class NetworkProbe(BaseEstimator):
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Probability of each class or label: (clips, width) -> (clips, classes)."""
-        outputs = torch.from_numpy(self.decision_function(X))
-        return (torch.softmax(outputs, 1) if METRICS[self.metric].kind == "multiclass" else outputs.sigmoid()).numpy()
+        return self._targets.probabilities(self.decision_function(X))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Classes (clips,), labels (clips, labels) that are more likely than not, or numbers (clips,)."""
-        outputs, kind = self.decision_function(X), METRICS[self.metric].kind
-        if kind == "multiclass":
-            return self.classes_[outputs.argmax(axis=1)]
-        return (outputs > 0).astype(np.uint8) if kind == "multilabel" else self._centre + self._spread * outputs[:, 0]
+        return self._targets.predicted(self.decision_function(X))
 
     def score(self, X: ArrayLike, y: ArrayLike) -> float:
         """The metric on some clips."""
@@ -211,30 +204,13 @@ class NetworkProbe(BaseEstimator):
         self._check_settings()
         if X_valid is None or y_valid is None or not len(np.asarray(X_valid)):
             raise ValueError("training stops on validation clips; X_valid and y_valid are needed, got none")
-        kind = METRICS[self.metric].kind
-        pairs = [(X, y, "training"), (X_valid, y_valid, "validation")]
-        if kind == "multiclass":
-            (features, labels), (valid, valid_labels) = (_checked_pair(*pair) for pair in pairs)
-            self.classes_ = np.unique(labels)
-            if len(self.classes_) < 2:
-                raise ValueError(f"a probe needs training clips of at least 2 classes, got one class, {labels[0]!r}")
-            targets = torch.from_numpy(np.searchsorted(self.classes_, labels).astype(np.int64))
-            numbers = np.searchsorted(self.classes_, valid_labels).clip(max=len(self.classes_) - 1)
-            valid_labels = np.where(self.classes_[numbers] == valid_labels, numbers, UNKNOWN)
-            n_outputs = len(self.classes_)
-        else:
-            checked = checked_labels if kind == "multilabel" else checked_numbers
-            features, valid = (_checked_features(rows, which) for rows, _, which in pairs)
-            labels, valid_labels = (
-                checked(told, len(rows), which) for rows, (_, told, which) in zip((features, valid), pairs, strict=True)
-            )
-            n_outputs = labels.shape[1] if kind == "multilabel" else 1
-            if kind == "multilabel":
-                self.classes_ = np.arange(n_outputs)
-                targets = torch.from_numpy(labels.astype(np.float32))
-            else:
-                self._centre, self._spread = float(labels.mean()), float(labels.std()) or 1.0
-                targets = torch.from_numpy(((labels - self._centre) / self._spread).astype(np.float32))[:, None]
+        features, valid = _checked_features(X, "training"), _checked_features(X_valid, "validation")
+        for rows, labels, which in ((features, y, "training"), (valid, y_valid, "validation")):
+            if len(np.asarray(labels)) != len(rows):
+                raise ValueError(f"the {which} labels must be {len(rows)}, one per clip, got {len(np.asarray(labels))}")
+        self._targets = Targets.of(self.metric, y, y_valid)
+        if self._targets.classes is not None:
+            self.classes_ = self._targets.classes
         self.n_features_in_ = features.shape[1]
         if valid.shape[1] != self.n_features_in_:
             raise ValueError(
@@ -243,11 +219,9 @@ class NetworkProbe(BaseEstimator):
         self.mean_, self.scale_ = standardisation(features)
         if not self.standardise:
             self.mean_, self.scale_ = np.zeros_like(self.mean_), np.ones_like(self.scale_)
-        if kind == "regression":
-            valid_labels = (valid_labels - self._centre) / self._spread
-        data = _Data(self._scaled(features), targets, self._scaled(valid), valid_labels, kind)
+        data = _Data(self._scaled(features), self._scaled(valid), self._targets)
         self.combinations_ = self._combinations()
-        return [_Network(number, data, n_outputs, **combination) for combination in self.combinations_]
+        return [_Network(number, data, self._targets.n_outputs, **combination) for combination in self.combinations_]
 
     def _combinations(self) -> list[dict[str, Any]]:
         every = [
@@ -300,16 +274,11 @@ class NetworkProbe(BaseEstimator):
 
 @dataclass(eq=False)
 class _Data:
-    """Clips of one probe: features (clips, width) float32 standardised; targets (clips,) or (clips, outputs).
-
-    Validation labels are numbered, or standardised, as the targets are; UNKNOWN is a class that training lacks.
-    """
+    """Clips of one probe: standardised features of training and validation clips, (clips, width) float32, and labels."""
 
     features: NDArray[np.float32]
-    targets: Tensor
     valid: NDArray[np.float32]
-    valid_labels: NDArray[Any]
-    kind: str
+    targets: Targets
 
     @property
     def n_bytes(self) -> int:
@@ -341,7 +310,7 @@ def _batches(networks: Sequence[_Network], probes: Sequence[NetworkProbe]) -> li
         settings = {key: value for key, value in vars(probes[network.probe]).items() if not key.endswith("_")}
         settings.pop("random_state")
         of_probe = repr(sorted((k, v) for k, v in settings.items() if not k.startswith("_")))
-        shape = (network.data.features.shape[1], network.hidden, network.n_outputs, network.data.kind, of_probe)
+        shape = (network.data.features.shape[1], network.hidden, network.n_outputs, network.data.targets.kind, of_probe)
         groups.setdefault(shape, []).append(network)
     batches = []
     for (width, *_), group in groups.items():
@@ -427,21 +396,11 @@ def _forward(
     return rows
 
 
-def _losses(outputs: Tensor, targets: Tensor, kind: str) -> Tensor:
-    """Loss of each clip, summed over outputs: (..., clips, outputs) -> (..., clips)."""
-    functional = torch.nn.functional
-    if kind == "multiclass":
-        return functional.cross_entropy(outputs.flatten(0, -2), targets.flatten(), reduction="none").view(targets.shape)
-    if kind == "multilabel":
-        return functional.binary_cross_entropy_with_logits(outputs, targets, reduction="none").sum(dim=-1)
-    return (outputs - targets).square().sum(dim=-1)
-
-
 class _Training:
     """The state of networks that are trained side by side; the first axis of every array counts those not yet done."""
 
     def __init__(self, networks: Sequence[_Network], settings: NetworkProbe, seeds: Sequence[int]) -> None:
-        self.settings, self.kind = settings, networks[0].data.kind
+        self.settings, self.kind = settings, networks[0].data.targets.kind
         has_gpu = settings.device == "auto" and torch.cuda.is_available()
         self.device = torch.device("cuda" if has_gpu else "cpu" if settings.device == "auto" else settings.device)
         self.networks, self.generators = list(networks), [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -465,7 +424,7 @@ class _Training:
         valid_starts = np.cumsum([0, *(len(one.valid) for one in data)])
         place = {id(one): at for at, one in enumerate(data)}
         self.features = torch.from_numpy(np.concatenate([one.features for one in data])).to(self.device)
-        self.targets = torch.cat([one.targets for one in data]).to(self.device)
+        self.targets = torch.cat([one.targets.train for one in data]).to(self.device)
         self.valid = torch.from_numpy(np.concatenate([one.valid for one in data])).to(self.device)
         at = [place[id(network.data)] for network in networks]
         self.starts = [int(starts[one]) for one in at]
@@ -498,7 +457,7 @@ class _Training:
         weights = [weight.requires_grad_() for weight in self.weights]
         outputs = _forward(weights, rows, self.moments, is_row=is_row[..., None], dropped=dropped)
         over = outputs.shape[-1] if self.settings.loss_over_classes else 1
-        losses = (_losses(outputs, targets, self.kind) * is_row).sum(dim=1) / counts.clamp(min=1) / over
+        losses = (clip_losses(outputs, targets, self.kind) * is_row).sum(dim=1) / counts.clamp(min=1) / over
         gradients = torch.autograd.grad(losses.sum(), weights)
         is_active = (counts > 0)[:, None, None]
         with torch.no_grad():
@@ -542,7 +501,7 @@ class _Training:
             rows = self.valid[None, start : start + len(network.data.valid)]
             moments = [(mean[own], variance[own]) for mean, variance in self.moments]
             outputs = _forward([weight[own] for weight in self.weights], rows, moments)[0].cpu()
-            score, loss = _validated(network.data, outputs, metric.function)
+            score, loss = network.data.targets.validated(outputs)
             is_better = sign * score > sign * network.best_score or network.best_epoch == 0
             if is_better or (self.settings.ties_improve and score == network.best_score):
                 network.best_score, network.best_loss, network.best_epoch = score, loss, epoch
@@ -569,25 +528,6 @@ class _Training:
             setattr(self, name, [value.detach()[index] for value in getattr(self, name)])
         self.n_steps, self.rates = self.n_steps[index], self.rates[index]
         self.moments = [(mean[index], variance[index]) for mean, variance in self.moments]
-
-
-def _validated(data: _Data, outputs: Tensor, function: Any) -> tuple[float, float]:
-    """Score and mean loss of outputs (clips, outputs) on validation clips; classes are numbered as the outputs."""
-    if not bool(torch.isfinite(outputs).all()):
-        return -math.inf, math.inf
-    labels = data.valid_labels
-    if data.kind == "multiclass":
-        known = labels != UNKNOWN
-        told = torch.from_numpy(np.where(known, labels, 0))
-        losses = _losses(outputs, told, data.kind)[torch.from_numpy(known)]
-        score = function(labels, outputs.argmax(dim=1).numpy())
-    elif data.kind == "multilabel":
-        losses = _losses(outputs, torch.from_numpy(labels.astype(np.float32)), data.kind)
-        score = function(labels, outputs.numpy()) if labels.any() else 0.0
-    else:  # a correlation does not ask for the unit, which these labels are standardised by
-        losses = _losses(outputs, torch.from_numpy(labels.astype(np.float32))[:, None], data.kind)
-        score = function(labels, outputs[:, 0].numpy())
-    return float(score), float(losses.mean()) if len(losses) else 0.0
 
 
 def _train(networks: Sequence[_Network], settings: NetworkProbe, seeds: Sequence[int]) -> None:
