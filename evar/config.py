@@ -119,6 +119,8 @@ class ProtocolConfig:
         seeds: how many, unless the command line says.
         fusion: of all layers, for a protocol whose probe is made for it; "none" leaves it to the command line.
         searched: parameters that `--learning_rate=search` puts in place of those in params.
+        frame_seconds: None for probes that read one vector a clip; a number for those that read frames: each is the mean
+            over so many seconds, 0 keeps the encoder's own.
     """
 
     name: str
@@ -134,8 +136,13 @@ class ProtocolConfig:
     seeds: int = 1
     fusion: str = "none"
     searched: dict[str, Any] = field(default_factory=dict)
+    frame_seconds: float | None = None
 
     def __post_init__(self) -> None:
+        if self.frame_seconds is not None and (self.frame_seconds < 0 or self.crop != "task"):
+            raise ValueError(
+                f"frame_seconds must be 0 or more and goes with crop: task, got {self.frame_seconds} and {self.crop!r}"
+            )
         if self.crop not in ("task", "by_role"):
             raise ValueError(f"crop must be task or by_role, got {self.crop!r}")
         if self.validation_parts < 2 or self.seeds < 1:

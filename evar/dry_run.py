@@ -18,10 +18,12 @@ from evar.grid import Settings, checked
 from evar.linear import pick_device
 from evar.rows import wanted_rows
 from evar.store import FeatureStore
+from evar.vectors import frames_wanted
 from evar.weights import is_local, locate
 
 if TYPE_CHECKING:
     from evar.encoders.base import Encoder
+    from evar.frames import FrameRequest
     from evar.tasks import Task
 
 #: audio that the encoder's speed is measured on: clips x seconds
@@ -50,7 +52,11 @@ def describe(settings: Settings) -> str:
             text = f"{name} x {task.name}: {missing_rows} of {len(rows)} rows to compute"
             if missing_rows:
                 mode = norm_stats.mode(encoder, settings.norm_stats, protocol.norm_stats)
-                n_clips, audio_seconds, n_bytes, note = _to_encode(encoder, task, settings, store, mode, seeds)
+                layers = [name for selection, *_ in rows for name in selection.layers]
+                frames = frames_wanted(encoder, task, protocol, settings, layers, store)
+                n_clips, audio_seconds, n_bytes, note = _to_encode(encoder, task, settings, store, mode, seeds, frames)
+                if frames and n_bytes > frames.limit_bytes:
+                    note += f" (above --frames_gb={settings.frames_gb:g}: will be refused)"
                 if protocol.crop == "by_role" and task.config.clip_seconds is not None:
                     n_windows, seconds_more = _random_windows(encoder, task, settings, store, mode, seeds)
                     audio_seconds, n_bytes = audio_seconds + seconds_more, n_bytes + vector_bytes(encoder, n_windows)
@@ -97,8 +103,13 @@ def _to_encode(
     store: FeatureStore,
     mode: str | tuple[float, float] | None,
     seeds: Sequence[int],
+    frames: FrameRequest | None,
 ) -> tuple[int, float, int, str]:
-    """Clips that are not stored, seconds of audio to encode, the bytes of their vectors, and a remark."""
+    """Clips that are not stored, seconds of audio to encode, the bytes of their vectors (or frames), and a remark."""
+
+    def n_bytes_of(lengths: Sequence[int]) -> int:
+        return frames.n_bytes(encoder, lengths) if frames else vector_bytes(encoder, len(lengths))
+
     n_clips = len(task)
     rounds = [tuple(a_round.train.tolist()) for seed in seeds for a_round in task.rounds(seed)]
     n_times = len(set(rounds)) if mode == "train" else 1  # at most: rounds of equal statistics share features
@@ -107,18 +118,19 @@ def _to_encode(
         seconds = n_times * n_clips * (task.config.clip_seconds or 1.0)
         why = "sounds are rendered at first use" if task.config.builder else f"no clip is under {task.folder} yet"
         why += f"; {task.config.clip_seconds or 1.0:g} s a clip"
-        return n_clips, seconds, n_times * vector_bytes(encoder, n_clips), f"{times} ({why})"
+        samples = round((task.config.clip_seconds or 1.0) * encoder.sample_rate)
+        return n_clips, seconds, n_times * n_bytes_of([samples] * n_clips), f"{times} ({why})"
     known = norm_stats.stored(encoder, task, mode, seeds, store)
     if known is None:
         planned = plan(encoder, task.paths, task.policy(), store, settings.batch_size)
         n_usable, note = n_clips - len(planned.bad), _unusable(planned)
-        n_samples = sum(clip_length(i, task.policy(), encoder.sample_rate) for i in planned.infos if i is not None)
-        seconds = n_times * n_samples / encoder.sample_rate
-        return n_usable, seconds, n_times * vector_bytes(encoder, n_usable), times + note
+        lengths = [clip_length(i, task.policy(), encoder.sample_rate) for i in planned.infos if i is not None]
+        seconds = n_times * sum(lengths) / encoder.sample_rate
+        return n_usable, seconds, n_times * n_bytes_of(lengths), times + note
     plans = []
     for stats in dict.fromkeys(stats for of_rounds in known.values() for stats in of_rounds):
         with encoder.normalising_by(stats):
-            plans.append(plan(encoder, task.paths, task.policy(), store, settings.batch_size))
+            plans.append(plan(encoder, task.paths, task.policy(), store, settings.batch_size, frames))
     times = f" (under {len(plans)} input statistics)" if len(plans) > 1 else ""
     todo: set[int] = set().union(*(planned.todo for planned in plans))
     seconds, n_bytes = sum(planned.audio_seconds for planned in plans), sum(planned.n_bytes for planned in plans)

@@ -10,17 +10,18 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evar.audio import RESAMPLER, AudioError, AudioInfo, ClipPolicy, clip_length, read_clip
 from evar.batching import by_length, decoded_ahead, in_batches, keep_float32, padded
+from evar.frames import FrameRequest, FrameStore
 from evar.pooling import pool, pooled_width
 from evar.store import AudioIndex, FeatureKey, FeatureStore, SegmentWriter, estimated_bytes, row_id
 
@@ -76,8 +77,8 @@ class Plan:
     n_bytes: int
 
 
-def feature_key(encoder: Encoder, policy: ClipPolicy) -> FeatureKey:
-    """Everything that can change a vector of this encoder under this clip policy.
+def feature_key(encoder: Encoder, policy: ClipPolicy, frames: FrameRequest | None = None) -> FeatureKey:
+    """Everything that can change a vector (or the frames) of this encoder under this clip policy.
 
     How a window was found is no part of it: rows are addressed by the audio and where the window starts, so that a random
     window which is the clip's head is encoded once.
@@ -94,12 +95,19 @@ def feature_key(encoder: Encoder, policy: ClipPolicy) -> FeatureKey:
         pad=policy.pad,
         crop="head",
         crop_seed=0,
-        layers={layer.name: f"{layer.width} {layer.pooling}" for layer in encoder.layers},
+        layers=frames.described(encoder)
+        if frames
+        else {layer.name: f"{layer.width} {layer.pooling}" for layer in encoder.layers},
     )
 
 
 def plan(
-    encoder: Encoder, paths: Sequence[Path], policy: ClipPolicy, store: FeatureStore, batch_size: int | None = None
+    encoder: Encoder,
+    paths: Sequence[Path],
+    policy: ClipPolicy,
+    store: FeatureStore,
+    batch_size: int | None = None,
+    frames: FrameRequest | None = None,
 ) -> Plan:
     """Look at every file's header and at the store; decode and encode nothing.
 
@@ -109,8 +117,9 @@ def plan(
         policy: which part of a file is the clip.
         store: where vectors live.
         batch_size: clips a batch; None takes as many as `encoder.batch_seconds` of audio.
+        frames: which frames are to be kept, in place of pooled vectors of all layers.
     """
-    return _planned(encoder, *_inspect_all(paths, store), policy, store, batch_size)
+    return _planned(encoder, *_inspect_all(paths, store), policy, store, batch_size, frames)
 
 
 def _planned(
@@ -120,10 +129,11 @@ def _planned(
     policy: ClipPolicy,
     store: FeatureStore,
     batch_size: int | None,
+    frames: FrameRequest | None = None,
 ) -> Plan:
-    key = feature_key(encoder, policy)
+    key = feature_key(encoder, policy, frames)
     rows: list[str | None] = [None if info is None else row_id(info, policy.window(info)[0]) for info in infos]
-    stored = store.rows(key)
+    stored = set(_stored(store, key, frames))
     lengths = [0 if info is None else clip_length(info, policy, encoder.sample_rate) for info in infos]
     first_of_row: dict[str, int] = {}
     for position, row in enumerate(rows):
@@ -138,7 +148,17 @@ def _planned(
     )
     todo = {position for row, position in first_of_row.items() if row not in stored}
     seconds = sum(lengths[position] for position in todo) / encoder.sample_rate
-    return Plan(key, infos, rows, bad, batches, todo, seconds, vector_bytes(encoder, len(todo)))
+    n_bytes = (
+        frames.n_bytes(encoder, [lengths[position] for position in sorted(todo)])
+        if frames
+        else vector_bytes(encoder, len(todo))
+    )
+    return Plan(key, infos, rows, bad, batches, todo, seconds, n_bytes)
+
+
+def _stored(store: FeatureStore, key: FeatureKey, frames: FrameRequest | None) -> Collection[str]:
+    """Row ids that are there."""
+    return FrameStore(store.folder).places(key) if frames else store.rows(key)
 
 
 def vector_bytes(encoder: Encoder, n_clips: int) -> int:
@@ -185,37 +205,43 @@ def extract_each(
     store: FeatureStore,
     batch_size: int | None = None,
     label: str = "",
+    frames: FrameRequest | None = None,
 ) -> list[Extraction]:
     """`extract` under several input statistics: every clip is decoded once, and encoded once for each.
 
     Args:
         encoder, paths, policy, store, batch_size, label: as for `extract`.
         norm_stats: distinct (mean, std), or None alone for an encoder without.
+        frames: which frames to keep, in place of pooled vectors of all layers.
 
     Returns:
         One for each of `norm_stats`, in their order; `seconds` is that of all together.
 
     Raises:
-        OSError: if the vectors would not fit on the disk.
+        OSError: if the vectors would not fit on the disk, or the frames exceed their limit.
     """
     began = time.perf_counter()
     infos, bad = _inspect_all(paths, store)
     targets = []
     for stats in norm_stats:
         with encoder.normalising_by(stats):
-            planned = _planned(encoder, infos, bad, policy, store, batch_size)
+            planned = _planned(encoder, infos, bad, policy, store, batch_size, frames)
         targets.append(_Target(stats, planned, Extraction(planned.key, list(planned.rows), dict(planned.bad))))
     wanting = sorted((target for target in targets if target.planned.todo), key=lambda target: target.result.key.digest)
     if wanting:
-        require_space(store, sum(target.planned.n_bytes for target in wanting), label)
+        n_bytes = sum(target.planned.n_bytes for target in wanting)
+        if frames:
+            _announce_frames(frames, n_bytes, sum(len(target.planned.todo) for target in wanting), store, label)
+        require_space(store, n_bytes, label)
+        writing = FrameStore(store.folder) if frames else store
         with ExitStack() as locks:
             for target in wanting:  # locks are taken in one order everywhere: two runs never wait for each other
-                target.writer = locks.enter_context(store.writing(target.result.key))
-                stored = store.rows(target.result.key)  # another run may have stored some in the meantime
+                target.writer = locks.enter_context(writing.writing(target.result.key))
+                stored = _stored(store, target.result.key, frames)  # another run may have stored some in the meantime
                 target.todo = {p for p in target.planned.todo if target.planned.rows[p] not in stored}
-            _encode(encoder, paths, policy, wanting, label)
+            _encode(encoder, paths, policy, wanting, label, frames)
         for target in wanting:
-            _without_failed(target.result, set(store.rows(target.result.key)))
+            _without_failed(target.result, set(_stored(store, target.result.key, frames)))
     for target in targets:
         target.result.n_stored = sum(row is not None for row in target.result.rows) - target.result.n_encoded
         target.result.seconds = time.perf_counter() - began
@@ -258,6 +284,23 @@ def require_space(store: FeatureStore, n_bytes: int, label: str) -> None:
         )
 
 
+def _announce_frames(frames: FrameRequest, n_bytes: int, n_clips: int, store: FeatureStore, label: str) -> None:
+    """Say what frames will take before the first is made.
+
+    Raises:
+        OSError: if it is more than the limit.
+    """
+    text = (
+        f"{label or 'extraction'}: frames of {len(frames.layers)} layers of {n_clips} clips take {n_bytes / 1e9:.2f} GB"
+    )
+    if n_bytes > frames.limit_bytes:
+        raise OSError(
+            f"{text}, more than --frames_gb={frames.limit_bytes / 1e9:g}; probe fewer layers (--layers=NAME,NAME), or allow "
+            "more"
+        )
+    print(f"{text} (half precision) under {store.folder}", flush=True)
+
+
 def _inspect_all(paths: Sequence[Path], store: FeatureStore) -> tuple[list[AudioInfo | None], dict[int, str]]:
     """Hash and header of every file, read only where the store's audio index does not know it."""
     from tqdm import tqdm
@@ -287,7 +330,12 @@ def _inspect_all(paths: Sequence[Path], store: FeatureStore) -> tuple[list[Audio
 
 
 def _encode(
-    encoder: Encoder, paths: Sequence[Path], policy: ClipPolicy, targets: Sequence[_Target], label: str
+    encoder: Encoder,
+    paths: Sequence[Path],
+    policy: ClipPolicy,
+    targets: Sequence[_Target],
+    label: str,
+    frames: FrameRequest | None,
 ) -> None:
     from tqdm import tqdm
 
@@ -312,29 +360,39 @@ def _encode(
                 for target in targets:
                     _mark_bad(target.result, position, str(error))
         for target in targets:
-            _encode_batch(encoder, target, {p: clip for p, clip in clips.items() if p in target.todo})
+            _encode_batch(encoder, target, {p: clip for p, clip in clips.items() if p in target.todo}, frames)
         bar.update(len(batch))
     bar.close()
 
 
-def _encode_batch(encoder: Encoder, target: _Target, clips: dict[int, NDArray[np.float32]]) -> None:
+def _encode_batch(
+    encoder: Encoder, target: _Target, clips: dict[int, NDArray[np.float32]], frames: FrameRequest | None
+) -> None:
     """Encode decoded clips under the target's input statistics, and store what is finite."""
     assert target.writer is not None
     for positions in [list(clips)] if encoder.batch_invariant else by_length(clips):
         if not positions:
             continue
         with encoder.normalising_by(target.norm_stats):
-            vectors = _vectors(encoder, [clips[position] for position in positions])
-        finite = np.logical_and.reduce([np.isfinite(value).all(axis=1) for value in vectors.values()])
+            batch = [clips[position] for position in positions]
+            vectors: Mapping[str, Any] = frames.taken(encoder, *padded(batch)) if frames else _vectors(encoder, batch)
+        finite = np.logical_and.reduce(
+            [np.array([bool(np.isfinite(clip).all()) for clip in value]) for value in vectors.values()]
+        )
         for position in np.array(positions)[~finite]:
             _mark_bad(target.result, int(position), "the encoder's output is not finite")
         kept = [position for position, ok in zip(positions, finite, strict=True) if ok]
         target.writer.append(
             [str(target.planned.rows[position]) for position in kept],
-            {layer: value[finite] for layer, value in vectors.items()},
+            {layer: _at(value, finite) for layer, value in vectors.items()},
         )
         target.result.n_encoded += len(kept)
         target.result.audio_seconds += sum(len(clips[p]) for p in kept) / encoder.sample_rate
+
+
+def _at(value: Any, kept: NDArray[np.bool_]) -> Any:
+    """Vectors (clips, width), or a list of frames, of some clips."""
+    return [clip for clip, ok in zip(value, kept, strict=True) if ok] if isinstance(value, list) else value[kept]
 
 
 def _mark_bad(result: Extraction, position: int, reason: str) -> None:

@@ -147,7 +147,7 @@ def commutes(fusion: str, poolings: Iterable[str]) -> bool:
         >>> commutes("concat", ["mean_plus_max"]), commutes("average", ["mean", "mean_plus_max"])
         (True, False)
     """
-    return fusion in ("none", "concat") or all(pooling in ("mean", "last") for pooling in poolings)
+    return fusion in ("none", "concat", "attention") or all(pooling in ("mean", "last") for pooling in poolings)
 
 
 def require_equal_widths(widths: Mapping[str, int], fusion: str) -> None:

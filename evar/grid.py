@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: what a fusion search may maximise
 OBJECTIVES = ("mean_score", "mean_rank")
+#: the fusion of probes that read frames
+ATTENTION = "attention"
 #: where the cells of a grid may run
 ENGINES = ("local", "ray")
 
@@ -33,7 +35,8 @@ class Settings:
         encoders, tasks: names.
         layers: "default", "all" or layer names.
         fusion: "none" probes each layer by itself; "concat", "average", "pca" or "weighted" make one feature of them;
-            "search" looks for the layers whose concatenation serves the tasks best.
+            "search" looks for the layers whose concatenation serves the tasks best; "attention" is that of protocols whose
+            probe reads frames.
         objective: what a search maximises on validation clips: "mean_score" or "mean_rank" over the tasks.
         max_layers: how many layers a search may put together.
         export: name under which a search's choice becomes an encoder.
@@ -51,6 +54,7 @@ class Settings:
         out: results folder.
         store: folder of the feature store.
         skip_bad: leave unreadable clips out of the test set instead of counting them as wrong.
+        frames_gb: 10^9 bytes of frames that a cell may put on disk, for protocols whose probe reads frames.
         only: the cells to run, "ENCODER:TASK" each; empty: all of the grid.
         engine: where the cells run: "local", processes of this machine, or "ray".
         jobs: how many run at the same time (on each node of a cluster); they share its cores.
@@ -76,6 +80,7 @@ class Settings:
     out: str = "results"
     store: str | None = None
     skip_bad: bool = False
+    frames_gb: float = 50.0
     only: tuple[str, ...] = ()
     engine: str = "local"
     jobs: int = 1
@@ -87,7 +92,7 @@ class Settings:
         for kind, chosen in (("encoders", self.encoders), ("tasks", self.tasks)):
             if len(set(chosen)) != len(chosen):
                 raise ValueError(f"{kind} must be named once each, got {', '.join(chosen)}")
-        known = ["none", *FUSIONS, *FITTED_FUSIONS, "search"]
+        known = ["none", *FUSIONS, *FITTED_FUSIONS, ATTENTION, "search"]
         if self.fusion not in known:
             raise ValueError(f"no fusion {self.fusion!r}; {near_miss(self.fusion, known)}")
         cells = [f"{encoder}:{task}" for encoder in self.encoders for task in self.tasks]
@@ -115,6 +120,8 @@ class Settings:
             len(self.norm_stats) == 2 and all(map(math.isfinite, self.norm_stats)) and self.norm_stats[1] > 0
         ):
             raise ValueError(f"norm_stats must be a mean and a standard deviation above 0, got {self.norm_stats}")
+        if not self.frames_gb > 0:
+            raise ValueError(f"frames_gb must be above 0, got {self.frames_gb}")
         counts = ("seeds", "batch_size", "max_layers", "jobs")
         for name, value in ((name, getattr(self, name)) for name in counts):
             if value is not None and value < 1:
@@ -244,7 +251,7 @@ def selections(encoder: Encoder, layers: str | Sequence[str], fusion: str) -> li
         return [Selection(names, "none" if len(names) == 1 else "concat")]
     every = [layer.name for layer in encoder.layers]
     names = tuple(every) if layers == "all" else tuple(encoder.layer(name).name for name in layers)
-    if fusion not in ("none", "search") and len(names) > 1:
+    if fusion == ATTENTION or (fusion not in ("none", "search") and len(names) > 1):
         return [Selection(names, fusion)]
     rows = [Selection((name,), "none") for name in names]
     default = tuple(encoder.default_layers)
@@ -321,6 +328,10 @@ def asked(encoders: str = "", tasks: str = "", **flags: Any) -> Settings:
             raise ValueError(f"protocol {of_protocol.name} has fusion {of_protocol.fusion}, got {values['fusion']}")
         if values.get("layers") in (None, "default"):  # a grid says default where it says nothing
             values["layers"] = "all"
+    if values.get("fusion") == ATTENTION != of_protocol.fusion:
+        raise ValueError(
+            f"--fusion={ATTENTION} reads frames, which protocol {of_protocol.name} does not; --protocol=attentive does"
+        )
     if values.get("fusion") == "search":
         values.setdefault("layers", "all")
     layers = values.get("layers", "default")

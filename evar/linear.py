@@ -233,9 +233,10 @@ def _evaluate_cell(
     prepare(task)
     if not settings.skip_bad:
         task.require_files()
-    vectors = extracted(encoder, task, protocol, settings, store, {seed for _, seed, _ in pending})
+    layers = [name for selection, *_ in wanted for name in selection.layers]
+    vectors = extracted(encoder, task, protocol, settings, store, {seed for _, seed, _ in pending}, layers)
     outcome.n_encoded += vectors.n_encoded
-    if layers_asked(encoder, settings) == "all" and len(encoder.layers) > 1 and chosen is None:
+    if layers_asked(encoder, settings) == "all" and len(encoder.layers) > 1 and chosen is None and not vectors.frames:
         _save_hints(encoder, task, protocol, settings, vectors)
     for row in _probe_rows(encoder, task, protocol, settings, vectors, pending):
         outcome.rows.append(row)
@@ -249,7 +250,8 @@ def evaluate_row(
     prepare(task)
     if not settings.skip_bad:
         task.require_files()
-    vectors = extracted(encoder, task, protocol, settings, FeatureStore(settings.store), {seed})
+    store = FeatureStore(settings.store)
+    vectors = extracted(encoder, task, protocol, settings, store, {seed}, selection.layers)
     id = results.run_id(identity(encoder, task, protocol, settings, selection, seed))
     (row,) = _probe_rows(encoder, task, protocol, settings, vectors, [(selection, seed, id)])
     return row
@@ -346,7 +348,7 @@ class _RowFit:
 
     rounds: Sequence[Round]
     parts: list[list[NDArray[np.int64]]]
-    features: list[NDArray[np.float32]]
+    features: list[Any]
     probes: list[Any]
     splits: list[tuple[Any, ...]]
 
@@ -403,7 +405,7 @@ def _tested(task: Task, fit: _RowFit, skip_bad: bool) -> list[FittedRound]:
 
 
 def _predicted(
-    task: Task, probe: Any, features: NDArray[np.float32], readable: NDArray[np.int64], train: NDArray[np.int64]
+    task: Task, probe: Any, features: Any, readable: NDArray[np.int64], train: NDArray[np.int64]
 ) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
     """What is predicted of every clip (see `FittedRound.y_pred`; others than `readable` count as wrong), and the class
     probabilities of the readable ones where the probe has any."""

@@ -14,7 +14,7 @@ import numpy as np
 from evar import norm_stats, results
 from evar.extract import feature_key
 from evar.fusion import commutes
-from evar.grid import layers_asked, seeds_that_matter, selections
+from evar.grid import ATTENTION, layers_asked, seeds_that_matter, selections
 from evar.metrics import METRICS, calibration_error, extra_metrics, score_interval
 from evar.results import Result
 from evar.tasks import VALIDATION_PARTS
@@ -73,7 +73,8 @@ def identity(
         "extraction": extraction_settings(encoder, task, protocol, settings),
         "layers": list(selection.layers),
         "fusion": selection.fusion,
-        "pooling": {name: encoder.layer(name).pooling for name in selection.layers},
+        "pooling": _poolings(encoder, selection),
+        **({} if protocol.frame_seconds is None else {"frame_seconds": protocol.frame_seconds}),
         "task": task.name,
         "task_version": task.config.version,
         "index_sha256": task.index_sha256,
@@ -87,6 +88,13 @@ def identity(
         "metric": task.config.metric,
         "seed": seed,
     }
+
+
+def _poolings(encoder: Encoder, selection: Selection) -> dict[str, str]:
+    """How each layer becomes one vector a clip: as it says, or by the probe's attention."""
+    if selection.fusion == ATTENTION:
+        return dict.fromkeys(selection.layers, ATTENTION)
+    return {name: encoder.layer(name).pooling for name in selection.layers}
 
 
 def wanted_rows(
@@ -117,7 +125,10 @@ def extraction_settings(encoder: Encoder, task: Task, protocol: ProtocolConfig, 
         if is_cropped
         else policy.crop
     )
-    return {**{name: getattr(key, name) for name in names}, "crop": crop, "crop_seed": policy.seed, "norm_stats": mode}
+    found = {name: getattr(key, name) for name in names}
+    if protocol.frame_seconds is not None:
+        found["frame_seconds"] = protocol.frame_seconds
+    return {**found, "crop": crop, "crop_seed": policy.seed, "norm_stats": mode}
 
 
 def make_result(
@@ -134,7 +145,7 @@ def make_result(
 ) -> Result:
     names = [layer.name for layer in encoder.layers]
     position = names.index(selection.layers[0]) if len(selection.layers) == 1 else None
-    poolings = {name: encoder.layer(name).pooling for name in selection.layers}
+    poolings = _poolings(encoder, selection)
     scores = [one.score for one in fitted]
     mode = norm_stats.mode(encoder, settings.norm_stats, protocol.norm_stats)
     n_test = sum(len(one.tested) for one in fitted)

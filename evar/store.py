@@ -24,7 +24,7 @@ import re
 import shutil
 import sqlite3
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,7 +173,7 @@ class FeatureStore:
             if not record.is_file():
                 text = json.dumps(dataclasses.asdict(key), indent=2, sort_keys=True, default=str)
                 write_atomic(record, text.encode())
-            writer = SegmentWriter(folder)
+            writer = self.writer(folder)
             try:
                 yield writer
             finally:
@@ -181,14 +181,19 @@ class FeatureStore:
         finally:
             lock.release()
 
+    def writer(self, key_folder: Path) -> SegmentWriter:
+        """What appends to a key."""
+        return SegmentWriter(key_folder)
+
     def contents(self) -> list[dict[str, Any]]:
         """One entry a key for `evar store ls`: encoder, digest, clips, layers, bytes, clip policy, folder."""
         entries = []
         for record in sorted(self.folder.glob("*/*/key.json")):
             key = json.loads(record.read_text(encoding="utf-8"))
             clips: set[str] = set()
-            for segment in _segments(record.parent):
-                clips.update(_committed(segment, _widths(segment)))
+            for segment in record.parent.glob("segment-*"):
+                clips.update(_row_ids(segment))
+            is_frames = next(record.parent.glob("segment-*/frames.json"), None) is not None
             n_bytes = sum(file.stat().st_size for file in record.parent.rglob("*") if file.is_file())
             entries.append(
                 {
@@ -197,7 +202,8 @@ class FeatureStore:
                     "clips": len(clips),
                     "layers": len(key["layers"]),
                     "bytes": n_bytes,
-                    "clip": f"{key['clip_seconds'] or 'whole'} s, {key['pad']}, {key['crop']}",
+                    "clip": f"{key['clip_seconds'] or 'whole'} s, {key['pad']}, {key['crop']}"
+                    + (", frames" if is_frames else ""),
                     "weights": key["weights_sha256"][:12],
                     "folder": record.parent,
                 }
@@ -222,9 +228,7 @@ class FeatureStore:
             try:
                 with filelock.FileLock(folder / "lock", timeout=0):
                     whole = bool(encoder or digest)
-                    targets = (
-                        [folder] if whole else [s for s in _segments(folder) if not any(_committed(s, _widths(s)))]
-                    )
+                    targets = [folder] if whole else [s for s in sorted(folder.glob("segment-*")) if not _row_ids(s)]
                     for target in targets:
                         shutil.rmtree(target, ignore_errors=True)
                         removed.append(target)
@@ -234,7 +238,14 @@ class FeatureStore:
 
 
 class SegmentWriter:
-    """Appends batches of vectors to one segment; each batch is there wholly or not at all."""
+    """Appends batches of vectors to one segment; each batch is there wholly or not at all.
+
+    Attributes:
+        suffix: of the layers' files.
+        about: name of the file that tells the layers' widths.
+    """
+
+    suffix, about = "f32", "widths.json"
 
     def __init__(self, key_folder: Path) -> None:
         self._folder = key_folder / f"segment-{uuid.uuid4().hex[:12]}"
@@ -249,19 +260,28 @@ class SegmentWriter:
             rows: (clips,) row ids.
             vectors: layer -> (clips, width) float32, the same layers in every batch.
         """
-        if self._record is None:
-            self._widths = {layer: int(value.shape[1]) for layer, value in vectors.items()}
-            self._folder.mkdir(parents=True)
-            write_atomic(self._folder / "widths.json", json.dumps(self._widths).encode())
-            for name in self._widths:
-                self._files[name] = open(self._folder / f"{name}.f32", "ab", buffering=0)  # noqa: SIM115
-            self._record = open(self._folder / "rows.jsonl", "ab", buffering=0)  # noqa: SIM115
+        record = self.opened({layer: int(value.shape[1]) for layer, value in vectors.items()})
         for layer, width in self._widths.items():
             value = np.ascontiguousarray(vectors[layer], dtype="<f4")
             if value.shape != (len(rows), width):
                 raise ValueError(f"layer {layer}: expected ({len(rows)}, {width}), got {value.shape}")
-            _write_all(self._files[layer], value.tobytes())
-        _write_all(self._record, (json.dumps(list(rows)) + "\n").encode())
+            self.write(layer, value.tobytes())
+        record(list(rows))
+
+    def opened(self, widths: Mapping[str, int]) -> Callable[[Any], None]:
+        """Make the files before the first batch; returns what writes its line in the commit record, last."""
+        if self._record is None:
+            self._widths = dict(widths)
+            self._folder.mkdir(parents=True)
+            write_atomic(self._folder / self.about, json.dumps(self._widths).encode())
+            for name in self._widths:
+                self._files[name] = open(self._folder / f"{name}.{self.suffix}", "ab", buffering=0)  # noqa: SIM115
+            self._record = open(self._folder / "rows.jsonl", "ab", buffering=0)  # noqa: SIM115
+        return lambda told: _write_all(self._record, (json.dumps(told) + "\n").encode())
+
+    def write(self, layer: str, data: bytes) -> None:
+        """Append to a layer's file."""
+        _write_all(self._files[layer], data)
 
     def close(self) -> None:
         """Flush to disk and close; the commit record last."""
@@ -356,6 +376,17 @@ def _committed(segment: Path, widths: Mapping[str, int]) -> list[str]:
             break
         rows.extend(batch)
     return rows
+
+
+def _row_ids(segment: Path) -> list[str]:
+    """Committed rows of a segment of vectors, or of frames (see `evar.frames`)."""
+    if (segment / "widths.json").is_file():
+        return _committed(segment, _widths(segment))
+    try:
+        lines = (segment / "rows.jsonl").read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+    return [row for line in lines for row, *_ in json.loads(line)]
 
 
 def _safe(name: str) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evar import norm_stats
-from evar.extract import Extraction, extract_each
+from evar.extract import Extraction, extract_each, feature_key
+from evar.frames import FrameRequest, FrameStore, StoredFrames
 from evar.fusion import fuse
 from evar.pooling import pooled_width
 from evar.store import FeatureStore
@@ -37,6 +38,7 @@ class Vectors:
         cropped: seed -> extractions of the windows that training and validation clips are cropped to at random; empty
             where every clip has one window, whatever its role.
         widths: features of each layer's pooled vectors.
+        frames: which frames are kept in place of pooled vectors, for probes that read frames; else None.
     """
 
     store: FeatureStore
@@ -46,6 +48,7 @@ class Vectors:
     n_clips: int
     cropped: dict[int, dict[norm_stats.Statistics, Extraction]] = field(default_factory=dict)
     widths: dict[str, int] = field(default_factory=dict)
+    frames: FrameRequest | None = None
     _where: dict[norm_stats.Statistics, dict[str, tuple[str, int]]] = field(default_factory=dict)
 
     @property
@@ -78,6 +81,17 @@ class Vectors:
         every[is_there] = known
         return every
 
+    def frames_of(self, selection: Selection, stats: norm_stats.Statistics) -> StoredFrames:
+        """Frames of the selected layers of every clip; those of bad clips nobody may ask for."""
+        extraction = self.extractions[stats]
+        known = FrameStore(self.store.folder).places(extraction.key)
+        places = [
+            known[row] if row is not None and ok else None for row, ok in zip(extraction.rows, self.usable, strict=True)
+        ]
+        assert self.frames is not None
+        widths = {name: int(told.split()[0]) for name, told in extraction.key.layers.items()}
+        return StoredFrames({name: widths[name] for name in self.frames.layers}, places, selection.layers)
+
     def width(self, selection: Selection) -> int:
         """Features of a clip, at most."""
         return sum(self.widths[name] for name in selection.layers)
@@ -100,8 +114,8 @@ class Vectors:
         seed: int,
         train: Sequence[NDArray[np.int64]],
         valid: Sequence[NDArray[np.int64]] = (),
-    ) -> list[NDArray[np.float32]]:
-        """`fused` for each round; rounds that may share an array do.
+    ) -> list[Any]:
+        """`fused` for each round, or frames where the probe reads such; rounds that may share an array do.
 
         Args:
             selection: layers, and how they become one.
@@ -110,6 +124,9 @@ class Vectors:
             valid: likewise of its validation clips; needed where clips are cropped by their role.
         """
         stats_of_rounds = self.of_rounds[seed]
+        if self.frames:
+            frames = {stats: self.frames_of(selection, stats) for stats in dict.fromkeys(stats_of_rounds)}
+            return [frames[stats] for stats in stats_of_rounds]
         if seed in self.cropped:
             return [
                 self._by_role(selection, stats, seed, fitted, np.concatenate([fitted, checked]))
@@ -136,11 +153,47 @@ class Vectors:
         return fuse(layers, selection.fusion, train)
 
 
+def frames_wanted(
+    encoder: Encoder,
+    task: Task,
+    protocol: ProtocolConfig,
+    settings: Settings,
+    layers: Iterable[str],
+    store: FeatureStore,
+) -> FrameRequest | None:
+    """The frames that a protocol's probes of these layers read; None where they read pooled vectors.
+
+    Where frames of these and more layers are stored already, these are asked for.
+    """
+    if protocol.frame_seconds is None:
+        return None
+    asked = set(layers)
+    names = tuple(layer.name for layer in encoder.layers if layer.name in asked)
+    request = FrameRequest(names, protocol.frame_seconds, 1e9 * settings.frames_gb)
+    policy = task.policy()
+    stored = FrameStore(store.folder).wider(feature_key(encoder, policy, request))
+    every = asked | stored
+    return replace(request, layers=tuple(layer.name for layer in encoder.layers if layer.name in every))
+
+
 def extracted(
-    encoder: Encoder, task: Task, protocol: ProtocolConfig, settings: Settings, store: FeatureStore, seeds: set[int]
+    encoder: Encoder,
+    task: Task,
+    protocol: ProtocolConfig,
+    settings: Settings,
+    store: FeatureStore,
+    seeds: set[int],
+    layers: Iterable[str] = (),
 ) -> Vectors:
-    """Every vector that the rounds need is in the store afterwards; says what was done and which clips are bad."""
+    """Every vector that the rounds need is in the store afterwards; says what was done and which clips are bad.
+
+    Args:
+        encoder, task, protocol, settings, store: what is evaluated, and how.
+        seeds: of the rows.
+        layers: of the rows, where the protocol's probe reads frames.
+    """
     label = f"{encoder.name} x {task.name}"
+    frames = frames_wanted(encoder, task, protocol, settings, layers, store)
     mode = norm_stats.mode(encoder, settings.norm_stats, protocol.norm_stats)
     of_rounds = norm_stats.of_task(encoder, task, mode, sorted(seeds), store, settings.batch_size)
     distinct = list(dict.fromkeys(stats for seed in sorted(seeds) for stats in of_rounds[seed]))
@@ -150,7 +203,7 @@ def extracted(
             f"(norm_stats {mode}): every clip is decoded once and encoded {len(distinct)} times",
             flush=True,
         )
-    found = extract_each(encoder, distinct, task.paths, task.policy(), store, settings.batch_size, label)
+    found = extract_each(encoder, distinct, task.paths, task.policy(), store, settings.batch_size, label, frames)
     cropped = {}
     if protocol.crop == "by_role" and task.config.clip_seconds is not None:
         cropped = {seed: _cropped(encoder, distinct, task, seed, store, settings, label) for seed in sorted(seeds)}
@@ -163,6 +216,7 @@ def extracted(
         len(task),
         cropped,
         {layer.name: pooled_width(layer.width, layer.pooling) for layer in encoder.layers},
+        frames,
     )
     seconds = found[0].seconds + sum(next(iter(one.values())).seconds for one in cropped.values())
     speed = f" at {vectors.n_encoded / seconds:.1f} clips/s" if vectors.n_encoded else ""

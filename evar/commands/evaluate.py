@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from evar.commands.status import DONE, SOME_FAILED
-from evar.words import UsageError, statistics, truth, whole
+from evar.words import UsageError, decimal, statistics, truth, whole
 
 
 def lineval(
@@ -28,6 +28,7 @@ def lineval(
     out: str = "results",
     store: str = "",
     skip_bad: bool = False,
+    frames_gb: str = "",
     only: str = "",
     engine: str = "",
     jobs: str = "",
@@ -75,6 +76,7 @@ def lineval(
       --out=DIR                        results: runs/*.json, table.md, table.csv, plots (default: results)
       --store=DIR                      where features live                   (default: $EVAR_STORE, the user's cache)
       --skip_bad                       leave unreadable test clips out instead of counting them as wrong
+      --frames_gb=N                    disk that the frames of a cell may take, for --protocol=attentive (default: 50)
       --only=ENCODER:TASK,...          these cells of the grid, and no others
       --jobs=N                         cells at the same time, in processes that share the cores (default: 1); a killed
                                        one costs its own cell only
@@ -108,6 +110,7 @@ def lineval(
         out=out,
         store=store or None,
         skip_bad=truth(skip_bad, "skip_bad"),
+        frames_gb=decimal(frames_gb, "frames_gb"),
         only=only,
         engine=engine,
         jobs=whole(jobs, "jobs"),

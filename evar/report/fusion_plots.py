@@ -107,54 +107,56 @@ def _frame(**place: Any) -> Any:
 
 @dataclass(frozen=True)
 class WeightCurve:
-    """What one weighted sum made of an encoder's layers on one task: weights sum to 1, mean over rounds and seeds."""
+    """What a weighted sum, or attention, made of an encoder's layers on one task: weights sum to 1, mean over rounds and
+    seeds."""
 
     encoder: str
     task: str
     layers: tuple[str, ...]
     weights: tuple[float, ...]
+    fusion: str = "weighted"
 
 
 def weight_curves(results: Sequence[Result]) -> list[WeightCurve]:
-    """One curve for each encoder x task with a weighted sum; the newest row of each seed."""
+    """One curve for each encoder x task with a weighted sum or attention over layers; the newest row of each seed."""
     import numpy as np
 
-    found: dict[tuple[str, str, tuple[str, ...]], dict[int, Any]] = {}
+    found: dict[tuple[str, str, tuple[str, ...], str], dict[int, Any]] = {}
     for row in sorted(results, key=lambda row: (row.created, row.id)):
-        if row.fusion == "weighted" and row.params.get("layer_weights"):
-            key = (row.encoder, row.task, tuple(row.layers))
+        if row.fusion in ("weighted", "attention") and len(row.layers) > 1 and row.params.get("layer_weights"):
+            key = (row.encoder, row.task, tuple(row.layers), row.fusion)
             found.setdefault(key, {})[row.seed] = np.mean(row.params["layer_weights"], axis=0)
     return [
-        WeightCurve(encoder, task, layers, tuple(np.mean(list(seeds.values()), axis=0).tolist()))
-        for (encoder, task, layers), seeds in sorted(found.items())
+        WeightCurve(encoder, task, layers, tuple(np.mean(list(seeds.values()), axis=0).tolist()), fusion)
+        for (encoder, task, layers, fusion), seeds in sorted(found.items())
     ]
 
 
 def plot_weights(results: Sequence[Result], out: Path) -> list[Path]:
-    """Draw `weights.png` and `weights.svg`: layer weights of every weighted sum, one panel an encoder."""
+    """Draw `weights.png` and `weights.svg`: layer weights of every weighted sum and attention, one panel an encoder."""
     curves = weight_curves(results)
     if not curves:
         return []
-    panels = sorted({(curve.encoder, curve.layers) for curve in curves})
+    panels = sorted({(curve.encoder, curve.layers, curve.fusion) for curve in curves})
     n_columns = min(len(panels), 2)
     n_rows = math.ceil(len(panels) / n_columns)
     width = COLUMN_INCHES if n_columns == 1 else PAGE_INCHES
-    caption = "Softmax weights of the layers, learned with the classifier; mean over folds. Dotted: equal weights."
+    caption = "Weights of the layers, learned with the classifier; mean over folds. Dotted: equal weights."
     figure = new_figure(width, 2.3 * n_rows, caption)
     axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
     tasks = sorted({curve.task for curve in curves})
-    for ax, (encoder, layers) in zip(axes, panels, strict=False):
+    for ax, (encoder, layers, fusion) in zip(axes, panels, strict=False):
         for curve in curves:
-            if (curve.encoder, curve.layers) == (encoder, layers):
+            if (curve.encoder, curve.layers, curve.fusion) == (encoder, layers, fusion):
                 at = tasks.index(curve.task)
                 style = {"color": COLOURS[at % len(COLOURS)], "marker": MARKERS[at % len(MARKERS)]}
                 ax.plot(range(len(layers)), curve.weights, label=curve.task, linewidth=1.0, markersize=3, **style)
         ax.axhline(1 / len(layers), color="0.4", linestyle=":", linewidth=0.8)
         ax.set_xticks(range(len(layers)), layers, rotation=90, fontsize=FONT_POINTS - 2)
         ax.tick_params(axis="y", labelsize=FONT_POINTS - 2)
-        ax.set_title(encoder, fontsize=FONT_POINTS)
+        ax.set_title(encoder + (", attention" if fusion == "attention" else ""), fontsize=FONT_POINTS)
         ax.set_ylabel("weight", fontsize=FONT_POINTS - 1)
         ax.set_ylim(bottom=0)
         ax.legend(fontsize=FONT_POINTS - 2, frameon=False)

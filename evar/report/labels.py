@@ -104,9 +104,8 @@ def layers_label(layers: Sequence[str], fusion: str) -> str:
         'conv1+...+conv4 (4 layers)'
     """
     text = "+".join(layers) if len(layers) <= 3 else f"{layers[0]}+...+{layers[-1]} ({len(layers)} layers)"
-    return {"average": f"average of {text}", "pca": f"PCA of {text}", "weighted": f"weighted sum of {text}"}.get(
-        fusion, text
-    )
+    how = {"average": "average of", "pca": "PCA of", "weighted": "weighted sum of", "attention": "attention over"}
+    return f"{how[fusion]} {text}" if fusion in how else text
 
 
 def is_trained_on(result: Result) -> bool:

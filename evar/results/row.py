@@ -16,7 +16,7 @@ from evar.results.records import from_plain, to_plain
 SCHEMA = 1
 #: whose scores may be negative
 SIGNED_METRICS = ("pearson",)
-FUSIONS = ("none", "concat", "average", "pca", "weighted")
+FUSIONS = ("none", "concat", "average", "pca", "weighted", "attention")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Result:
         weights: file name of the checkpoint, "random" or "none".
         weights_sha256: hash of the checkpoint or of the random parameters; "none" for an encoder without any.
         layers: what was probed; several are fused.
-        fusion: "none" for one layer, else how several became one vector: "concat", "average", "pca" or "weighted".
+        fusion: "none" for one layer, else how several became one vector: "concat", "average", "pca", "weighted" or
+            "attention" (of their frames, also for one layer).
         pooling: layer -> name of the pooling over time.
         task, task_version: what was tested; other versions are never shown in one column.
         protocol: name of the protocol.
@@ -226,7 +227,7 @@ def _check_together(row: Result) -> None:
         raise ValueError(f"layers must name at least one layer, and each once, got {list(row.layers)}")
     if row.fusion not in FUSIONS:
         raise ValueError(f"no fusion {row.fusion!r}; {near_miss(row.fusion, FUSIONS)}")
-    if (row.fusion == "none") != (len(row.layers) == 1):
+    if row.fusion != "attention" and (row.fusion == "none") != (len(row.layers) == 1):
         raise ValueError(
             f"fusion must be 'none' for one layer and another for several, got {row.fusion!r} for {len(row.layers)}"
         )

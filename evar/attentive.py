@@ -1,0 +1,326 @@
+"""A probe that reads frames: learned attention over time and layers, then a linear map, trained together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from evar.frames import Frames
+from evar.metrics import METRICS
+from evar.registry import near_miss
+from evar.targets import Targets, clip_losses
+
+#: numbers of a batch of frames (clips x time x width of the widest layer) that are read at once when nothing is learned
+_NUMBERS_AT_ONCE = 2**25
+_TINY = 1e-6
+
+
+class AttentiveProbe(BaseEstimator):
+    """Attention pooling over the frames of all layers and a linear map, trained by Adam and stopped early.
+
+    Frames are standardised, feature by feature, over the training clips: x(l, t). Each of `n_heads` heads h gives every
+    frame of every layer a weight, a(h, l, t) = softmax over l and t of q(h, l) . x(l, t) + b(h, l) - log(frames of layer l),
+    and the outputs are c + sum over h and l of W(h, l) (sum over t of a(h, l, t) x(l, t)). With q = b = 0, where training
+    starts, that is a linear map of the mean over time and layers; layers may be of any width and frame rate.
+
+    Args:
+        n_heads: how many weightings are learned.
+        learning_rates: of Adam, constant; several are trained side by side and chosen among on validation clips.
+        weight_decay: L2 on W, added to the gradient.
+        batch_size: clips a step, drawn without replacement.
+        max_epochs: at most.
+        patience: stop after so many epochs in turn without a better validation score (or, at the same score, a smaller
+            validation loss).
+        metric: name in `evar.metrics.METRICS`; its kind tells what the labels are.
+        refit: "train"; the validation clips stop the training and are not trained on.
+        random_state: of initial weights and the order of clips.
+        device: "auto" takes a GPU where there is one.
+
+    Attributes:
+        layer_weights_: (layers,) share of the attention that goes to each layer, mean over heads and training clips.
+        chosen_: {"learning_rate", "epoch"} of what is used.
+        valid_score_, valid_log_loss_: of it, on the validation clips.
+        valid_scores_: (learning rates,) best score of each.
+        on_grid_edge_: whether the chosen learning rate is the smallest or largest of several.
+        classes_: (classes,) labels, sorted; columns where a clip has several; absent for numbers.
+        converged_: True if the training stopped by itself, and not at `max_epochs`.
+        n_features_in_: features of a frame, over all layers.
+
+    Source: self-attentive pooling, Lin et al., "A Structured Self-attentive Sentence Embedding", ICLR 2017, section 2.1,
+        with a linear score in place of its two-layer one, so that an epoch costs two products with the frames; the layers
+        share one softmax.
+
+    Example:
+        >>> from evar.frames import FramesInMemory
+        >>> rng = np.random.default_rng(0)
+        >>> y = np.arange(60) % 2
+        >>> clips = [np.concatenate([rng.normal(size=(9, 4)), np.full((1, 4), 6.0 * label)]) for label in y]
+        >>> frames = FramesInMemory({"fc": clips})
+        >>> rows = np.split(np.arange(60), [30, 45])
+        >>> probe = AttentiveProbe().fit(frames[rows[0]], y[rows[0]], frames[rows[1]], y[rows[1]])
+        >>> bool(probe.score(frames[rows[2]], y[rows[2]]) > 0.9)
+        True
+    """
+
+    kinds = ("multilabel", "regression")
+    reads_frames = True
+
+    def __init__(
+        self,
+        n_heads: int = 4,
+        learning_rates: Sequence[float] = (1e-3,),
+        weight_decay: float = 1e-8,
+        batch_size: int = 32,
+        max_epochs: int = 200,
+        patience: int = 20,
+        metric: str = "accuracy",
+        refit: str = "train",
+        random_state: int = 0,
+        device: str = "auto",
+    ) -> None:
+        self.n_heads = n_heads
+        self.learning_rates = learning_rates
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.patience = patience
+        self.metric = metric
+        self.refit = refit
+        self.random_state = random_state
+        self.device = device
+
+    def fit(self, X: Frames, y: ArrayLike, X_valid: Frames, y_valid: ArrayLike) -> AttentiveProbe:
+        """Train, and keep the weights of the best epoch.
+
+        Args:
+            X: frames of the training clips.
+            y: labels: (clips,) classes, (clips, labels) of 0 and 1, or (clips,) numbers, as the metric's kind says.
+            X_valid, y_valid: of the validation clips, which stop the training.
+
+        Returns:
+            self.
+
+        Raises:
+            ValueError: if a setting is not legal, the labels do not fit, or the training diverges.
+        """
+        self._check(X, y, X_valid, y_valid)
+        self._targets = Targets.of(self.metric, y, y_valid)
+        if self._targets.classes is not None:
+            self.classes_ = self._targets.classes
+        self.n_features_in_ = sum(X.widths.values())
+        has_gpu = self.device == "auto" and torch.cuda.is_available()
+        self._device = torch.device("cuda" if has_gpu else "cpu" if self.device == "auto" else self.device)
+        self._scales = {name: _moments(X, name) for name in X.widths}
+        generator = torch.Generator().manual_seed(int(self.random_state))
+        first = self._initial(X, generator)
+        networks = [_Network(rate, [value.clone() for value in first], self) for rate in self.learning_rates]
+        running = list(networks)
+        for epoch in range(1, self.max_epochs + 1):
+            self._epoch(running, X, torch.randperm(len(X), generator=generator))
+            outputs = self._outputs([network.parameters for network in running], X_valid)
+            for network, said in zip(running, outputs, strict=True):
+                network.judge(*self._targets.validated(said), epoch)
+            running = [network for network in running if not network.is_done(self.patience)]
+            if not running:
+                break
+        self._choose(networks)
+        self.layer_weights_ = self._layer_weights(X)
+        return self
+
+    def decision_function(self, X: Frames) -> NDArray[np.float64]:
+        """Outputs before softmax or sigmoid, (clips, classes), or (clips, 1) for numbers.
+
+        Raises:
+            ValueError: if the frames are of other layers or widths than in `fit`.
+        """
+        check_is_fitted(self, "chosen_")
+        widths = {name: len(scale[0]) for name, scale in self._scales.items()}
+        if X.widths != widths:
+            raise ValueError(f"expected frames of layers {widths}, got {X.widths}")
+        return self._outputs([self._parameters], X)[0].double().numpy()
+
+    def predict_proba(self, X: Frames) -> NDArray[np.float64]:
+        """Probability of each class or label, (clips, classes)."""
+        return self._targets.probabilities(self.decision_function(X))
+
+    def predict(self, X: Frames) -> NDArray[Any]:
+        """Classes (clips,), labels (clips, labels) that are more likely than not, or numbers (clips,)."""
+        return self._targets.predicted(self.decision_function(X))
+
+    def score(self, X: Frames, y: ArrayLike) -> float:
+        """The metric on some clips."""
+        is_ranked = METRICS[self.metric].kind == "multilabel"
+        return METRICS[self.metric].function(y, self.decision_function(X) if is_ranked else self.predict(X))
+
+    def _check(self, X: Any, y: Any, X_valid: Any, y_valid: Any) -> None:
+        if self.metric not in METRICS:
+            raise ValueError(f"no metric {self.metric!r}; {near_miss(self.metric, METRICS)}")
+        if self.refit != "train":
+            raise ValueError(f"refit must be train where validation clips stop the training, got {self.refit!r}")
+        if not len(self.learning_rates) or not all(0 < rate < math.inf for rate in self.learning_rates):
+            raise ValueError(f"learning_rates must be one or more positive numbers, got {self.learning_rates!r}")
+        counts = ("n_heads", "batch_size", "max_epochs", "patience")
+        if any(getattr(self, name) < 1 for name in counts) or self.weight_decay < 0:
+            raise ValueError(f"{', '.join(counts)} must be at least 1, and weight_decay >= 0")
+        for frames, labels, which in ((X, y, "training"), (X_valid, y_valid, "validation")):
+            if not isinstance(frames, Frames) or not len(frames):
+                raise ValueError(
+                    f"the {which} clips must be evar.frames.Frames and at least one, got {type(frames).__name__}; this "
+                    "probe reads frames, and stops on validation clips"
+                )
+            if len(np.asarray(labels)) != len(frames):
+                raise ValueError(
+                    f"the {which} labels must be {len(frames)}, one per clip, got {len(np.asarray(labels))}"
+                )
+
+    def _initial(self, X: Frames, generator: torch.Generator) -> list[Tensor]:
+        """For each layer q (width, heads), b (heads,), W (heads, width, outputs); at last c (outputs,)."""
+        n_outputs = self._targets.n_outputs
+        bound = 1 / math.sqrt(self.n_heads * self.n_features_in_)
+        parameters = []
+        for width in X.widths.values():
+            weight = torch.empty(self.n_heads, width, n_outputs).uniform_(-bound, bound, generator=generator)
+            parameters += [torch.zeros(width, self.n_heads), torch.zeros(self.n_heads), weight]
+        return [value.to(self._device) for value in [*parameters, torch.zeros(n_outputs)]]
+
+    def _epoch(self, networks: Sequence[_Network], X: Frames, order: Tensor) -> None:
+        for rows in order.split(self.batch_size):
+            batch = self._batch(X, rows.tolist())
+            targets = self._targets.train[rows].to(self._device)
+            for network in networks:
+                outputs, _ = self._forward(network.parameters, batch)
+                over = outputs.shape[-1] if self._targets.kind == "multilabel" else 1
+                loss = clip_losses(outputs, targets, self._targets.kind).mean() / over
+                network.optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                network.optimiser.step()
+
+    def _batch(self, X: Frames, rows: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        return [tuple(part.to(self._device) for part in X.batch(rows, name)) for name in X.widths]  # type: ignore[misc]
+
+    def _forward(self, parameters: Sequence[Tensor], batch: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """Outputs (batch, outputs), and attention on each layer (batch, layers, heads).
+
+        Standardising is folded into the small factors: x' = (x - mean) / scale never exists.
+        """
+        scores = []
+        for at, ((frames, counts), (mean, scale)) in enumerate(zip(batch, self._scales.values(), strict=True)):
+            query = parameters[3 * at] / scale[:, None].to(self._device)  # (width, heads)
+            offset = parameters[3 * at + 1] - mean.to(self._device) @ query - counts.log()[:, None]  # (batch, heads)
+            of_frames = frames @ query + offset[:, None]  # (batch, time, heads)
+            is_padding = torch.arange(frames.shape[1], device=frames.device)[None, :] >= counts[:, None]
+            scores.append(of_frames.masked_fill(is_padding[:, :, None], -math.inf))
+        shares = torch.cat(scores, dim=1).softmax(dim=1).split([part.shape[1] for part in scores], dim=1)
+        outputs, masses = parameters[-1], []
+        for at, ((frames, _), share, (mean, scale)) in enumerate(
+            zip(batch, shares, self._scales.values(), strict=True)
+        ):
+            masses.append(share.sum(dim=1))  # (batch, heads)
+            pooled = share.mT @ frames - masses[-1][..., None] * mean.to(self._device)  # (batch, heads, width)
+            outputs = outputs + (pooled / scale.to(self._device)).flatten(1) @ parameters[3 * at + 2].flatten(0, 1)
+        return outputs, torch.stack(masses, dim=1)
+
+    def _chunks(self, X: Frames) -> Iterator[list[tuple[Tensor, Tensor]]]:
+        """All clips in turn, in bounded memory."""
+        for rows in torch.arange(len(X)).split(self.batch_size):
+            yield self._batch(X, rows.tolist())
+
+    @torch.no_grad()
+    def _outputs(self, parameters: Sequence[Sequence[Tensor]], X: Frames) -> list[Tensor]:
+        """(clips, outputs) float32 on the CPU, for each set of parameters; the frames are read once."""
+        found: list[list[Tensor]] = [[] for _ in parameters]
+        for batch in self._chunks(X):
+            for parts, own in zip(found, parameters, strict=True):
+                parts.append(self._forward(own, batch)[0].cpu())
+        return [torch.cat(parts) for parts in found]
+
+    @torch.no_grad()
+    def _layer_weights(self, X: Frames) -> NDArray[np.float64]:
+        total = sum(self._forward(self._parameters, batch)[1].sum(dim=0).cpu() for batch in self._chunks(X))
+        assert isinstance(total, Tensor)  # (layers, heads)
+        return (total.double().mean(dim=1) / len(X)).numpy()
+
+    def _choose(self, networks: Sequence[_Network]) -> None:
+        sign = 1 if METRICS[self.metric].higher_is_better else -1
+        best = min(networks, key=lambda one: (-sign * one.best_score, one.best_loss))
+        if not math.isfinite(best.best_loss):
+            raise ValueError("the training diverged: no validation loss is finite; is the learning rate too large?")
+        self.valid_scores_ = np.array([one.best_score for one in networks])
+        self.valid_score_, self.valid_log_loss_ = best.best_score, best.best_loss
+        self.chosen_ = {"learning_rate": best.learning_rate, "epoch": best.best_epoch}
+        rates = [float(rate) for rate in self.learning_rates]
+        self.on_grid_edge_ = len(rates) > 1 and best.learning_rate in (min(rates), max(rates))
+        self.converged_ = best.n_without >= self.patience
+        self._parameters = best.best
+
+
+@dataclass(eq=False)
+class _Network:
+    """What is learned at one learning rate."""
+
+    learning_rate: float
+    parameters: list[Tensor]
+    settings: AttentiveProbe
+    best: list[Tensor] = field(default_factory=list)
+    best_score: float = -math.inf
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    n_without: int = 0
+
+    def __post_init__(self) -> None:
+        self.learning_rate = float(self.learning_rate)
+        for value in self.parameters:
+            value.requires_grad_()
+        maps = [value for value in self.parameters if value.dim() == 3]
+        others = [value for value in self.parameters if value.dim() != 3]
+        groups: list[dict[str, Any]] = [
+            {"params": maps, "weight_decay": self.settings.weight_decay},
+            {"params": others},
+        ]
+        self.optimiser = torch.optim.Adam(groups, lr=self.learning_rate)
+
+    def judge(self, score: float, loss: float, epoch: int) -> None:
+        """Keep the weights if they are the best so far."""
+        sign = 1 if METRICS[self.settings.metric].higher_is_better else -1
+        if (-sign * score, loss) < (-sign * self.best_score, self.best_loss) or not self.best:
+            self.best = [value.detach().clone() for value in self.parameters]
+            self.best_score, self.best_loss, self.best_epoch, self.n_without = score, loss, epoch, 0
+        else:
+            self.n_without += 1
+
+    def is_done(self, patience: int) -> bool:
+        """Has it not improved for so long?"""
+        return self.n_without >= patience
+
+
+def _moments(X: Frames, layer: str) -> tuple[Tensor, Tensor]:
+    """Mean and population standard deviation (width,) of a layer's frames over all clips; 1 where a feature is constant.
+
+    In two passes over the frames, in bounded memory, since the difference of large sums would lose small deviations.
+    """
+    n_at_once = max(1, _NUMBERS_AT_ONCE // (X.widths[layer] * 1000))
+    chunks = torch.arange(len(X)).split(n_at_once)
+    total, n_frames = torch.zeros(X.widths[layer], dtype=torch.float64), 0
+    for rows in chunks:
+        frames, counts = X.batch(rows.tolist(), layer)  # zeros beyond each clip's end
+        total += frames.sum(dim=1, dtype=torch.float64).sum(dim=0)
+        n_frames += int(counts.sum())
+    mean = total / n_frames
+    squares = torch.zeros_like(total)
+    for rows in chunks:
+        frames, counts = X.batch(rows.tolist(), layer)
+        deviation = frames - mean.float()
+        is_padding = torch.arange(frames.shape[1])[None, :] >= counts[:, None]
+        squares += deviation.masked_fill(is_padding[..., None], 0.0).square().sum(dim=(0, 1), dtype=torch.float64)
+    scale = (squares / n_frames).sqrt()
+    scale = torch.where(scale <= _TINY * mean.abs(), torch.ones_like(scale), scale)
+    return mean.float(), scale.float()
