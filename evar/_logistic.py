@@ -17,10 +17,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from evar._streamed import Coordinates
 
 # Each Newton system is solved until its preconditioned residual has fallen to this share: more costs, less stalls.
 _INNER_TOLERANCE = 0.25
@@ -164,9 +167,10 @@ _BATCHED_NUMBERS = 2**21
 
 @dataclass(frozen=True)
 class LogisticProblem:
-    """One problem for `solve_all`: coordinates (clips, rank) float64, labels (clips,) or (clips, class), and settings."""
+    """One problem for `solve_all`: coordinates (clips, rank) float64 (or computed when needed), labels (clips,) or (clips,
+    class), and settings."""
 
-    coordinates: Tensor
+    coordinates: Tensor | Coordinates
     labels: Tensor
     strengths: tuple[float, ...]
     n_classes: int
@@ -175,21 +179,30 @@ class LogisticProblem:
 
 
 def solve_all(problems: Sequence[LogisticProblem]) -> list[LogisticFit]:
-    """Solve each problem, in batches where the settings agree and the problems are small; a batch axis of 1 each."""
+    """Solve each problem, in batches where the settings agree and the problems are small; a batch axis of 1 each.
+
+    Problems whose coordinates are no tensor, but `evar._streamed.Coordinates`, are solved in passes over their rows.
+    """
+    from evar._streamed import fit_streamed
+
     batches: dict[tuple[Any, ...], list[int]] = {}
+    found: dict[int, LogisticFit] = {}
     for index, one in enumerate(problems):
+        if not isinstance(one.coordinates, Tensor):
+            found[index] = fit_streamed(one)
+            continue
         is_small = one.coordinates.numel() * len(problems) <= _BATCHED_NUMBERS
         settings = (one.strengths, one.n_classes, one.tol, one.max_iter, one.labels.dim())
         batches.setdefault(settings if is_small else (*settings, index), []).append(index)
-    found: dict[int, LogisticFit] = {}
     for indices in batches.values():
         batch = [problems[index] for index in indices]
         shape = [max(one.coordinates.shape[axis] for one in batch) for axis in (0, 1)]
-        features = batch[0].coordinates.new_zeros(len(batch), *shape)  # (batch, clips, rank), zero-padded
+        features = torch.zeros(len(batch), *shape, dtype=torch.float64)  # (batch, clips, rank), zero-padded
         labels = torch.zeros(len(batch), shape[0], *batch[0].labels.shape[1:], dtype=torch.int64)
         row_weights = features.new_zeros(len(batch), shape[0])
         for at, one in enumerate(batch):
             n_clips, rank = one.coordinates.shape
+            assert isinstance(one.coordinates, Tensor)
             features[at, :n_clips, :rank] = one.coordinates
             labels[at, :n_clips], row_weights[at, :n_clips] = one.labels, 1.0
         fit = fit_logistic(
@@ -260,7 +273,7 @@ def _newton(problem: _Problem, strengths: Tensor, tol: float, max_iter: int) -> 
         residual = (probabilities - problem.targets) * problem.row_weights
         gradient = strengths[:, None, None] * _times(residual, problem.design) + problem.penalty * weights
         dtype = torch.float32 if count < _SINGLE_PRECISION_STEPS else torch.float64
-        step, is_solved = _newton_step(problem, gradient, probabilities, strengths, dtype)
+        step, is_solved = newton_step(_Curvature(problem, probabilities, strengths, dtype), gradient)
         logit_step = _times(step, problem.design.mT)
         slope = (gradient * step).sum(dim=(2, 3))  # (batch, strength), <= 0
         length = torch.ones_like(slope)
@@ -289,43 +302,49 @@ def _newton(problem: _Problem, strengths: Tensor, tol: float, max_iter: int) -> 
     return solved, converged, n_iter
 
 
-class _Curvature:
-    """Second derivatives of the objective at given probabilities, as products, and an approximate inverse of them.
+class Curvature:
+    """Second derivatives of the objective, as products, and an approximate inverse of them.
 
     The inverse is that of the curvature that there would be if columns were orthogonal and every clip had the average
     class covariance: (strength x energy of the column) x covariance + penalty, diagonal in the covariance's axes.
     """
 
-    def __init__(self, problem: _Problem, probabilities: Tensor, strengths: Tensor, dtype: torch.dtype) -> None:
-        self.design = problem.design_single if dtype == torch.float32 else problem.design
-        self.penalty = problem.penalty.to(dtype)
+    def precondition(
+        self,
+        spread: Tensor,
+        energy: Tensor,
+        penalty: Tensor,
+        strengths: Tensor,
+        is_multilabel: bool,
+        dtype: torch.dtype,
+    ) -> None:
+        """Set the approximate inverse.
+
+        Args:
+            spread: mean covariance of the classes (batch, strength, class, class), or mean variance of labels (batch,
+                strength, class).
+            energy: (batch, column) sum of squares.
+            penalty: (column,).
+            strengths: (strength,).
+            is_multilabel: whether labels are problems of their own.
+            dtype: of the products.
+        """
+        self.penalty, self.is_multilabel = penalty.to(dtype), is_multilabel
         self.strengths = strengths.to(dtype)[:, None, None]  # (strength, 1, 1)
-        self.share = probabilities.to(dtype)  # (batch, strength, class, clips)
-        row_weights = problem.row_weights.to(dtype)
-        self.is_multilabel = problem.is_multilabel
-        self.weighted = self.share * row_weights
-        energy = problem.energy.to(dtype)[:, None, None, :]
-        if self.is_multilabel:  # labels do not touch each other: the axes are the labels themselves
-            self.weighted = self.weighted * (1 - self.share)
-            values = self.weighted.sum(dim=3) / row_weights.sum(dim=3)  # (batch, strength, class)
-            self.axes = torch.ones_like(values[..., None])
-            self.inverse = 1 / (self.strengths * values[..., None] * energy + self.penalty).clamp(min=1e-20)
+        spread, energy = spread.to(dtype), energy.to(dtype)[:, None, None, :]
+        if is_multilabel:  # labels do not touch each other: the axes are the labels themselves
+            self.axes = torch.ones_like(spread[..., None])
+            self.inverse = 1 / (self.strengths * spread[..., None] * energy + self.penalty).clamp(min=1e-20)
             return
-        spread = torch.diag_embed(self.weighted.sum(dim=3)) - self.weighted @ self.share.mT
-        covariance = spread / row_weights.sum(dim=3, keepdim=True)  # (batch, strength, class, class)
         # All classes moving together changes nothing; giving that direction curvature keeps the inverse finite.
-        trace = covariance.diagonal(dim1=2, dim2=3).mean(dim=2)[..., None, None]
-        values, self.axes = torch.linalg.eigh(covariance + trace / problem.n_classes)
+        trace = spread.diagonal(dim1=2, dim2=3).mean(dim=2)[..., None, None]
+        values, self.axes = torch.linalg.eigh(spread + trace / spread.shape[-1])
         curved = self.strengths * values.clamp(min=0)[..., None] * energy + self.penalty
         self.inverse = 1 / curved.clamp(min=1e-20)  # (batch, strength, class, column)
 
     def times(self, vector: Tensor) -> Tensor:
         """(batch, strength, class, column) -> the same shape."""
-        logits = _times(vector, self.design.mT)
-        if not self.is_multilabel:
-            logits = logits - (self.share * logits).sum(dim=2, keepdim=True)
-        centred = self.weighted * logits
-        return self.strengths * _times(centred, self.design) + self.penalty * vector
+        raise NotImplementedError
 
     def approximate_inverse(self, vector: Tensor) -> Tensor:
         """(batch, strength, class, column) -> the same shape."""
@@ -336,14 +355,42 @@ class _Curvature:
     def keep(self, kept: Tensor) -> None:
         """Drop the strengths where `kept` (strength) is False."""
         self.strengths, self.axes, self.inverse = self.strengths[kept], self.axes[:, kept], self.inverse[:, kept]
+
+
+class _Curvature(Curvature):
+    """The curvature at given probabilities."""
+
+    def __init__(self, problem: _Problem, probabilities: Tensor, strengths: Tensor, dtype: torch.dtype) -> None:
+        self.design = problem.design_single if dtype == torch.float32 else problem.design
+        self.share = probabilities.to(dtype)  # (batch, strength, class, clips)
+        row_weights = problem.row_weights.to(dtype)
+        self.weighted = self.share * row_weights
+        n_clips = row_weights.sum(dim=3)
+        if problem.is_multilabel:
+            self.weighted = self.weighted * (1 - self.share)
+            spread = self.weighted.sum(dim=3) / n_clips  # (batch, strength, class)
+        else:
+            spread = torch.diag_embed(self.weighted.sum(dim=3)) - self.weighted @ self.share.mT
+            spread = spread / n_clips[..., None]  # (batch, strength, class, class)
+        self.precondition(spread, problem.energy, problem.penalty, strengths, problem.is_multilabel, dtype)
+
+    def times(self, vector: Tensor) -> Tensor:
+        """(batch, strength, class, column) -> the same shape."""
+        logits = _times(vector, self.design.mT)
+        if not self.is_multilabel:
+            logits = logits - (self.share * logits).sum(dim=2, keepdim=True)
+        centred = self.weighted * logits
+        return self.strengths * _times(centred, self.design) + self.penalty * vector
+
+    def keep(self, kept: Tensor) -> None:
+        """Drop the strengths where `kept` (strength) is False."""
+        super().keep(kept)
         self.share, self.weighted = self.share[:, kept], self.weighted[:, kept]
 
 
-def _newton_step(
-    problem: _Problem, gradient: Tensor, probabilities: Tensor, strengths: Tensor, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
+def newton_step(curvature: Curvature, gradient: Tensor) -> tuple[Tensor, Tensor]:
     """Solve curvature x step = -gradient by conjugate gradients: the step, and where `_INNER_TOLERANCE` was reached."""
-    curvature = _Curvature(problem, probabilities, strengths, dtype)
+    dtype = curvature.inverse.dtype
     # Scaled to 1, so that float32 neither overflows nor loses small gradients near the minimum.
     size = gradient.abs().amax(dim=(2, 3), keepdim=True).clamp(min=1e-300)
     residual = (-gradient / size).to(dtype)
@@ -353,7 +400,7 @@ def _newton_step(
     goal = _INNER_TOLERANCE**2 * error
     is_open = error > 0
     is_unsolved = is_open.clone()
-    step, left = solution.clone(), torch.arange(len(strengths), device=strengths.device)
+    step, left = solution.clone(), torch.arange(gradient.shape[1], device=gradient.device)
     for _ in range(_MAX_INNER):
         kept = is_open.any(dim=0)
         if not bool(kept.any()):

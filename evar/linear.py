@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from evar.probes import LinearProbe, new_probe, probe_class
 from evar.results import Failure, Result, SearchRecord
 from evar.rows import UNREADABLE, FittedRound, identity, judged, make_result, save_row, wanted_rows
 from evar.store import FeatureStore
+from evar.stored_rows import Rows
 from evar.tasks import Task, TaskConfig, prepare
 from evar.vectors import Vectors, extracted
 from evar.weighted import WeightedSumProbe
@@ -383,6 +384,8 @@ def _row_fit(protocol: ProtocolConfig, task: Task, vectors: Vectors, selection: 
             raise ValueError(f"{task.name} {a_round.name}: no usable clip is left in the training or test set")
     features = vectors.of_every_round(selection, seed, [train for train, *_ in parts], [valid for _, valid, _ in parts])
     probes = [_probe_for(protocol, task, selection, seed) for _ in rounds]
+    if not getattr(probes[0], "reads_rows", False):
+        features = [np.asarray(of_round) if isinstance(of_round, Rows) else of_round for of_round in features]
     splits = [
         (of_round[train], task.y[train], of_round[valid], task.y[valid])
         for of_round, (train, valid, _) in zip(features, parts, strict=True)
@@ -411,19 +414,27 @@ def _predicted(
     probabilities of the readable ones where the probe has any."""
     if task.config.kind == "multilabel":
         scores = np.full(task.y.shape, -np.inf, np.float32)
-        scores[readable] = probe.decision_function(features[readable])
+        scores[readable] = _said(probe.decision_function, features, readable)
         return scores, None
     if task.config.kind == "regression":
         values = np.full(len(task), task.y[train].mean())
-        values[readable] = probe.predict(features[readable])
+        values[readable] = _said(probe.predict, features, readable)
         return values, None
     classes = np.full(len(task), UNREADABLE, np.int64)
-    classes[readable] = probe.predict(features[readable])
+    classes[readable] = _said(probe.predict, features, readable)
     if not hasattr(probe, "predict_proba"):
         return classes, None
     shares = np.zeros((len(readable), len(task.config.classes)))
-    shares[:, probe.classes_] = probe.predict_proba(features[readable])
+    shares[:, probe.classes_] = _said(probe.predict_proba, features, readable)
     return classes, shares
+
+
+def _said(method: Callable[[Any], NDArray[Any]], features: Any, readable: NDArray[np.int64]) -> NDArray[Any]:
+    """What a probe's method says of some clips; in parts where their features are read in parts."""
+    of_clips = features[readable]
+    if not isinstance(of_clips, Rows):
+        return method(of_clips)
+    return np.concatenate([method(of_clips.read(part)) for part in of_clips.parts()])
 
 
 def _existing(out: Path, id: str) -> Result | None:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from evar._logistic import LogisticFit, LogisticProblem
+from evar._logistic import LogisticProblem
+from evar._streamed import Coordinates
 from evar.metrics import METRICS
 from evar.probes import STRENGTHS, LinearProbe, _checked_features
 
@@ -74,15 +75,15 @@ class MultilabelProbe(LinearProbe):
         if not y.any():
             raise ValueError(f"a probe needs a training clip with a label, got {len(y)} clips without any")
 
-    def _wanted(self, coordinates: torch.Tensor, y: NDArray[Any], strengths: Any, tol: float) -> LogisticProblem:
+    def _wanted(
+        self, coordinates: torch.Tensor | Coordinates, y: NDArray[Any], strengths: Any, tol: float
+    ) -> LogisticProblem:
         labels = torch.from_numpy(y.astype(np.int64))
         return LogisticProblem(coordinates, labels, tuple(strengths), y.shape[1], tol, self.max_iter)
 
-    def _validate(
-        self, path: LogisticFit, coordinates: torch.Tensor, y: NDArray[Any]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        logits = path.logits(coordinates[None])[0].mT  # (strength, clips, label)
-        targets = torch.from_numpy(y.astype(np.float64)).expand_as(logits)
+    def _validate(self, logits: torch.Tensor, y: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        logits = logits.mT  # (strength, clips, label)
+        targets = torch.from_numpy(y).to(logits).expand_as(logits)
         losses = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         function = METRICS[self.metric].function
         scores = np.array([function(y, row) for row in logits.numpy()]) if y.any() else np.zeros(len(logits))

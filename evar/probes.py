@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -15,9 +15,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from evar._logistic import LogisticFit, LogisticProblem, principal_coordinates, solve_all
+from evar._streamed import Coordinates
 from evar.axes import standardisation
 from evar.metrics import METRICS
 from evar.registry import near_miss, resolve
+from evar.stored_rows import Rows, RowsInMemory, RowsJoined, standardisation_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +28,13 @@ if TYPE_CHECKING:
 
 # Wide layers (2048 features) do best near 1e-4..1e-2, narrow ones (64) near 0.1..10; a decade to spare either side.
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+
+
+#: bytes that a fit may hold; more, and it goes over the rows in passes. A constant, so that a row is computed the same way
+#: on every machine.
+BYTES_IN_MEMORY = 6 * 2**30
+#: what a fit in memory holds for each feature of a clip, and for each class of a clip
+_BYTES_OF_FEATURE, _BYTES_OF_CLASS = 48, 64
 
 
 def probe_class(protocol: ProtocolConfig, kind: str) -> Any:
@@ -76,7 +85,9 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
     `LogisticRegression` behind a `StandardScaler` (probabilities to 1e-5, tested), only faster.
 
     A validation label that training lacks counts as an error of every strength and is left out of the log-loss;
-    a final fit on both splits learns it.
+    a final fit on both splits learns it. Where a fit would hold more than `BYTES_IN_MEMORY`, or is given
+    `evar.stored_rows.Rows`, the same solution is found in passes over the rows (probabilities within 1e-5 too), whose cost
+    in memory does not grow with the clips.
 
     Args:
         strengths: values of C to choose from, positive and distinct; a single one needs no validation clips.
@@ -115,6 +126,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         >>> bool(probe.score(X[60:], y[60:]) > 0.8), probe.valid_scores_.shape, probe.coef_.shape
         (True, (8,), (3, 20))
     """
+
+    reads_rows = True
 
     def __init__(
         self,
@@ -182,9 +195,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
                     del wanted[index]
         return probes
 
-    def _fitting(
-        self, X: ArrayLike, y: ArrayLike, X_valid: ArrayLike | None, y_valid: ArrayLike | None
-    ) -> Generator[LogisticProblem, LogisticFit, None]:
+    def _fitting(self, X: Any, y: Any, X_valid: Any, y_valid: Any) -> Generator[LogisticProblem, LogisticFit, None]:
         """The steps of `fit`: yields each problem that must be solved, and is sent its solution."""
         strengths = self._checked_settings()
         X, y = self._pair(X, y, "training")
@@ -197,20 +208,28 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
                 f"choosing among {len(strengths)} strengths needs X_valid and y_valid; give them, or a single strength"
             )
         self.n_features_in_ = X.shape[1]
-        self.mean_, self.scale_ = standardisation(X)
         n_train = len(X)
         if has_valid:
             X_valid, y_valid = self._pair(X_valid, y_valid, "validation")
             self._check_width(X_valid)
+        X, X_valid = self._streamed_if_large(X, X_valid if has_valid else None, y)
+        self.mean_, self.scale_ = standardisation_of(X) if isinstance(X, Rows) else standardisation(X)
+        if has_valid:
             if (y.dtype.kind in "OUS") != (y_valid.dtype.kind in "OUS"):
                 raise ValueError(
                     f"training and validation labels must be of one type, got {y.dtype} and {y_valid.dtype}; "
                     "are some of them names and others numbers?"
                 )
-            X, y = np.concatenate([X, X_valid]), np.concatenate([y, y_valid])
+            y = np.concatenate([y, y_valid])
+            X = RowsJoined(X, X_valid) if isinstance(X, Rows) else np.concatenate([X, X_valid])
 
         # One change of coordinates serves every fit: it only renames the space that these clips span.
-        coordinates, basis = principal_coordinates(self._standardised(X))
+        coordinates: Tensor | Coordinates
+        if isinstance(X, Rows):
+            coordinates = Coordinates.of(X, self.mean_, self.scale_)
+            basis = coordinates.basis
+        else:
+            coordinates, basis = principal_coordinates(self._standardised(X))
         self.valid_scores_ = self.valid_log_losses_ = np.zeros(0)
         self.strength_ = strengths[0]
         self.valid_score_: float | None = None
@@ -235,6 +254,16 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
                 stacklevel=2,
             )
         self._store_coefficients(final.weights[0, 0] @ basis.T, final.intercepts[0, 0])
+
+    def _streamed_if_large(self, X: Any, X_valid: Any, y: NDArray[Any]) -> tuple[Any, Any]:
+        """Arrays as they are, or as rows that are read in passes where a fit of all of them would hold too much."""
+        n_clips = len(X) + (0 if X_valid is None else len(X_valid))
+        n_classes = y.shape[1] if y.ndim == 2 else len(self.classes_)
+        n_bytes = n_clips * (_BYTES_OF_FEATURE * X.shape[1] + _BYTES_OF_CLASS * n_classes)
+        if n_bytes <= BYTES_IN_MEMORY and not isinstance(X, Rows):
+            return X, X_valid
+        every = [rows if rows is None or isinstance(rows, Rows) else RowsInMemory(rows) for rows in (X, X_valid)]
+        return every[0], every[1]
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
         """Logits: (clips, width) -> (clips, classes), or (clips,) for two classes, positive for the second.
@@ -300,7 +329,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         return torch.from_numpy((X[:, varies].astype(np.float64) - self.mean_[varies]) / self.scale_[varies])
 
     def _search(
-        self, coordinates: Tensor, y: NDArray[Any], n_train: int, strengths: Sequence[float]
+        self, coordinates: Tensor | Coordinates, y: NDArray[Any], n_train: int, strengths: Sequence[float]
     ) -> Generator[LogisticProblem, LogisticFit, float]:
         """The best strength on the validation clips, which follow the `n_train` training clips."""
         order = sorted(range(len(strengths)), key=lambda at: strengths[at])
@@ -314,7 +343,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
             path = yield self._wanted(
                 coordinates[:n_train], y[:n_train], [strengths[at] for at in block], self.search_tol
             )
-            scores, log_losses = self._validate(path, coordinates[n_train:], y[n_train:])
+            scores, log_losses = self._validated(path, coordinates[n_train:], y[n_train:])
             for at, score, log_loss in zip(block, scores, log_losses, strict=True):
                 self.valid_scores_[at], self.valid_log_losses_[at] = score, log_loss
                 tried.append(at)
@@ -332,16 +361,28 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         key = {at: (-sign * self.valid_scores_[at], self.valid_log_losses_[at], strengths[at]) for at in tried}
         return strengths[min(tried, key=key.__getitem__)]
 
-    def _wanted(self, coordinates: Tensor, y: NDArray[Any], strengths: Sequence[float], tol: float) -> LogisticProblem:
+    def _wanted(
+        self, coordinates: Tensor | Coordinates, y: NDArray[Any], strengths: Sequence[float], tol: float
+    ) -> LogisticProblem:
         """The problem of fitting clips (clips, rank) of labels in `classes_` at every strength."""
         labels = torch.from_numpy(np.searchsorted(self.classes_, y).astype(np.int64))
         return LogisticProblem(coordinates, labels, tuple(strengths), len(self.classes_), tol, self.max_iter)
 
-    def _validate(
-        self, path: LogisticFit, coordinates: Tensor, y: NDArray[Any]
+    def _validated(
+        self, path: LogisticFit, coordinates: Tensor | Coordinates, y: NDArray[Any]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Score and log-loss of each strength on the validation clips (clips, rank)."""
-        logits = path.logits(coordinates[None])[0]  # (strength, class, clips)
+        if not isinstance(coordinates, Coordinates):
+            return self._validate(path.logits(coordinates[None])[0], y)
+        parts = []
+        for at in range(path.weights.shape[1]):  # one after another: logits of many clips and classes are large
+            own = (value[:, at : at + 1] for value in (path.weights, path.intercepts, path.converged, path.n_iter))
+            parts.append(self._validate(coordinates.logits(LogisticFit(*own)), y))
+        scores, log_losses = zip(*parts, strict=True)
+        return np.concatenate(scores), np.concatenate(log_losses)
+
+    def _validate(self, logits: Tensor, y: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Score and log-loss of logits (strength, class, clips)."""
         predicted = self.classes_[logits.argmax(dim=1).numpy()]  # (strength, clips)
         scores = np.array([METRICS[self.metric].function(y, row) for row in predicted])
         is_known = np.isin(y, self.classes_)
@@ -362,7 +403,11 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
 
 def _checked_features(X: Any, which: str) -> NDArray[Any]:
-    """(clips, width) floating point, finite."""
+    """(clips, width) floating point, finite; rows that are read in parts are checked when they are."""
+    if isinstance(X, Rows):
+        if 0 in X.shape:
+            raise ValueError(f"the {which} embeddings are empty, of shape {X.shape}")
+        return cast(Any, X)
     if hasattr(X, "toarray"):
         raise ValueError(f"the {which} embeddings are a sparse matrix, but a dense array is needed; use X.toarray()")
     array = np.asarray(X)

@@ -35,6 +35,7 @@ import numpy as np
 from evar.atomic import write_atomic
 from evar.audio import AudioInfo, inspect
 from evar.config import cache_folder
+from evar.stored_rows import RowsOnDisk
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -154,6 +155,35 @@ class FeatureStore:
         if out is None:
             raise KeyError(f"no rows of {key.encoder} were asked for")
         return out
+
+    def on_disk(
+        self,
+        key: FeatureKey,
+        rows: Sequence[str | None],
+        layers: Sequence[str],
+        where: Mapping[str, tuple[str, int]] | None = None,
+    ) -> RowsOnDisk:
+        """Vectors of some layers side by side, which are read when asked for.
+
+        Args:
+            key, where: as for `load`.
+            rows: (clips,) row ids; None for a clip whose vectors nobody asks for.
+            layers: names.
+
+        Raises:
+            KeyError: if a row is not stored.
+        """
+        where = self.rows(key) if where is None else where
+        places = [("", 0) if row is None else where[row] for row in rows]
+        names = sorted({name for name, _ in places if name})
+        number = {name: at for at, name in enumerate(names)}
+        folders = [self.key_folder(key) / name for name in names]
+        return RowsOnDisk(
+            {layer: [folder / f"{layer}.f32" for folder in folders] for layer in layers},
+            _widths(folders[0]) if folders else {},
+            np.array([number.get(name, -1) for name, _ in places], np.int64),
+            np.array([at for _, at in places], np.int64),
+        )
 
     @contextmanager
     def writing(self, key: FeatureKey) -> Iterator[SegmentWriter]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from evar.axes import standardisation
 from evar.metrics import METRICS
 from evar.probes import _checked_features
 from evar.registry import near_miss
+from evar.stored_rows import Rows, standardisation_of
 from evar.targets import Targets, clip_losses
 
 #: bytes of training and validation vectors of the networks that are trained side by side
@@ -94,6 +95,7 @@ class NetworkProbe(BaseEstimator):
 
     kinds = ("multilabel", "regression")
     trains_together = True
+    reads_rows = True
 
     def __init__(
         self,
@@ -216,10 +218,12 @@ class NetworkProbe(BaseEstimator):
             raise ValueError(
                 f"the validation embeddings have {valid.shape[1]} features, expected {self.n_features_in_}"
             )
-        self.mean_, self.scale_ = standardisation(features)
+        self.mean_, self.scale_ = (
+            standardisation_of(features) if isinstance(features, Rows) else standardisation(features)
+        )
         if not self.standardise:
             self.mean_, self.scale_ = np.zeros_like(self.mean_), np.ones_like(self.scale_)
-        data = _Data(self._scaled(features), self._scaled(valid), self._targets)
+        data = _Data(self._scaled_or_later(features), self._scaled_or_later(valid), self._targets)
         self.combinations_ = self._combinations()
         return [_Network(number, data, self._targets.n_outputs, **combination) for combination in self.combinations_]
 
@@ -256,6 +260,12 @@ class NetworkProbe(BaseEstimator):
         varies = self.scale_ > 0
         return np.where(varies, (features - self.mean_) / np.where(varies, self.scale_, 1.0), 0.0).astype(np.float32)
 
+    def _scaled_or_later(self, features: Any) -> NDArray[np.float32] | Rows:
+        """Standardised features; where they are read in parts, so is what is standardised."""
+        if isinstance(features, Rows):
+            return _ScaledRows(features, self)
+        return self._scaled(features)
+
     def _choose(self, networks: Sequence[_Network]) -> None:
         sign = 1 if METRICS[self.metric].higher_is_better else -1
         best = min(networks, key=lambda one: (-sign * one.best_score, one.best_loss))
@@ -272,17 +282,28 @@ class NetworkProbe(BaseEstimator):
         self._weights, self._moments = best.weights, best.moments
 
 
+class _ScaledRows(Rows):
+    """Rows that are standardised when they are read."""
+
+    def __init__(self, rows: Rows, probe: NetworkProbe) -> None:
+        super().__init__(*rows.shape)
+        self._rows, self._probe = rows, probe
+
+    def read(self, rows: slice | NDArray[np.int64] = slice(None)) -> NDArray[np.float32]:
+        return self._probe._scaled(self._rows.read(rows))
+
+
 @dataclass(eq=False)
 class _Data:
     """Clips of one probe: standardised features of training and validation clips, (clips, width) float32, and labels."""
 
-    features: NDArray[np.float32]
-    valid: NDArray[np.float32]
+    features: NDArray[np.float32] | Rows
+    valid: NDArray[np.float32] | Rows
     targets: Targets
 
     @property
     def n_bytes(self) -> int:
-        return self.features.nbytes + self.valid.nbytes
+        return sum(0 if isinstance(rows, Rows) else rows.nbytes for rows in (self.features, self.valid))
 
 
 @dataclass(eq=False)
@@ -423,9 +444,13 @@ class _Training:
         starts = np.cumsum([0, *(len(one.features) for one in data)])
         valid_starts = np.cumsum([0, *(len(one.valid) for one in data)])
         place = {id(one): at for at, one in enumerate(data)}
-        self.features = torch.from_numpy(np.concatenate([one.features for one in data])).to(self.device)
+        self.sources = [network.data for network in networks]
+        self.in_parts = any(isinstance(one.features, Rows) for one in data)
+        every = [] if self.in_parts else [np.asarray(one.features) for one in data]
+        self.features = torch.from_numpy(np.concatenate(every)).to(self.device) if every else torch.empty(0)
         self.targets = torch.cat([one.targets.train for one in data]).to(self.device)
-        self.valid = torch.from_numpy(np.concatenate([one.valid for one in data])).to(self.device)
+        every = [] if self.in_parts else [np.asarray(one.valid) for one in data]
+        self.valid = torch.from_numpy(np.concatenate(every)).to(self.device) if every else torch.empty(0)
         at = [place[id(network.data)] for network in networks]
         self.starts = [int(starts[one]) for one in at]
         self.valid_starts = [int(valid_starts[one]) for one in at]
@@ -452,7 +477,7 @@ class _Training:
 
     def _step(self, index: Tensor, counts: Tensor, dropped: Sequence[Tensor]) -> None:
         """One step of Adam on clips `index` (network, clips), of which the first `counts` (network,) are no padding."""
-        rows, targets = self.features[index], self.targets[index]
+        rows, targets = self._rows(index), self.targets[index]
         is_row = (torch.arange(index.shape[1], device=self.device) < counts[:, None]).float()
         weights = [weight.requires_grad_() for weight in self.weights]
         outputs = _forward(weights, rows, self.moments, is_row=is_row[..., None], dropped=dropped)
@@ -476,6 +501,26 @@ class _Training:
                 self.first[at] = torch.where(is_active, first, self.first[at])
                 self.second[at] = torch.where(is_active, second, self.second[at])
 
+    def _rows(self, index: Tensor) -> Tensor:
+        """Features (network, clips, width) of clips `index` (network, clips), from memory or read now."""
+        if not self.in_parts:
+            return self.features[index]
+        read = [
+            source.features.read((own.cpu().numpy() - start).clip(min=0))  # padding is row 0 of all
+            for source, start, own in zip(self.sources, self.starts, index, strict=True)
+            if isinstance(source.features, Rows)
+        ]
+        return torch.from_numpy(np.stack(read)).to(self.device)
+
+    def _valid_parts(self, at: int) -> Iterator[Tensor]:
+        """Validation clips of a network, (1, clips, width), in turn where they are read in parts."""
+        valid = self.sources[at].valid
+        if isinstance(valid, Rows):
+            yield from (torch.from_numpy(valid.read(part))[None].to(self.device) for part in valid.parts())
+        else:
+            start = self.valid_starts[at]
+            yield self.valid[None, start : start + len(valid)]
+
     def _dropped(self, counts: Sequence[int]) -> list[Tensor]:
         """Factor on the units of each hidden layer, (network, clips, hidden); padding takes no random numbers."""
         keep = 1 - self.settings.dropout
@@ -497,10 +542,9 @@ class _Training:
         improved, left = [], []
         for at, network in enumerate(self.networks):
             own = slice(at, at + 1)
-            start = self.valid_starts[at]
-            rows = self.valid[None, start : start + len(network.data.valid)]
+            weights = [weight[own] for weight in self.weights]
             moments = [(mean[own], variance[own]) for mean, variance in self.moments]
-            outputs = _forward([weight[own] for weight in self.weights], rows, moments)[0].cpu()
+            outputs = torch.cat([_forward(weights, rows, moments)[0].cpu() for rows in self._valid_parts(at)])
             score, loss = network.data.targets.validated(outputs)
             is_better = sign * score > sign * network.best_score or network.best_epoch == 0
             if is_better or (self.settings.ties_improve and score == network.best_score):
@@ -520,7 +564,7 @@ class _Training:
 
     def _keep(self, left: Sequence[int]) -> None:
         """Only these networks go on."""
-        for name in ("networks", "generators", "starts", "valid_starts", "sizes", "since_best"):
+        for name in ("networks", "generators", "sources", "starts", "valid_starts", "sizes", "since_best"):
             values = getattr(self, name)
             setattr(self, name, [values[at] for at in left])
         index = torch.tensor(left, dtype=torch.int64, device=self.device)

@@ -15,6 +15,7 @@ from evar.frames import FrameRequest, FrameStore, StoredFrames
 from evar.fusion import fuse
 from evar.pooling import pooled_width
 from evar.store import FeatureStore
+from evar.stored_rows import RowsOnDisk
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from evar.encoders.base import Encoder
     from evar.grid import Selection, Settings
     from evar.tasks import Task
+
+
+#: bytes of features of a round that are held in memory; of more, probes read parts from the store
+BYTES_IN_MEMORY = 2**30
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,8 @@ class Vectors:
     ) -> list[Any]:
         """`fused` for each round, or frames where the probe reads such; rounds that may share an array do.
 
+        Single layers and concatenations that take more than `BYTES_IN_MEMORY` come as `Rows`, which read parts.
+
         Args:
             selection: layers, and how they become one.
             seed: of the validation draw.
@@ -127,6 +134,8 @@ class Vectors:
         if self.frames:
             frames = {stats: self.frames_of(selection, stats) for stats in dict.fromkeys(stats_of_rounds)}
             return [frames[stats] for stats in stats_of_rounds]
+        if selection.fusion in ("none", "concat") and 4 * self.n_clips * self.width(selection) > BYTES_IN_MEMORY:
+            return self._on_disk(selection, seed, train, valid)
         if seed in self.cropped:
             return [
                 self._by_role(selection, stats, seed, fitted, np.concatenate([fitted, checked]))
@@ -136,6 +145,26 @@ class Vectors:
             return [self.fused(selection, stats, fitted) for stats, fitted in zip(stats_of_rounds, train, strict=True)]
         by_stats = {stats: self.fused(selection, stats) for stats in dict.fromkeys(stats_of_rounds)}
         return [by_stats[stats] for stats in stats_of_rounds]
+
+    def _on_disk(
+        self,
+        selection: Selection,
+        seed: int,
+        train: Sequence[NDArray[np.int64]],
+        valid: Sequence[NDArray[np.int64]],
+    ) -> list[RowsOnDisk]:
+        """Where the features of each round are."""
+        found = []
+        for stats, *fitted in zip(self.of_rounds[seed], train, valid, strict=True):
+            extraction = self.extractions[stats]
+            rows = [row if ok else None for row, ok in zip(extraction.rows, self.usable, strict=True)]
+            if seed in self.cropped:
+                for position in np.concatenate(fitted):
+                    rows[position] = self.cropped[seed][stats].rows[position]
+            if stats not in self._where:
+                self._where[stats] = self.store.rows(extraction.key)
+            found.append(self.store.on_disk(extraction.key, rows, selection.layers, self._where[stats]))
+        return found
 
     def _by_role(
         self,

@@ -50,7 +50,9 @@ def fitted(probe: AttentiveProbe, frames: Frames, y: np.ndarray) -> AttentivePro
 def test_the_frame_that_tells_is_found_in_its_layer(knowing: str) -> None:
     frames, y = planted(knowing, 450)
     train, valid, test = np.split(np.arange(450), [250, 350])
-    probe = AttentiveProbe(learning_rates=(0.01, 0.03), max_epochs=60).fit(frames[train], y[train], frames[valid], y[valid])
+    probe = AttentiveProbe(learning_rates=(0.01, 0.03), max_epochs=60).fit(
+        frames[train], y[train], frames[valid], y[valid]
+    )
     assert probe.score(frames[test], y[test]) > 0.9
     assert probe.layer_weights_.sum() == pytest.approx(1, abs=1e-5)
     assert list(frames.widths)[probe.layer_weights_.argmax()] == knowing and probe.layer_weights_.max() > 0.6

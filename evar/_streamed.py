@@ -1,0 +1,233 @@
+"""`evar._logistic` for features that do not fit in memory: the same problem, Newton steps whose every product is one pass
+over the rows.
+
+Nothing of the size of the clips is held: classes' probabilities are computed again from the weights in each pass. Weights
+live in the principal axes of the standardised features, as there, but the rows are not turned; the weights are, which is
+cheaper. Chunks of a pass are float64 for objective and gradient, float32 for the curvature that steers a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from evar._logistic import (
+    _MAX_HALVINGS,
+    _SINGLE_PRECISION_STEPS,
+    Curvature,
+    LogisticFit,
+    LogisticProblem,
+    newton_step,
+)
+from evar.stored_rows import Rows
+
+#: numbers of a (strength, class, clips) array of a chunk
+_NUMBERS_AT_ONCE = 2**22
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Rows in the principal axes of a set of rows, computed when needed; stands where (clips, rank) tensors stand.
+
+    Attributes:
+        rows: (clips, width) as stored.
+        varies: (width,) features that are used.
+        mean, scale: (used,) that standardise them.
+        basis: (used, rank) float64.
+        energies: (rank,) sum of squares of each coordinate over a clip, on average.
+    """
+
+    rows: Rows
+    varies: NDArray[np.bool_]
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    basis: Tensor
+    energies: Tensor
+
+    @classmethod
+    def of(cls, rows: Rows, mean: NDArray[np.float64], scale: NDArray[np.float64]) -> Coordinates:
+        """Axes of rows standardised by `mean` and `scale` (width,); 0 leaves a feature out."""
+        varies = scale > 0
+        nothing = torch.zeros(int(varies.sum()), 0, dtype=torch.float64)
+        found = cls(rows, varies, mean[varies], scale[varies], nothing, torch.zeros(0, dtype=torch.float64))
+        gram = torch.zeros(len(nothing), len(nothing), dtype=torch.float64)
+        for _, chunk in found.chunks(torch.float64):
+            gram += chunk.T @ chunk
+        if not len(gram):
+            return found
+        values, vectors = torch.linalg.eigh(gram)
+        kept = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
+        return replace(found, basis=vectors[:, kept], energies=values[kept] / len(rows))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(clips, rank)."""
+        return len(self.rows), self.basis.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, part: slice) -> Coordinates:
+        return replace(self, rows=self.rows[part])
+
+    def chunks(self, dtype: torch.dtype, n_most: int | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """Standardised rows (some clips, used), not turned."""
+        for part in self.rows.parts(n_most):
+            values = self.rows.read(part)[:, self.varies]
+            yield part, torch.from_numpy((values - self.mean) / self.scale).to(dtype)
+
+    def logits(self, fit: LogisticFit) -> Tensor:
+        """(strength, class, clips) float32, as `LogisticFit.logits`."""
+        weights = (fit.weights[0] @ self.basis.T).flatten(0, 1)  # (strength x class, used)
+        parts = [weights @ chunk.T for _, chunk in self.chunks(torch.float64)]
+        logits = torch.cat([part.float() for part in parts], dim=1)
+        return logits.unflatten(0, fit.intercepts.shape[1:]) + fit.intercepts[0][..., None].float()
+
+
+@dataclass(frozen=True)
+class _At:
+    """The objective at some weights.
+
+    Attributes:
+        value: (strength,).
+        gradient: (strength, class, column).
+        spread: (strength, class, class) mean covariance of the classes, or (strength, class) mean variance of labels.
+    """
+
+    value: Tensor
+    gradient: Tensor
+    spread: Tensor
+
+
+class _Problem:
+    """Rows, labels, and the passes over them. Weights are (strength, class, column), the intercept's column last."""
+
+    def __init__(self, problem: LogisticProblem, coordinates: Coordinates) -> None:
+        self.coordinates, self.labels, self.n_classes = coordinates, problem.labels, problem.n_classes
+        self.is_multilabel = problem.labels.dim() == 2
+        rank = coordinates.shape[1]
+        self.penalty = torch.ones(rank + 1, dtype=torch.float64)
+        self.penalty[-1] = 0.0
+        self.energy = len(coordinates) * torch.cat([coordinates.energies, torch.ones(1, dtype=torch.float64)])
+
+    def _passes(self, weights: Sequence[Tensor], dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
+        """For each chunk its rows, their labels, and logits (strength, class, clips) by each of some weights."""
+        turned = [((one[..., :-1] @ self.coordinates.basis.T).to(dtype), one[..., -1:].to(dtype)) for one in weights]
+        n_most = _NUMBERS_AT_ONCE // (len(weights[0]) * self.n_classes)
+        for part, rows in self.coordinates.chunks(dtype, max(1, n_most)):
+            logits = [(flat.flatten(0, 1) @ rows.T).unflatten(0, flat.shape[:2]) + offsets for flat, offsets in turned]
+            yield rows, self.labels[part], logits
+
+    def _targets(self, labels: Tensor, dtype: torch.dtype) -> Tensor:
+        """(class, clips)."""
+        shares = labels if self.is_multilabel else torch.nn.functional.one_hot(labels, self.n_classes)
+        return shares.T.to(dtype)
+
+    def _gathered(self, rows: Tensor, of_clips: Tensor) -> Tensor:
+        """Sum over clips of (strength, class, clips) times rows and 1: (strength, class, used + 1)."""
+        sums = (of_clips.flatten(0, 1) @ rows).unflatten(0, of_clips.shape[:2])
+        return torch.cat([sums, of_clips.sum(dim=2, keepdim=True)], dim=2).double()
+
+    def _turned(self, sums: Tensor) -> Tensor:
+        """(strength, class, used + 1) -> (strength, class, column)."""
+        return torch.cat([sums[..., :-1] @ self.coordinates.basis, sums[..., -1:]], dim=2)
+
+    def at(self, weights: Tensor, strengths: Tensor) -> _At:
+        """Value, gradient and spread, in one pass."""
+        n_strengths, n_used = len(weights), len(self.coordinates.basis)
+        losses = torch.zeros(n_strengths, dtype=torch.float64)
+        sums = torch.zeros(n_strengths, self.n_classes, n_used + 1, dtype=torch.float64)
+        n_spread = (self.n_classes,) if self.is_multilabel else (self.n_classes, self.n_classes)
+        spread = torch.zeros(n_strengths, *n_spread, dtype=torch.float64)
+        softplus = torch.nn.functional.softplus
+        for rows, labels, (logits,) in self._passes([weights], torch.float64):
+            targets = self._targets(labels, torch.float64)
+            partition = softplus(logits).sum(dim=1) if self.is_multilabel else torch.logsumexp(logits, dim=1)
+            losses += (partition - (logits * targets).sum(dim=1)).sum(dim=1)
+            shares = torch.sigmoid(logits) if self.is_multilabel else torch.softmax(logits, dim=1)
+            sums += self._gathered(rows, shares - targets)
+            if self.is_multilabel:
+                spread += (shares * (1 - shares)).sum(dim=2)
+            else:
+                spread += torch.diag_embed(shares.sum(dim=2)) - shares @ shares.mT
+        value = strengths * losses + 0.5 * (self.penalty * weights.square()).sum(dim=(1, 2))
+        gradient = strengths[:, None, None] * self._turned(sums) + self.penalty * weights
+        return _At(value, gradient, spread / len(self.coordinates))
+
+    def curved(self, weights: Tensor, vector: Tensor, strengths: Tensor, dtype: torch.dtype) -> Tensor:
+        """Second derivatives at `weights` times `vector`, both (strength, class, column), in one pass."""
+        sums = torch.zeros(*weights.shape[:2], len(self.coordinates.basis) + 1, dtype=torch.float64)
+        for rows, _, (logits, change) in self._passes([weights, vector], dtype):
+            if self.is_multilabel:
+                shares = torch.sigmoid(logits)
+                weighted = shares * (1 - shares) * change
+            else:
+                shares = torch.softmax(logits, dim=1)
+                weighted = shares * (change - (shares * change).sum(dim=1, keepdim=True))
+            sums += self._gathered(rows, weighted)
+        return strengths * self._turned(sums) + self.penalty * vector
+
+
+class _Curvature(Curvature):
+    """The curvature at some weights, with a batch axis of 1 as `newton_step` wants it."""
+
+    def __init__(
+        self, problem: _Problem, weights: Tensor, spread: Tensor, strengths: Tensor, dtype: torch.dtype
+    ) -> None:
+        self.problem, self.weights, self.dtype = problem, weights, dtype
+        self.precondition(spread[None], problem.energy[None], problem.penalty, strengths, problem.is_multilabel, dtype)
+
+    def times(self, vector: Tensor) -> Tensor:
+        """(1, strength, class, column) -> the same shape."""
+        strengths = self.strengths.double()
+        return self.problem.curved(self.weights, vector[0].double(), strengths, self.dtype)[None].to(self.dtype)
+
+    def keep(self, kept: Tensor) -> None:
+        """Drop the strengths where `kept` (strength) is False."""
+        super().keep(kept)
+        self.weights = self.weights[kept]
+
+
+def fit_streamed(problem: LogisticProblem) -> LogisticFit:
+    """Solve a problem whose coordinates are `Coordinates`; as `evar._logistic.fit_logistic`, with a batch axis of 1."""
+    assert isinstance(problem.coordinates, Coordinates)
+    passes = _Problem(problem, problem.coordinates)
+    strengths = torch.tensor(problem.strengths, dtype=torch.float64)
+    scaled = strengths * (0.5 if problem.n_classes == 2 and not passes.is_multilabel else 1.0)
+    solved = torch.zeros(len(strengths), problem.n_classes, problem.coordinates.shape[1] + 1, dtype=torch.float64)
+    converged = torch.zeros(len(strengths), dtype=torch.bool)
+    n_iter = torch.zeros(len(strengths), dtype=torch.int64)
+    active, weights = torch.arange(len(strengths)), solved.clone()
+    here = passes.at(weights, scaled)
+    for count in range(problem.max_iter):
+        dtype = torch.float32 if count < _SINGLE_PRECISION_STEPS else torch.float64
+        curvature = _Curvature(passes, weights, here.spread, scaled, dtype)
+        found, is_solved = newton_step(curvature, here.gradient[None])
+        step = found[0]
+        slope = (here.gradient * step).sum(dim=(1, 2))  # (strength,), <= 0
+        length = torch.ones_like(slope)
+        for _ in range(_MAX_HALVINGS):
+            there = passes.at(weights + length[:, None, None] * step, scaled)
+            # The last term forgives rounding, which alone remains near the minimum.
+            is_short = there.value > here.value + 1e-4 * length * slope + 1e-12 * here.value.abs()
+            if not bool(is_short.any()):
+                break
+            length = torch.where(is_short, length / 2, length)
+        weights, here = weights + length[:, None, None] * step, there
+        is_done = (-slope <= 2 * scaled * problem.tol**2) & (length == 1) & is_solved[0]
+        solved[active], converged[active] = weights, is_done
+        n_iter[active] += 1
+        if bool(is_done.all()):
+            break
+        if bool(is_done.any()):
+            left = ~is_done
+            active, scaled, weights = active[left], scaled[left], weights[left]
+            here = _At(here.value[left], here.gradient[left], here.spread[left])
+    if not passes.is_multilabel:
+        solved -= solved.mean(dim=1, keepdim=True)
+    return LogisticFit(solved[None, ..., :-1], solved[None, ..., -1], converged[None], n_iter[None])
