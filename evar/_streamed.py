@@ -2,8 +2,8 @@
 over the rows.
 
 Nothing of the size of the clips is held: classes' probabilities are computed again from the weights in each pass. Weights
-live in the principal axes of the standardised features, as there, but the rows are not turned; the weights are, which is
-cheaper. Chunks of a pass are float64 for objective and gradient, float32 for the curvature that steers a step.
+live in the principal axes of the standardised features, as there, but the rows are neither standardised nor turned; the
+weights are, which is cheaper. Chunks of a pass are float64 for objective and gradient, float32 for the curvature that steers a step.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class Coordinates:
     Attributes:
         rows: (clips, width) as stored.
         varies: (width,) features that are used.
-        mean, scale: (used,) that standardise them.
+        mean, scale: (used,) float64, that standardise them.
         basis: (used, rank) float64.
         energies: (rank,) sum of squares of each coordinate over a clip, on average.
     """
 
     rows: Rows
     varies: NDArray[np.bool_]
-    mean: NDArray[np.float64]
-    scale: NDArray[np.float64]
+    mean: Tensor
+    scale: Tensor
     basis: Tensor
     energies: Tensor
 
@@ -53,11 +53,14 @@ class Coordinates:
     def of(cls, rows: Rows, mean: NDArray[np.float64], scale: NDArray[np.float64]) -> Coordinates:
         """Axes of rows standardised by `mean` and `scale` (width,); 0 leaves a feature out."""
         varies = scale > 0
-        nothing = torch.zeros(int(varies.sum()), 0, dtype=torch.float64)
-        found = cls(rows, varies, mean[varies], scale[varies], nothing, torch.zeros(0, dtype=torch.float64))
-        gram = torch.zeros(len(nothing), len(nothing), dtype=torch.float64)
+        n_used = int(varies.sum())
+        nothing = torch.zeros(n_used, 0, dtype=torch.float64)
+        scaling = [torch.from_numpy(np.asarray(value[varies], np.float64)) for value in (mean, scale)]
+        found = cls(rows, varies, scaling[0], scaling[1], nothing, torch.zeros(0, dtype=torch.float64))
+        gram = torch.zeros(n_used, n_used, dtype=torch.float64)
         for _, chunk in found.chunks(torch.float64):
-            gram += chunk.T @ chunk
+            standard = (chunk - found.mean) / found.scale
+            gram += standard.T @ standard
         if not len(gram):
             return found
         values, vectors = torch.linalg.eigh(gram)
@@ -76,17 +79,30 @@ class Coordinates:
         return replace(self, rows=self.rows[part])
 
     def chunks(self, dtype: torch.dtype, n_most: int | None = None) -> Iterator[tuple[slice, Tensor]]:
-        """Standardised rows (some clips, used), not turned."""
+        """Rows (some clips, used) as stored: neither standardised nor turned."""
         for part in self.rows.parts(n_most):
-            values = self.rows.read(part)[:, self.varies]
-            yield part, torch.from_numpy((values - self.mean) / self.scale).to(dtype)
+            values = self.rows.read(part)
+            yield part, torch.from_numpy(values if self.varies.all() else values[:, self.varies]).to(dtype)
+
+    def for_stored(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights (..., rank) for rows as stored: (..., used), and what is to be added to the products (...)."""
+        flat = (weights @ self.basis.T) / self.scale
+        return flat, -(flat @ self.mean)
+
+    def from_stored(self, sums: Tensor, totals: Tensor) -> Tensor:
+        """Sums over clips of factors times rows as stored (..., used), and of the factors (...): of factors times
+        coordinates (..., rank)."""
+        return ((sums - totals[..., None] * self.mean) / self.scale) @ self.basis
 
     def logits(self, fit: LogisticFit) -> Tensor:
         """(strength, class, clips) float32, as `LogisticFit.logits`."""
-        weights = (fit.weights[0] @ self.basis.T).flatten(0, 1)  # (strength x class, used)
-        parts = [weights @ chunk.T for _, chunk in self.chunks(torch.float64)]
-        logits = torch.cat([part.float() for part in parts], dim=1)
-        return logits.unflatten(0, fit.intercepts.shape[1:]) + fit.intercepts[0][..., None].float()
+        flat, offset = self.for_stored(fit.weights[0])  # (strength, class, used)
+        added = (offset + fit.intercepts[0]).flatten()[:, None]
+        n_most = _NUMBERS_AT_ONCE // len(added)
+        parts = [
+            (flat.flatten(0, 1) @ chunk.T + added).float() for _, chunk in self.chunks(torch.float64, max(1, n_most))
+        ]
+        return torch.cat(parts, dim=1).unflatten(0, fit.intercepts.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -117,7 +133,10 @@ class _Problem:
 
     def _passes(self, weights: Sequence[Tensor], dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
         """For each chunk its rows, their labels, and logits (strength, class, clips) by each of some weights."""
-        turned = [((one[..., :-1] @ self.coordinates.basis.T).to(dtype), one[..., -1:].to(dtype)) for one in weights]
+        turned = []
+        for one in weights:
+            flat, offset = self.coordinates.for_stored(one[..., :-1])
+            turned.append((flat.to(dtype), (offset + one[..., -1])[..., None].to(dtype)))
         n_most = _NUMBERS_AT_ONCE // (len(weights[0]) * self.n_classes)
         for part, rows in self.coordinates.chunks(dtype, max(1, n_most)):
             logits = [(flat.flatten(0, 1) @ rows.T).unflatten(0, flat.shape[:2]) + offsets for flat, offsets in turned]
@@ -129,13 +148,13 @@ class _Problem:
         return shares.T.to(dtype)
 
     def _gathered(self, rows: Tensor, of_clips: Tensor) -> Tensor:
-        """Sum over clips of (strength, class, clips) times rows and 1: (strength, class, used + 1)."""
+        """Sums over clips of (strength, class, clips) times rows as stored and 1: (strength, class, used + 1)."""
         sums = (of_clips.flatten(0, 1) @ rows).unflatten(0, of_clips.shape[:2])
         return torch.cat([sums, of_clips.sum(dim=2, keepdim=True)], dim=2).double()
 
     def _turned(self, sums: Tensor) -> Tensor:
         """(strength, class, used + 1) -> (strength, class, column)."""
-        return torch.cat([sums[..., :-1] @ self.coordinates.basis, sums[..., -1:]], dim=2)
+        return torch.cat([self.coordinates.from_stored(sums[..., :-1], sums[..., -1]), sums[..., -1:]], dim=2)
 
     def at(self, weights: Tensor, strengths: Tensor) -> _At:
         """Value, gradient and spread, in one pass."""
