@@ -3,7 +3,8 @@ over the rows.
 
 Nothing of the size of the clips is held: classes' probabilities are computed again from the weights in each pass. Weights
 live in the principal axes of the standardised features, as there, but the rows are neither standardised nor turned; the
-weights are, which is cheaper. Chunks of a pass are float64 for objective and gradient, float32 for the curvature that steers a step.
+weights are, which is cheaper. Chunks of a pass are float64 for objective and gradient, float32 for the curvature that
+steers a step.
 """
 
 from __future__ import annotations

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+
+#: folder -> what is told of every file below it that was written or removed (see `evar.remote`)
+listeners: dict[Path, Callable[[Path], None]] = {}
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -23,9 +27,24 @@ def write_atomic(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         for wait in (0.01, 0.05, 0.2, 1.0):
             try:
-                return os.replace(temporary, path)
+                os.replace(temporary, path)
+                return changed(path)
             except PermissionError:  # Windows refuses while another process has the old file open for a moment
                 time.sleep(wait)
         os.replace(temporary, path)
+        changed(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, if it is there."""
+    path.unlink(missing_ok=True)
+    changed(path)
+
+
+def changed(path: Path) -> None:
+    """Tell whoever listens that a file was written or removed."""
+    for folder, told in listeners.items():
+        if path.is_relative_to(folder):
+            told(path)

@@ -81,7 +81,7 @@ class AttentiveProbe(BaseEstimator):
         weight_decay: float = 1e-8,
         batch_size: int = 32,
         max_epochs: int = 200,
-        patience: int = 20,
+        patience: int = 10,
         metric: str = "accuracy",
         refit: str = "train",
         random_state: int = 0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from evar.encoders import load_encoder
 from evar.extract import Plan, plan, vector_bytes
 from evar.grid import Settings, checked
 from evar.linear import pick_device
+from evar.remote import at_hand
 from evar.rows import wanted_rows
 from evar.store import FeatureStore
 from evar.vectors import frames_wanted
@@ -39,6 +41,7 @@ def describe(settings: Settings) -> str:
         ValueError: if a name or setting is not legal.
     """
     protocol, tasks, absent = checked(settings)
+    settings = replace(settings, out=at_hand(settings.out))
     store = FeatureStore(settings.store)
     lines, total_seconds, total_bytes, new_rows = [f"will fail: {error}" for _, error in absent], 0.0, 0, 0
     for name in settings.encoders:

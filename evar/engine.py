@@ -19,6 +19,7 @@ from typing import Any, cast
 from evar import config as configs
 from evar.grid import Outcome, Settings, checked
 from evar.linear import pick_device, record_failure, run_grid
+from evar.remote import at_hand, is_address
 from evar.tasks import load_task_config
 
 #: environment variables that name folders, which a worker needs as well
@@ -192,7 +193,11 @@ def _on_ray(cut: Sequence[Settings], settings: Settings) -> dict[int, Outcome | 
 
     began_here = not ray.is_initialized()
     if began_here:
-        told = {name: os.path.abspath(value) for name, value in os.environ.items() if name in _FOLDERS}
+        told = {
+            name: value if is_address(value) else os.path.abspath(value)
+            for name, value in os.environ.items()
+            if name in _FOLDERS
+        }
         alone: dict[str, Any] = {} if settings.address else {"num_cpus": _n_cores(), "include_dashboard": False}
         ray.init(address=settings.address or "local", runtime_env={"env_vars": told}, **alone)
     try:
@@ -226,11 +231,12 @@ def _everywhere(unit: Settings) -> Settings:
     from evar.store import FeatureStore
 
     root = unit.data_root or os.environ.get("EVAR_DATA") or "data"
+    store = FeatureStore(unit.store)
     return dataclasses.replace(
         unit,
-        out=os.path.abspath(unit.out),
+        out=unit.out if is_address(unit.out) else os.path.abspath(unit.out),
         data_root=os.path.abspath(root),
-        store=os.path.abspath(FeatureStore(unit.store).folder),
+        store=store.mirror.address if store.mirror else os.path.abspath(store.folder),
         weights=_joined_weights(unit, unit.encoders, absolute=True),
     )
 
@@ -245,6 +251,7 @@ def _joined_weights(settings: Settings, encoders: Sequence[str], absolute: bool 
 def _joined(cut: Sequence[Settings], found: Mapping[int, Outcome | str]) -> Outcome:
     """One outcome in the order of the grid; a unit without one fails with its reason, cell by cell."""
     whole = Outcome()
+    cut = [dataclasses.replace(unit, out=at_hand(unit.out)) for unit in cut] if cut else []
     for at, unit in enumerate(cut):
         of_unit = found[at]
         if isinstance(of_unit, str):

@@ -158,7 +158,7 @@ def _planned(
 
 def _stored(store: FeatureStore, key: FeatureKey, frames: FrameRequest | None) -> Collection[str]:
     """Row ids that are there."""
-    return FrameStore(store.folder).places(key) if frames else store.rows(key)
+    return FrameStore.beside(store).places(key) if frames else store.rows(key)
 
 
 def vector_bytes(encoder: Encoder, n_clips: int) -> int:
@@ -233,7 +233,7 @@ def extract_each(
         if frames:
             _announce_frames(frames, n_bytes, sum(len(target.planned.todo) for target in wanting), store, label)
         require_space(store, n_bytes, label)
-        writing = FrameStore(store.folder) if frames else store
+        writing = FrameStore.beside(store) if frames else store
         with ExitStack() as locks:
             for target in wanting:  # locks are taken in one order everywhere: two runs never wait for each other
                 target.writer = locks.enter_context(writing.writing(target.result.key))

@@ -258,8 +258,14 @@ class StoredFrames(Frames):
 class FrameStore(FeatureStore):
     """The feature store's folder, for frames: keys of their own beside those of pooled vectors."""
 
+    @classmethod
+    def beside(cls, store: FeatureStore) -> FrameStore:
+        """Frames in the folder, or at the address, of a store of vectors."""
+        return cls(store.mirror.address if store.mirror else store.folder)
+
     def places(self, key: FeatureKey) -> dict[str, FramePlace]:
         """Row id -> where its frames are. The first segment by name wins where two hold a row."""
+        self.fetch(key)
         found: dict[str, FramePlace] = {}
         for folder in sorted(path.parent for path in self.key_folder(key).glob("segment-*/frames.json")):
             for row, place in committed_frames(folder):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from evar.grid import (
 )
 from evar.metrics import METRICS
 from evar.probes import LinearProbe, new_probe, probe_class
+from evar.remote import at_hand
 from evar.results import Failure, Result, SearchRecord
 from evar.rows import UNREADABLE, FittedRound, identity, judged, make_result, save_row, wanted_rows
 from evar.store import FeatureStore
@@ -88,6 +89,7 @@ def run_grid(settings: Settings) -> Outcome:
             are not there fails its cells only.
     """
     protocol, tasks, absent = checked(settings)
+    settings = replace(settings, out=at_hand(settings.out))
     device = pick_device(settings.device)
     store = FeatureStore(settings.store)
     outcome = Outcome()

@@ -35,6 +35,7 @@ import numpy as np
 from evar.atomic import write_atomic
 from evar.audio import AudioInfo, inspect
 from evar.config import cache_folder
+from evar.remote import Mirror, is_address
 from evar.stored_rows import RowsOnDisk
 
 if TYPE_CHECKING:
@@ -97,11 +98,19 @@ class FeatureStore:
     """Vectors by key and row id.
 
     Args:
-        folder: where the store lives; None takes EVAR_STORE, then the user's cache folder.
+        folder: where the store lives; None takes EVAR_STORE, then the user's cache folder. An address such as
+            "s3://bucket/store" is worked on in a local mirror (see `evar.remote`).
+
+    Attributes:
+        folder: where the vectors lie on this machine.
+        mirror: of an address; None for a folder.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        self.folder = Path(folder or os.environ.get("EVAR_STORE") or cache_folder() / "store")
+        asked = folder or os.environ.get("EVAR_STORE") or cache_folder() / "store"
+        self.mirror = Mirror(str(asked)) if is_address(asked) else None
+        self.folder = self.mirror.folder if self.mirror else Path(asked)
+        self._fetched: set[str] = set()
 
     def key_folder(self, key: FeatureKey) -> Path:
         """Where the vectors of a key are."""
@@ -109,11 +118,18 @@ class FeatureStore:
 
     def rows(self, key: FeatureKey) -> dict[str, tuple[str, int]]:
         """Committed rows: row id -> (segment, row number). The first segment by name wins where two hold a row."""
+        self.fetch(key)
         found: dict[str, tuple[str, int]] = {}
         for folder in _segments(self.key_folder(key)):
             for number, row in enumerate(_committed(folder, _widths(folder))):
                 found.setdefault(row, (folder.name, number))
         return found
+
+    def fetch(self, key: FeatureKey) -> None:
+        """Bring a key's segments here from the address of the store, once; of a folder there is nothing to bring."""
+        if self.mirror and key.digest not in self._fetched:
+            self.mirror.fetch(f"{_safe(key.encoder)}/{key.digest}", grows=True)
+            self._fetched.add(key.digest)
 
     def load(
         self, key: FeatureKey, rows: Sequence[str], layer: str, where: Mapping[str, tuple[str, int]] | None = None
@@ -203,11 +219,15 @@ class FeatureStore:
             if not record.is_file():
                 text = json.dumps(dataclasses.asdict(key), indent=2, sort_keys=True, default=str)
                 write_atomic(record, text.encode())
+            self._fetched.discard(key.digest)  # others may have stored some in the meantime
             writer = self.writer(folder)
             try:
                 yield writer
             finally:
                 writer.close()
+                if self.mirror and writer.folder.is_dir():
+                    self.mirror.send(record)
+                    self.mirror.send_folder(writer.folder)
         finally:
             lock.release()
 
@@ -278,7 +298,7 @@ class SegmentWriter:
     suffix, about = "f32", "widths.json"
 
     def __init__(self, key_folder: Path) -> None:
-        self._folder = key_folder / f"segment-{uuid.uuid4().hex[:12]}"
+        self.folder = key_folder / f"segment-{uuid.uuid4().hex[:12]}"
         self._files: dict[str, Any] = {}
         self._record: Any = None
         self._widths: dict[str, int] = {}
@@ -302,11 +322,11 @@ class SegmentWriter:
         """Make the files before the first batch; returns what writes its line in the commit record, last."""
         if self._record is None:
             self._widths = dict(widths)
-            self._folder.mkdir(parents=True)
-            write_atomic(self._folder / self.about, json.dumps(self._widths).encode())
+            self.folder.mkdir(parents=True)
+            write_atomic(self.folder / self.about, json.dumps(self._widths).encode())
             for name in self._widths:
-                self._files[name] = open(self._folder / f"{name}.{self.suffix}", "ab", buffering=0)  # noqa: SIM115
-            self._record = open(self._folder / "rows.jsonl", "ab", buffering=0)  # noqa: SIM115
+                self._files[name] = open(self.folder / f"{name}.{self.suffix}", "ab", buffering=0)  # noqa: SIM115
+            self._record = open(self.folder / "rows.jsonl", "ab", buffering=0)  # noqa: SIM115
         return lambda told: _write_all(self._record, (json.dumps(told) + "\n").encode())
 
     def write(self, layer: str, data: bytes) -> None:

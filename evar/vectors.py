@@ -89,7 +89,7 @@ class Vectors:
     def frames_of(self, selection: Selection, stats: norm_stats.Statistics) -> StoredFrames:
         """Frames of the selected layers of every clip; those of bad clips nobody may ask for."""
         extraction = self.extractions[stats]
-        known = FrameStore(self.store.folder).places(extraction.key)
+        known = FrameStore.beside(self.store).places(extraction.key)
         places = [
             known[row] if row is not None and ok else None for row, ok in zip(extraction.rows, self.usable, strict=True)
         ]
@@ -200,7 +200,7 @@ def frames_wanted(
     names = tuple(layer.name for layer in encoder.layers if layer.name in asked)
     request = FrameRequest(names, protocol.frame_seconds, 1e9 * settings.frames_gb)
     policy = task.policy()
-    stored = FrameStore(store.folder).wider(feature_key(encoder, policy, request))
+    stored = FrameStore.beside(store).wider(feature_key(encoder, policy, request))
     every = asked | stored
     return replace(request, layers=tuple(layer.name for layer in encoder.layers if layer.name in every))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from evar.commands.status import DONE, SOME_FAILED
+from evar.remote import at_hand
 from evar.words import UsageError, decimal, statistics, truth, whole
 
 
@@ -73,8 +74,9 @@ def lineval(
       --device=auto|cpu|cuda|mps                                                       (default: auto)
       --batch_size=N                   clips a batch                                   (default: by seconds of audio)
       --limit=N                        class-balanced subset: at most N clips of each split or fold
-      --out=DIR                        results: runs/*.json, table.md, table.csv, plots (default: results)
-      --store=DIR                      where features live                   (default: $EVAR_STORE, the user's cache)
+      --out=DIR|ADDRESS                results: runs/*.json, table.md, table.csv, plots (default: results)
+      --store=DIR|ADDRESS              where features live                   (default: $EVAR_STORE, the user's cache);
+                                       an address (s3://..., gs://...: what fsspec knows) is worked on in a local mirror
       --skip_bad                       leave unreadable test clips out instead of counting them as wrong
       --frames_gb=N                    disk that the frames of a cell may take, for --protocol=attentive (default: 50)
       --only=ENCODER:TASK,...          these cells of the grid, and no others
@@ -82,7 +84,7 @@ def lineval(
                                        one costs its own cell only
       --engine=local|ray               where they run; ray: pip install 'evar-audio[ray]'  (default: local)
       --address=auto|ray://HOST:PORT   of an existing Ray cluster; results and store then lie on a folder that its
-                                       nodes share                                     (default: one on this machine)
+                                       nodes share, or at an address                   (default: one on this machine)
       --dry_run                        print what would be computed, what is stored, time and disk; compute nothing
 
     Whatever was computed is on disk: stop it whenever you like, the same command goes on where it stopped.
@@ -127,12 +129,13 @@ def lineval(
     try:
         outcome = run(settings)
     except KeyboardInterrupt:
-        build(out)  # what is there is shown
+        build(at_hand(out))  # what is there is shown
         raise
-    written = build(out)
-    print("\n" + terminal_table(outcome.rows, outcome.failures, Path(out)))
+    folder = at_hand(out)
+    written = build(folder)
+    print("\n" + terminal_table(outcome.rows, outcome.failures, Path(folder)))
     if settings.fusion == "search":
-        print("\n" + fusion_text(out))
+        print("\n" + fusion_text(folder))
     print(f"\n{len(outcome.rows)} rows, {outcome.n_new} of them new; {outcome.n_encoded} clips encoded")
     print(f"written to {out}: " + ", ".join(path.name for path in written))
     return SOME_FAILED if outcome.failures else DONE
@@ -168,10 +171,11 @@ def compare(out: str = "results", filter: str = "", baseline: str = "", publishe
     from evar.report.published import chosen
 
     parse_filter(filter), chosen(published)  # wrong words fail before anything is written
-    if not results.load_all(Path(out)):
+    folder = at_hand(out)
+    if not results.load_all(Path(folder)):
         raise UsageError(f"no results below {out}/runs; run `evar lineval` first or name the folder with --out")
-    written = report.build(out)
-    found = report.compare(out, filter, baseline, published)
+    written = report.build(folder)
+    found = report.compare(folder, filter, baseline, published)
     print(found.text)
     print(f"written to {out}: " + ", ".join(path.name for path in [*written, *found.files]))
     return DONE
@@ -196,7 +200,7 @@ def rerun(run: str, data_root: str = "", store: str = "", device: str = "auto", 
     """
     from evar.rerun import rerun as again
 
-    old, new, n_changed = again(run, data_root or None, store or None, device, out or None)
+    old, new, n_changed = again(run, data_root or None, store or None, device, at_hand(out) or None)
     same = f"{100 * old.score:.1f}" == f"{100 * new.score:.1f}"
     print(
         f"{old.id}\n  then {100 * old.score:.4f} %, now {100 * new.score:.4f} %: {'the same' if same else 'DIFFERENT'}"

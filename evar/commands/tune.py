@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evar.commands.status import DONE, SOME_FAILED
+from evar.remote import at_hand
 from evar.words import UsageError, decimal, statistics, truth, whole
 
 
@@ -120,7 +121,7 @@ def finetune(
         norm_stats=statistics(norm_stats, "norm_stats"),
         device=device,
         limit=whole(limit, "limit"),
-        out=out,
+        out=at_hand(out, "finetuned"),
         store=store or None,
         skip_bad=truth(skip_bad, "skip_bad"),
         resume=truth(resume, "resume"),
@@ -130,8 +131,8 @@ def finetune(
     outcome = run_tuning(settings)
     if int(os.environ.get("RANK", "0")):  # the first process writes and says what there is
         return SOME_FAILED if outcome.failures else DONE
-    written = build(out)
-    print("\n" + terminal_table(outcome.rows, outcome.failures, Path(out)))
+    written = build(settings.out)
+    print("\n" + terminal_table(outcome.rows, outcome.failures, Path(settings.out)))
     print(f"\n{len(outcome.rows)} rows, {outcome.n_new} of them new")
     print(f"written to {out}: " + ", ".join(path.name for path in written))
     return SOME_FAILED if outcome.failures else DONE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from evar.atomic import remove
 from evar.report import fusion
 from evar.report.by_name import plot_layers_by_name
 from evar.report.comparing import Comparison, compare
@@ -72,6 +73,6 @@ def build(out: Path | str) -> list[Path]:
             paths += plot_search(searches, out)
             paths += plot_weights(results, out)
         for name in _SOMETIMES:
-            if out / name not in paths:
-                (out / name).unlink(missing_ok=True)
+            if out / name not in paths and (out / name).exists():
+                remove(out / name)
     return paths

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evar.atomic import write_atomic
+from evar.atomic import remove, write_atomic
 from evar.report import tables
 from evar.report.cells import Section, sections
 from evar.report.compared import with_equals
@@ -205,5 +205,5 @@ def _write(found: Comparison, baseline: str, out: Path) -> tuple[Path, ...]:
     # What an earlier comparison left, and this one has not, would be taken for this one's.
     for name in ("baseline.csv", "ranks.png", "ranks.svg"):
         if out / name not in files:
-            (out / name).unlink(missing_ok=True)
+            remove(out / name)
     return tuple(files)

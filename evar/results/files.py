@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evar.atomic import write_atomic
+from evar.atomic import remove, write_atomic
 from evar.results.identity import check_id, plain, run_id
 from evar.results.records import read_json, read_record, read_records, write_json
 from evar.results.row import Result, utc_now
@@ -188,7 +188,7 @@ def clear_failure(out: Path, cell: Mapping[str, Any]) -> None:
     for path, failure in _failures(out):
         shared = {"encoder", "task"} | (wanted.keys() & failure.cell.keys())
         if all(wanted.get(key) == failure.cell[key] for key in shared):
-            path.unlink(missing_ok=True)  # another process may have been first
+            remove(path)  # another process may have been first
 
 
 def load_failures(out: Path) -> list[Failure]:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evar.atomic import changed
 from evar.encoders._patches import PatchOut
 from evar.encoders.base import Encoder
 from evar.metrics import METRICS
@@ -419,6 +420,7 @@ class Training:
         part = self.checkpoint.with_suffix(f".{os.getpid()}.part")
         torch.save(state, part)
         os.replace(part, self.checkpoint)
+        changed(self.checkpoint)
 
     def _load(self) -> None:
         """Go on from the checkpoint, if there is one; a torn one cannot exist, as it is renamed into place."""
