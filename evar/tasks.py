@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,17 +19,17 @@ import pandas as pd
 
 from evar import config as configs
 from evar.audio import AudioError, ClipPolicy, inspect, read_clip
+from evar.indexes import LABEL_SEPARATOR, ROWS_AT_ONCE, SPLITS, IndexCheck, in_parts, joined_path, strata, with_classes
 from evar.metrics.named import KINDS, METRICS
-from evar.registry import near_miss, resolve, stays_below
+from evar.registry import resolve, stays_below
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SPLITS = ("train", "valid", "test")
 #: share of the training clips that becomes validation where none is published: one part in this many
 VALIDATION_PARTS = 5
-#: between the labels of a clip in the index of a multilabel task; an empty label means none of the classes
-LABEL_SEPARATOR = ";"
+#: names of bad clips that `Verification` keeps
+NAMES_KEPT = 1000
 
 
 @dataclass(frozen=True)
@@ -185,22 +185,46 @@ class Verification:
 
     Attributes:
         n_clips: in the index.
-        missing: paths that do not exist.
+        n_missing, n_undecodable, n_altered: of them: do not exist, cannot be decoded, are not what the index says.
+        missing: paths that do not exist; of these and the others the first `NAMES_KEPT`.
         undecodable: path -> reason.
         wrong_checksum: paths whose content is not what the index says.
         seconds: of audio decoded.
     """
 
-    n_clips: int
+    n_clips: int = 0
+    n_missing: int = 0
+    n_undecodable: int = 0
+    n_altered: int = 0
     missing: list[str] = field(default_factory=list)
     undecodable: dict[str, str] = field(default_factory=dict)
     wrong_checksum: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
+    def n_bad(self) -> int:
+        """Clips that are missing, undecodable or altered."""
+        return self.n_missing + self.n_undecodable + self.n_altered
+
+    @property
     def ok(self) -> bool:
         """True if every clip is there, whole and as published."""
-        return not (self.missing or self.undecodable or self.wrong_checksum)
+        return not self.n_bad
+
+    def add(self, path: str, problem: str, reason: str, seconds: float) -> None:
+        """Count one clip; problem: "missing", "undecodable", "altered" or "" for none."""
+        self.n_clips += 1
+        self.seconds += seconds
+        if problem == "missing":
+            self.n_missing += 1
+            self.missing += [path][: NAMES_KEPT - len(self.missing)]
+        elif problem == "undecodable":
+            self.n_undecodable += 1
+            if len(self.undecodable) < NAMES_KEPT:
+                self.undecodable[path] = reason
+        elif problem == "altered":
+            self.n_altered += 1
+            self.wrong_checksum += [path][: NAMES_KEPT - len(self.wrong_checksum)]
 
 
 class Task:
@@ -225,7 +249,7 @@ class Task:
         limit: int | None = None,
         validation_parts: int = VALIDATION_PARTS,
     ) -> None:
-        self.config = config = with_classes(config, index)
+        self.config = config = with_classes(config, [index])
         self.validation_parts = validation_parts
         self.folder = folder
         self.limit = limit
@@ -234,8 +258,9 @@ class Task:
         kept = np.arange(len(index)) if limit is None else _balanced(index, config, limit)
         self.index = index.iloc[kept].reset_index(drop=True)
         self.y: NDArray[Any] = y[kept]
-        used = self.index[["path", "label", *(c for c in ("split", "fold", "group") if c in self.index)]]
-        self.index_sha256 = hashlib.sha256(used.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
+        self.index_sha256 = _used_sha256(
+            self.index.iloc[start : start + ROWS_AT_ONCE] for start in range(0, len(self.index), ROWS_AT_ONCE)
+        )
 
     def __len__(self) -> int:
         return len(self.index)
@@ -316,7 +341,7 @@ class Task:
 
     def missing(self) -> list[str]:
         """Paths of the index that do not exist."""
-        return [path for path, file in zip(self.index["path"], self.paths, strict=True) if not file.is_file()]
+        return [path for path in self.index["path"].tolist() if not os.path.isfile(joined_path(self.folder, path))]
 
     def require_files(self) -> None:
         """Fail before any work is done if a clip is not there.
@@ -338,37 +363,68 @@ class Task:
         Returns:
             Missing, undecodable and altered files by name. Nothing is raised for a bad clip.
         """
-        from concurrent.futures import ThreadPoolExecutor
+        parts = (self.index.iloc[start : start + ROWS_AT_ONCE] for start in range(0, len(self), ROWS_AT_ONCE))
+        return _verified(self.config, self.folder, parts, len(self))
 
-        from tqdm import tqdm
 
-        found = Verification(len(self))
-        checksums = self.index["sha256"] if "sha256" in self.index else [""] * len(self)
-        policy = self.policy()
+def verify_index(name: str, data_root: str | Path | None = None) -> Verification:
+    """Check a task's index and every clip, in memory that does not grow with them where the index is a CSV.
 
-        def check(path: Path, checksum: str) -> tuple[str, str, float]:
-            if not path.is_file():
-                return "missing", "", 0.0
-            try:
-                info = inspect(path)
-                read_clip(path, info, policy, info.sample_rate)
-            except AudioError as error:
-                return "undecodable", str(error), 0.0
-            altered = bool(checksum) and not info.sha256.startswith(checksum)
-            return "altered" if altered else "", "", policy.window(info)[1] / info.sample_rate
+    Args:
+        name: as `evar tasks` lists them.
+        data_root: folder that holds the task's own folder; None takes EVAR_DATA, then ./data.
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            outcomes = pool.map(check, self.paths, checksums)
-            bar = tqdm(outcomes, total=len(self), desc=f"verify {self.name}", unit="clip", disable=None, leave=False)
-            for path, (problem, reason, seconds) in zip(self.index["path"], bar, strict=True):
-                found.seconds += seconds
-                if problem == "missing":
-                    found.missing.append(path)
-                elif problem == "undecodable":
-                    found.undecodable[path] = reason
-                elif problem == "altered":
-                    found.wrong_checksum.append(path)
-        return found
+    Raises:
+        ValueError, FileNotFoundError: as `load_task`.
+    """
+    path = configs.find("tasks", name)
+    config = configs.read(path, TaskConfig)
+    if config.index_maker or config.builder:
+        task = load_task(name, data_root)
+        prepare(task)
+        return task.verify()
+    index_path = _index_beside(path, config)
+    config = with_classes(config, in_parts(index_path))
+    check, n_clips = IndexCheck(config, on_disk=True), 0
+    for rows in in_parts(index_path):
+        check.add(rows)
+        n_clips += len(rows)
+    check.finish()
+    return _verified(config, _data_folder(config, data_root), in_parts(index_path), n_clips)
+
+
+def _verified(config: TaskConfig, folder: Path, parts: Iterable[pd.DataFrame], n_clips: int) -> Verification:
+    """Decode every clip of an index that is read in parts."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from tqdm import tqdm
+
+    policy = ClipPolicy(config.clip_seconds, config.pad, config.crop, 0)
+
+    def check(name: str, checksum: str) -> tuple[str, str, float]:
+        path = folder / name
+        try:
+            info = inspect(path)
+            read_clip(path, info, policy, info.sample_rate)
+        except AudioError as error:
+            return "undecodable", str(error), 0.0
+        altered = bool(checksum) and not info.sha256.startswith(checksum)
+        return "altered" if altered else "", "", policy.window(info)[1] / info.sample_rate
+
+    found = Verification()
+    bar = tqdm(total=n_clips, desc=f"verify {config.name}", unit="clip", disable=None, leave=False)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for rows in parts:
+            checksums = rows["sha256"].tolist() if "sha256" in rows else [""] * len(rows)
+            futures = [
+                pool.submit(check, path, checksum) if os.path.isfile(joined_path(folder, path)) else None
+                for path, checksum in zip(rows["path"].tolist(), checksums, strict=True)
+            ]
+            for path, future in zip(rows["path"].tolist(), futures, strict=True):
+                found.add(path, *(future.result() if future else ("missing", "", 0.0)))
+                bar.update()
+    bar.close()
+    return found
 
 
 def load_task(
@@ -399,13 +455,19 @@ def load_task(
     if config.index_maker:
         top = _top_folder(config, data_root)
         return Task(config, resolve(config.index_maker)(top), top, limit, validation_parts)
-    index_path = path.parent / config.index
-    if not index_path.is_file():
-        raise ValueError(f"{path}: its index {config.index} is not beside it")
+    index_path = _index_beside(path, config)
     index = pd.read_csv(index_path, dtype=str, keep_default_na=False)
     if config.builder:
         return Task(config, index, configs.cache_folder() / config.folder, limit, validation_parts)
     return Task(config, index, _data_folder(config, data_root), limit, validation_parts)
+
+
+def _index_beside(path: Path, config: TaskConfig) -> Path:
+    """The CSV of a task, beside its YAML."""
+    index_path = path.parent / config.index
+    if not index_path.is_file():
+        raise ValueError(f"{path}: its index {config.index} is not beside it")
+    return index_path
 
 
 def is_at_hand(name: str, data_root: str | Path | None = None) -> bool:
@@ -453,101 +515,23 @@ def _drawn(n_parts: int, seed: int) -> str:
 
 def _checked_index(config: TaskConfig, index: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[Any]]:
     """The index with strata and groups, and the labels as in `Task.y`, after every check that needs no audio."""
-    where = f"{config.name} ({config.index or 'index made from your copy'})"
-    line, first = ("line", 2) if config.index else ("clip", 1)  # a header is above the rows of a CSV
-    part = "split" if config.splits == "published" else "fold"
-    for column in ("path", "label", part):
-        if column not in index.columns:
-            raise ValueError(f"{where} lacks the column {column!r}; {near_miss(column, list(index.columns))}")
     index = index.reset_index(drop=True)
-    for row, text in enumerate(index["path"]):
-        if not stays_below(text):
-            raise ValueError(f"{where} {line} {row + first}: path must stay below the task's folder, got {text!r}")
-    twice = index["path"][index["path"].duplicated()]
-    if len(twice):
-        raise ValueError(f"{where} lists {len(twice)} clips twice, first {twice.iloc[0]}")
-    y, strata = _labels(config, index["label"], lambda row: f"{where} {line} {row + first}")
-    if part == "split" and not index["split"].isin(SPLITS).all():
-        bad = index[~index["split"].isin(SPLITS)]
-        raise ValueError(
-            f"{where} {line} {bad.index[0] + first}: split must be train, valid or test, got {bad['split'].iloc[0]!r}"
-        )
-    index = index.assign(stratum=strata)
+    check = IndexCheck(config)
+    y = check.add(index)
+    check.finish()
+    index = index.assign(stratum=strata(config, y))
     if "group" not in index or (index["group"] == "").all():
         index["group"] = index["path"]
-    shared = index[part].where(~index[part].isin(config.may_share_groups), "shared")
-    parts_of_group = shared.groupby(index["group"]).nunique()
-    leaked = parts_of_group[parts_of_group > 1]
-    if len(leaked):
-        parts = sorted(index.loc[index["group"] == leaked.index[0], part].unique())
-        raise ValueError(
-            f"{where}: {len(leaked)} groups are in more than one {part}, first {leaked.index[0]!r} in "
-            f"{', '.join(parts)}; clips of one source must stay together"
-        )
-    n_classes = len(np.unique(y)) if y.ndim == 1 else int(y.any(axis=0).sum())
-    counts = {"clips": len(index), "classes": 0 if config.kind == "regression" else n_classes}
-    for what, expected in (("clips", config.expected.clips), ("classes", config.expected.classes)):
-        if expected is not None and counts[what] != expected:
-            raise ValueError(f"{where}: expected {expected} {what}, got {counts[what]}; is it another version?")
-    for name, expected in config.expected.parts.items():
-        if (got := int((index[part] == name).sum())) != expected:
-            raise ValueError(f"{where}: expected {expected} clips in {part} {name}, got {got}; is it another version?")
     return index, y
 
 
-def with_classes(config: TaskConfig, index: pd.DataFrame) -> TaskConfig:
-    """The task with the classes that occur in its index, where it takes them from there."""
-    if not config.classes_from_index or config.classes or "label" not in index:
-        return config
-    is_multilabel = config.kind == "multilabel"
-    labels = {
-        part.strip()
-        for text in index["label"]
-        for part in (str(text).split(LABEL_SEPARATOR) if is_multilabel else [text])
-    } - {""}
-    are_numbers = all(label.isdecimal() for label in labels)
-    return replace(config, classes=tuple(sorted(labels, key=lambda label: (int(label) if are_numbers else 0, label))))
-
-
-def _labels(
-    config: TaskConfig, texts: pd.Series, where: Callable[[int], str]
-) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Labels as arrays, see `Task.y`, and the stratum (rows,) of each clip.
-
-    Args:
-        config: of the task.
-        texts: the column label.
-        where: row number -> place in the index, for error messages.
-    """
-    if config.kind == "regression":
-        numbers = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
-        bad = np.flatnonzero(~np.isfinite(numbers))
-        if len(bad):
-            raise ValueError(f"{where(int(bad[0]))}: label must be a number, got {texts.iloc[bad[0]]!r}")
-        ranks = np.argsort(np.argsort(numbers, kind="stable"), kind="stable")
-        return numbers, (ranks * 5 // len(numbers)).astype(np.int64)
-    number = {label: i for i, label in enumerate(config.classes)}
-
-    def known(label: str, row: int) -> int:
-        if label not in number:
-            raise ValueError(
-                f"{where(row)}: label {label!r} is none of the {len(number)} classes; {near_miss(label, config.classes)}"
-            )
-        return number[label]
-
-    if config.kind == "multiclass":
-        codes = texts.map(number)
-        if codes.isna().any():
-            known(texts[codes.isna()].iloc[0], int(np.flatnonzero(codes.isna())[0]))
-        numbers = np.asarray(codes, np.int64)
-        return numbers, numbers
-    y = np.zeros((len(texts), len(number)), np.uint8)
-    for row, text in enumerate(texts):
-        for label in text.split(LABEL_SEPARATOR) if text else ():
-            y[row, known(label.strip(), row)] = 1
-    rarity = np.argsort(np.argsort(y.sum(axis=0), kind="stable"), kind="stable")  # 0 is the rarest
-    strata = np.where(y.any(axis=1), np.where(y == 1, rarity, len(number)).argmin(axis=1), len(number))
-    return y, strata
+def _used_sha256(parts: Iterable[pd.DataFrame]) -> str:
+    """Hash of what an index says of its clips, whatever other columns it has."""
+    digest = hashlib.sha256()
+    for number, rows in enumerate(parts):
+        used = rows[["path", "label", *(c for c in ("split", "fold", "group") if c in rows)]]
+        digest.update(used.to_csv(index=False, header=not number, lineterminator="\n").encode())
+    return digest.hexdigest()
 
 
 def _balanced(index: pd.DataFrame, config: TaskConfig, limit: int) -> NDArray[np.int64]:

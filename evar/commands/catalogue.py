@@ -156,28 +156,29 @@ def verify(task: str, data_root: str = "", deep: bool = False, out: str = "resul
 
     Exit status 1 if anything is missing, undecodable or altered.
     """
-    from evar.tasks import load_task, prepare
+    from evar.tasks import load_task, prepare, verify_index
 
-    loaded = load_task(task, data_root or None)
-    prepare(loaded)
     if truth(deep, "deep"):
         from pathlib import Path
 
         from evar.auditing import audit, write_audit
 
+        loaded = load_task(task, data_root or None)
+        prepare(loaded)
         audited = audit(loaded)
         print("\n".join(audited.lines))
         print("written: " + ", ".join(str(path) for path in write_audit(audited, loaded, Path(out) / f"audit_{task}")))
-    found = loaded.verify()
-    for title, paths in (
-        ("missing", found.missing),
-        ("undecodable", [f"{path}: {reason}" for path, reason in found.undecodable.items()]),
-        ("altered (checksum)", found.wrong_checksum),
+    found = verify_index(task, data_root or None)
+    for title, n, paths in (
+        ("missing", found.n_missing, found.missing),
+        ("undecodable", found.n_undecodable, [f"{path}: {reason}" for path, reason in found.undecodable.items()]),
+        ("altered (checksum)", found.n_altered, found.wrong_checksum),
     ):
         for path in paths[:20]:
             print(f"{title}: {path}")
-        if len(paths) > 20:
-            print(f"{title}: ... and {len(paths) - 20} more")
-    n_bad = len(found.missing) + len(found.undecodable) + len(found.wrong_checksum)
-    print(f"{task}: {found.n_clips - n_bad} of {found.n_clips} clips are as published ({found.seconds:.0f} s of audio)")
+        if n > 20:
+            print(f"{title}: ... and {n - 20} more")
+    print(
+        f"{task}: {found.n_clips - found.n_bad} of {found.n_clips} clips are as published ({found.seconds:.0f} s of audio)"
+    )
     return DONE if found.ok else SOME_FAILED

@@ -46,7 +46,7 @@ def prepare(task: str, source: str = "", data_root: str = "", verify: str = "tru
         print(f"  unusable: {path}: {reason}")
     for path in found.wrong_checksum[:10]:
         print(f"  altered: {path}")
-    n_bad = len(found.undecodable) + len(found.wrong_checksum) + len(found.missing)
+    n_bad = found.n_bad
     print(f"  {found.n_clips - n_bad} of {found.n_clips} clips are whole, {found.seconds / 3600:.1f} hours of audio")
     return DONE if found.ok else SOME_FAILED
 
