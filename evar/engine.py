@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from evar import config as configs
 from evar.grid import Outcome, Settings, checked
-from evar.linear import pick_device, record_failure, run_grid
+from evar.linear import encode_grid, pick_device, record_failure, run_grid
 from evar.remote import at_hand, is_address
 from evar.tasks import load_task_config
 
@@ -119,6 +119,15 @@ def _work(unit: Settings, n_threads: int) -> Outcome:
     return run_grid(unit)
 
 
+def _encode(unit: Settings, n_threads: int) -> int:
+    """What a unit's rows are computed from, into the store, by a worker that has a GPU; clips that were encoded."""
+    import torch
+
+    os.environ["TQDM_DISABLE"] = "1"
+    torch.set_num_threads(n_threads)
+    return encode_grid(unit)
+
+
 def _answer(unit: Settings, n_threads: int, connection: Connection) -> None:
     connection.send(_work(unit, n_threads))
     connection.close()
@@ -183,7 +192,11 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 def _on_ray(cut: Sequence[Settings], settings: Settings) -> dict[int, Outcome | str]:
-    """Each unit as a Ray task; store and results folder must be on a file system that all nodes share."""
+    """Each unit as a Ray task; store and results are on a file system that all nodes share, or at an address.
+
+    Where the cluster has GPUs, a unit is two tasks: one with a GPU encodes, then one without fits the probes from the store,
+    so that no GPU waits for probes.
+    """
     try:
         import ray
     except ImportError as error:
@@ -207,14 +220,24 @@ def _on_ray(cut: Sequence[Settings], settings: Settings) -> dict[int, Outcome | 
         n_threads = max(1, int(min(node["CPU"] for node in nodes)) // settings.jobs)
         n_gpus = 1 if settings.device in ("auto", "cuda") and any(node.get("GPU") for node in nodes) else 0
         # Ray would run a task again whose worker died; out of memory it would die again and again.
-        task = ray.remote(num_cpus=n_threads, num_gpus=n_gpus, max_retries=0)(_work)
-        pending = {task.remote(_everywhere(unit), n_threads): at for at, unit in enumerate(cut)}
+        encode = ray.remote(num_cpus=n_threads, num_gpus=n_gpus, max_retries=0)(_encode)
+        work = ray.remote(num_cpus=n_threads, max_retries=0)(_work)
+        everywhere = [_everywhere(unit) for unit in cut]
+        pending = {(encode if n_gpus else work).remote(unit, n_threads): at for at, unit in enumerate(everywhere)}
         found: dict[int, Outcome | str] = {}
+        n_encoded: dict[int, int] = {}
         while pending:
             done, _ = ray.wait(list(pending))
             at = pending.pop(done[0])
             try:
-                found[at] = ray.get(done[0])
+                answer = ray.get(done[0])
+                if not isinstance(answer, Outcome):
+                    n_encoded[at] = answer
+                    without = dataclasses.replace(everywhere[at], device="cpu")
+                    pending[work.remote(without, n_threads)] = at
+                    continue
+                answer.n_encoded += n_encoded.get(at, 0)
+                found[at] = answer
             except ray.exceptions.RayTaskError as error:
                 found[at] = f"{type(error.cause).__name__}: {error.cause}"
             except ray.exceptions.RayError as error:

@@ -121,6 +121,34 @@ def run_grid(settings: Settings) -> Outcome:
     return outcome
 
 
+def encode_grid(settings: Settings) -> int:
+    """Fill the store with all that the missing rows of a grid are computed from; fits nothing.
+
+    Returns:
+        Clips that were encoded.
+
+    Raises:
+        ValueError, OSError, ImportError, RuntimeError: what keeps a cell from being encoded; nothing is recorded.
+    """
+    protocol, tasks, _ = checked(settings)
+    out, store, n_encoded = Path(at_hand(settings.out)), FeatureStore(settings.store), 0
+    for name in settings.encoders:
+        encoder = None
+        for task in tasks:
+            if not settings.wants(name, task.name):
+                continue
+            encoder = encoder or loaded(name, settings, pick_device(settings.device))
+            wanted = wanted_rows(encoder, task, protocol, settings)
+            seeds = {seed for _, seed, id in wanted if _existing(out, id) is None}
+            if seeds:
+                prepare(task)
+                if not settings.skip_bad:
+                    task.require_files()
+                layers = [layer for selection, *_ in wanted for layer in selection.layers]
+                n_encoded += extracted(encoder, task, protocol, settings, store, seeds, layers).n_encoded
+    return n_encoded
+
+
 def _search(
     encoder: Encoder,
     tasks: Sequence[Task],

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: bytes that are read at once
-CHUNK_BYTES = 2**26
+CHUNK_BYTES = 2**24
 
 
 class Rows:

@@ -121,6 +121,37 @@ def test_wrong_engines_are_named(values, said):
         Settings(("logmel",), ("esc10",), **values)
 
 
+def test_where_a_cluster_has_gpus_they_encode_and_do_not_wait_for_probes(grid):
+    """The GPU is one by name only: what is tested is which task asks for it, and that the second encodes nothing."""
+    pytest.importorskip("ray", reason="ray is optional: pip install 'evar-audio[ray]'")
+    words = ["lineval", "toy,toy_broken", "tones", "--layers=all", f"--out={grid / 'ray'}", "--engine=ray"]
+    code = f"""
+import os, ray
+ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, runtime_env={{"env_vars": {{
+    name: value for name, value in os.environ.items() if name.startswith("EVAR_") or name == "PYTHONPATH"}}}})
+from evar import engine
+from evar.cli import run
+asked = []
+remote = ray.remote
+def noted(**needs):
+    def of(function):
+        asked.append((function.__name__, needs.get("num_gpus", 0)))
+        return remote(**needs)(function)
+    return of
+ray.remote = noted
+status = run({words!r})
+print("ASKED", sorted(asked))
+raise SystemExit(status)
+"""
+    env = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=grid, capture_output=True, text=True)
+    assert done.returncode == cli.SOME_FAILED, done.stdout + done.stderr
+    assert "ASKED [('_encode', 1), ('_work', 0)]" in done.stdout
+    assert "36 clips encoded" in done.stdout and "2 rows, 2 of them new" in done.stdout
+    (failure,) = results.load_failures(grid / "ray")
+    assert failure.cell["encoder"] == "toy_broken" and "broken on purpose" in failure.reason
+
+
 def test_ray_gives_the_same_table_and_a_killed_worker_costs_its_cell(grid):
     pytest.importorskip("ray", reason="ray is optional: pip install 'evar-audio[ray]'")
     words = ["lineval", "toy,toy_killed,toy_fragile", "tones,again", "--layers=all"]
