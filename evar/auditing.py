@@ -127,6 +127,11 @@ def write_audit(found: Audit, task: Task, stem: Path) -> list[Path]:
 
 
 def _label_counts(task: Task) -> dict[str, int]:
+    if task.config.kind == "events":
+        labels = np.concatenate([events[:, 0] for events in task.y]).astype(int)
+        return dict(
+            zip(task.config.classes, np.bincount(labels, minlength=len(task.config.classes)).tolist(), strict=True)
+        )
     if task.config.kind == "multilabel":
         return dict(zip(task.config.classes, task.y.sum(axis=0).tolist(), strict=True))
     counts = np.bincount(task.y, minlength=len(task.config.classes))

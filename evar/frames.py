@@ -60,6 +60,11 @@ class FrameRequest:
         hop = encoder.layer(layer).hop
         return max(1, round(self.seconds * encoder.sample_rate / hop)) if hop else 1
 
+    def period(self, encoder: Encoder, layer: str) -> float:
+        """Seconds from one stored frame to the next; infinite for layers of one vector a clip."""
+        hop = encoder.layer(layer).hop
+        return self.stride(encoder, layer) * hop / encoder.sample_rate if hop else math.inf
+
     def described(self, encoder: Encoder) -> dict[str, str]:
         """What the key of the store says of each layer.
 
@@ -134,10 +139,11 @@ class Frames:
 
     Attributes:
         widths: layer -> features of a frame.
+        periods: layer -> seconds from one frame to the next, where they are known; infinite for one vector a clip.
     """
 
-    def __init__(self, widths: Mapping[str, int], n_clips: int) -> None:
-        self.widths = dict(widths)
+    def __init__(self, widths: Mapping[str, int], n_clips: int, periods: Mapping[str, float] | None = None) -> None:
+        self.widths, self.periods = dict(widths), dict(periods or {})
         self._n_clips = n_clips
 
     def __len__(self) -> int:
@@ -166,6 +172,7 @@ class FramesInMemory(Frames):
 
     Args:
         layers: name -> for each clip (time, width); the same clips in each.
+        periods: name -> seconds of a frame.
 
     Raises:
         ValueError: if the layers have different numbers of clips, or there is none.
@@ -177,7 +184,7 @@ class FramesInMemory(Frames):
         (torch.Size([2, 3, 2]), [1, 3])
     """
 
-    def __init__(self, layers: Mapping[str, Sequence[Any]]) -> None:
+    def __init__(self, layers: Mapping[str, Sequence[Any]], periods: Mapping[str, float] | None = None) -> None:
         n_clips = {len(clips) for clips in layers.values()}
         if len(n_clips) != 1 or n_clips == {0}:
             raise ValueError(f"frames need the same clips in each layer, and at least one, got {sorted(n_clips)}")
@@ -185,10 +192,13 @@ class FramesInMemory(Frames):
             name: [torch.as_tensor(np.asarray(clip), dtype=torch.float32) for clip in clips]
             for name, clips in layers.items()
         }
-        super().__init__({name: clips[0].shape[1] for name, clips in self._layers.items()}, n_clips.pop())
+        widths = {name: clips[0].shape[1] for name, clips in self._layers.items()}
+        super().__init__(widths, n_clips.pop(), periods)
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Frames:
-        return FramesInMemory({name: [clips[row] for row in rows] for name, clips in self._layers.items()})
+        return FramesInMemory(
+            {name: [clips[row] for row in rows] for name, clips in self._layers.items()}, self.periods
+        )
 
     def joined(self, positions: Sequence[int], layer: str) -> tuple[Tensor, Tensor]:
         """As the base class says."""
@@ -203,12 +213,17 @@ class StoredFrames(Frames):
         widths: layer -> features of a frame, in the order of the commit record.
         places: (clips,) where each is; None for a clip that cannot be used, which nobody may ask for.
         layers: which of them to give; None: all.
+        periods: layer -> seconds of a frame.
     """
 
     def __init__(
-        self, widths: Mapping[str, int], places: Sequence[FramePlace | None], layers: Sequence[str] | None = None
+        self,
+        widths: Mapping[str, int],
+        places: Sequence[FramePlace | None],
+        layers: Sequence[str] | None = None,
+        periods: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__({name: widths[name] for name in layers or widths}, len(places))
+        super().__init__({name: widths[name] for name in layers or widths}, len(places), periods)
         self._stored = list(widths)
         self._segments = sorted({place.segment for place in places if place})
         number = {segment: at for at, segment in enumerate(self._segments)}

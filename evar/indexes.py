@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 SPLITS = ("train", "valid", "test")
 #: between the labels of a clip in the index of a multilabel task; an empty label means none of the classes
 LABEL_SEPARATOR = ";"
+#: an event of a clip, in seconds: "1.25-3.5 dog bark"
+_EVENT = re.compile(r"\s*(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?) +(\S.*?)\s*")
 #: rows of a CSV that are read at a time, where not all are needed
 ROWS_AT_ONCE = 20_000
 #: what a path that leads out of its folder has; most have none of it, and need no closer look
@@ -85,6 +87,9 @@ class IndexCheck:
             self._has_class[np.unique(y)] = True
         elif self.config.kind == "multilabel":
             self._has_class |= y.any(axis=0)
+        elif self.config.kind == "events":
+            for events in y:
+                self._has_class[events[:, 0].astype(int)] = True
         self._n_of_part.update(parts)
         self._n_clips += len(rows)
         return y
@@ -229,9 +234,10 @@ def with_classes(config: TaskConfig, parts: Iterable[pd.DataFrame]) -> TaskConfi
         if "label" not in rows:
             return config
         for text in rows["label"].unique():
-            found |= (
-                {part.strip() for part in str(text).split(LABEL_SEPARATOR)} if config.kind == "multilabel" else {text}
-            )
+            told = [part.strip() for part in str(text).split(LABEL_SEPARATOR)]
+            if config.kind == "events":
+                told = [match[3] for part in told if (match := _EVENT.fullmatch(part))]
+            found |= {text} if config.kind == "multiclass" else set(told)
     found -= {""}
     are_numbers = all(label.isdecimal() for label in found)
     return replace(config, classes=tuple(sorted(found, key=lambda label: (int(label) if are_numbers else 0, label))))
@@ -268,11 +274,27 @@ def labels(config: TaskConfig, texts: pd.Series, where: Callable[[int], str]) ->
         if codes.isna().any():
             known(texts[codes.isna()].iloc[0], int(np.flatnonzero(codes.isna())[0]))
         return np.asarray(codes, np.int64)
+    if config.kind == "events":
+        found = np.empty(len(texts), object)
+        for row, text in enumerate(texts):
+            parts = [part for part in text.split(LABEL_SEPARATOR) if part.strip()]
+            found[row] = np.array([_event(part, row, where, known) for part in parts], np.float64).reshape(-1, 3)
+        return found
     y = np.zeros((len(texts), len(number)), np.uint8)
     for row, text in enumerate(texts):
         for label in text.split(LABEL_SEPARATOR) if text else ():
             y[row, known(label.strip(), row)] = 1
     return y
+
+
+def _event(
+    text: str, row: int, where: Callable[[int], str], known: Callable[[str, int], int]
+) -> tuple[int, float, float]:
+    """Class number, onset and offset in seconds."""
+    match = _EVENT.fullmatch(text)
+    if match is None or float(match[1]) > float(match[2]):
+        raise ValueError(f"{where(row)}: an event must be like '1.25-3.5 dog', in seconds, got {text.strip()!r}")
+    return known(match[3], row), float(match[1]), float(match[2])
 
 
 def strata(config: TaskConfig, y: NDArray[Any]) -> NDArray[np.int64]:
@@ -282,6 +304,8 @@ def strata(config: TaskConfig, y: NDArray[Any]) -> NDArray[np.int64]:
         return (ranks * 5 // len(y)).astype(np.int64)
     if config.kind == "multiclass":
         return y
+    if config.kind == "events":
+        y = np.array([np.bincount(own[:, 0].astype(int), minlength=len(config.classes)) > 0 for own in y])
     rarity = np.argsort(np.argsort(y.sum(axis=0), kind="stable"), kind="stable")  # 0 is the rarest
     n_labels = y.shape[1]
     return np.where(y.any(axis=1), np.where(y == 1, rarity, n_labels).argmin(axis=1), n_labels)

@@ -17,6 +17,7 @@ import numpy as np
 
 from evar import results
 from evar.encoders import load_encoder
+from evar.event_frames import EventsProbe
 from evar.grid import (
     Outcome,
     Selection,
@@ -29,6 +30,7 @@ from evar.grid import (
     selections,
 )
 from evar.metrics import METRICS
+from evar.metrics.events import counted
 from evar.probes import LinearProbe, new_probe, probe_class
 from evar.remote import at_hand
 from evar.results import Failure, Result, SearchRecord
@@ -359,6 +361,10 @@ def _groups(
 def _probe_for(protocol: ProtocolConfig, task: Task, selection: Selection, seed: int) -> Any:
     """The protocol's probe; for a weighted sum of layers the probe that learns the weights, with the same settings."""
     probe = new_probe(protocol, task.config.metric, seed)
+    if isinstance(probe, EventsProbe):
+        if len(selection.layers) > 1:
+            raise ValueError(f"events are found in frames of one layer, got {len(selection.layers)}; try --layers=NAME")
+        return probe.set_params(n_classes=len(task.config.classes))
     if isinstance(probe, WeightedSumProbe):
         return probe.set_params(n_layers=len(selection.layers))
     if selection.fusion != "weighted":
@@ -431,7 +437,7 @@ def _tested(task: Task, fit: _RowFit, skip_bad: bool) -> list[FittedRound]:
     ):
         tested = readable if skip_bad else a_round.test
         y_pred, shares = _predicted(task, probe, of_round, readable, train)
-        score = float(METRICS[task.config.metric].function(task.y[tested], y_pred[tested]))
+        score = float(METRICS[task.config.metric].function(task.truth[tested], y_pred[tested]))
         extras = judged(task, tested, y_pred[tested], shares if len(readable) == len(tested) else None)
         fitted.append(FittedRound(a_round, tested, y_pred[tested], score, len(train), len(valid), probe, extras=extras))
     return fitted
@@ -442,6 +448,11 @@ def _predicted(
 ) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
     """What is predicted of every clip (see `FittedRound.y_pred`; others than `readable` count as wrong), and the class
     probabilities of the readable ones where the probe has any."""
+    if task.config.kind == "events":
+        counts = np.array([counted(events, np.empty((0, 3)))[1] for events in task.y], np.float64)
+        for position, found in zip(readable, probe.predict(features[readable]), strict=True):
+            counts[position] = counted(task.y[position], found)[1]
+        return counts, None
     if task.config.kind == "multilabel":
         scores = np.full(task.y.shape, -np.inf, np.float32)
         scores[readable] = _said(probe.decision_function, features, readable)

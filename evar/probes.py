@@ -43,15 +43,13 @@ def probe_class(protocol: ProtocolConfig, kind: str) -> Any:
     Raises:
         ValueError: if it has none.
     """
-    if kind == "multiclass" or kind in protocol.probes:
-        return resolve(protocol.probes.get(kind, protocol.probe))
-    found = resolve(protocol.probe)
-    if kind in getattr(found, "kinds", ()):
+    found = resolve(protocol.probes.get(kind, protocol.probe))
+    known = getattr(found, "only", ("multiclass", *protocol.probes, *getattr(found, "kinds", ())))
+    if kind in known:
         return found
-    known = ["multiclass", *protocol.probes, *getattr(found, "kinds", ())]
     raise ValueError(
         f"protocol {protocol.name} has no probe for {kind} tasks, only for {', '.join(dict.fromkeys(known))}; protocol "
-        "linear has one"
+        f"{'events' if kind == 'events' else 'linear'} has one"
     )
 
 

@@ -73,7 +73,7 @@ def identity(
         "extraction": extraction_settings(encoder, task, protocol, settings),
         "layers": list(selection.layers),
         "fusion": selection.fusion,
-        "pooling": _poolings(encoder, selection),
+        "pooling": _poolings(encoder, protocol, selection),
         **({} if protocol.frame_seconds is None else {"frame_seconds": protocol.frame_seconds}),
         "task": task.name,
         "task_version": task.config.version,
@@ -90,10 +90,10 @@ def identity(
     }
 
 
-def _poolings(encoder: Encoder, selection: Selection) -> dict[str, str]:
+def _poolings(encoder: Encoder, protocol: ProtocolConfig, selection: Selection) -> dict[str, str]:
     """How each layer becomes one vector a clip: as it says, or by the probe's attention."""
-    if selection.fusion == ATTENTION:
-        return dict.fromkeys(selection.layers, ATTENTION)
+    if protocol.frame_seconds is not None:
+        return dict.fromkeys(selection.layers, ATTENTION if selection.fusion == ATTENTION else "frames")
     return {name: encoder.layer(name).pooling for name in selection.layers}
 
 
@@ -145,7 +145,7 @@ def make_result(
 ) -> Result:
     names = [layer.name for layer in encoder.layers]
     position = names.index(selection.layers[0]) if len(selection.layers) == 1 else None
-    poolings = _poolings(encoder, selection)
+    poolings = _poolings(encoder, protocol, selection)
     scores = [one.score for one in fitted]
     mode = norm_stats.mode(encoder, settings.norm_stats, protocol.norm_stats)
     n_test = sum(len(one.tested) for one in fitted)
@@ -249,16 +249,16 @@ def _interval(task: Task, fitted: Sequence[FittedRound]) -> list[float]:
     rows = np.concatenate([one.tested for one in fitted])
     predicted = np.concatenate([one.y_pred for one in fitted])
     rounds = np.repeat(np.arange(len(fitted)), [len(one.tested) for one in fitted])
-    low, high = score_interval(task.config.metric, task.y[rows], [predicted], task.groups[rows], rounds)
+    low, high = score_interval(task.config.metric, task.truth[rows], [predicted], task.groups[rows], rounds)
     return [float(low), float(high)]
 
 
 def _chance(task: Task, fitted: Sequence[FittedRound]) -> float:
-    """Expected score of guessing: one class in so many; the labels' mean frequency; no correlation."""
+    """Expected score of guessing: one class in so many; the labels' mean frequency; no correlation; no event."""
     if task.config.kind == "multiclass":
         return 1 / len(task.config.classes)
     if task.config.metric != "mean_average_precision":
-        return {"auc": 0.5, "pearson": 0.0}[task.config.metric]
+        return {"auc": 0.5, "pearson": 0.0, "event_onset_f1": 0.0}[task.config.metric]
     shares = [task.y[one.tested].mean(axis=0) for one in fitted]  # (labels,) each; a label without clips is not scored
     return float(np.mean([share[share > 0].mean() for share in shares]))
 
@@ -274,7 +274,7 @@ def judged(
         y_pred: of them, as in `FittedRound`.
         shares: (clips, classes) probabilities, for the calibration error; None where some clip has none.
     """
-    y = task.y[tested]
+    y = task.truth[tested]
     names = extra_metrics(task.config.metric, len(task.config.classes), task.config.pitch)
     found = {}
     for name in names:
@@ -311,7 +311,7 @@ def save_row(out: Path, result: Result, fitted: Sequence[FittedRound], task: Tas
         clip=task.index["path"].to_numpy(str)[rows],
         round=np.repeat(np.arange(len(fitted)), [len(one.tested) for one in fitted]),
         group=task.groups[rows],
-        y_true=task.y[rows],
+        y_true=task.truth[rows],
         y_pred=np.concatenate([one.y_pred for one in fitted]),
     )
     results.save(result, out)

@@ -20,6 +20,7 @@ import pandas as pd
 from evar import config as configs
 from evar.audio import AudioError, ClipPolicy, inspect, read_clip
 from evar.indexes import LABEL_SEPARATOR, ROWS_AT_ONCE, SPLITS, IndexCheck, in_parts, joined_path, strata, with_classes
+from evar.metrics.events import counted
 from evar.metrics.named import KINDS, METRICS
 from evar.registry import resolve, stays_below
 
@@ -89,8 +90,8 @@ class TaskConfig:
         name: the file's stem; column label and command-line name.
         title: what the task asks, for people.
         version: raise it when labels, splits or clips change.
-        kind: what a clip's label is: "multiclass" (one class), "multilabel" (any number of them, none too) or
-            "regression" (a number).
+        kind: what a clip's label is: "multiclass" (one class), "multilabel" (any number of them, none too), "regression"
+            (a number) or "events" (which begin and end at some time: "0.5-1.25 dog;3-3.5 cat", in seconds).
         metric: a name in `evar.metrics.METRICS`, of that kind.
         classes: labels in order; label i of a result is classes[i]. Empty for regression.
         classes_from_index: take as classes the labels that occur in the index, sorted (as numbers where they all are); for
@@ -146,7 +147,7 @@ class TaskConfig:
             raise ValueError(f"metric must be {' or '.join(of_kind)} for kind {self.kind}, got {self.metric!r}")
         if self.splits not in ("published", "folds"):
             raise ValueError(f"splits must be published or folds, got {self.splits!r}")
-        least = {"multiclass": 2, "multilabel": 1, "regression": 0}[self.kind]
+        least = {"multiclass": 2, "multilabel": 1, "events": 1, "regression": 0}[self.kind]
         if self.classes_from_index and not self.classes:
             if self.kind == "regression" or (self.expected.classes or 0) < least:
                 raise ValueError("classes_from_index needs labels that are classes, and their number in expected")
@@ -155,8 +156,10 @@ class TaskConfig:
             raise ValueError(f"classes must be at least {least} different labels")
         if self.kind == "regression" and self.classes:
             raise ValueError("classes must be empty for kind regression; its labels are numbers")
-        if self.kind == "multilabel" and any(LABEL_SEPARATOR in label for label in self.classes):
-            raise ValueError(f"no label of a multilabel task may hold {LABEL_SEPARATOR!r}, which stands between labels")
+        if self.kind in ("multilabel", "events") and any(LABEL_SEPARATOR in label for label in self.classes):
+            raise ValueError(
+                f"no label of a {self.kind} task may hold {LABEL_SEPARATOR!r}, which stands between labels"
+            )
         if bool(self.index) == bool(self.index_maker):
             raise ValueError(f"expected index or index_maker, got {self.index!r} and {self.index_maker!r}")
         ClipPolicy(self.clip_seconds, self.pad, self.crop)
@@ -234,7 +237,7 @@ class Task:
         config: the YAML.
         index: one row a clip: path, label, split or fold, group (str), stratum (int), which draws are balanced by.
         y: (rows,) int64 class numbers; (rows, classes) uint8, 0 or 1, where clips have several labels; (rows,) float64
-            where labels are numbers.
+            where labels are numbers; (rows,) objects, each (events, 3) class number, onset and offset in seconds.
         folder: where the paths start.
         limit: clips per split or fold that were kept, None for all.
         validation_parts: where validation is drawn, one of so many parts of the training clips.
@@ -279,6 +282,13 @@ class Task:
     def paths(self) -> list[Path]:
         """One file a row."""
         return [self.folder / path for path in self.index["path"]]
+
+    @cached_property
+    def truth(self) -> NDArray[Any]:
+        """What metrics take as true: `y`, or of events their counts, (rows, 3); see `evar.metrics.events.counted`."""
+        if self.config.kind != "events":
+            return self.y
+        return np.array([counted(events, np.empty((0, 3)))[0] for events in self.y]).reshape(-1, 3)
 
     @cached_property
     def strata(self) -> NDArray[np.int64]:

@@ -44,6 +44,7 @@ class Vectors:
             where every clip has one window, whatever its role.
         widths: features of each layer's pooled vectors.
         frames: which frames are kept in place of pooled vectors, for probes that read frames; else None.
+        periods: seconds of such a frame, by layer.
     """
 
     store: FeatureStore
@@ -54,6 +55,7 @@ class Vectors:
     cropped: dict[int, dict[norm_stats.Statistics, Extraction]] = field(default_factory=dict)
     widths: dict[str, int] = field(default_factory=dict)
     frames: FrameRequest | None = None
+    periods: dict[str, float] = field(default_factory=dict)
     _where: dict[norm_stats.Statistics, dict[str, tuple[str, int]]] = field(default_factory=dict)
 
     @property
@@ -95,7 +97,7 @@ class Vectors:
         ]
         assert self.frames is not None
         widths = {name: int(told.split()[0]) for name, told in extraction.key.layers.items()}
-        return StoredFrames({name: widths[name] for name in self.frames.layers}, places, selection.layers)
+        return StoredFrames({name: widths[name] for name in self.frames.layers}, places, selection.layers, self.periods)
 
     def width(self, selection: Selection) -> int:
         """Features of a clip, at most."""
@@ -246,6 +248,7 @@ def extracted(
         cropped,
         {layer.name: pooled_width(layer.width, layer.pooling) for layer in encoder.layers},
         frames,
+        {name: frames.period(encoder, name) for name in frames.layers} if frames else {},
     )
     seconds = found[0].seconds + sum(next(iter(one.values())).seconds for one in cropped.values())
     speed = f" at {vectors.n_encoded / seconds:.1f} clips/s" if vectors.n_encoded else ""

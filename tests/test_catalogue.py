@@ -139,6 +139,23 @@ def hear_task(
     lines(top / "labelvocabulary.csv", "idx,label", *(f"{n},{label}" for n, label in enumerate(labels)))
 
 
+def hear_events(folder: Path) -> None:
+    """Events of both kinds in every recording, their times in milliseconds."""
+    top = folder / "tasks" / "dcase2016_task2-hear2021-full"
+    for part in ("train", "valid", "test"):
+        told = {
+            f"{part}{n}.wav": [
+                {"label": "knock", "start": 0.0, "end": 40.0 + n},
+                {"label": "cough", "start": 62.5, "end": 90},
+            ]
+            for n in range(2)
+        }
+        lines(top / f"{part}.json", json.dumps(told))
+        sounds(top / "48000" / part, list(told))
+    metadata = {"task_name": "dcase2016_task2", "splits": ["train", "valid", "test"], "embedding_type": "event"}
+    lines(top / "task_metadata.json", json.dumps(metadata))
+
+
 def hear_folds(
     labels: list[str], n_folds: int, n_each: int = 2
 ) -> tuple[Callable[[Path], None], list[str], dict[str, int]]:
@@ -261,6 +278,7 @@ COPIES: dict[str, tuple[Callable[[Path], None], list[str], dict[str, int]]] = {
     "hear_mridangam_tonic": hear_folds(["b", "csh"], 5),
     "hear_beijing_opera": hear_folds(["bangu", "naobo"], 5),
     "hear_gtzan_music_speech": hear_folds(["music", "speech"], 10),
+    "hear_dcase2016_task2": (hear_events, ["cough", "knock"], {"train": 2, "valid": 2, "test": 2}),
     "hear_libricount": hear_folds(["0", "10"], 5),
     "hear_nsynth_pitch_5h": (hear_nsynth, ["21", "108"], {"train": 4, "valid": 4, "test": 4}),
     "hear_nsynth_pitch_50h": (hear_nsynth, ["21", "108"], {"train": 4, "valid": 4, "test": 4}),
@@ -337,6 +355,11 @@ def test_a_copy_becomes_the_published_rounds(copy, name):
     assert {part: len(paths) for part, paths in parts_of(task).items()} == expected
     assert not task.missing() and task.index_sha256 == again.index_sha256
     assert list(task.config.classes) == classes
+    if task.config.kind == "events":
+        one = np.array([[label in events[:, 0] for label in range(len(classes))] for events in task.y])
+        assert task.y[1].tolist() == [[1, 0, 0.041], [0, 0.0625, 0.09]]
+        assert task.index["label"][1] == "0-0.041 knock;0.0625-0.09 cough" and one.all()
+        return
     one = task.y if task.config.kind == "multilabel" else np.eye(len(classes), dtype=np.uint8)[task.y]
     said = [LABEL_SEPARATOR.join(np.array(classes)[row == 1]) for row in one]
     assert said == list(task.index["label"]) and (one.sum(axis=0) > 0).all()

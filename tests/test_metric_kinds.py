@@ -93,6 +93,10 @@ def _planted(metric, seed=0, n=60):
     if METRICS[metric].kind == "regression":
         true = rng.normal(size=n)
         return true, true + rng.normal(size=n)
+    if METRICS[metric].kind == "events":
+        true, right = rng.integers(1, 9, n), rng.integers(0, 2, n)
+        none = np.zeros(n, np.int64)
+        return np.stack([true, none, true], axis=1), np.stack([right, rng.integers(1, 9, n), right], axis=1)
     true = rng.integers(0, 24, n)
     return true, np.where(rng.random(n) < 0.5, true, rng.integers(0, 24, n))
 

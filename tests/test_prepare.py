@@ -100,7 +100,8 @@ def test_from_the_address_to_a_row(served, name, tmp_path, capsys):
     n = load_task_config(name).expected.clips
     assert f"{n} of {n} clips are whole" in said and not list((tmp_path / "data" / ".downloads").glob("*.gz"))
     assert run(["verify", name]) == cli.DONE
-    assert run(["lineval", "logmel", name, f"--out={tmp_path / 'results'}"]) == cli.DONE
+    protocol = "events" if load_task_config(name).kind == "events" else "linear"
+    assert run(["lineval", "logmel", name, f"--protocol={protocol}", f"--out={tmp_path / 'results'}"]) == cli.DONE
     (row,) = results.load_all(tmp_path / "results")
     assert row.task == name
     capsys.readouterr()

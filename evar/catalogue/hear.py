@@ -42,6 +42,26 @@ def scenes(top: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["path", "label", column])
 
 
+def events(top: Path) -> pd.DataFrame:
+    """A task of events: published splits; the times of its JSON files are milliseconds."""
+    folder = _task_folder(top)
+    metadata, rate, rows = _json(folder / "task_metadata.json"), _rate(folder), []
+    for split in metadata.get("splits") or []:
+        where = folder / f"{split}.json"
+        for name, told in _json(where).items():
+            try:
+                texts = [f"{float(e['start']) / 1e3:.9g}-{float(e['end']) / 1e3:.9g} {e['label']}" for e in told]
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"{where} must hold label, start and end of each event, {name!r} does not") from error
+            path = f"{folder.relative_to(top).as_posix()}/{rate}/{split}/{name}".removeprefix("./")
+            if not stays_below(path):
+                raise ValueError(f"{where}: path must stay below the task's folder, got {name!r}")
+            rows.append((path, LABEL_SEPARATOR.join(texts), split))
+    if not rows:
+        raise ValueError(f"{folder / 'task_metadata.json'} names no split with clips, got {metadata.get('splits')!r}")
+    return pd.DataFrame(rows, columns=["path", "label", "split"])
+
+
 def nsynth_scenes(top: Path) -> pd.DataFrame:
     """NSynth Pitch: group = instrument, the text of a clip's name before its first "-"."""
     index = scenes(top)

@@ -1,6 +1,7 @@
 """Scores and their uncertainty: pure functions on numpy arrays, found by name in `METRICS`."""
 
 from evar.metrics.classes import accuracy, balanced_accuracy, calibration_error, chroma_accuracy, macro_f1
+from evar.metrics.events import event_onset_f1, segment_error_rate
 from evar.metrics.intervals import bootstrap_interval, bootstrap_scores, score_interval
 from evar.metrics.labels import auc, d_prime, mean_average_precision
 from evar.metrics.named import KINDS, METRICS, Metric, extra_metrics
@@ -19,6 +20,7 @@ __all__ = [
     "calibration_error",
     "chroma_accuracy",
     "d_prime",
+    "event_onset_f1",
     "extra_metrics",
     "holm",
     "macro_f1",
@@ -28,4 +30,5 @@ __all__ = [
     "pearson",
     "r2",
     "score_interval",
+    "segment_error_rate",
 ]

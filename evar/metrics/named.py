@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evar.metrics.classes import accuracy, balanced_accuracy, chroma_accuracy, macro_f1
+from evar.metrics.events import event_onset_f1, f1_of, segment_error_rate, sums_of_clips
 from evar.metrics.labels import areas, auc, average_precisions, d_prime, mean_average_precision
 from evar.metrics.values import mean_absolute_error, moments, pearson, pearson_of, r2
 
-#: what a clip's label is: one class, any number of classes, or a number
-KINDS = ("multiclass", "multilabel", "regression")
+#: what a clip's label is: one class, any number of classes, a number, or events (a class, when it begins and ends)
+KINDS = ("multiclass", "multilabel", "regression", "events")
 
 #: (y_true, y_pred, group of each clip as a number, (resamples, groups) counts) -> (resamples,)
 Resampled = Callable[[NDArray[Any], NDArray[Any], NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
@@ -26,7 +27,7 @@ class Metric:
 
     Attributes:
         function: (y_true, y_pred) -> score. y_pred is class numbers for multiclass, (clips, labels) scores for
-            multilabel, values for regression.
+            multilabel, values for regression; for events both are counts, see `evar.metrics.events.counted`.
         kind: of the tasks that it judges.
         resampled: the score of bootstrap samples; None for metrics that no task is ranked by.
         bounds: lowest and highest score. A task's own metric is at most 1, and 1 is perfect, so that tables can show
@@ -100,6 +101,12 @@ METRICS: dict[str, Metric] = {
     "d_prime": Metric(d_prime, "multilabel", bounds=(-7.0, 7.0)),
     "pearson": Metric(pearson, "regression", _of_moments(pearson_of), bounds=(-1.0, 1.0)),
     "r2": Metric(r2, "regression", bounds=(-np.inf, 1.0)),
+    "event_onset_f1": Metric(
+        event_onset_f1,
+        "events",
+        lambda true, found, index, counts: f1_of(_sums(sums_of_clips(true, found), index, counts)),
+    ),
+    "segment_error_rate": Metric(segment_error_rate, "events", bounds=(0.0, np.inf), higher_is_better=False),
     "mean_absolute_error": Metric(mean_absolute_error, "regression", bounds=(0.0, np.inf), higher_is_better=False),
 }
 

@@ -158,6 +158,8 @@ def _cell(
     device = pick_device(settings.device)
     given = settings.norm_stats if isinstance(settings.norm_stats, tuple) else None
     encoder = load_encoder(encoder_name, grid.weights_of(encoder_name), norm_stats=given, device=device)
+    if task.config.kind == "events":
+        raise ValueError(f"{task.name} is a task of events, which finetune.py has no head for; lineval.py serves it")
     if protocol.freeze == "none" and next(encoder.parameters(), None) is None:
         raise ValueError(f"{encoder_name} has no parameters to fine-tune; lineval.py serves it")
     effective = _effective(protocol, encoder, settings.given)

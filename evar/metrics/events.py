@@ -1,0 +1,150 @@
+"""Metrics of tasks in which a clip's labels are events in time: which begin and end when.
+
+A clip is judged by counts, so that sums over clips, and with them bootstrap samples, are cheap: `counted` gives what is
+true of it, and what was found, as rows of numbers; the metrics are ratios of their sums.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+#: seconds that an onset may be off
+COLLAR = 0.2
+#: seconds of a segment
+SEGMENT = 1.0
+
+
+def counted(true: NDArray[np.float64], found: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """What is true of a clip, and what was found, in numbers.
+
+    Args:
+        true: (events, 3) class number, onset and offset in seconds.
+        found: likewise.
+
+    Returns:
+        [events, 0, active class-segments] of the truth, and [onsets that are right, events found, errors in segments].
+
+    Example:
+        >>> true, found = np.array([[0, 1.0, 1.5], [1, 3.0, 3.5]]), np.array([[0, 1.1, 1.2], [0, 3.0, 3.5]])
+        >>> [numbers.tolist() for numbers in counted(true, found)]
+        [[2, 0, 2], [1, 2, 1]]
+    """
+    n_active, n_errors = _segments(true, found)
+    told = np.array([len(true), 0, n_active], np.int64)
+    return told, np.array([onsets_matched(true, found), len(found), n_errors], np.int64)
+
+
+def onsets_matched(true: NDArray[np.float64], found: NDArray[np.float64], collar: float = COLLAR) -> int:
+    """How many found events can be paired with true ones of their class whose onset is at most `collar` seconds away.
+
+    Every event is in one pair at most, and the pairs are as many as can be: with onsets in order, the earliest true one that
+    is near enough is never the wrong choice.
+
+    Args:
+        true, found: (events, 3) class number, onset and offset in seconds.
+        collar: seconds.
+
+    Source: event-based metrics with optimal matching, Mesaros, Heittola & Virtanen, "Metrics for Polyphonic Sound Event
+        Detection", Applied Sciences 6 (2016), section 3.3; onsets alone, as HEAR scores DCASE 2016 task 2.
+
+    Example:
+        >>> onsets_matched(np.array([[0, 1.0, 2.0], [0, 1.3, 2.0]]), np.array([[0, 1.15, 2.0], [0, 0.9, 1.0]]))
+        2
+    """
+    n = 0
+    for label in np.unique(true[:, 0]):
+        own, others = np.sort(true[true[:, 0] == label, 1]), np.sort(found[found[:, 0] == label, 1])
+        at = 0
+        for onset in others:
+            while at < len(own) and own[at] < onset - collar - 1e-9:
+                at += 1
+            if at < len(own) and own[at] <= onset + collar + 1e-9:
+                n, at = n + 1, at + 1
+    return n
+
+
+def _segments(true: NDArray[np.float64], found: NDArray[np.float64]) -> tuple[int, int]:
+    """Pairs of a segment and a class that is active in it, and errors: of each segment's misses and false alarms the more.
+
+    Substitutions, deletions and insertions of a segment add up to that (Mesaros et al., section 3.2).
+    """
+    ends = [*true[:, 2], *found[:, 2]]
+    if not ends:
+        return 0, 0
+    n_segments = int(np.ceil(max(ends) / SEGMENT - 1e-9)) or 1
+    n_classes = int(max([*true[:, 0], *found[:, 0]])) + 1
+    active = []
+    for events in (true, found):
+        rows = np.zeros((n_segments, n_classes), bool)
+        for label, onset, offset in events:
+            first, last = int(onset / SEGMENT), int(np.ceil(max(offset, onset + 1e-9) / SEGMENT - 1e-9))
+            rows[first : max(last, first + 1), int(label)] = True
+        active.append(rows)
+    missed, false = (active[0] & ~active[1]).sum(axis=1), (active[1] & ~active[0]).sum(axis=1)
+    return int(active[0].sum()), int(np.maximum(missed, false).sum())
+
+
+def event_onset_f1(y_true: ArrayLike, y_pred: ArrayLike) -> float:
+    """F-measure of events whose class and onset (within 0.2 s) are right, over all events of all clips and classes.
+
+    Args:
+        y_true: (clips, 3) as `counted` gives them.
+        y_pred: likewise.
+
+    Returns:
+        0..1; 1 where there is no event and none was found.
+
+    Raises:
+        ValueError: if the shapes differ or there is no clip.
+
+    Source: as `onsets_matched`; counts are summed over clips and classes before the ratio is taken.
+
+    Example:
+        >>> event_onset_f1([[2, 0, 2]], [[1, 2, 1]])
+        0.5
+    """
+    return float(f1_of(_sums(y_true, y_pred)))
+
+
+def segment_error_rate(y_true: ArrayLike, y_pred: ArrayLike) -> float:
+    """Errors in segments of 1 s, over the number of active classes in them: substitutions, deletions and insertions.
+
+    Args:
+        y_true, y_pred: as for `event_onset_f1`.
+
+    Returns:
+        0 or more; 0 is perfect, and finding nothing is 1. 0 where nothing is active and nothing was found.
+
+    Raises:
+        ValueError: as `event_onset_f1`.
+
+    Source: Mesaros, Heittola & Virtanen (2016), section 3.2.
+
+    Example:
+        >>> segment_error_rate([[2, 0, 4]], [[1, 2, 1]])
+        0.25
+    """
+    _, _, _, n_active, n_errors = _sums(y_true, y_pred)
+    return float(n_errors / max(n_active, 1))
+
+
+def sums_of_clips(y_true: NDArray[np.float64], y_pred: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(clips, 5): true events, right ones, found ones, active class-segments, errors in segments."""
+    return np.stack([y_true[:, 0], y_pred[:, 0], y_pred[:, 1], y_true[:, 2], y_pred[:, 2]], axis=1).astype(np.float64)
+
+
+def f1_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(..., 5) sums of clips -> (...)."""
+    n_true, n_right, n_found = sums[..., 0], sums[..., 1], sums[..., 2]
+    n = n_true + n_found
+    return np.where(n > 0, 2 * n_right / np.where(n > 0, n, 1), 1.0)
+
+
+def _sums(y_true: ArrayLike, y_pred: ArrayLike) -> NDArray[np.float64]:
+    true, predicted = np.asarray(y_true, np.float64), np.asarray(y_pred, np.float64)
+    if true.ndim != 2 or true.shape != predicted.shape or true.shape[1] != 3 or not len(true):
+        raise ValueError(
+            f"y_true and y_pred must be (clips, 3) counts of the same clips, got {true.shape} and {predicted.shape}"
+        )
+    return sums_of_clips(true, predicted).sum(axis=0)
