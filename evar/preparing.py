@@ -74,7 +74,14 @@ def prepare_task(
             what = "was there already"
         else:
             what = _fetched(entry, root, keep_archives)
-        task = load_task(name, root)
+        try:
+            task = load_task(name, root)
+        except FileNotFoundError as error:
+            if _stamp(root / entry.folder) is None:
+                raise
+            raise FileNotFoundError(
+                f"{error}; what could be fetched is there: then run the same command again"
+            ) from error
         task.require_files()
     return Prepared(task, task.folder, what, task.verify() if verify else None)
 

@@ -105,7 +105,7 @@ class TaskConfig:
         expected: counts that the index must have.
         index: CSV beside the YAML: path, label, split or fold, and where known group and sha256.
         index_maker: in place of index, "module:function" that makes it from the user's copy, see `evar.catalogue`.
-        landmark: file or folder of an archive that tells its top folder, which may lie in `folder`; with index_maker.
+        landmark: file or folder of an archive that tells its top folder, which may lie in `folder`.
         may_share_groups: splits that have groups in common as published; any other pair must not.
         archives: what `evar prepare` fetches, where anybody may.
         builder: "module:function" that renders the sounds at first use; only embedded tasks.
@@ -400,7 +400,7 @@ def verify_index(name: str, data_root: str | Path | None = None) -> Verification
         check.add(rows)
         n_clips += len(rows)
     check.finish()
-    return _verified(config, _data_folder(config, data_root), in_parts(index_path), n_clips)
+    return _verified(config, _clips_folder(config, data_root), in_parts(index_path), n_clips)
 
 
 def _verified(config: TaskConfig, folder: Path, parts: Iterable[pd.DataFrame], n_clips: int) -> Verification:
@@ -469,7 +469,7 @@ def load_task(
     index = pd.read_csv(index_path, dtype=str, keep_default_na=False)
     if config.builder:
         return Task(config, index, configs.cache_folder() / config.folder, limit, validation_parts)
-    return Task(config, index, _data_folder(config, data_root), limit, validation_parts)
+    return Task(config, index, _clips_folder(config, data_root), limit, validation_parts)
 
 
 def _index_beside(path: Path, config: TaskConfig) -> Path:
@@ -493,6 +493,12 @@ def load_task_config(name: str) -> TaskConfig:
 
 def _data_folder(config: TaskConfig, data_root: str | Path | None) -> Path:
     return Path(data_root or os.environ.get("EVAR_DATA") or "data") / config.folder
+
+
+def _clips_folder(config: TaskConfig, data_root: str | Path | None) -> Path:
+    """Where the paths of a CSV start: the task's folder, or an archive's top folder inside it."""
+    folder = _data_folder(config, data_root)
+    return _top_folder(config, data_root) if config.landmark and folder.is_dir() else folder
 
 
 def _top_folder(config: TaskConfig, data_root: str | Path | None) -> Path:

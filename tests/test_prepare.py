@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import hashlib
 import http.server
@@ -15,8 +16,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import soundfile
 import yaml
 from test_catalogue import CATALOGUE, COPIES
+from toy import RATE, tone
 
 from evar import cli, config, results
 from evar.cli import run
@@ -24,6 +27,8 @@ from evar.download import archives
 from evar.download.archives import unpack_archive
 from evar.tasks import load_task, load_task_config
 
+#: lists that the user brings
+YOURS = {"librispeech_speaker": ["train_split.txt", "test_split.txt"], "musan": ["musan_split.csv"]}
 FETCHED = [name for name in CATALOGUE if load_task_config(name).archives]
 
 
@@ -50,13 +55,19 @@ def served(tmp_path, monkeypatch):
         write, classes, parts = COPIES[name]
         entry = yaml.safe_load(config.find("tasks", name).read_text(encoding="utf-8"))
         write(tmp_path / "copy")
+        for file in YOURS.get(name, ()):
+            (tmp_path / "yours").mkdir(exist_ok=True)
+            shutil.move(tmp_path / "copy" / file, tmp_path / "yours" / file)
+        if name == "bird_detection":
+            for half in ("ff1010bird", "warblrb10k"):
+                shutil.move(tmp_path / "copy" / half / "labels.csv", tmp_path / "copy" / f"{half}_labels.csv")
         for archive in entry["archives"]:
             target = folder / archive["file"]
             if not archive.get("unpack", True):
                 shutil.move(tmp_path / "copy" / archive["file"], target)
             which = archive["file"].partition(".")[0] if name == "nsynth_instrument" else ""
             if archive.get("unpack", True):
-                pack(tmp_path / "copy", target, which)
+                pack(tmp_path / "copy" / archive.get("into", ""), target, which)
             archive["urls"] = [f"http://127.0.0.1:{server.server_port}/{archive['file']}"]
             archive.pop("sha256", None)
             archive["size"] = target.stat().st_size
@@ -69,6 +80,7 @@ def served(tmp_path, monkeypatch):
         path.write_text(yaml.safe_dump(entry))
         return path
 
+    make.address = f"http://127.0.0.1:{server.server_port}"
     yield make
     server.shutdown()
 
@@ -95,6 +107,12 @@ def server_file(path: Path, name: str) -> Path:
 @pytest.mark.parametrize("name", FETCHED)
 def test_from_the_address_to_a_row(served, name, tmp_path, capsys):
     served(name)
+    if name in YOURS:  # a list that nobody may fetch: what could be fetched is kept, and the same command goes on
+        assert run(["prepare", name]) == cli.WRONG
+        said = capsys.readouterr().err
+        assert YOURS[name][0] in said and "then run the same command again" in said
+        for file in YOURS[name]:
+            shutil.copy(tmp_path / "yours" / file, tmp_path / "data" / load_task_config(name).folder / file)
     assert run(["prepare", name]) == cli.DONE
     said = capsys.readouterr().out
     n = load_task_config(name).expected.clips
@@ -106,6 +124,45 @@ def test_from_the_address_to_a_row(served, name, tmp_path, capsys):
     assert row.task == name
     capsys.readouterr()
     assert run(["prepare", name]) == cli.DONE and "was there already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["esc10", "fsdd_digit"])
+def test_an_archive_with_a_top_folder_serves_an_index_of_ours(tones, name, tmp_path, monkeypatch, served):
+    """A tiny index in place of the real one, whose hashes only the real sounds have."""
+    entry = yaml.safe_load(config.find("tasks", name).read_text(encoding="utf-8"))
+    real = list(csv.DictReader(config.find("tasks", name).with_suffix(".csv").open(newline="")))
+    part = "fold" if entry["splits"] == "folds" else "split"
+    rows = [row for which in sorted({row[part] for row in real}) for row in _of_two_classes(real, part, which)]
+    top = tmp_path / "pack" / "top-master"
+    for number, row in enumerate(rows):
+        (top / row["path"]).parent.mkdir(parents=True, exist_ok=True)
+        kind = "OGG" if row["path"].endswith("ogg") else "WAV"
+        soundfile.write(top / row["path"], tone(number % 2, number), RATE, format=kind)
+        row["sha256"] = hashlib.sha256((top / row["path"]).read_bytes()).hexdigest()[:16]
+    (archive,) = entry["archives"]
+    folder = tmp_path / "server"
+    pack(tmp_path / "pack", folder / archive["file"])
+    archive["urls"] = [f"{served.address}/{archive['file']}"]
+    entry |= {"expected": {"clips": len(rows), "classes": 2}, "classes": sorted({row["label"] for row in rows})}
+    tasks = tmp_path / "config" / "tasks"
+    tasks.mkdir(parents=True, exist_ok=True)
+    (tasks / f"{name}.yaml").write_text(yaml.safe_dump(entry))
+    with open(tasks / f"{name}.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    monkeypatch.setenv("EVAR_DATA", str(tmp_path / "fetched"))
+    assert run(["prepare", name]) == cli.DONE and run(["verify", name]) == cli.DONE
+    assert run(["lineval", "logmel", name, f"--out={tmp_path / 'results'}"]) == cli.DONE
+    (row,) = results.load_all(tmp_path / "results")
+    assert row.task == name and not row.skipped
+
+
+def _of_two_classes(rows, part, which):
+    """Two clips of each of two classes in a split or fold."""
+    of_part = [row for row in rows if row[part] == which]
+    classes = list(dict.fromkeys(row["label"] for row in sorted(rows, key=lambda row: row["path"])))[:2]
+    return [row for label in classes for row in [row for row in of_part if row["label"] == label][:2]]
 
 
 def test_a_wrong_checksum_is_told_and_fetched_again(served, tmp_path, capsys):

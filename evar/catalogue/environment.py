@@ -151,9 +151,9 @@ def bird_detection(top: Path) -> pd.DataFrame:
     """Bird audio detection across data sets: trained on ff1010bird, tested on warblrb10k; label bird, or nothing."""
     tables = []
     for name, split in (("ff1010bird", "train"), ("warblrb10k", "test")):
-        path = published_file(
-            top, f"{name}/labels.csv", f"save the data set's table of itemid and hasbird as {name}/labels.csv"
-        )
+        fetched = top / f"{name}_labels.csv"
+        get_it = f"save the data set's table of itemid and hasbird as {name}/labels.csv"
+        path = fetched if fetched.is_file() else published_file(top, f"{name}/labels.csv", get_it)
         table = read_table(path, ("itemid", "hasbird"))
         if not table["hasbird"].isin(("0", "1")).all():
             bad = table["hasbird"][~table["hasbird"].isin(("0", "1"))].iloc[0]
