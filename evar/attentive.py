@@ -10,21 +10,20 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from evar.frames import Frames
 from evar.metrics import METRICS
 from evar.registry import near_miss
-from evar.targets import Targets, clip_losses
+from evar.targets import Targets, TrainedProbe, clip_losses
 
 #: numbers of a batch of frames (clips x time x width of the widest layer) that are read at once when nothing is learned
 _NUMBERS_AT_ONCE = 2**25
 _TINY = 1e-6
 
 
-class AttentiveProbe(BaseEstimator):
+class AttentiveProbe(TrainedProbe):
     """Attention pooling over the frames of all layers and a linear map, trained by Adam and stopped early.
 
     Frames are standardised, feature by feature, over the training clips: x(l, t). Each of `n_heads` heads h gives every
@@ -148,19 +147,6 @@ class AttentiveProbe(BaseEstimator):
             raise ValueError(f"expected frames of layers {widths}, got {X.widths}")
         return self._outputs([self._parameters], X)[0].double().numpy()
 
-    def predict_proba(self, X: Frames) -> NDArray[np.float64]:
-        """Probability of each class or label, (clips, classes)."""
-        return self._targets.probabilities(self.decision_function(X))
-
-    def predict(self, X: Frames) -> NDArray[Any]:
-        """Classes (clips,), labels (clips, labels) that are more likely than not, or numbers (clips,)."""
-        return self._targets.predicted(self.decision_function(X))
-
-    def score(self, X: Frames, y: ArrayLike) -> float:
-        """The metric on some clips."""
-        is_ranked = METRICS[self.metric].kind == "multilabel"
-        return METRICS[self.metric].function(y, self.decision_function(X) if is_ranked else self.predict(X))
-
     def _check(self, X: Any, y: Any, X_valid: Any, y_valid: Any) -> None:
         if self.metric not in METRICS:
             raise ValueError(f"no metric {self.metric!r}; {near_miss(self.metric, METRICS)}")
@@ -250,15 +236,8 @@ class AttentiveProbe(BaseEstimator):
         return (total.double().mean(dim=1) / len(X)).numpy()
 
     def _choose(self, networks: Sequence[_Network]) -> None:
-        sign = 1 if METRICS[self.metric].higher_is_better else -1
-        best = min(networks, key=lambda one: (-sign * one.best_score, one.best_loss))
-        if not math.isfinite(best.best_loss):
-            raise ValueError("the training diverged: no validation loss is finite; is the learning rate too large?")
-        self.valid_scores_ = np.array([one.best_score for one in networks])
-        self.valid_score_, self.valid_log_loss_ = best.best_score, best.best_loss
+        best = self._best(networks)
         self.chosen_ = {"learning_rate": best.learning_rate, "epoch": best.best_epoch}
-        rates = [float(rate) for rate in self.learning_rates]
-        self.on_grid_edge_ = len(rates) > 1 and best.learning_rate in (min(rates), max(rates))
         self.converged_ = best.n_without >= self.patience
         self._parameters = best.best
 

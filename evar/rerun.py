@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,7 @@ def settings_of(row: Result, data_root: str | None, store: str | None, device: s
         batch_size=asked.get("batch_size"),
         limit=row.limit,
         skip_bad=bool(asked.get("skip_bad", False)),
+        frames_gb=math.inf,  # whoever made the row allowed what it takes
         store=store,
     )
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from evar.metrics import METRICS
@@ -124,3 +126,51 @@ def clip_losses(outputs: Tensor, targets: Tensor, kind: str) -> Tensor:
     if kind == "multilabel":
         return functional.binary_cross_entropy_with_logits(outputs, targets, reduction="none").sum(dim=-1)
     return (outputs - targets).square().sum(dim=-1)
+
+
+class Judged(Protocol):
+    """A network that was trained at some learning rate, and how its best weights did on the validation clips."""
+
+    learning_rate: float
+    best_score: float
+    best_loss: float
+
+
+class TrainedProbe(BaseEstimator):
+    """What probes share that are trained by gradient steps, several networks at once, and judged on validation clips."""
+
+    metric: str
+    learning_rates: Sequence[float]
+    _targets: Targets
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Outputs before softmax or sigmoid: (clips, classes), or (clips, 1) for numbers."""
+        raise NotImplementedError
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """Probability of each class or label, (clips, classes)."""
+        return self._targets.probabilities(self.decision_function(X))
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Classes (clips,), labels (clips, labels) that are more likely than not, or numbers (clips,)."""
+        return self._targets.predicted(self.decision_function(X))
+
+    def score(self, X: Any, y: Any) -> float:
+        """The metric on some clips."""
+        is_ranked = METRICS[self.metric].kind == "multilabel"
+        return METRICS[self.metric].function(y, self.decision_function(X) if is_ranked else self.predict(X))
+
+    def _best(self, networks: Sequence[JudgedNetwork]) -> JudgedNetwork:
+        """The network with the best validation score (ties: smaller loss, then the first); sets what is told of it."""
+        sign = 1 if METRICS[self.metric].higher_is_better else -1
+        best = min(networks, key=lambda one: (-sign * one.best_score, one.best_loss))
+        if not math.isfinite(best.best_loss):
+            raise ValueError("the training diverged: no validation loss is finite; is the learning rate too large?")
+        self.valid_scores_ = np.array([one.best_score for one in networks])
+        self.valid_score_, self.valid_log_loss_ = best.best_score, best.best_loss
+        rates = [float(rate) for rate in self.learning_rates]
+        self.on_grid_edge_ = len(rates) > 1 and best.learning_rate in (min(rates), max(rates))
+        return best
+
+
+JudgedNetwork = TypeVar("JudgedNetwork", bound=Judged)

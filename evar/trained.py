@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -24,7 +23,7 @@ from evar.metrics import METRICS
 from evar.probes import _checked_features
 from evar.registry import near_miss
 from evar.stored_rows import Rows, standardisation_of
-from evar.targets import Targets, clip_losses
+from evar.targets import Targets, TrainedProbe, clip_losses
 
 #: bytes of training and validation vectors of the networks that are trained side by side
 BYTES_AT_ONCE = 2**30
@@ -37,7 +36,7 @@ NORM_MOMENTUM, NORM_EPSILON = 0.1, 1e-5
 Split = tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike]
 
 
-class NetworkProbe(BaseEstimator):
+class NetworkProbe(TrainedProbe):
     """A linear layer, or a multilayer perceptron, trained by Adam and stopped early on validation clips.
 
     Every combination of `learning_rates`, `hiddens` and `inits` is trained on the training clips; after every
@@ -188,19 +187,6 @@ class NetworkProbe(BaseEstimator):
         outputs = _forward(self._weights, rows, self._moments)
         return outputs[0].double().cpu().numpy()
 
-    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Probability of each class or label: (clips, width) -> (clips, classes)."""
-        return self._targets.probabilities(self.decision_function(X))
-
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Classes (clips,), labels (clips, labels) that are more likely than not, or numbers (clips,)."""
-        return self._targets.predicted(self.decision_function(X))
-
-    def score(self, X: ArrayLike, y: ArrayLike) -> float:
-        """The metric on some clips."""
-        is_ranked = METRICS[self.metric].kind == "multilabel"
-        return METRICS[self.metric].function(y, self.decision_function(X) if is_ranked else self.predict(X))
-
     def _networks(self, number: int, X: Any, y: Any, X_valid: Any, y_valid: Any) -> list[_Network]:
         """One network for each combination, ready to be trained."""
         self._check_settings()
@@ -267,17 +253,10 @@ class NetworkProbe(BaseEstimator):
         return self._scaled(features)
 
     def _choose(self, networks: Sequence[_Network]) -> None:
-        sign = 1 if METRICS[self.metric].higher_is_better else -1
-        best = min(networks, key=lambda one: (-sign * one.best_score, one.best_loss))
-        if not math.isfinite(best.best_loss):
-            raise ValueError("the training diverged: no validation loss is finite; is the learning rate too large?")
-        self.valid_scores_ = np.array([one.best_score for one in networks])
-        self.valid_score_, self.valid_log_loss_ = best.best_score, best.best_loss
+        best = self._best(networks)
         self.chosen_ = {
             "learning_rate": best.learning_rate, "hidden": list(best.hidden), "init": best.init, "epoch": best.best_epoch,
         }  # fmt: skip
-        rates = [float(rate) for rate in self.learning_rates]
-        self.on_grid_edge_ = len(rates) > 1 and best.learning_rate in (min(rates), max(rates))
         self.converged_ = best.stopped_early
         self._weights, self._moments = best.weights, best.moments
 
