@@ -234,13 +234,24 @@ def with_classes(config: TaskConfig, parts: Iterable[pd.DataFrame]) -> TaskConfi
         if "label" not in rows:
             return config
         for text in rows["label"].unique():
-            told = [part.strip() for part in str(text).split(LABEL_SEPARATOR)]
-            if config.kind == "events":
-                told = [match[3] for part in told if (match := _EVENT.fullmatch(part))]
-            found |= {text} if config.kind == "multiclass" else set(told)
-    found -= {""}
+            found |= classes_named(str(text), config.kind)
     are_numbers = all(label.isdecimal() for label in found)
     return replace(config, classes=tuple(sorted(found, key=lambda label: (int(label) if are_numbers else 0, label))))
+
+
+def classes_named(text: str, kind: str) -> set[str]:
+    """Classes that the label of a clip names.
+
+    Example:
+        >>> sorted(classes_named("0.5-1.25 dog;3-3.5 cat", "events")), classes_named("dog;cat", "multiclass")
+        (['cat', 'dog'], {'dog;cat'})
+    """
+    if kind in ("multiclass", "regression"):
+        return {text} - {""}
+    told = [part.strip() for part in text.split(LABEL_SEPARATOR)]
+    if kind == "events":
+        told = [match[3] for part in told if (match := _EVENT.fullmatch(part))]
+    return set(told) - {""}
 
 
 def labels(config: TaskConfig, texts: pd.Series, where: Callable[[int], str]) -> NDArray[Any]:

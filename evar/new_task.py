@@ -24,6 +24,7 @@ import yaml
 from evar.atomic import write_atomic
 from evar.audio import FFMPEG_SUFFIXES
 from evar.fingerprint import sounding_alike
+from evar.indexes import classes_named
 from evar.metrics import KINDS
 from evar.registry import stays_below
 from evar.tasks import LABEL_SEPARATOR, SPLITS, Expected, Task, TaskConfig
@@ -32,6 +33,12 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".au", ".opus", ".
 SEED = 0
 #: of five parts: three train, one validates, one tests
 PARTS = {"train": 3, "valid": 1, "test": 1}
+_METRICS = {
+    "multiclass": "accuracy",
+    "multilabel": "mean_average_precision",
+    "regression": "pearson",
+    "events": "event_onset_f1",
+}
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,8 @@ def new_task(
         folder: of the sounds. Without a table each sub-folder is a class, whatever lies below it.
         table: CSV with the columns path (or file_name; below the folder) and label, and where known split (train, valid,
             test) or fold, and group (clips of one source must stay together).
-        kind: "multiclass", "multilabel" (labels joined by `separator`) or "regression" (numbers).
+        kind: "multiclass", "multilabel" (labels joined by `separator`), "regression" (numbers) or "events" (labels such as
+            "0.5-1.25 dog;3-3.5 cat", in seconds).
         clip_seconds: longer clips are cut to this; None takes whole files.
         separator: between the labels of a clip in the table.
         n_folds: propose so many folds in place of a split, where the table has neither.
@@ -96,6 +104,8 @@ def new_task(
         raise ValueError(f"a task's name must be letters, digits, - and _, got {name!r}")
     if kind not in KINDS:
         raise ValueError(f"kind must be {', '.join(KINDS)}, got {kind!r}")
+    if kind == "events" and table is None:
+        raise ValueError("events need a table (--csv) whose labels are such as '0.5-1.25 dog;3-3.5 cat', in seconds")
     folder = Path(folder).expanduser().resolve()
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}; --folder is where the sounds lie")
@@ -112,7 +122,7 @@ def new_task(
         proposed = f"{drawn}, drawn by evar with seed {seed}, by group, balanced by label; not published by anybody"
     root = None if data_root is None else Path(data_root).expanduser().resolve()
     below = str(folder.relative_to(root)) if root is not None and folder.is_relative_to(root) else str(folder)
-    metric = {"multiclass": "accuracy", "multilabel": "mean_average_precision", "regression": "pearson"}[kind]
+    metric = _METRICS[kind]
     counts = {"clips": len(index), "classes": len(classes)}
     entry: dict[str, Any] = {
         "title": title or f"{name}: sounds of {folder.name}",
@@ -218,9 +228,7 @@ def _below(text: str, folder: Path, table: Path) -> str:
 def _classes(labels: pd.Series, kind: str) -> list[str]:
     if kind == "regression":
         return []
-    if kind == "multilabel":
-        return sorted({label.strip() for text in labels for label in text.split(LABEL_SEPARATOR) if label.strip()})
-    return sorted(set(labels))
+    return sorted(set().union(*(classes_named(text, kind) for text in labels.unique())))
 
 
 def _spread() -> list[str]:
@@ -234,6 +242,8 @@ def _drawn(index: pd.DataFrame, values: Sequence[str], kind: str, seed: int) -> 
     strata = index["label"]
     if kind == "regression":
         strata = pd.qcut(pd.to_numeric(index["label"]), 5, labels=False, duplicates="drop")
+    if kind == "events":  # which classes sound, whenever
+        strata = strata.map(lambda text: LABEL_SEPARATOR.join(sorted(classes_named(text, kind))))
     codes = pd.factorize(strata)[0]
     groups = index["group"] if "group" in index else index["path"]
     if groups.nunique() < len(values):

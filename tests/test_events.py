@@ -229,3 +229,18 @@ def test_a_clip_without_events_is_one(noises) -> None:
     task = load_task("noises")
     assert task.y[3].shape == (0, 3) and task.truth[3].tolist() == [0, 0, 0]
     assert lineval(noises, "toy", "noises", "--protocol=events") == cli.DONE
+
+
+def test_a_table_of_events_becomes_a_task(noises, capsys) -> None:
+    with open(noises / "config" / "tasks" / "noises.csv", newline="") as file:
+        rows = [{"path": row["path"], "label": row["label"]} for row in csv.DictReader(file)]
+    table = noises / "mine.csv"
+    with open(table, "w", newline="") as file:
+        writer = csv.DictWriter(file, ["path", "label"])
+        writer.writeheader()
+        writer.writerows(rows)
+    words = [f"--folder={noises / 'data' / 'noises'}", f"--csv={table}", "--kind=events", f"--to={noises / 'config'}"]
+    assert run(["task", "new", "mine", *words]) == cli.DONE
+    task = load_task("mine")
+    assert task.config.classes == ("high", "low") and task.config.metric == "event_onset_f1" and len(task) == 24
+    assert lineval(noises, "toy", "mine", "--protocol=events") == cli.DONE

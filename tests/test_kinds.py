@@ -112,7 +112,8 @@ def test_pitch_tasks_show_the_chroma(tones):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"kind": "events"}, "kind must be multiclass, multilabel, regression"),
+        ({"kind": "moods"}, "kind must be multiclass, multilabel, regression, events"),
+        ({"kind": "events"}, "metric must be event_onset_f1"),
         ({"metric": "pearson"}, "metric must be accuracy"),
         ({"kind": "regression", "metric": "pearson"}, "classes must be empty"),
         ({"kind": "multilabel", "metric": "auc", "classes": ["a;b", "c"]}, "may hold"),

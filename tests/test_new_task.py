@@ -115,7 +115,7 @@ def test_a_folder_below_the_data_root_is_written_relative_to_it(sounds):
     ("words", "said"),
     [
         (["--csv=nothing.csv"], "no table nothing.csv"),
-        (["--kind=events"], "events"),
+        (["--kind=events"], "events need a table"),
         (["--folder=/nowhere"], "given twice"),
     ],
 )

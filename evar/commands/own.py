@@ -89,7 +89,8 @@ def task(
     Flags:
       --csv=FILE             instead of class folders
       --parquet=FILE|DIR     sounds and labels in parquet files; --label=COLUMN (default: label), --group=COLUMN of them
-      --kind=multiclass|multilabel|regression                                  (default: multiclass)
+      --kind=multiclass|multilabel|regression|events                           (default: multiclass); the label of a clip
+                             with events: "0.5-1.25 dog;3-3.5 cat", in seconds
       --clip_seconds=X       use the first X seconds of longer files           (default: whole files)
       --separator=TEXT       between the labels of a clip, for multilabel      (default: ;)
       --folds=N              propose N folds in place of train, valid and test
