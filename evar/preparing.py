@@ -15,7 +15,7 @@ from evar.download.archives import unpack_archive
 from evar.tasks import TaskConfig, load_task, load_task_config, prepare
 
 if TYPE_CHECKING:
-    from evar.tasks import Task, Verification
+    from evar.tasks import Archive, Task, Verification
 
 #: in the task's folder: which archives are unpacked there
 STAMP = ".evar_prepared.json"
@@ -128,33 +128,42 @@ def _fetched(entry: TaskConfig, root: Path, keep_archives: bool) -> str:
     done = dict(_stamp(folder) or {})
     _write_stamp(folder, done)  # from here on the folder is known to be in the making
     for archive in entry.archives:
-        if archive.file in done:
+        if archive.file in done or archive.part_of:
             continue
-        path = root / ".downloads" / archive.file
-        download.url(archive.urls, path, archive.sha256, archive.size)
-        if archive.md5 and (found := _md5(path)) != archive.md5:
-            download.forget_hash(path)
-            path.unlink()
-            raise OSError(
-                f"{archive.file} has md5 {found}, expected {archive.md5}; it is another version or was damaged on its way, "
-                "and was deleted: run the command again"
-            )
+        parts = [_downloaded(one, root) for one in entry.archives if one.part_of == archive.file]
+        path = _downloaded(archive, root)
         n_files = 1
         if archive.unpack:
             try:
-                n_files = unpack_archive(path, folder / archive.into)
+                n_files = unpack_archive(path, folder / archive.into, parts)
             except OSError:
-                download.forget_hash(path)
+                for one in (*parts, path):
+                    download.forget_hash(one)
                 raise
         else:
             target = folder / archive.into / archive.file
             target.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(target, path.read_bytes())
-        done[archive.file] = n_files
+        done |= {archive.file: n_files, **{part.name: 0 for part in parts}}
         _write_stamp(folder, done)
         if not keep_archives:
-            path.unlink()
+            for one in (*parts, path):
+                one.unlink()
     return f"fetched {', '.join(archive.file for archive in entry.archives)} into {folder}"
+
+
+def _downloaded(archive: Archive, root: Path) -> Path:
+    """The archive in `root/.downloads`, whole and as published."""
+    path = root / ".downloads" / archive.file
+    download.url(archive.urls, path, archive.sha256, archive.size)
+    if archive.md5 and (found := _md5(path)) != archive.md5:
+        download.forget_hash(path)
+        path.unlink()
+        raise OSError(
+            f"{archive.file} has md5 {found}, expected {archive.md5}; it is another version or was damaged on its way, and "
+            "was deleted: run the command again"
+        )
+    return path
 
 
 def _md5(path: Path) -> str:

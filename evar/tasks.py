@@ -60,6 +60,7 @@ class Archive:
         sha256, md5, size: what it must be, where known; else the counts of the index are what is checked.
         into: sub-folder of the task's folder.
         unpack: is it an archive (zip, tar, tar.gz), or a file to be kept as it is?
+        part_of: `file` of the split zip that this is a part of; parts stand in order.
     """
 
     urls: tuple[str, ...]
@@ -69,6 +70,7 @@ class Archive:
     size: int | None = None
     into: str = ""
     unpack: bool = True
+    part_of: str = ""
 
     def __post_init__(self) -> None:
         if (

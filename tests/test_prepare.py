@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import csv
 import functools
 import hashlib
@@ -10,6 +11,8 @@ import io
 import os
 import shutil
 import stat
+import struct
+import subprocess
 import tarfile
 import threading
 import zipfile
@@ -61,13 +64,21 @@ def served(tmp_path, monkeypatch):
         if name == "bird_detection":
             for half in ("ff1010bird", "warblrb10k"):
                 shutil.move(tmp_path / "copy" / half / "labels.csv", tmp_path / "copy" / f"{half}_labels.csv")
-        for archive in entry["archives"]:
+        parts_last = sorted(
+            entry["archives"], key=lambda archive: bool(archive.get("part_of"))
+        )  # they are made with it
+        for archive in parts_last:
             target = folder / archive["file"]
             if not archive.get("unpack", True):
                 shutil.move(tmp_path / "copy" / archive["file"], target)
             which = archive["file"].partition(".")[0] if name == "nsynth_instrument" else ""
-            if archive.get("unpack", True):
+            if name == "fsd50k":
+                which = archive["file"].rpartition(".")[0]
+                n_parts = sum(other.get("part_of") == archive["file"] for other in entry["archives"])
+            if archive.get("unpack", True) and not archive.get("part_of"):
                 pack(tmp_path / "copy" / archive.get("into", ""), target, which)
+                if name == "fsd50k" and n_parts:
+                    in_parts(target, n_parts)
             archive["urls"] = [f"http://127.0.0.1:{server.server_port}/{archive['file']}"]
             archive.pop("sha256", None)
             archive["size"] = target.stat().st_size
@@ -98,6 +109,75 @@ def pack(folder: Path, target: Path, only: str = "") -> None:
         with tarfile.open(target, "w:gz") as archive:
             for path, name in chosen:
                 archive.add(path, f"./{name}")
+
+
+def in_parts(path: Path, n_parts: int) -> list[Path]:
+    """Cut a zip into .z01, ..., .zip as archivers do: a mark in front, and places that count from the part's own start."""
+    data = bytearray(b"PK\x07\x08" + path.read_bytes())
+    starts = [len(data) * number // (n_parts + 1) for number in range(n_parts + 1)]
+    end = data.rindex(b"PK\5\6")
+    at = 4 + struct.unpack_from("<L", data, end + 16)[0]
+
+    def place(absolute: int) -> tuple[int, int]:
+        part = bisect.bisect_right(starts, absolute) - 1
+        return part, absolute - starts[part]
+
+    directory = place(at)
+    while data[at : at + 4] == b"PK\1\2":
+        part, offset = place(4 + struct.unpack_from("<L", data, at + 42)[0])
+        struct.pack_into("<H", data, at + 34, part)
+        struct.pack_into("<L", data, at + 42, offset)
+        at += 46 + sum(struct.unpack_from("<3H", data, at + 28))
+    struct.pack_into("<2H", data, end + 4, n_parts, directory[0])
+    struct.pack_into("<L", data, end + 16, directory[1])
+    paths = [*(path.with_suffix(f".z{number + 1:02d}") for number in range(n_parts)), path]
+    for part, start, stop in zip(paths, starts, [*starts[1:], len(data)], strict=True):
+        part.write_bytes(data[start:stop])
+    return paths
+
+
+@pytest.mark.parametrize("n_parts", [1, 2, 5])
+def test_a_split_zip_is_read_as_one(tmp_path, n_parts):
+    folder = tmp_path / "sounds"
+    for number in range(9):
+        (folder / "deep" / f"{number}.bin").parent.mkdir(parents=True, exist_ok=True)
+        (folder / "deep" / f"{number}.bin").write_bytes(os.urandom(1000 * number))
+    pack(folder, tmp_path / "all.zip")
+    *parts, last = in_parts(tmp_path / "all.zip", n_parts)
+    assert unpack_archive(last, tmp_path / "out", parts) == 9
+    for number in range(9):
+        one, other = (top / "deep" / f"{number}.bin" for top in (folder, tmp_path / "out"))
+        assert one.read_bytes() == other.read_bytes()
+    with pytest.raises(OSError, match="not a whole archive"):
+        unpack_archive(last, tmp_path / "less", parts[:-1])
+    with pytest.raises(OSError, match="not a whole archive"):
+        unpack_archive(last, tmp_path / "less", [*parts[:-1], tmp_path / "sounds" / "deep" / "8.bin"])
+    assert not (tmp_path / "less" / "deep").exists()
+
+
+@pytest.mark.skipif(shutil.which("zip") is None, reason="zip is not installed")
+def test_what_the_zip_program_splits_is_read_as_one(tmp_path):
+    (tmp_path / "sounds").mkdir()
+    for number in range(6):
+        (tmp_path / "sounds" / f"{number}.bin").write_bytes(os.urandom(50_000))
+    words = ["zip", "-q", "-r", "-s", "64k", str(tmp_path / "all.zip"), "sounds"]
+    subprocess.run(words, cwd=tmp_path, check=True, env={"PATH": os.environ["PATH"]})
+    parts = sorted(tmp_path.glob("all.z[0-9]*"))
+    assert len(parts) > 2
+    assert unpack_archive(tmp_path / "all.zip", tmp_path / "out", parts) == 6
+    for number in range(6):
+        one, other = (tmp_path / top / "sounds" / f"{number}.bin" for top in (".", "out"))
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_split_zip_that_leads_outside_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.writestr("a.bin", os.urandom(500))
+        archive.writestr("../evil.bin", os.urandom(500))
+    *parts, last = in_parts(tmp_path / "all.zip", 2)
+    with pytest.raises(OSError, match="leads outside"):
+        unpack_archive(last, tmp_path / "out", parts)
+    assert not (tmp_path / "evil.bin").exists()
 
 
 def server_file(path: Path, name: str) -> Path:
