@@ -134,7 +134,8 @@ def store(action: str = "ls", store: str = "", encoder: str = "", digest: str = 
     evar store prune [--store=DIR] [--encoder=NAME] [--digest=HEX]
 
     prune deletes the features of one encoder or of one key (the digest that ls prints, or its beginning); with neither it
-    deletes only what a killed run left uncommitted. Features can always be computed again.
+    deletes only what a killed run left uncommitted. Features can always be computed again. Of a store at an address
+    (s3://...) both see the mirror on this machine only.
     """
     from evar.store import FeatureStore
 
