@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -147,7 +148,9 @@ class EventsProbe(BaseEstimator):
                     f"the {which} clips must be frames of one layer, and at least one clip; try --layers=NAME"
                 )
         (self._layer,) = X.widths
-        self._period = X.periods[self._layer]
+        self._period = X.periods.get(self._layer, math.nan)
+        if not math.isfinite(self._period):
+            raise ValueError(f"layer {self._layer} gives no frames, but one vector a clip; events need frames in time")
         self.n_features_in_ = X.widths[self._layer]
         rows, active = self._frames(X, y)
         strengths = sorted(float(strength) for strength in self.strengths)

@@ -112,6 +112,14 @@ def test_settings_that_cannot_be_are_told(change, said) -> None:
         EventsProbe(2, **change).fit(frames, y, frames, y)
 
 
+def test_a_layer_without_frames_is_refused() -> None:
+    _, y = planted(4, 0)
+    for periods in ({"fc": np.inf}, {}):
+        frames = FramesInMemory({"fc": [np.zeros((1, 3))] * 4}, periods)
+        with pytest.raises(ValueError, match="one vector a clip"):
+            EventsProbe(2).fit(frames, y, frames, y)
+
+
 @pytest.fixture
 def noises(tones):
     """A task of 24 recordings of 4 s with tones of two pitches that begin and end, overlapping too."""
