@@ -15,11 +15,10 @@ from torch import Tensor
 
 from evar.frames import Frames
 from evar.metrics import METRICS
-from evar.registry import near_miss
-from evar.targets import Targets, TrainedProbe, clip_losses
+from evar.targets import TrainedProbe, clip_losses
 
-#: numbers of a batch of frames (clips x time x width of the widest layer) that are read at once when nothing is learned
-_NUMBERS_AT_ONCE = 2**25
+#: clips whose frames are read at once when nothing is learned
+_CLIPS_AT_ONCE = 64
 _TINY = 1e-6
 
 
@@ -111,14 +110,11 @@ class AttentiveProbe(TrainedProbe):
         Raises:
             ValueError: if a setting is not legal, the labels do not fit, or the training diverges.
         """
-        self._check(X, y, X_valid, y_valid)
-        self._targets = Targets.of(self.metric, y, y_valid)
-        if self._targets.classes is not None:
-            self.classes_ = self._targets.classes
+        self._check(X, X_valid)
+        self._learn_targets(y, len(X), y_valid, len(X_valid))
         self.n_features_in_ = sum(X.widths.values())
-        has_gpu = self.device == "auto" and torch.cuda.is_available()
-        self._device = torch.device("cuda" if has_gpu else "cpu" if self.device == "auto" else self.device)
-        self._scales = {name: _moments(X, name) for name in X.widths}
+        self._device = self._place()
+        self._scales = {name: _moments(X, name, self._device) for name in X.widths}
         generator = torch.Generator().manual_seed(int(self.random_state))
         first = self._initial(X, generator)
         networks = [_Network(rate, [value.clone() for value in first], self) for rate in self.learning_rates]
@@ -147,25 +143,16 @@ class AttentiveProbe(TrainedProbe):
             raise ValueError(f"expected frames of layers {widths}, got {X.widths}")
         return self._outputs([self._parameters], X)[0].double().numpy()
 
-    def _check(self, X: Any, y: Any, X_valid: Any, y_valid: Any) -> None:
-        if self.metric not in METRICS:
-            raise ValueError(f"no metric {self.metric!r}; {near_miss(self.metric, METRICS)}")
-        if self.refit != "train":
-            raise ValueError(f"refit must be train where validation clips stop the training, got {self.refit!r}")
-        if not len(self.learning_rates) or not all(0 < rate < math.inf for rate in self.learning_rates):
-            raise ValueError(f"learning_rates must be one or more positive numbers, got {self.learning_rates!r}")
+    def _check(self, X: Any, X_valid: Any) -> None:
+        self._check_training()
         counts = ("n_heads", "batch_size", "max_epochs", "patience")
         if any(getattr(self, name) < 1 for name in counts) or self.weight_decay < 0:
             raise ValueError(f"{', '.join(counts)} must be at least 1, and weight_decay >= 0")
-        for frames, labels, which in ((X, y, "training"), (X_valid, y_valid, "validation")):
+        for frames, which in ((X, "training"), (X_valid, "validation")):
             if not isinstance(frames, Frames) or not len(frames):
                 raise ValueError(
                     f"the {which} clips must be evar.frames.Frames and at least one, got {type(frames).__name__}; this "
                     "probe reads frames, and stops on validation clips"
-                )
-            if len(np.asarray(labels)) != len(frames):
-                raise ValueError(
-                    f"the {which} labels must be {len(frames)}, one per clip, got {len(np.asarray(labels))}"
                 )
 
     def _initial(self, X: Frames, generator: torch.Generator) -> list[Tensor]:
@@ -200,8 +187,8 @@ class AttentiveProbe(TrainedProbe):
         """
         scores = []
         for at, ((frames, counts), (mean, scale)) in enumerate(zip(batch, self._scales.values(), strict=True)):
-            query = parameters[3 * at] / scale[:, None].to(self._device)  # (width, heads)
-            offset = parameters[3 * at + 1] - mean.to(self._device) @ query - counts.log()[:, None]  # (batch, heads)
+            query = parameters[3 * at] / scale[:, None]  # (width, heads)
+            offset = parameters[3 * at + 1] - mean @ query - counts.log()[:, None]  # (batch, heads)
             of_frames = frames @ query + offset[:, None]  # (batch, time, heads)
             is_padding = torch.arange(frames.shape[1], device=frames.device)[None, :] >= counts[:, None]
             scores.append(of_frames.masked_fill(is_padding[:, :, None], -math.inf))
@@ -211,8 +198,8 @@ class AttentiveProbe(TrainedProbe):
             zip(batch, shares, self._scales.values(), strict=True)
         ):
             masses.append(share.sum(dim=1))  # (batch, heads)
-            pooled = share.mT @ frames - masses[-1][..., None] * mean.to(self._device)  # (batch, heads, width)
-            outputs = outputs + (pooled / scale.to(self._device)).flatten(1) @ parameters[3 * at + 2].flatten(0, 1)
+            pooled = share.mT @ frames - masses[-1][..., None] * mean  # (batch, heads, width)
+            outputs = outputs + (pooled / scale).flatten(1) @ parameters[3 * at + 2].flatten(0, 1)
         return outputs, torch.stack(masses, dim=1)
 
     def _chunks(self, X: Frames) -> Iterator[list[tuple[Tensor, Tensor]]]:
@@ -281,25 +268,22 @@ class _Network:
         return self.n_without >= patience
 
 
-def _moments(X: Frames, layer: str) -> tuple[Tensor, Tensor]:
+def _moments(X: Frames, layer: str, device: torch.device) -> tuple[Tensor, Tensor]:
     """Mean and population standard deviation (width,) of a layer's frames over all clips; 1 where a feature is constant.
 
     In two passes over the frames, in bounded memory, since the difference of large sums would lose small deviations.
     """
-    n_at_once = max(1, _NUMBERS_AT_ONCE // (X.widths[layer] * 1000))
-    chunks = torch.arange(len(X)).split(n_at_once)
+    chunks = torch.arange(len(X)).split(_CLIPS_AT_ONCE)
     total, n_frames = torch.zeros(X.widths[layer], dtype=torch.float64), 0
     for rows in chunks:
-        frames, counts = X.batch(rows.tolist(), layer)  # zeros beyond each clip's end
-        total += frames.sum(dim=1, dtype=torch.float64).sum(dim=0)
-        n_frames += int(counts.sum())
+        frames, _ = X.joined(rows.tolist(), layer)
+        total += frames.sum(dim=0, dtype=torch.float64)
+        n_frames += len(frames)
     mean = total / n_frames
     squares = torch.zeros_like(total)
     for rows in chunks:
-        frames, counts = X.batch(rows.tolist(), layer)
-        deviation = frames - mean.float()
-        is_padding = torch.arange(frames.shape[1])[None, :] >= counts[:, None]
-        squares += deviation.masked_fill(is_padding[..., None], 0.0).square().sum(dim=(0, 1), dtype=torch.float64)
+        frames, _ = X.joined(rows.tolist(), layer)
+        squares += (frames - mean.float()).square().sum(dim=0, dtype=torch.float64)
     scale = (squares / n_frames).sqrt()
     scale = torch.where(scale <= _TINY * mean.abs(), torch.ones_like(scale), scale)
-    return mean.float(), scale.float()
+    return mean.float().to(device), scale.float().to(device)

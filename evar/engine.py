@@ -112,20 +112,22 @@ def _n_gpus() -> int:
 
 def _work(unit: Settings, n_threads: int) -> Outcome:
     """One unit, in a process of its own."""
-    import torch
-
-    os.environ["TQDM_DISABLE"] = "1"  # bars of several workers overwrite each other
-    torch.set_num_threads(n_threads)
+    _settle(n_threads)
     return run_grid(unit)
 
 
 def _encode(unit: Settings, n_threads: int) -> int:
     """What a unit's rows are computed from, into the store, by a worker that has a GPU; clips that were encoded."""
+    _settle(n_threads)
+    return encode_grid(unit)
+
+
+def _settle(n_threads: int) -> None:
+    """What a process does first that shares the machine with others."""
     import torch
 
-    os.environ["TQDM_DISABLE"] = "1"
+    os.environ["TQDM_DISABLE"] = "1"  # bars of several workers overwrite each other
     torch.set_num_threads(n_threads)
-    return encode_grid(unit)
 
 
 def _answer(unit: Settings, n_threads: int, connection: Connection) -> None:
@@ -274,8 +276,9 @@ def _joined_weights(settings: Settings, encoders: Sequence[str], absolute: bool 
 def _joined(cut: Sequence[Settings], found: Mapping[int, Outcome | str]) -> Outcome:
     """One outcome in the order of the grid; a unit without one fails with its reason, cell by cell."""
     whole = Outcome()
-    cut = [dataclasses.replace(unit, out=at_hand(unit.out)) for unit in cut] if cut else []
-    for at, unit in enumerate(cut):
+    folder_of = {out: at_hand(out) for out in {unit.out for unit in cut}}
+    for at, asked in enumerate(cut):
+        unit = dataclasses.replace(asked, out=folder_of[asked.out])
         of_unit = found[at]
         if isinstance(of_unit, str):
             for encoder in unit.encoders:

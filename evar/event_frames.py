@@ -84,7 +84,6 @@ class EventsProbe(BaseEstimator):
     validation clips (ties: the longer duration, then the smaller strength).
 
     Args:
-        n_classes: of the task.
         strengths: values of C to choose from.
         median_seconds, least_seconds: as for `events_of`; several least durations are chosen among.
         metric: name in `evar.metrics.METRICS`, of kind events.
@@ -108,14 +107,12 @@ class EventsProbe(BaseEstimator):
 
     def __init__(
         self,
-        n_classes: int = 1,
         strengths: Sequence[float] = STRENGTHS,
         median_seconds: float = 0.25,
         least_seconds: Sequence[float] = (0.125, 0.25),
         metric: str = "event_onset_f1",
         refit: str = "train_and_valid",
     ) -> None:
-        self.n_classes = n_classes
         self.strengths = strengths
         self.median_seconds = median_seconds
         self.least_seconds = least_seconds
@@ -152,6 +149,8 @@ class EventsProbe(BaseEstimator):
         if not math.isfinite(self._period):
             raise ValueError(f"layer {self._layer} gives no frames, but one vector a clip; events need frames in time")
         self.n_features_in_ = X.widths[self._layer]
+        every = np.concatenate([*y, *y_valid])
+        self._n_classes = 1 + int(every[:, 0].max(initial=0))  # what is never trained on is never found
         rows, active = self._frames(X, y)
         strengths = sorted(float(strength) for strength in self.strengths)
         found: list[tuple[float, float, float]] = []  # score, least duration, strength
@@ -184,7 +183,8 @@ class EventsProbe(BaseEstimator):
     def _frames(self, X: Frames, y: Any) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         frames, counts = X.joined(range(len(X)), self._layer)
         active = [
-            active_frames(events, n, self._period, self.n_classes) for events, n in zip(y, counts.tolist(), strict=True)
+            active_frames(events, n, self._period, self._n_classes)
+            for events, n in zip(y, counts.tolist(), strict=True)
         ]
         return frames.numpy(), np.concatenate(active)
 

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evar.audio import RESAMPLER, AudioError, AudioInfo, ClipPolicy, clip_length, read_clip
+from evar.audio_index import AudioIndex
 from evar.batching import by_length, decoded_ahead, in_batches, keep_float32, padded
 from evar.frames import FrameRequest, FrameStore
 from evar.pooling import pool, pooled_width
-from evar.store import AudioIndex, FeatureKey, FeatureStore, SegmentWriter, estimated_bytes, row_id
+from evar.store import FeatureKey, FeatureStore, SegmentWriter, estimated_bytes, row_id
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -119,7 +120,8 @@ def plan(
         batch_size: clips a batch; None takes as many as `encoder.batch_seconds` of audio.
         frames: which frames are to be kept, in place of pooled vectors of all layers.
     """
-    return _planned(encoder, *_inspect_all(paths, store), policy, store, batch_size, frames)
+    source = FrameStore.beside(store) if frames else store
+    return _planned(encoder, *_inspect_all(paths, store), policy, source, batch_size, frames)
 
 
 def _planned(
@@ -133,7 +135,7 @@ def _planned(
 ) -> Plan:
     key = feature_key(encoder, policy, frames)
     rows: list[str | None] = [None if info is None else row_id(info, policy.window(info)[0]) for info in infos]
-    stored = set(_stored(store, key, frames))
+    stored = store.stored(key)
     lengths = [0 if info is None else clip_length(info, policy, encoder.sample_rate) for info in infos]
     first_of_row: dict[str, int] = {}
     for position, row in enumerate(rows):
@@ -154,11 +156,6 @@ def _planned(
         else vector_bytes(encoder, len(todo))
     )
     return Plan(key, infos, rows, bad, batches, todo, seconds, n_bytes)
-
-
-def _stored(store: FeatureStore, key: FeatureKey, frames: FrameRequest | None) -> Collection[str]:
-    """Row ids that are there."""
-    return FrameStore.beside(store).places(key) if frames else store.rows(key)
 
 
 def vector_bytes(encoder: Encoder, n_clips: int) -> int:
@@ -221,6 +218,7 @@ def extract_each(
         OSError: if the vectors would not fit on the disk, or the frames exceed their limit.
     """
     began = time.perf_counter()
+    store = FrameStore.beside(store) if frames else store
     infos, bad = _inspect_all(paths, store)
     targets = []
     for stats in norm_stats:
@@ -233,15 +231,14 @@ def extract_each(
         if frames:
             _announce_frames(frames, n_bytes, sum(len(target.planned.todo) for target in wanting), store, label)
         require_space(store, n_bytes, label)
-        writing = FrameStore.beside(store) if frames else store
         with ExitStack() as locks:
             for target in wanting:  # locks are taken in one order everywhere: two runs never wait for each other
-                target.writer = locks.enter_context(writing.writing(target.result.key))
-                stored = _stored(store, target.result.key, frames)  # another run may have stored some in the meantime
+                target.writer = locks.enter_context(store.writing(target.result.key))
+                stored = store.stored(target.result.key)  # another run may have stored some in the meantime
                 target.todo = {p for p in target.planned.todo if target.planned.rows[p] not in stored}
             _encode(encoder, paths, policy, wanting, label, frames)
         for target in wanting:
-            _without_failed(target.result, set(_stored(store, target.result.key, frames)))
+            _without_failed(target.result, store.stored(target.result.key))
     for target in targets:
         target.result.n_stored = sum(row is not None for row in target.result.rows) - target.result.n_encoded
         target.result.seconds = time.perf_counter() - began
@@ -259,7 +256,7 @@ class _Target:
     todo: set[int] = field(default_factory=set)
 
 
-def _without_failed(result: Extraction, stored: set[str]) -> None:
+def _without_failed(result: Extraction, stored: Collection[str]) -> None:
     """Take out the rows that failed at another place: the same file may stand at several."""
     for position, row in enumerate(result.rows):
         if row is not None and row not in stored:

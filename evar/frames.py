@@ -17,7 +17,7 @@ import copy
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -212,7 +212,6 @@ class StoredFrames(Frames):
     Args:
         widths: layer -> features of a frame, in the order of the commit record.
         places: (clips,) where each is; None for a clip that cannot be used, which nobody may ask for.
-        layers: which of them to give; None: all.
         periods: layer -> seconds of a frame.
     """
 
@@ -220,20 +219,23 @@ class StoredFrames(Frames):
         self,
         widths: Mapping[str, int],
         places: Sequence[FramePlace | None],
-        layers: Sequence[str] | None = None,
         periods: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__({name: widths[name] for name in layers or widths}, len(places), periods)
+        super().__init__(widths, len(places), periods)
         self._stored = list(widths)
         self._segments = sorted({place.segment for place in places if place})
         number = {segment: at for at, segment in enumerate(self._segments)}
         nothing = (0,) * len(widths)
         self._segment = np.array([number[place.segment] if place else -1 for place in places])  # (clips,)
         told = [(p.starts, p.counts, p.exponents) if p else (nothing,) * 3 for p in places]
-        self._told = np.array(told, np.int64).reshape(
-            len(places), 3, len(widths)
-        )  # starts, counts, exponents of layers
+        self._told = np.array(told, np.int64).reshape(len(places), 3, len(widths))  # (clips, what of a place, layer)
         self._mapped: dict[tuple[int, str], NDArray[np.float16]] = {}
+
+    def of_layers(self, layers: Sequence[str]) -> StoredFrames:
+        """The same clips, some layers of them."""
+        some = copy.copy(self)
+        some.widths = {name: self.widths[name] for name in layers}
+        return some
 
     def __getitem__(self, rows: NDArray[np.int64]) -> StoredFrames:
         some = copy.copy(self)
@@ -286,6 +288,10 @@ class FrameStore(FeatureStore):
             for row, place in committed_frames(folder):
                 found.setdefault(row, place)
         return found
+
+    def stored(self, key: FeatureKey) -> Collection[str]:
+        """Row ids that are there."""
+        return self.places(key)
 
     def wider(self, key: FeatureKey) -> set[str]:
         """Layers of a key that differs from this one by having more layers, if one is stored; else none."""

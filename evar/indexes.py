@@ -6,7 +6,6 @@ seen over all rows (a path twice, a group in two splits) is then kept in a tempo
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
 import tempfile
@@ -320,8 +319,3 @@ def strata(config: TaskConfig, y: NDArray[Any]) -> NDArray[np.int64]:
     rarity = np.argsort(np.argsort(y.sum(axis=0), kind="stable"), kind="stable")  # 0 is the rarest
     n_labels = y.shape[1]
     return np.where(y.any(axis=1), np.where(y == 1, rarity, n_labels).argmin(axis=1), n_labels)
-
-
-def joined_path(folder: Path, path: str) -> str:
-    """A clip's file as text: a million `Path` objects take a quarter of a gigabyte."""
-    return os.path.join(folder, path)

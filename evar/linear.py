@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from evar import results
 from evar.encoders import load_encoder
-from evar.event_frames import EventsProbe
+from evar.fitting import fit_rows
 from evar.grid import (
     Outcome,
     Selection,
@@ -29,24 +27,17 @@ from evar.grid import (
     protocol_asked,
     selections,
 )
-from evar.metrics import METRICS
-from evar.metrics.events import counted
-from evar.probes import LinearProbe, new_probe, probe_class
+from evar.probes import probe_class
 from evar.remote import at_hand
 from evar.results import Failure, Result, SearchRecord
-from evar.rows import UNREADABLE, FittedRound, identity, judged, make_result, save_row, wanted_rows
+from evar.rows import identity, make_result, save_row, wanted_rows
 from evar.store import FeatureStore
-from evar.stored_rows import Rows
 from evar.tasks import Task, TaskConfig, prepare
 from evar.vectors import Vectors, extracted
-from evar.weighted import WeightedSumProbe
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from evar.config import ProtocolConfig
     from evar.encoders.base import Encoder
-    from evar.tasks import Round
 
 #: bytes of the vectors of rows that are trained side by side
 _BYTES_AT_ONCE = 2**30
@@ -143,11 +134,8 @@ def encode_grid(settings: Settings) -> int:
             wanted = wanted_rows(encoder, task, protocol, settings)
             seeds = {seed for _, seed, id in wanted if _existing(out, id) is None}
             if seeds:
-                prepare(task)
-                if not settings.skip_bad:
-                    task.require_files()
-                layers = [layer for selection, *_ in wanted for layer in selection.layers]
-                n_encoded += extracted(encoder, task, protocol, settings, store, seeds, layers).n_encoded
+                selections = [selection for selection, *_ in wanted]
+                n_encoded += _vectors(encoder, task, protocol, settings, store, seeds, selections).n_encoded
     return n_encoded
 
 
@@ -263,11 +251,8 @@ def _evaluate_cell(
     if not pending:
         print(f"{encoder.name} x {task.name}: {len(wanted)} rows are there already", flush=True)
         return
-    prepare(task)
-    if not settings.skip_bad:
-        task.require_files()
-    layers = [name for selection, *_ in wanted for name in selection.layers]
-    vectors = extracted(encoder, task, protocol, settings, store, {seed for _, seed, _ in pending}, layers)
+    seeds, selections = {seed for _, seed, _ in pending}, [selection for selection, *_ in wanted]
+    vectors = _vectors(encoder, task, protocol, settings, store, seeds, selections)
     outcome.n_encoded += vectors.n_encoded
     if layers_asked(encoder, settings) == "all" and len(encoder.layers) > 1 and chosen is None and not vectors.frames:
         _save_hints(encoder, task, protocol, settings, vectors)
@@ -276,15 +261,28 @@ def _evaluate_cell(
         outcome.n_new += 1
 
 
+def _vectors(
+    encoder: Encoder,
+    task: Task,
+    protocol: ProtocolConfig,
+    settings: Settings,
+    store: FeatureStore,
+    seeds: set[int],
+    selections: Sequence[Selection],
+) -> Vectors:
+    """All that rows of these seeds and layers are computed from, encoded now where it is not stored."""
+    prepare(task)
+    if not settings.skip_bad:
+        task.require_files()
+    layers = [name for selection in selections for name in selection.layers]
+    return extracted(encoder, task, protocol, settings, store, seeds, layers)
+
+
 def evaluate_row(
     encoder: Encoder, task: Task, protocol: ProtocolConfig, settings: Settings, selection: Selection, seed: int
 ) -> Result:
     """One row, whatever is in the results folder already; saved there."""
-    prepare(task)
-    if not settings.skip_bad:
-        task.require_files()
-    store = FeatureStore(settings.store)
-    vectors = extracted(encoder, task, protocol, settings, store, {seed}, selection.layers)
+    vectors = _vectors(encoder, task, protocol, settings, FeatureStore(settings.store), {seed}, [selection])
     id = results.run_id(identity(encoder, task, protocol, settings, selection, seed))
     (row,) = _probe_rows(encoder, task, protocol, settings, vectors, [(selection, seed, id)])
     return row
@@ -323,7 +321,7 @@ def _probe_rows(
             began = time.perf_counter()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # said below by the row's name, and in the result
-                rows = _fit_rows(protocol, task, vectors, [(one, seed) for one, seed, _ in together], settings.skip_bad)
+                rows = fit_rows(protocol, task, vectors, [(one, seed) for one, seed, _ in together], settings.skip_bad)
             seconds = (time.perf_counter() - began) / len(together)
             for (selection, seed, id), fitted in zip(together, rows, strict=True):
                 for one, stats in zip(fitted, vectors.of_rounds[seed], strict=True):
@@ -356,126 +354,6 @@ def _groups(
         group.append(row)
         held += n_bytes
     yield group
-
-
-def _probe_for(protocol: ProtocolConfig, task: Task, selection: Selection, seed: int) -> Any:
-    """The protocol's probe; for a weighted sum of layers the probe that learns the weights, with the same settings."""
-    probe = new_probe(protocol, task.config.metric, seed)
-    if isinstance(probe, EventsProbe):
-        if len(selection.layers) > 1:
-            raise ValueError(f"events are found in frames of one layer, got {len(selection.layers)}; try --layers=NAME")
-        return probe.set_params(n_classes=len(task.config.classes))
-    if isinstance(probe, WeightedSumProbe):
-        return probe.set_params(n_layers=len(selection.layers))
-    if selection.fusion != "weighted":
-        return probe
-    if type(probe) is not LinearProbe:
-        raise ValueError(
-            f"--fusion=weighted goes with the probe of protocol linear and tasks of one class a clip, but {protocol.name} "
-            f"has {type(probe).__name__} for {task.name}"
-        )
-    return WeightedSumProbe(
-        len(selection.layers), strengths=probe.strengths, refit=probe.refit, metric=task.config.metric
-    )
-
-
-@dataclass
-class _RowFit:
-    """The probes of one row, one for each round, and what they are fitted on and tested with."""
-
-    rounds: Sequence[Round]
-    parts: list[list[NDArray[np.int64]]]
-    features: list[Any]
-    probes: list[Any]
-    splits: list[tuple[Any, ...]]
-
-
-def _fit_rows(
-    protocol: ProtocolConfig, task: Task, vectors: Vectors, rows: Sequence[tuple[Selection, int]], skip_bad: bool
-) -> list[list[FittedRound]]:
-    """Fit and test a probe for every round of some rows; side by side where the probe knows how.
-
-    Args:
-        protocol: which probe.
-        task: labels and rounds.
-        vectors: of the task's clips.
-        rows: which layers, and how they become one feature; seed of the validation draw and the probe.
-        skip_bad: leave bad test clips out instead of counting them as wrong.
-    """
-    fits = [_row_fit(protocol, task, vectors, selection, seed) for selection, seed in rows]
-    probes, splits = [p for fit in fits for p in fit.probes], [s for fit in fits for s in fit.splits]
-    if hasattr(probes[0], "fit_together"):
-        probes[0].fit_together(probes, splits)
-    else:
-        for probe, split in zip(probes, splits, strict=True):
-            probe.fit(*split)
-    return [_tested(task, fit, skip_bad) for fit in fits]
-
-
-def _row_fit(protocol: ProtocolConfig, task: Task, vectors: Vectors, selection: Selection, seed: int) -> _RowFit:
-    rounds, usable = task.rounds(seed), vectors.usable
-    parts = [[rows[usable[rows]] for rows in (one.train, one.valid, one.test)] for one in rounds]
-    for a_round, (train, _, readable) in zip(rounds, parts, strict=True):
-        if not len(train) or not len(readable):
-            raise ValueError(f"{task.name} {a_round.name}: no usable clip is left in the training or test set")
-    features = vectors.of_every_round(selection, seed, [train for train, *_ in parts], [valid for _, valid, _ in parts])
-    probes = [_probe_for(protocol, task, selection, seed) for _ in rounds]
-    if not getattr(probes[0], "reads_rows", False):
-        features = [np.asarray(of_round) if isinstance(of_round, Rows) else of_round for of_round in features]
-    splits = [
-        (of_round[train], task.y[train], of_round[valid], task.y[valid])
-        for of_round, (train, valid, _) in zip(features, parts, strict=True)
-    ]
-    return _RowFit(rounds, parts, features, probes, splits)
-
-
-def _tested(task: Task, fit: _RowFit, skip_bad: bool) -> list[FittedRound]:
-    """What fitted probes say of the test clips of their rounds."""
-    fitted = []
-    for a_round, probe, of_round, (train, valid, readable) in zip(
-        fit.rounds, fit.probes, fit.features, fit.parts, strict=True
-    ):
-        tested = readable if skip_bad else a_round.test
-        y_pred, shares = _predicted(task, probe, of_round, readable, train)
-        score = float(METRICS[task.config.metric].function(task.truth[tested], y_pred[tested]))
-        extras = judged(task, tested, y_pred[tested], shares if len(readable) == len(tested) else None)
-        fitted.append(FittedRound(a_round, tested, y_pred[tested], score, len(train), len(valid), probe, extras=extras))
-    return fitted
-
-
-def _predicted(
-    task: Task, probe: Any, features: Any, readable: NDArray[np.int64], train: NDArray[np.int64]
-) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
-    """What is predicted of every clip (see `FittedRound.y_pred`; others than `readable` count as wrong), and the class
-    probabilities of the readable ones where the probe has any."""
-    if task.config.kind == "events":
-        counts = np.array([counted(events, np.empty((0, 3)))[1] for events in task.y], np.float64)
-        for position, found in zip(readable, probe.predict(features[readable]), strict=True):
-            counts[position] = counted(task.y[position], found)[1]
-        return counts, None
-    if task.config.kind == "multilabel":
-        scores = np.full(task.y.shape, -np.inf, np.float32)
-        scores[readable] = _said(probe.decision_function, features, readable)
-        return scores, None
-    if task.config.kind == "regression":
-        values = np.full(len(task), task.y[train].mean())
-        values[readable] = _said(probe.predict, features, readable)
-        return values, None
-    classes = np.full(len(task), UNREADABLE, np.int64)
-    classes[readable] = _said(probe.predict, features, readable)
-    if not hasattr(probe, "predict_proba"):
-        return classes, None
-    shares = np.zeros((len(readable), len(task.config.classes)))
-    shares[:, probe.classes_] = _said(probe.predict_proba, features, readable)
-    return classes, shares
-
-
-def _said(method: Callable[[Any], NDArray[Any]], features: Any, readable: NDArray[np.int64]) -> NDArray[Any]:
-    """What a probe's method says of some clips; in parts where their features are read in parts."""
-    of_clips = features[readable]
-    if not isinstance(of_clips, Rows):
-        return method(of_clips)
-    return np.concatenate([method(of_clips.read(part)) for part in of_clips.parts()])
 
 
 def _existing(out: Path, id: str) -> Result | None:

@@ -16,7 +16,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from evar._logistic import LogisticFit, LogisticProblem, principal_coordinates, solve_all
 from evar._streamed import Coordinates
-from evar.axes import standardisation
 from evar.metrics import METRICS
 from evar.registry import near_miss, resolve
 from evar.stored_rows import Rows, RowsInMemory, RowsJoined, standardisation_of
@@ -211,7 +210,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
             X_valid, y_valid = self._pair(X_valid, y_valid, "validation")
             self._check_width(X_valid)
         X, X_valid = self._streamed_if_large(X, X_valid if has_valid else None, y)
-        self.mean_, self.scale_ = standardisation_of(X) if isinstance(X, Rows) else standardisation(X)
+        self.mean_, self.scale_ = standardisation_of(X)
         if has_valid:
             if (y.dtype.kind in "OUS") != (y_valid.dtype.kind in "OUS"):
                 raise ValueError(

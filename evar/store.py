@@ -22,9 +22,8 @@ import json
 import os
 import re
 import shutil
-import sqlite3
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evar.atomic import write_atomic
-from evar.audio import AudioInfo, inspect
+from evar.audio import AudioInfo
 from evar.config import cache_folder
 from evar.remote import Mirror, is_address
 from evar.stored_rows import RowsOnDisk
@@ -124,6 +123,10 @@ class FeatureStore:
             for number, row in enumerate(_committed(folder, _widths(folder))):
                 found.setdefault(row, (folder.name, number))
         return found
+
+    def stored(self, key: FeatureKey) -> Collection[str]:
+        """Row ids that are there."""
+        return self.rows(key)
 
     def fetch(self, key: FeatureKey) -> None:
         """Bring a key's segments here from the address of the store, once; of a folder there is nothing to bring."""
@@ -339,56 +342,6 @@ class SegmentWriter:
             os.fsync(file.fileno())
             file.close()
         self._files, self._record = {}, None
-
-
-class AudioIndex:
-    """Content hash, length and rate of files, remembered by path, size and modification time."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(folder / "audio.sqlite", timeout=60)
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS audio (path TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, sha256 TEXT,"
-            " n_samples INTEGER, sample_rate INTEGER)"
-        )
-
-    def lookup(self, paths: Sequence[Path]) -> list[AudioInfo | None]:
-        """What is known of each file; None where it is unknown, gone or has changed since."""
-        known: list[AudioInfo | None] = []
-        for path in paths:
-            try:
-                stat = path.stat()
-            except OSError:
-                known.append(None)
-                continue
-            row = self._database.execute(
-                "SELECT sha256, n_samples, sample_rate FROM audio WHERE path = ? AND size = ? AND mtime = ?",
-                (str(path.resolve()), stat.st_size, stat.st_mtime_ns),
-            ).fetchone()
-            known.append(AudioInfo(*row) if row else None)
-        return known
-
-    def inspect(self, path: Path) -> tuple[tuple[str, int, int], AudioInfo]:
-        """Hash a file and read its header: what `remember` needs, and the result. Safe in threads.
-
-        Raises:
-            AudioError: as `evar.audio.inspect`.
-        """
-        info = inspect(path)
-        stat = path.stat()
-        return (str(path.resolve()), stat.st_size, stat.st_mtime_ns), info
-
-    def remember(self, found: Sequence[tuple[tuple[str, int, int], AudioInfo]]) -> None:
-        """Keep results of `inspect`."""
-        with self._database:
-            self._database.executemany(
-                "INSERT OR REPLACE INTO audio VALUES (?, ?, ?, ?, ?, ?)",
-                [(*file, info.sha256, info.n_samples, info.sample_rate) for file, info in found],
-            )
-
-    def close(self) -> None:
-        """Close the database."""
-        self._database.close()
 
 
 def estimated_bytes(key_widths: Mapping[str, int], n_clips: int) -> int:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evar.axes import standardisation
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -152,12 +154,17 @@ class RowsJoined(Rows):
         return out
 
 
-def standardisation_of(rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """`evar.axes.standardisation` in two passes over parts: mean and population standard deviation of each feature.
+def standardisation_of(rows: NDArray[Any] | Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """`evar.axes.standardisation`; of `Rows` in two passes over parts.
+
+    Returns:
+        Mean and population standard deviation of each feature, (width,); 0 where rounding explains all the spread.
 
     Raises:
-        ValueError: if a value is not finite.
+        ValueError: if a value of `Rows` is not finite; arrays are checked when they come in.
     """
+    if not isinstance(rows, Rows):
+        return standardisation(rows)
     total, squares = np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
     for part in rows.parts():
         values = rows.read(part)

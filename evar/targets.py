@@ -16,6 +16,7 @@ from torch import Tensor
 from evar.metrics import METRICS
 from evar.multilabel import checked_labels
 from evar.probes import checked_classes
+from evar.registry import near_miss
 from evar.regression import checked_numbers
 
 #: class number of a validation clip whose class no training clip has: an error of every network
@@ -35,7 +36,7 @@ class Targets:
         centre, spread: of the training numbers; 0 and 1 for other kinds.
 
     Example:
-        >>> targets = Targets.of("accuracy", ["b", "a", "b"], ["a", "c"])
+        >>> targets = Targets.of("accuracy", ["b", "a", "b"], 3, ["a", "c"], 2)
         >>> targets.train.tolist(), targets.valid.tolist()
         ([1, 0, 1], [0, -1])
     """
@@ -49,19 +50,20 @@ class Targets:
     spread: float = 1.0
 
     @classmethod
-    def of(cls, metric: str, y: Any, y_valid: Any) -> Targets:
+    def of(cls, metric: str, y: Any, n_clips: int, y_valid: Any, n_valid: int) -> Targets:
         """Check labels and number them.
 
         Args:
             metric: name in `evar.metrics.METRICS`.
             y, y_valid: (clips,) classes, (clips, labels) of 0 and 1, or (clips,) numbers, as the metric's kind says.
+            n_clips, n_valid: how many there must be of each.
 
         Raises:
             ValueError: if they are of another shape or kind, or the training clips are all of one class.
         """
-        kind, pairs = METRICS[metric].kind, ((y, "training"), (y_valid, "validation"))
+        kind, pairs = METRICS[metric].kind, ((y, n_clips, "training"), (y_valid, n_valid, "validation"))
         if kind == "multiclass":
-            labels, valid = (checked_classes(told, len(np.asarray(told)), which) for told, which in pairs)
+            labels, valid = (checked_classes(*pair) for pair in pairs)
             classes = np.unique(labels)
             if len(classes) < 2:
                 raise ValueError(f"a probe needs training clips of at least 2 classes, got one class, {labels[0]!r}")
@@ -69,7 +71,7 @@ class Targets:
             numbers = np.searchsorted(classes, valid).clip(max=len(classes) - 1)
             return cls(metric, classes, len(classes), train, np.where(classes[numbers] == valid, numbers, UNKNOWN))
         checked = checked_labels if kind == "multilabel" else checked_numbers
-        labels, valid = (checked(told, len(np.asarray(told)), which) for told, which in pairs)
+        labels, valid = (checked(*pair) for pair in pairs)
         if kind == "multilabel":
             n_labels = labels.shape[1]
             return cls(metric, np.arange(n_labels), n_labels, torch.from_numpy(labels.astype(np.float32)), valid)
@@ -140,7 +142,9 @@ class TrainedProbe(BaseEstimator):
     """What probes share that are trained by gradient steps, several networks at once, and judged on validation clips."""
 
     metric: str
+    refit: str
     learning_rates: Sequence[float]
+    device: str
     _targets: Targets
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
@@ -159,6 +163,27 @@ class TrainedProbe(BaseEstimator):
         """The metric on some clips."""
         is_ranked = METRICS[self.metric].kind == "multilabel"
         return METRICS[self.metric].function(y, self.decision_function(X) if is_ranked else self.predict(X))
+
+    def _check_training(self) -> None:
+        """Raises ValueError unless the settings that all these probes have are legal."""
+        if self.metric not in METRICS:
+            raise ValueError(f"no metric {self.metric!r}; {near_miss(self.metric, METRICS)}")
+        if self.refit != "train":
+            raise ValueError(f"refit must be train where validation clips stop the training, got {self.refit!r}")
+        if not len(self.learning_rates) or not all(0 < rate < math.inf for rate in self.learning_rates):
+            raise ValueError(f"learning_rates must be one or more positive numbers, got {self.learning_rates!r}")
+
+    def _learn_targets(self, y: Any, n_clips: int, y_valid: Any, n_valid: int) -> None:
+        """Number the labels; sets `classes_` where they are classes."""
+        self._targets = Targets.of(self.metric, y, n_clips, y_valid, n_valid)
+        if self._targets.classes is not None:
+            self.classes_ = self._targets.classes
+
+    def _place(self) -> torch.device:
+        """Where to train: "auto" takes a GPU where there is one."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.device)
 
     def _best(self, networks: Sequence[JudgedNetwork]) -> JudgedNetwork:
         """The network with the best validation score (ties: smaller loss, then the first); sets what is told of it."""

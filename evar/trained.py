@@ -18,7 +18,6 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from evar.axes import standardisation
 from evar.metrics import METRICS
 from evar.probes import _checked_features
 from evar.registry import near_miss
@@ -190,23 +189,16 @@ class NetworkProbe(TrainedProbe):
     def _networks(self, number: int, X: Any, y: Any, X_valid: Any, y_valid: Any) -> list[_Network]:
         """One network for each combination, ready to be trained."""
         self._check_settings()
-        if X_valid is None or y_valid is None or not len(np.asarray(X_valid)):
+        if X_valid is None or y_valid is None or not len(X_valid):  # rows on disk are counted, not read
             raise ValueError("training stops on validation clips; X_valid and y_valid are needed, got none")
         features, valid = _checked_features(X, "training"), _checked_features(X_valid, "validation")
-        for rows, labels, which in ((features, y, "training"), (valid, y_valid, "validation")):
-            if len(np.asarray(labels)) != len(rows):
-                raise ValueError(f"the {which} labels must be {len(rows)}, one per clip, got {len(np.asarray(labels))}")
-        self._targets = Targets.of(self.metric, y, y_valid)
-        if self._targets.classes is not None:
-            self.classes_ = self._targets.classes
+        self._learn_targets(y, len(features), y_valid, len(valid))
         self.n_features_in_ = features.shape[1]
         if valid.shape[1] != self.n_features_in_:
             raise ValueError(
                 f"the validation embeddings have {valid.shape[1]} features, expected {self.n_features_in_}"
             )
-        self.mean_, self.scale_ = (
-            standardisation_of(features) if isinstance(features, Rows) else standardisation(features)
-        )
+        self.mean_, self.scale_ = standardisation_of(features)
         if not self.standardise:
             self.mean_, self.scale_ = np.zeros_like(self.mean_), np.ones_like(self.scale_)
         data = _Data(self._scaled_or_later(features), self._scaled_or_later(valid), self._targets)
@@ -224,15 +216,10 @@ class NetworkProbe(TrainedProbe):
         return [every[at] for at in sorted(drawn)]
 
     def _check_settings(self) -> None:
-        if self.metric not in METRICS:
-            raise ValueError(f"no metric {self.metric!r}; {near_miss(self.metric, METRICS)}")
-        if self.refit != "train":
-            raise ValueError(f"refit must be train where validation clips stop the training, got {self.refit!r}")
+        self._check_training()
         for init in self.inits:
             if init not in INITS:
                 raise ValueError(f"no init {init!r}; {near_miss(str(init), INITS)}")
-        if not len(self.learning_rates) or not all(0 < rate < math.inf for rate in self.learning_rates):
-            raise ValueError(f"learning_rates must be one or more positive numbers, got {self.learning_rates!r}")
         if not 0 <= self.dropout < 1 or self.weight_decay < 0:
             raise ValueError(
                 f"dropout must lie in 0..1 and weight_decay be >= 0, got {self.dropout}, {self.weight_decay}"
@@ -401,8 +388,7 @@ class _Training:
 
     def __init__(self, networks: Sequence[_Network], settings: NetworkProbe, seeds: Sequence[int]) -> None:
         self.settings, self.kind = settings, networks[0].data.targets.kind
-        has_gpu = settings.device == "auto" and torch.cuda.is_available()
-        self.device = torch.device("cuda" if has_gpu else "cpu" if settings.device == "auto" else settings.device)
+        self.device = settings._place()
         self.networks, self.generators = list(networks), [torch.Generator().manual_seed(seed) for seed in seeds]
         initial = [
             _initial(network, settings.batch_norm, generator)
@@ -425,16 +411,18 @@ class _Training:
         place = {id(one): at for at, one in enumerate(data)}
         self.sources = [network.data for network in networks]
         self.in_parts = any(isinstance(one.features, Rows) for one in data)
-        every = [] if self.in_parts else [np.asarray(one.features) for one in data]
-        self.features = torch.from_numpy(np.concatenate(every)).to(self.device) if every else torch.empty(0)
+        self.features = self._held([one.features for one in data])
         self.targets = torch.cat([one.targets.train for one in data]).to(self.device)
-        every = [] if self.in_parts else [np.asarray(one.valid) for one in data]
-        self.valid = torch.from_numpy(np.concatenate(every)).to(self.device) if every else torch.empty(0)
+        self.valid = self._held([one.valid for one in data])
         at = [place[id(network.data)] for network in networks]
         self.starts = [int(starts[one]) for one in at]
         self.valid_starts = [int(valid_starts[one]) for one in at]
         self.sizes = [len(network.data.features) for network in networks]
         self.since_best = [0] * len(networks)
+
+    def _held(self, features: Sequence[Any]) -> Tensor:
+        """Features of all clips in memory, (clips, width); nothing where they are read in parts."""
+        return torch.empty(0) if self.in_parts else torch.from_numpy(np.concatenate(features)).to(self.device)
 
     def _stacked(self, parts: Sequence[Tensor]) -> Tensor:
         stacked = torch.stack(list(parts)).to(self.device)

@@ -43,8 +43,8 @@ class Vectors:
         cropped: seed -> extractions of the windows that training and validation clips are cropped to at random; empty
             where every clip has one window, whatever its role.
         widths: features of each layer's pooled vectors.
-        frames: which frames are kept in place of pooled vectors, for probes that read frames; else None.
-        periods: seconds of such a frame, by layer.
+        frames: layer -> width and seconds of the frames that are kept in place of pooled vectors, for probes that read
+            frames; else empty.
     """
 
     store: FeatureStore
@@ -54,9 +54,9 @@ class Vectors:
     n_clips: int
     cropped: dict[int, dict[norm_stats.Statistics, Extraction]] = field(default_factory=dict)
     widths: dict[str, int] = field(default_factory=dict)
-    frames: FrameRequest | None = None
-    periods: dict[str, float] = field(default_factory=dict)
+    frames: dict[str, tuple[int, float]] = field(default_factory=dict)
     _where: dict[norm_stats.Statistics, dict[str, tuple[str, int]]] = field(default_factory=dict)
+    _frames: dict[norm_stats.Statistics, StoredFrames] = field(default_factory=dict)
 
     @property
     def n_encoded(self) -> int:
@@ -90,14 +90,15 @@ class Vectors:
 
     def frames_of(self, selection: Selection, stats: norm_stats.Statistics) -> StoredFrames:
         """Frames of the selected layers of every clip; those of bad clips nobody may ask for."""
-        extraction = self.extractions[stats]
-        known = FrameStore.beside(self.store).places(extraction.key)
-        places = [
-            known[row] if row is not None and ok else None for row, ok in zip(extraction.rows, self.usable, strict=True)
-        ]
-        assert self.frames is not None
-        widths = {name: int(told.split()[0]) for name, told in extraction.key.layers.items()}
-        return StoredFrames({name: widths[name] for name in self.frames.layers}, places, selection.layers, self.periods)
+        if stats not in self._frames:
+            extraction = self.extractions[stats]
+            known = FrameStore.beside(self.store).places(extraction.key)
+            usable = zip(extraction.rows, self.usable, strict=True)
+            places = [known[row] if row is not None and ok else None for row, ok in usable]
+            widths = {name: width for name, (width, _) in self.frames.items()}
+            periods = {name: period for name, (_, period) in self.frames.items()}
+            self._frames[stats] = StoredFrames(widths, places, periods)
+        return self._frames[stats].of_layers(selection.layers)
 
     def width(self, selection: Selection) -> int:
         """Features of a clip, at most."""
@@ -134,10 +135,15 @@ class Vectors:
         """
         stats_of_rounds = self.of_rounds[seed]
         if self.frames:
-            frames = {stats: self.frames_of(selection, stats) for stats in dict.fromkeys(stats_of_rounds)}
-            return [frames[stats] for stats in stats_of_rounds]
+            return [self.frames_of(selection, stats) for stats in stats_of_rounds]
         if selection.fusion in ("none", "concat") and 4 * self.n_clips * self.width(selection) > BYTES_IN_MEMORY:
-            return self._on_disk(selection, seed, train, valid)
+            if seed in self.cropped:
+                return [
+                    self._on_disk(selection, stats, seed, np.concatenate(fitted))
+                    for stats, *fitted in zip(stats_of_rounds, train, valid, strict=True)
+                ]
+            found = {stats: self._on_disk(selection, stats) for stats in dict.fromkeys(stats_of_rounds)}
+            return [found[stats] for stats in stats_of_rounds]
         if seed in self.cropped:
             return [
                 self._by_role(selection, stats, seed, fitted, np.concatenate([fitted, checked]))
@@ -151,22 +157,18 @@ class Vectors:
     def _on_disk(
         self,
         selection: Selection,
-        seed: int,
-        train: Sequence[NDArray[np.int64]],
-        valid: Sequence[NDArray[np.int64]],
-    ) -> list[RowsOnDisk]:
-        """Where the features of each round are."""
-        found = []
-        for stats, *fitted in zip(self.of_rounds[seed], train, valid, strict=True):
-            extraction = self.extractions[stats]
-            rows = [row if ok else None for row, ok in zip(extraction.rows, self.usable, strict=True)]
-            if seed in self.cropped:
-                for position in np.concatenate(fitted):
-                    rows[position] = self.cropped[seed][stats].rows[position]
-            if stats not in self._where:
-                self._where[stats] = self.store.rows(extraction.key)
-            found.append(self.store.on_disk(extraction.key, rows, selection.layers, self._where[stats]))
-        return found
+        stats: norm_stats.Statistics,
+        seed: int = 0,
+        cropped: NDArray[np.int64] | Sequence[int] = (),
+    ) -> RowsOnDisk:
+        """Where the features of every clip are; those of the clips `cropped` from the random windows of `seed`."""
+        extraction = self.extractions[stats]
+        rows = [row if ok else None for row, ok in zip(extraction.rows, self.usable, strict=True)]
+        for position in cropped:
+            rows[position] = self.cropped[seed][stats].rows[position]
+        if stats not in self._where:
+            self._where[stats] = self.store.rows(extraction.key)
+        return self.store.on_disk(extraction.key, rows, selection.layers, self._where[stats])
 
     def _by_role(
         self,
@@ -247,8 +249,7 @@ def extracted(
         len(task),
         cropped,
         {layer.name: pooled_width(layer.width, layer.pooling) for layer in encoder.layers},
-        frames,
-        {name: frames.period(encoder, name) for name in frames.layers} if frames else {},
+        {name: (encoder.layer(name).width, frames.period(encoder, name)) for name in frames.layers} if frames else {},
     )
     seconds = found[0].seconds + sum(next(iter(one.values())).seconds for one in cropped.values())
     speed = f" at {vectors.n_encoded / seconds:.1f} clips/s" if vectors.n_encoded else ""

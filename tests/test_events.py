@@ -95,11 +95,11 @@ def planted(n_clips: int, seed: int) -> tuple[FramesInMemory, np.ndarray]:
 def test_planted_events_are_found_and_shuffled_ones_are_not() -> None:
     frames, y = planted(30, 0)
     train, valid, test = np.split(np.arange(30), [16, 22])
-    probe = EventsProbe(2, (0.01, 0.1, 1.0)).fit(frames[train], y[train], frames[valid], y[valid])
+    probe = EventsProbe((0.01, 0.1, 1.0)).fit(frames[train], y[train], frames[valid], y[valid])
     assert probe.score(frames[test], y[test]) > 0.85 and probe.valid_score_ == probe.valid_scores_.max()
     assert set(probe.chosen_) == {"least_seconds"}
     other = y[np.roll(np.arange(30), 7)]
-    blind = EventsProbe(2, (0.01, 0.1, 1.0)).fit(frames[train], other[train], frames[valid], other[valid])
+    blind = EventsProbe((0.01, 0.1, 1.0)).fit(frames[train], other[train], frames[valid], other[valid])
     assert blind.score(frames[test], y[test]) < 0.4
 
 
@@ -109,7 +109,7 @@ def test_planted_events_are_found_and_shuffled_ones_are_not() -> None:
 def test_settings_that_cannot_be_are_told(change, said) -> None:
     frames, y = planted(4, 0)
     with pytest.raises(ValueError, match=said):
-        EventsProbe(2, **change).fit(frames, y, frames, y)
+        EventsProbe(**change).fit(frames, y, frames, y)
 
 
 def test_a_layer_without_frames_is_refused() -> None:
@@ -117,7 +117,7 @@ def test_a_layer_without_frames_is_refused() -> None:
     for periods in ({"fc": np.inf}, {}):
         frames = FramesInMemory({"fc": [np.zeros((1, 3))] * 4}, periods)
         with pytest.raises(ValueError, match="one vector a clip"):
-            EventsProbe(2).fit(frames, y, frames, y)
+            EventsProbe().fit(frames, y, frames, y)
 
 
 @pytest.fixture

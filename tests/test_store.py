@@ -10,7 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from evar.store import AudioIndex, FeatureKey, FeatureStore, estimated_bytes
+from evar.audio_index import AudioIndex
+from evar.store import FeatureKey, FeatureStore, estimated_bytes
 
 KEY = FeatureKey(
     encoder="toy", weights_sha256="00", options={"gain": 1.0}, revision=1, norm_stats=None, sample_rate=16000,

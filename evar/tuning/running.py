@@ -325,7 +325,7 @@ def _is_first_process() -> bool:
 def _tested(
     trained: Trained, task: Task, waveforms: Waveforms, readable: NDArray[np.int64], batch_size: int
 ) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
-    """As `evar.linear._predicted`: of every clip what is predicted, and probabilities of the readable ones."""
+    """As `evar.fitting._predicted`: of every clip what is predicted, and probabilities of the readable ones."""
     outputs = predicted(trained.network, waveforms, readable, batch_size)
     said = said_by(outputs, task.config.kind, trained.centre, trained.spread)
     if task.config.kind == "multilabel":
