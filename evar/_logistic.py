@@ -52,7 +52,8 @@ class LogisticFit:
 
     def logits(self, features: Tensor) -> Tensor:
         """(batch, clips, feature) -> (batch, strength, class, clips), before softmax or sigmoid."""
-        return _times(self.weights, features.mT) + self.intercepts[..., None]
+        logits = self.weights.flatten(1, 2) @ features.mT
+        return logits.unflatten(1, self.weights.shape[1:3]) + self.intercepts[..., None]
 
 
 def principal_coordinates(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -222,84 +223,159 @@ def solve_all(problems: Sequence[LogisticProblem]) -> list[LogisticFit]:
 
 
 class _Problem:
-    """Data of a batch of problems, in both precisions; the last column is the intercept's.
+    """Data of a batch of problems; the last column of a design is the intercept's.
 
-    Weights are (batch, strength, class, column) and logits (batch, strength, class, clips): long axes last, so that
-    all strengths and classes are the rows of one product, which is fast even when they are few.
+    What is solved are items: a problem at one strength each, in the order of their problems. Weights are (item, class,
+    column) and logits (item, class, clips): long axes last, so that all strengths and classes of a problem are the rows
+    of one product, which is fast even when they are few.
     """
 
     def __init__(self, design: Tensor, labels: Tensor, row_weights: Tensor, n_classes: int) -> None:
-        self.design = design  # (batch, clips, column)
-        self.design_single = design.float()
+        self.design = _Designs(design)
+        self.design_single = _Designs(design.float())
         self.n_classes = n_classes
         self.is_multilabel = labels.dim() == 3
         shares = labels if self.is_multilabel else torch.nn.functional.one_hot(labels, n_classes)
-        self.targets = shares.mT[:, None].to(design)  # (batch, 1, class, clips)
-        self.row_weights = row_weights[:, None, None]  # (batch, 1, 1, clips)
+        self.targets = shares.mT.to(design)  # (batch, class, clips)
+        self.row_weights = row_weights[:, None]  # (batch, 1, clips)
         self.energy = (design.square() * row_weights[:, :, None]).sum(dim=1)  # (batch, column)
         self.penalty = design.new_ones(design.shape[2])  # (column,)
         self.penalty[-1] = 0.0
 
-    def objective(self, logits: Tensor, weights: Tensor, strengths: Tensor) -> Tensor:
-        """(batch, strength) value to minimise."""
+
+class _Designs:
+    """Designs of a batch of problems, and products with the items that are being solved."""
+
+    def __init__(self, design: Tensor) -> None:
+        self.design = design  # (batch, clips, column)
+        self.turned = design.mT.contiguous()  # the faster layout for products that sum over columns
+
+    def logits(self, weights: Tensor, counts: Sequence[int]) -> Tensor:
+        """Weights (item, class, column) of so many items of each problem -> (item, class, clips)."""
+        return _times(weights, self.turned, counts)
+
+    def sums(self, of_clips: Tensor, counts: Sequence[int]) -> Tensor:
+        """(item, class, clips) -> sums over clips of these times their rows, (item, class, column)."""
+        return _times(of_clips, self.design, counts)
+
+
+def _times(rows: Tensor, matrices: Tensor, counts: Sequence[int]) -> Tensor:
+    """(item, class, i) times (batch, i, j) -> (item, class, j), one product for the items of each problem."""
+    n_items, n_classes, _ = rows.shape
+    product = rows.new_empty(n_items * n_classes, matrices.shape[2])
+    flat = rows.reshape(n_items * n_classes, -1)
+    at = 0
+    for matrix, count in zip(matrices, counts, strict=True):
+        if count:
+            end = at + count * n_classes
+            torch.mm(flat[at:end], matrix, out=product[at:end])
+            at = end
+    return product.view(n_items, n_classes, -1)
+
+
+@dataclass
+class _Items:
+    """The items that are not yet solved, and where they are.
+
+    Attributes:
+        problem: data of their problems.
+        owner: (item,) int64, position of the problem; ascending.
+        strengths: (item,).
+        weights: (item, class, column).
+        logits: (item, class, clips).
+        value: (item,) of the objective.
+    """
+
+    problem: _Problem
+    owner: Tensor
+    strengths: Tensor
+    weights: Tensor
+    logits: Tensor
+    value: Tensor
+
+    @classmethod
+    def at_zero(cls, problem: _Problem, strengths: Tensor) -> _Items:
+        """Every problem at every strength, all weights 0."""
+        n_problems, n_clips, n_columns = problem.design.design.shape
+        owner = torch.arange(n_problems, device=strengths.device).repeat_interleave(len(strengths))
+        zeros = problem.targets.new_zeros
+        items = cls(
+            problem,
+            owner,
+            strengths.repeat(n_problems),
+            zeros(len(owner), problem.n_classes, n_columns),
+            zeros(len(owner), problem.n_classes, n_clips),
+            zeros(len(owner)),
+        )
+        items.value = items.objective(items.logits, items.weights)
+        return items
+
+    def counts(self) -> list[int]:
+        """How many there are of each problem."""
+        return self.owner.bincount(minlength=len(self.problem.targets)).tolist()
+
+    def of_problems(self, values: Tensor) -> Tensor:
+        """(batch, ...) -> (item, ...), or (1, ...) of a batch of one."""
+        return values if len(values) == 1 else values[self.owner]
+
+    def objective(self, logits: Tensor, weights: Tensor) -> Tensor:
+        """(item,) value to minimise."""
         softplus = torch.nn.functional.softplus
-        partition = softplus(logits).sum(dim=2) if self.is_multilabel else torch.logsumexp(logits, dim=2)
-        losses = partition - (logits * self.targets).sum(dim=2)  # (batch, strength, clips)
-        ridge = (self.penalty * weights.square()).sum(dim=(2, 3))
-        return strengths * (losses * self.row_weights[:, 0]).sum(dim=2) + 0.5 * ridge
+        partition = softplus(logits).sum(dim=1) if self.problem.is_multilabel else torch.logsumexp(logits, dim=1)
+        losses = partition - (logits * self.of_problems(self.problem.targets)).sum(dim=1)  # (item, clips)
+        ridge = (self.problem.penalty * weights.square()).sum(dim=(1, 2))
+        return self.strengths * (losses * self.of_problems(self.problem.row_weights[:, 0])).sum(dim=1) + 0.5 * ridge
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """(batch, strength, class, clips) -> the same shape."""
-        return torch.sigmoid(logits) if self.is_multilabel else torch.softmax(logits, dim=2)
+    def probabilities(self) -> Tensor:
+        """(item, class, clips)."""
+        return torch.sigmoid(self.logits) if self.problem.is_multilabel else torch.softmax(self.logits, dim=1)
 
-
-def _times(rows: Tensor, matrix: Tensor) -> Tensor:
-    """(batch, strength, class, i) times (batch, i, j) -> (batch, strength, class, j), one product per problem."""
-    return (rows.flatten(1, 2) @ matrix).unflatten(1, rows.shape[1:3])
+    def only(self, kept: Tensor) -> _Items:
+        """Those where `kept` (item) is True."""
+        own = (self.owner, self.strengths, self.weights, self.logits, self.value)
+        return _Items(self.problem, *(value[kept] for value in own))
 
 
 def _newton(problem: _Problem, strengths: Tensor, tol: float, max_iter: int) -> tuple[Tensor, Tensor, Tensor]:
     """Minimise for each strength: weights (batch, strength, class, column), converged and steps (batch, strength)."""
-    n_problems, n_clips, n_columns = problem.design.shape
-    weights = problem.design.new_zeros(n_problems, len(strengths), problem.n_classes, n_columns)
-    logits = problem.design.new_zeros(n_problems, len(strengths), problem.n_classes, n_clips)
-    value = problem.objective(logits, weights, strengths)
-    solved = weights.clone()
-    converged = torch.zeros_like(value, dtype=torch.bool)
-    n_iter = torch.zeros_like(value, dtype=torch.int64)
-    active = torch.arange(len(strengths), device=weights.device)
+    items = _Items.at_zero(problem, strengths)
+    solved = items.weights.clone()
+    converged = torch.zeros_like(items.owner, dtype=torch.bool)
+    n_iter = torch.zeros_like(items.owner)
+    active = torch.arange(len(items.owner), device=strengths.device)
     for count in range(max_iter):
-        probabilities = problem.probabilities(logits)
-        residual = (probabilities - problem.targets) * problem.row_weights
-        gradient = strengths[:, None, None] * _times(residual, problem.design) + problem.penalty * weights
+        counts = items.counts()
+        probabilities = items.probabilities()
+        residual = (probabilities - items.of_problems(problem.targets)) * items.of_problems(problem.row_weights)
+        gradient = problem.design.sums(residual, counts) * items.strengths[:, None, None]
+        gradient += problem.penalty * items.weights
         dtype = torch.float32 if count < _SINGLE_PRECISION_STEPS else torch.float64
-        step, is_solved = newton_step(_Curvature(problem, probabilities, strengths, dtype), gradient)
-        logit_step = _times(step, problem.design.mT)
-        slope = (gradient * step).sum(dim=(2, 3))  # (batch, strength), <= 0
+        step, is_solved = newton_step(_Curvature(items, probabilities, dtype), gradient)
+        logit_step = problem.design.logits(step, counts)
+        slope = (gradient * step).sum(dim=(1, 2))  # (item,), <= 0
         length = torch.ones_like(slope)
         for _ in range(_MAX_HALVINGS):
-            scale = length[..., None, None]
-            new_value = problem.objective(logits + scale * logit_step, weights + scale * step, strengths)
+            scale = length[:, None, None]
+            weights, logits = items.weights + scale * step, items.logits + scale * logit_step
+            value = items.objective(logits, weights)
             # The last term forgives rounding, which alone remains near the minimum.
-            is_short = new_value > value + 1e-4 * length * slope + 1e-12 * value.abs()
+            is_short = value > items.value + 1e-4 * length * slope + 1e-12 * items.value.abs()
             if not bool(is_short.any()):
                 break
             length = torch.where(is_short, length / 2, length)
-        scale = length[..., None, None]
-        weights, logits, value = weights + scale * step, logits + scale * logit_step, new_value
+        items.weights, items.logits, items.value = weights, logits, value
         # A Newton step lowers the objective by half its slope. Of that, strength x KL divergence is owed to each clip,
         # and by Pinsker's inequality a divergence of 2 tol^2 moves no probability by more than tol.
-        is_done = (-slope <= 2 * strengths * tol**2) & (length == 1) & is_solved
-        solved[:, active] = weights
-        converged[:, active] = is_done
-        n_iter[:, active] += 1
-        is_left = ~is_done.all(dim=0)
-        if not bool(is_left.any()):
+        is_done = (-slope <= 2 * items.strengths * tol**2) & (length == 1) & is_solved
+        solved[active] = items.weights
+        converged[active] = is_done
+        n_iter[active] += 1
+        if bool(is_done.all()):
             break
-        if not bool(is_left.all()):
-            active, strengths, value = active[is_left], strengths[is_left], value[:, is_left]
-            weights, logits = weights[:, is_left], logits[:, is_left]
-    return solved, converged, n_iter
+        if bool(is_done.any()):
+            active, items = active[~is_done], items.only(~is_done)
+    shape = (len(problem.targets), len(strengths))
+    return solved.unflatten(0, shape), converged.view(shape), n_iter.view(shape)
 
 
 class Curvature:
@@ -321,104 +397,109 @@ class Curvature:
         """Set the approximate inverse.
 
         Args:
-            spread: mean covariance of the classes (batch, strength, class, class), or mean variance of labels (batch,
-                strength, class).
-            energy: (batch, column) sum of squares.
+            spread: mean covariance of the classes (item, class, class), or mean variance of labels (item, class).
+            energy: (item, column) sum of squares, or (1, column).
             penalty: (column,).
-            strengths: (strength,).
+            strengths: (item,).
             is_multilabel: whether labels are problems of their own.
             dtype: of the products.
         """
         self.penalty, self.is_multilabel = penalty.to(dtype), is_multilabel
-        self.strengths = strengths.to(dtype)[:, None, None]  # (strength, 1, 1)
-        spread, energy = spread.to(dtype), energy.to(dtype)[:, None, None, :]
+        self.strengths = strengths.to(dtype)[:, None, None]  # (item, 1, 1)
+        spread, energy = spread.to(dtype), energy.to(dtype)[:, None, :]
         if is_multilabel:  # labels do not touch each other: the axes are the labels themselves
             self.axes = torch.ones_like(spread[..., None])
             self.inverse = 1 / (self.strengths * spread[..., None] * energy + self.penalty).clamp(min=1e-20)
             return
         # All classes moving together changes nothing; giving that direction curvature keeps the inverse finite.
-        trace = spread.diagonal(dim1=2, dim2=3).mean(dim=2)[..., None, None]
+        trace = spread.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None]
         values, self.axes = torch.linalg.eigh(spread + trace / spread.shape[-1])
         curved = self.strengths * values.clamp(min=0)[..., None] * energy + self.penalty
-        self.inverse = 1 / curved.clamp(min=1e-20)  # (batch, strength, class, column)
+        self.inverse = 1 / curved.clamp(min=1e-20)  # (item, class, column)
 
     def times(self, vector: Tensor) -> Tensor:
-        """(batch, strength, class, column) -> the same shape."""
+        """(item, class, column) -> the same shape."""
         raise NotImplementedError
 
     def approximate_inverse(self, vector: Tensor) -> Tensor:
-        """(batch, strength, class, column) -> the same shape."""
+        """(item, class, column) -> the same shape."""
         if self.is_multilabel:
             return self.inverse * vector
         return self.axes @ (self.inverse * (self.axes.mT @ vector))
 
     def keep(self, kept: Tensor) -> None:
-        """Drop the strengths where `kept` (strength) is False."""
-        self.strengths, self.axes, self.inverse = self.strengths[kept], self.axes[:, kept], self.inverse[:, kept]
+        """Drop the items where `kept` (item) is False."""
+        self.strengths, self.axes, self.inverse = self.strengths[kept], self.axes[kept], self.inverse[kept]
 
 
 class _Curvature(Curvature):
-    """The curvature at given probabilities."""
+    """The curvature of items at their probabilities (item, class, clips)."""
 
-    def __init__(self, problem: _Problem, probabilities: Tensor, strengths: Tensor, dtype: torch.dtype) -> None:
+    def __init__(self, items: _Items, probabilities: Tensor, dtype: torch.dtype) -> None:
+        problem = items.problem
         self.design = problem.design_single if dtype == torch.float32 else problem.design
-        self.share = probabilities.to(dtype)  # (batch, strength, class, clips)
-        row_weights = problem.row_weights.to(dtype)
+        self.owner, self.n_problems, self.counts = items.owner, len(problem.targets), items.counts()
+        self.share = probabilities.to(dtype)
+        row_weights = items.of_problems(problem.row_weights).to(dtype)
         self.weighted = self.share * row_weights
-        n_clips = row_weights.sum(dim=3)
+        n_clips = row_weights.sum(dim=2)  # (item, 1)
         if problem.is_multilabel:
             self.weighted = self.weighted * (1 - self.share)
-            spread = self.weighted.sum(dim=3) / n_clips  # (batch, strength, class)
+            spread = self.weighted.sum(dim=2) / n_clips
         else:
-            spread = torch.diag_embed(self.weighted.sum(dim=3)) - self.weighted @ self.share.mT
-            spread = spread / n_clips[..., None]  # (batch, strength, class, class)
-        self.precondition(spread, problem.energy, problem.penalty, strengths, problem.is_multilabel, dtype)
+            spread = torch.diag_embed(self.weighted.sum(dim=2)) - self.weighted @ self.share.mT
+            spread = spread / n_clips[..., None]
+        energy = items.of_problems(problem.energy)
+        self.precondition(spread, energy, problem.penalty, items.strengths, problem.is_multilabel, dtype)
 
     def times(self, vector: Tensor) -> Tensor:
-        """(batch, strength, class, column) -> the same shape."""
-        logits = _times(vector, self.design.mT)
+        """(item, class, column) -> the same shape."""
+        logits = self.design.logits(vector, self.counts)
         if not self.is_multilabel:
-            logits = logits - (self.share * logits).sum(dim=2, keepdim=True)
-        centred = self.weighted * logits
-        return self.strengths * _times(centred, self.design) + self.penalty * vector
+            logits -= (self.share * logits).sum(dim=1, keepdim=True)
+        logits *= self.weighted
+        return torch.addcmul(self.penalty * vector, self.strengths, self.design.sums(logits, self.counts))
 
     def keep(self, kept: Tensor) -> None:
-        """Drop the strengths where `kept` (strength) is False."""
+        """Drop the items where `kept` (item) is False."""
         super().keep(kept)
-        self.share, self.weighted = self.share[:, kept], self.weighted[:, kept]
+        self.share, self.weighted, self.owner = self.share[kept], self.weighted[kept], self.owner[kept]
+        self.counts = self.owner.bincount(minlength=self.n_problems).tolist()
 
 
 def newton_step(curvature: Curvature, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Solve curvature x step = -gradient by conjugate gradients: the step, and where `_INNER_TOLERANCE` was reached."""
+    """Solve curvature x step = -gradient by conjugate gradients: the step (item, class, column), and for which items
+    `_INNER_TOLERANCE` was reached."""
     dtype = curvature.inverse.dtype
     # Scaled to 1, so that float32 neither overflows nor loses small gradients near the minimum.
-    size = gradient.abs().amax(dim=(2, 3), keepdim=True).clamp(min=1e-300)
+    size = gradient.abs().amax(dim=(1, 2), keepdim=True).clamp(min=1e-300)
     residual = (-gradient / size).to(dtype)
     solution = torch.zeros_like(residual)
     direction = curvature.approximate_inverse(residual)
-    error = (residual * direction).sum(dim=(2, 3))  # (batch, strength)
+    error = (residual * direction).sum(dim=(1, 2))  # (item,)
     goal = _INNER_TOLERANCE**2 * error
     is_open = error > 0
     is_unsolved = is_open.clone()
-    step, left = solution.clone(), torch.arange(gradient.shape[1], device=gradient.device)
+    step, left = solution.clone(), torch.arange(len(gradient), device=gradient.device)
     for _ in range(_MAX_INNER):
-        kept = is_open.any(dim=0)
-        if not bool(kept.any()):
+        n_open = int(is_open.sum())
+        if not n_open:
             break
-        if 4 * int(kept.sum()) <= 3 * len(kept):  # solved strengths would ride along at full cost
-            solution[:, left] = step
-            left, step, residual, direction = left[kept], step[:, kept], residual[:, kept], direction[:, kept]
-            error, goal, is_open = error[:, kept], goal[:, kept], is_open[:, kept]
-            curvature.keep(kept)
+        if 4 * n_open <= 3 * len(is_open):  # solved items would ride along at full cost
+            solution[left] = step
+            left, step, residual, direction = left[is_open], step[is_open], residual[is_open], direction[is_open]
+            error, goal = error[is_open], goal[is_open]
+            curvature.keep(is_open)
+            is_open = is_open[is_open]
         bent = curvature.times(direction)
-        length = torch.where(is_open, error / (direction * bent).sum(dim=(2, 3)), 0.0)[..., None, None]
-        step = step + length * direction
-        residual = residual - length * bent
+        length = torch.where(is_open, error / (direction * bent).sum(dim=(1, 2)), 0.0)[:, None, None]
+        step.addcmul_(length, direction)
+        residual.addcmul_(length, bent, value=-1)
         towards = curvature.approximate_inverse(residual)
-        new_error = (residual * towards).sum(dim=(2, 3))
+        new_error = (residual * towards).sum(dim=(1, 2))
         is_open = is_open & (new_error > goal)
-        is_unsolved[:, left] = is_open
-        direction = towards + torch.where(is_open, new_error / error, 0.0)[..., None, None] * direction
+        is_unsolved[left] = is_open
+        direction = towards.addcmul_(torch.where(is_open, new_error / error, 0.0)[:, None, None], direction)
         error = new_error
-    solution[:, left] = step
+    solution[left] = step
     return solution.to(gradient.dtype) * size, ~is_unsolved

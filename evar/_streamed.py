@@ -194,18 +194,18 @@ class _Problem:
 
 
 class _Curvature(Curvature):
-    """The curvature at some weights, with a batch axis of 1 as `newton_step` wants it."""
+    """The curvature at some weights; an item of `newton_step` is a strength."""
 
     def __init__(
         self, problem: _Problem, weights: Tensor, spread: Tensor, strengths: Tensor, dtype: torch.dtype
     ) -> None:
         self.problem, self.weights, self.dtype = problem, weights, dtype
-        self.precondition(spread[None], problem.energy[None], problem.penalty, strengths, problem.is_multilabel, dtype)
+        self.precondition(spread, problem.energy[None], problem.penalty, strengths, problem.is_multilabel, dtype)
 
     def times(self, vector: Tensor) -> Tensor:
-        """(1, strength, class, column) -> the same shape."""
+        """(strength, class, column) -> the same shape."""
         strengths = self.strengths.double()
-        return self.problem.curved(self.weights, vector[0].double(), strengths, self.dtype)[None].to(self.dtype)
+        return self.problem.curved(self.weights, vector.double(), strengths, self.dtype).to(self.dtype)
 
     def keep(self, kept: Tensor) -> None:
         """Drop the strengths where `kept` (strength) is False."""
@@ -227,8 +227,7 @@ def fit_streamed(problem: LogisticProblem) -> LogisticFit:
     for count in range(problem.max_iter):
         dtype = torch.float32 if count < _SINGLE_PRECISION_STEPS else torch.float64
         curvature = _Curvature(passes, weights, here.spread, scaled, dtype)
-        found, is_solved = newton_step(curvature, here.gradient[None])
-        step = found[0]
+        step, is_solved = newton_step(curvature, here.gradient)
         slope = (here.gradient * step).sum(dim=(1, 2))  # (strength,), <= 0
         length = torch.ones_like(slope)
         for _ in range(_MAX_HALVINGS):
@@ -239,7 +238,7 @@ def fit_streamed(problem: LogisticProblem) -> LogisticFit:
                 break
             length = torch.where(is_short, length / 2, length)
         weights, here = weights + length[:, None, None] * step, there
-        is_done = (-slope <= 2 * scaled * problem.tol**2) & (length == 1) & is_solved[0]
+        is_done = (-slope <= 2 * scaled * problem.tol**2) & (length == 1) & is_solved
         solved[active], converged[active] = weights, is_done
         n_iter[active] += 1
         if bool(is_done.all()):
