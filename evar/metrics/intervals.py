@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from evar.metrics.named import METRICS, resampled_mean
 _COUNTS_AT_ONCE = 4_000_000
 
 #: (rows of a round, group of each as a number, (resamples, groups) counts) -> (resamples,)
-Statistic = Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
+Statistic = Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[Any]], NDArray[np.float64]]
+#: number of a round, its first resample here, and how often each group is drawn, (some resamples, groups)
+Draw = tuple[int, int, NDArray[Any]]
 
 
 def bootstrap_interval(
@@ -199,18 +202,33 @@ def _resampled(
     statistic: Statistic, group_of: NDArray[Any], round_of: NDArray[Any], n_resamples: int, seed: int
 ) -> NDArray[np.float64] | None:
     """Mean over rounds of a statistic in each bootstrap sample, (resamples,); None where no round has two groups."""
-    generator = np.random.default_rng(seed)
-    n_rounds, is_estimable = 0, False
+    of_rounds = [np.flatnonzero(round_of == current) for current in np.unique(round_of)]
+    indices = [np.unique(group_of[rows], return_inverse=True)[1] for rows in of_rounds]
+    sizes = tuple(int(index.max()) + 1 for index in indices)
+    if max(sizes) < 2:
+        return None
+    at_once = max(1, _COUNTS_AT_ONCE // max(map(len, of_rounds)))
+    # Rows of one table are tested on the same clips: drawing again would take longer than all else.
+    is_small = sum(sizes) * n_resamples <= _COUNTS_AT_ONCE
     total = np.zeros(n_resamples)
-    for current in np.unique(round_of):
-        rows = np.flatnonzero(round_of == current)
-        members, index = np.unique(group_of[rows], return_inverse=True)
-        n_groups = len(members)
-        at_once = max(1, _COUNTS_AT_ONCE // max(n_groups, len(rows)))
+    for number, start, counts in (_kept_draws if is_small else _draws)(sizes, n_resamples, at_once, seed):
+        total[start : start + len(counts)] += statistic(of_rounds[number], indices[number], counts)
+    return total / len(of_rounds)
+
+
+def _draws(sizes: Sequence[int], n_resamples: int, at_once: int, seed: int) -> Iterator[Draw]:
+    """How often each group of each round, of so many groups, is in each bootstrap sample."""
+    generator = np.random.default_rng(seed)
+    for number, n_groups in enumerate(sizes):
         for start in range(0, n_resamples, at_once):
             n_now = min(at_once, n_resamples - start)
-            counts = generator.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_now)
-            total[start : start + n_now] += statistic(rows, index, counts)  # counts: (resamples, groups)
-        n_rounds += 1
-        is_estimable |= n_groups > 1
-    return total / n_rounds if is_estimable else None
+            yield number, start, generator.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_now)
+
+
+@lru_cache(maxsize=4)
+def _kept_draws(sizes: tuple[int, ...], n_resamples: int, at_once: int, seed: int) -> list[Draw]:
+    """`_draws`, kept: 8 MB or less."""
+    drawn = _draws(sizes, n_resamples, at_once, seed)
+    # No group can be drawn more often than there are groups, and the smallest type that can say so is the fastest.
+    kept = np.min_scalar_type(max(sizes))
+    return [(number, start, counts.astype(kept)) for number, start, counts in drawn]

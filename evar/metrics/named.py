@@ -46,16 +46,14 @@ class Metric:
     is_mean: bool = False
 
 
-def resampled_mean(
-    values: NDArray[np.float64], index: NDArray[np.int64], counts: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def resampled_mean(values: NDArray[np.float64], index: NDArray[np.int64], counts: NDArray[Any]) -> NDArray[np.float64]:
     """Mean of the clips' values, (clips, 1), in each sample: (resamples,)."""
     # Groups differ in size, so the number of clips drawn varies too: a ratio, not a fixed denominator.
     sums = _sums(np.concatenate([np.ones_like(values), values], axis=1), index, counts)
     return sums[:, 1] / sums[:, 0]
 
 
-def _sums(values: NDArray[np.float64], index: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
+def _sums(values: NDArray[np.float64], index: NDArray[np.int64], counts: NDArray[Any]) -> NDArray[np.float64]:
     """(clips, n) values summed over each sample's clips: (resamples, n)."""
     n_groups = counts.shape[1]
     of_groups = np.stack([np.bincount(index, weights=column, minlength=n_groups) for column in values.T], axis=1)
