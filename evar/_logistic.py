@@ -15,19 +15,18 @@ Optimization" (2006), ch. 7.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from evar._newton import Curvature, Systems, is_thin
+
 if TYPE_CHECKING:
     from evar._streamed import Coordinates
 
-# Each Newton system is solved until its preconditioned residual has fallen to this share: more costs, less stalls.
-_INNER_TOLERANCE = 0.25
-_MAX_INNER = 200
 _SINGLE_PRECISION_STEPS = 25
 _MAX_HALVINGS = 30
 # Numbers in one (batch, strength, class, clips) array: 256 MB in float64; beyond it strengths are solved in turn.
@@ -141,29 +140,46 @@ def fit_logistic(
         raise ValueError(
             f"logistic regression needs 2 classes or more and positive strengths, got {n_classes} and {list(strengths)}"
         )
-    n_problems, n_clips, n_features = features.shape
+    n_problems = len(features)
     if row_weights is None:
-        row_weights = features.new_ones(n_problems, n_clips)
-    ones = features.new_ones(n_problems, n_clips, 1)
+        row_weights = features.new_ones(features.shape[:2])
+    of_each = features.new_tensor(strengths).expand(n_problems, -1)
+    return _fit(features, labels, row_weights, of_each, features.new_full((n_problems,), tol), n_classes, max_iter)
+
+
+def _fit(
+    features: Tensor,
+    labels: Tensor,
+    row_weights: Tensor,
+    strengths: Tensor,
+    tol: Tensor,
+    n_classes: int,
+    max_iter: int,
+) -> LogisticFit:
+    """`fit_logistic`, with strengths (batch, strength) and tol (batch,) of each problem."""
+    ones = features.new_ones(*features.shape[:2], 1)
     problem = _Problem(torch.cat([features, ones], dim=2), labels, row_weights, n_classes)
+    n_problems, n_clips, n_columns = problem.design.shape
     # Always from zero: a solution of weaker or fewer clips is a worse start, as the clips that it gets wrong are then
     # the only ones with curvature, far from the average that the preconditioner knows.
-    weights = features.new_zeros(n_problems, len(strengths), n_classes, n_features + 1)
-    converged = torch.zeros(n_problems, len(strengths), dtype=torch.bool, device=features.device)
-    n_iter = torch.zeros(n_problems, len(strengths), dtype=torch.int64, device=features.device)
+    weights = features.new_zeros(*strengths.shape, n_classes, n_columns)
+    converged = torch.zeros(strengths.shape, dtype=torch.bool, device=features.device)
+    n_iter = torch.zeros(strengths.shape, dtype=torch.int64, device=features.device)
     # Two symmetric vectors +-w/2 have half the penalty of w, hence half the strength.
-    scaled = features.new_tensor(strengths) * (0.5 if n_classes == 2 and not is_multilabel else 1.0)
+    scaled = strengths * (0.5 if n_classes == 2 and not problem.is_multilabel else 1.0)
     at_once = max(1, _NUMBERS_AT_ONCE // (n_problems * n_clips * n_classes))
-    for part in torch.arange(len(strengths), device=features.device).split(at_once):
-        weights[:, part], converged[:, part], n_iter[:, part] = _newton(problem, scaled[part], tol, max_iter)
+    for part in torch.arange(strengths.shape[1], device=features.device).split(at_once):
+        weights[:, part], converged[:, part], n_iter[:, part] = _newton(problem, scaled[:, part], tol, max_iter)
     # Adding a constant to all classes changes no probability; the penalty's minimum has none.
-    if not is_multilabel:
+    if not problem.is_multilabel:
         weights -= weights.mean(dim=2, keepdim=True)
     return LogisticFit(weights[..., :-1], weights[..., -1], converged, n_iter)
 
 
-#: numbers in a batch of small problems: beyond it, products are large enough to be fast one by one
-_BATCHED_NUMBERS = 2**21
+#: numbers in the coordinates of a batch of problems (160 MB in all that is made of them)
+_BATCHED_NUMBERS = 2**22
+#: sizes of problems that are solved side by side lie less far apart
+_SHAPES_APART = 32
 
 
 @dataclass(frozen=True)
@@ -180,46 +196,48 @@ class LogisticProblem:
 
 
 def solve_all(problems: Sequence[LogisticProblem]) -> list[LogisticFit]:
-    """Solve each problem, in batches where the settings agree and the problems are small; a batch axis of 1 each.
+    """Solve each problem, in batches of like ones where they are small; a batch axis of 1 each.
 
     Problems whose coordinates are no tensor, but `evar._streamed.Coordinates`, are solved in passes over their rows.
     """
     from evar._streamed import fit_streamed
 
-    batches: dict[tuple[Any, ...], list[int]] = {}
+    alike: dict[tuple[Any, ...], list[int]] = {}
     found: dict[int, LogisticFit] = {}
     for index, one in enumerate(problems):
         if not isinstance(one.coordinates, Tensor):
             found[index] = fit_streamed(one)
             continue
-        is_small = one.coordinates.numel() * len(problems) <= _BATCHED_NUMBERS
-        settings = (one.strengths, one.n_classes, one.tol, one.max_iter, one.labels.dim())
-        batches.setdefault(settings if is_small else (*settings, index), []).append(index)
-    for indices in batches.values():
-        batch = [problems[index] for index in indices]
-        shape = [max(one.coordinates.shape[axis] for one in batch) for axis in (0, 1)]
-        features = torch.zeros(len(batch), *shape, dtype=torch.float64)  # (batch, clips, rank), zero-padded
-        labels = torch.zeros(len(batch), shape[0], *batch[0].labels.shape[1:], dtype=torch.int64)
-        row_weights = features.new_zeros(len(batch), shape[0])
-        for at, one in enumerate(batch):
-            n_clips, rank = one.coordinates.shape
-            assert isinstance(one.coordinates, Tensor)
-            features[at, :n_clips, :rank] = one.coordinates
-            labels[at, :n_clips], row_weights[at, :n_clips] = one.labels, 1.0
-        fit = fit_logistic(
-            features,
-            labels,
-            batch[0].strengths,
-            row_weights=row_weights,
-            n_classes=batch[0].n_classes,
-            tol=batch[0].tol,
-            max_iter=batch[0].max_iter,
-        )
-        for at, (index, one) in enumerate(zip(indices, batch, strict=True)):
-            own = slice(at, at + 1)
-            weights = fit.weights[own, ..., : one.coordinates.shape[1]]
-            found[index] = LogisticFit(weights, fit.intercepts[own], fit.converged[own], fit.n_iter[own])
+        # Of about one shape, so that little is computed for padding.
+        shape = tuple(-(-size // _SHAPES_APART) for size in one.coordinates.shape)
+        key = (shape, len(one.strengths), one.n_classes, one.labels.dim(), one.max_iter)
+        alike.setdefault(key, []).append(index)
+    for indices in alike.values():
+        n_most = max(1, _BATCHED_NUMBERS // max(1, math.prod(problems[indices[0]].coordinates.shape)))
+        for first in range(0, len(indices), n_most):
+            batch = indices[first : first + n_most]
+            found.update(zip(batch, _solved([problems[index] for index in batch]), strict=True))
     return [found[index] for index in range(len(problems))]
+
+
+def _solved(batch: Sequence[LogisticProblem]) -> Iterator[LogisticFit]:
+    """Solutions of problems that are solved side by side."""
+    shape = [max(one.coordinates.shape[axis] for one in batch) for axis in (0, 1)]
+    features = torch.zeros(len(batch), *shape, dtype=torch.float64)  # (batch, clips, rank), zero-padded
+    labels = torch.zeros(len(batch), shape[0], *batch[0].labels.shape[1:], dtype=torch.int64)
+    row_weights = features.new_zeros(len(batch), shape[0])
+    for at, one in enumerate(batch):
+        n_clips, rank = one.coordinates.shape
+        assert isinstance(one.coordinates, Tensor)
+        features[at, :n_clips, :rank] = one.coordinates
+        labels[at, :n_clips], row_weights[at, :n_clips] = one.labels, 1.0
+    strengths = features.new_tensor([one.strengths for one in batch])
+    tol = features.new_tensor([one.tol for one in batch])
+    fit = _fit(features, labels, row_weights, strengths, tol, batch[0].n_classes, batch[0].max_iter)
+    for at, one in enumerate(batch):
+        own = slice(at, at + 1)
+        weights = fit.weights[own, ..., : one.coordinates.shape[1]]
+        yield LogisticFit(weights, fit.intercepts[own], fit.converged[own], fit.n_iter[own])
 
 
 class _Problem:
@@ -231,8 +249,8 @@ class _Problem:
     """
 
     def __init__(self, design: Tensor, labels: Tensor, row_weights: Tensor, n_classes: int) -> None:
-        self.design = _Designs(design)
-        self.design_single = _Designs(design.float())
+        self.design = design  # (batch, clips, column)
+        self.turned = design.mT.contiguous()  # the faster layout for products that sum over columns
         self.n_classes = n_classes
         self.is_multilabel = labels.dim() == 3
         shares = labels if self.is_multilabel else torch.nn.functional.one_hot(labels, n_classes)
@@ -243,76 +261,75 @@ class _Problem:
         self.penalty[-1] = 0.0
 
 
-class _Designs:
-    """Designs of a batch of problems, and products with the items that are being solved."""
-
-    def __init__(self, design: Tensor) -> None:
-        self.design = design  # (batch, clips, column)
-        self.turned = design.mT.contiguous()  # the faster layout for products that sum over columns
-
-    def logits(self, weights: Tensor, counts: Sequence[int]) -> Tensor:
-        """Weights (item, class, column) of so many items of each problem -> (item, class, clips)."""
-        return _times(weights, self.turned, counts)
-
-    def sums(self, of_clips: Tensor, counts: Sequence[int]) -> Tensor:
-        """(item, class, clips) -> sums over clips of these times their rows, (item, class, column)."""
-        return _times(of_clips, self.design, counts)
-
-
 def _times(rows: Tensor, matrices: Tensor, counts: Sequence[int]) -> Tensor:
-    """(item, class, i) times (batch, i, j) -> (item, class, j), one product for the items of each problem."""
+    """(item, class, i) times the (i, j) of the problem of each, of which there are `counts` -> (item, class, j)."""
     n_items, n_classes, _ = rows.shape
+    if min(counts) == max(counts):
+        return torch.bmm(rows.reshape(len(counts), -1, rows.shape[2]), matrices).view(n_items, n_classes, -1)
     product = rows.new_empty(n_items * n_classes, matrices.shape[2])
     flat = rows.reshape(n_items * n_classes, -1)
-    at = 0
-    for matrix, count in zip(matrices, counts, strict=True):
+    end = 0
+    for number, count in enumerate(counts):
         if count:
-            end = at + count * n_classes
-            torch.mm(flat[at:end], matrix, out=product[at:end])
-            at = end
+            start, end = end, end + count * n_classes
+            torch.mm(flat[start:end], matrices[number], out=product[start:end])
     return product.view(n_items, n_classes, -1)
 
 
 @dataclass
 class _Items:
-    """The items that are not yet solved, and where they are.
+    """Items and where they are.
 
     Attributes:
         problem: data of their problems.
+        place: (item,) int64, number of the item among all.
         owner: (item,) int64, position of the problem; ascending.
-        strengths: (item,).
+        strengths, tol: (item,).
+        n_iter: (item,) int64, Newton steps taken.
         weights: (item, class, column).
         logits: (item, class, clips).
         value: (item,) of the objective.
     """
 
     problem: _Problem
+    place: Tensor
     owner: Tensor
     strengths: Tensor
+    tol: Tensor
+    n_iter: Tensor
     weights: Tensor
     logits: Tensor
     value: Tensor
 
     @classmethod
-    def at_zero(cls, problem: _Problem, strengths: Tensor) -> _Items:
-        """Every problem at every strength, all weights 0."""
-        n_problems, n_clips, n_columns = problem.design.design.shape
-        owner = torch.arange(n_problems, device=strengths.device).repeat_interleave(len(strengths))
-        zeros = problem.targets.new_zeros
-        items = cls(
-            problem,
-            owner,
-            strengths.repeat(n_problems),
-            zeros(len(owner), problem.n_classes, n_columns),
-            zeros(len(owner), problem.n_classes, n_clips),
-            zeros(len(owner)),
-        )
-        items.value = items.objective(items.logits, items.weights)
+    def at_zero(cls, problem: _Problem, strengths: Tensor, tol: Tensor) -> _Items:
+        """Every problem at each of its strengths (batch, strength), all weights 0."""
+        n_problems, n_clips, n_columns = problem.design.shape
+        owner = torch.arange(n_problems, device=strengths.device).repeat_interleave(strengths.shape[1])
+        place, zeros = torch.arange(len(owner), device=owner.device), problem.design.new_zeros
+        weights = zeros(len(owner), problem.n_classes, n_columns)
+        logits = zeros(len(owner), problem.n_classes, n_clips)
+        n_iter = torch.zeros_like(owner)
+        items = cls(problem, place, owner, strengths.flatten(), tol[owner], n_iter, weights, logits, zeros(len(owner)))
+        items.value = items.objective(logits, weights)
         return items
+
+    def __len__(self) -> int:
+        return len(self.owner)
+
+    def only(self, kept: Tensor) -> _Items:
+        """Those where `kept` (item) is True, or at ascending positions."""
+        own = (self.place, self.owner, self.strengths, self.tol, self.n_iter, self.weights, self.logits, self.value)
+        return _Items(self.problem, *(value[kept] for value in own))
+
+    def put(self, at: Tensor, moved: _Items) -> None:
+        """Take over what has changed of the items at some positions."""
+        self.n_iter[at], self.weights[at] = moved.n_iter, moved.weights
+        self.logits[at], self.value[at] = moved.logits, moved.value
 
     def counts(self) -> list[int]:
         """How many there are of each problem."""
-        return self.owner.bincount(minlength=len(self.problem.targets)).tolist()
+        return self.owner.bincount(minlength=len(self.problem.design)).tolist()
 
     def of_problems(self, values: Tensor) -> Tensor:
         """(batch, ...) -> (item, ...), or (1, ...) of a batch of one."""
@@ -326,110 +343,31 @@ class _Items:
         ridge = (self.problem.penalty * weights.square()).sum(dim=(1, 2))
         return self.strengths * (losses * self.of_problems(self.problem.row_weights[:, 0])).sum(dim=1) + 0.5 * ridge
 
-    def probabilities(self) -> Tensor:
-        """(item, class, clips)."""
-        return torch.sigmoid(self.logits) if self.problem.is_multilabel else torch.softmax(self.logits, dim=1)
+    def system(self, dtype: torch.dtype) -> tuple[_Curvature, Tensor]:
+        """Curvature, whose products are `dtype`, and gradient (item, class, column) where they are."""
+        probabilities = torch.sigmoid(self.logits) if self.problem.is_multilabel else torch.softmax(self.logits, dim=1)
+        residual = probabilities - self.of_problems(self.problem.targets)
+        residual *= self.of_problems(self.problem.row_weights)
+        gradient = _times(residual, self.problem.design, self.counts())
+        gradient *= self.strengths[:, None, None]
+        return _Curvature(self, probabilities, dtype), gradient.add_(self.problem.penalty * self.weights)
 
-    def only(self, kept: Tensor) -> _Items:
-        """Those where `kept` (item) is True."""
-        own = (self.owner, self.strengths, self.weights, self.logits, self.value)
-        return _Items(self.problem, *(value[kept] for value in own))
-
-
-def _newton(problem: _Problem, strengths: Tensor, tol: float, max_iter: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Minimise for each strength: weights (batch, strength, class, column), converged and steps (batch, strength)."""
-    items = _Items.at_zero(problem, strengths)
-    solved = items.weights.clone()
-    converged = torch.zeros_like(items.owner, dtype=torch.bool)
-    n_iter = torch.zeros_like(items.owner)
-    active = torch.arange(len(items.owner), device=strengths.device)
-    for count in range(max_iter):
-        counts = items.counts()
-        probabilities = items.probabilities()
-        residual = (probabilities - items.of_problems(problem.targets)) * items.of_problems(problem.row_weights)
-        gradient = problem.design.sums(residual, counts) * items.strengths[:, None, None]
-        gradient += problem.penalty * items.weights
-        dtype = torch.float32 if count < _SINGLE_PRECISION_STEPS else torch.float64
-        step, is_solved = newton_step(_Curvature(items, probabilities, dtype), gradient)
-        logit_step = problem.design.logits(step, counts)
-        slope = (gradient * step).sum(dim=(1, 2))  # (item,), <= 0
+    def move(self, step: Tensor, slope: Tensor) -> Tensor:
+        """Go along a step (item, class, column), as far as the objective falls; slope (item,) is its derivative along
+        the step, <= 0. Returns whether the whole step was gone, (item,)."""
+        logit_step = _times(step, self.problem.turned, self.counts())
         length = torch.ones_like(slope)
         for _ in range(_MAX_HALVINGS):
             scale = length[:, None, None]
-            weights, logits = items.weights + scale * step, items.logits + scale * logit_step
-            value = items.objective(logits, weights)
+            weights, logits = self.weights + scale * step, self.logits + scale * logit_step
+            value = self.objective(logits, weights)
             # The last term forgives rounding, which alone remains near the minimum.
-            is_short = value > items.value + 1e-4 * length * slope + 1e-12 * items.value.abs()
+            is_short = value > self.value + 1e-4 * length * slope + 1e-12 * self.value.abs()
             if not bool(is_short.any()):
                 break
             length = torch.where(is_short, length / 2, length)
-        items.weights, items.logits, items.value = weights, logits, value
-        # A Newton step lowers the objective by half its slope. Of that, strength x KL divergence is owed to each clip,
-        # and by Pinsker's inequality a divergence of 2 tol^2 moves no probability by more than tol.
-        is_done = (-slope <= 2 * items.strengths * tol**2) & (length == 1) & is_solved
-        solved[active] = items.weights
-        converged[active] = is_done
-        n_iter[active] += 1
-        if bool(is_done.all()):
-            break
-        if bool(is_done.any()):
-            active, items = active[~is_done], items.only(~is_done)
-    shape = (len(problem.targets), len(strengths))
-    return solved.unflatten(0, shape), converged.view(shape), n_iter.view(shape)
-
-
-class Curvature:
-    """Second derivatives of the objective, as products, and an approximate inverse of them.
-
-    The inverse is that of the curvature that there would be if columns were orthogonal and every clip had the average
-    class covariance: (strength x energy of the column) x covariance + penalty, diagonal in the covariance's axes.
-    """
-
-    def precondition(
-        self,
-        spread: Tensor,
-        energy: Tensor,
-        penalty: Tensor,
-        strengths: Tensor,
-        is_multilabel: bool,
-        dtype: torch.dtype,
-    ) -> None:
-        """Set the approximate inverse.
-
-        Args:
-            spread: mean covariance of the classes (item, class, class), or mean variance of labels (item, class).
-            energy: (item, column) sum of squares, or (1, column).
-            penalty: (column,).
-            strengths: (item,).
-            is_multilabel: whether labels are problems of their own.
-            dtype: of the products.
-        """
-        self.penalty, self.is_multilabel = penalty.to(dtype), is_multilabel
-        self.strengths = strengths.to(dtype)[:, None, None]  # (item, 1, 1)
-        spread, energy = spread.to(dtype), energy.to(dtype)[:, None, :]
-        if is_multilabel:  # labels do not touch each other: the axes are the labels themselves
-            self.axes = torch.ones_like(spread[..., None])
-            self.inverse = 1 / (self.strengths * spread[..., None] * energy + self.penalty).clamp(min=1e-20)
-            return
-        # All classes moving together changes nothing; giving that direction curvature keeps the inverse finite.
-        trace = spread.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None]
-        values, self.axes = torch.linalg.eigh(spread + trace / spread.shape[-1])
-        curved = self.strengths * values.clamp(min=0)[..., None] * energy + self.penalty
-        self.inverse = 1 / curved.clamp(min=1e-20)  # (item, class, column)
-
-    def times(self, vector: Tensor) -> Tensor:
-        """(item, class, column) -> the same shape."""
-        raise NotImplementedError
-
-    def approximate_inverse(self, vector: Tensor) -> Tensor:
-        """(item, class, column) -> the same shape."""
-        if self.is_multilabel:
-            return self.inverse * vector
-        return self.axes @ (self.inverse * (self.axes.mT @ vector))
-
-    def keep(self, kept: Tensor) -> None:
-        """Drop the items where `kept` (item) is False."""
-        self.strengths, self.axes, self.inverse = self.strengths[kept], self.axes[kept], self.inverse[kept]
+        self.weights, self.logits, self.value, self.n_iter = weights, logits, value, self.n_iter + 1
+        return length == 1
 
 
 class _Curvature(Curvature):
@@ -437,8 +375,7 @@ class _Curvature(Curvature):
 
     def __init__(self, items: _Items, probabilities: Tensor, dtype: torch.dtype) -> None:
         problem = items.problem
-        self.design = problem.design_single if dtype == torch.float32 else problem.design
-        self.owner, self.n_problems, self.counts = items.owner, len(problem.targets), items.counts()
+        self.owner = items.owner
         self.share = probabilities.to(dtype)
         row_weights = items.of_problems(problem.row_weights).to(dtype)
         self.weighted = self.share * row_weights
@@ -452,54 +389,80 @@ class _Curvature(Curvature):
         energy = items.of_problems(problem.energy)
         self.precondition(spread, energy, problem.penalty, items.strengths, problem.is_multilabel, dtype)
 
+    def over(self, design: Tensor, turned: Tensor) -> _Curvature:
+        """Itself, with the designs that products need: (batch, clips, column) and (batch, column, clips)."""
+        self.design, self.turned = design, turned
+        self.counts = self.owner.bincount(minlength=len(design)).tolist()
+        return self
+
     def times(self, vector: Tensor) -> Tensor:
         """(item, class, column) -> the same shape."""
-        logits = self.design.logits(vector, self.counts)
+        logits = _times(vector, self.turned, self.counts)
         if not self.is_multilabel:
             logits -= (self.share * logits).sum(dim=1, keepdim=True)
         logits *= self.weighted
-        return torch.addcmul(self.penalty * vector, self.strengths, self.design.sums(logits, self.counts))
+        return torch.addcmul(self.penalty * vector, self.strengths, _times(logits, self.design, self.counts))
 
     def keep(self, kept: Tensor) -> None:
-        """Drop the items where `kept` (item) is False."""
+        """Drop the items where `kept` (item) is False, and the designs of problems without any."""
         super().keep(kept)
-        self.share, self.weighted, self.owner = self.share[kept], self.weighted[kept], self.owner[kept]
-        self.counts = self.owner.bincount(minlength=self.n_problems).tolist()
+        self.share, self.weighted = self.share[kept], self.weighted[kept]
+        held, self.owner = torch.unique_consecutive(self.owner[kept], return_inverse=True)
+        is_less = len(held) < len(self.design)
+        self.over(*(value[held] if is_less else value for value in (self.design, self.turned)))
+
+    def put(self, at: Tensor, other: Curvature) -> None:
+        """Replace the items at some positions by those of `other`."""
+        assert isinstance(other, _Curvature)
+        super().put(at, other)
+        self.share[at], self.weighted[at] = other.share, other.weighted
 
 
-def newton_step(curvature: Curvature, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Solve curvature x step = -gradient by conjugate gradients: the step (item, class, column), and for which items
-    `_INNER_TOLERANCE` was reached."""
-    dtype = curvature.inverse.dtype
-    # Scaled to 1, so that float32 neither overflows nor loses small gradients near the minimum.
-    size = gradient.abs().amax(dim=(1, 2), keepdim=True).clamp(min=1e-300)
-    residual = (-gradient / size).to(dtype)
-    solution = torch.zeros_like(residual)
-    direction = curvature.approximate_inverse(residual)
-    error = (residual * direction).sum(dim=(1, 2))  # (item,)
-    goal = _INNER_TOLERANCE**2 * error
-    is_open = error > 0
-    is_unsolved = is_open.clone()
-    step, left = solution.clone(), torch.arange(len(gradient), device=gradient.device)
-    for _ in range(_MAX_INNER):
-        n_open = int(is_open.sum())
-        if not n_open:
-            break
-        if 4 * n_open <= 3 * len(is_open):  # solved items would ride along at full cost
-            solution[left] = step
-            left, step, residual, direction = left[is_open], step[is_open], residual[is_open], direction[is_open]
-            error, goal = error[is_open], goal[is_open]
-            curvature.keep(is_open)
-            is_open = is_open[is_open]
-        bent = curvature.times(direction)
-        length = torch.where(is_open, error / (direction * bent).sum(dim=(1, 2)), 0.0)[:, None, None]
-        step.addcmul_(length, direction)
-        residual.addcmul_(length, bent, value=-1)
-        towards = curvature.approximate_inverse(residual)
-        new_error = (residual * towards).sum(dim=(1, 2))
-        is_open = is_open & (new_error > goal)
-        is_unsolved[left] = is_open
-        direction = towards.addcmul_(torch.where(is_open, new_error / error, 0.0)[:, None, None], direction)
-        error = new_error
-    solution[left] = step
-    return solution.to(gradient.dtype) * size, ~is_unsolved
+def _newton(problem: _Problem, strengths: Tensor, tol: Tensor, max_iter: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Minimise at strengths (batch, strength): weights (batch, strength, class, column), converged and steps (batch,
+    strength)."""
+    items = _Items.at_zero(problem, strengths, tol)
+    converged = torch.zeros_like(items.owner, dtype=torch.bool)
+    _descend(items, converged, torch.float32, min(_SINGLE_PRECISION_STEPS, max_iter))
+    _descend(items, converged, torch.float64, max_iter)
+    shape = strengths.shape
+    return items.weights.unflatten(0, shape), converged.view(shape), items.n_iter.view(shape)
+
+
+def _descend(every: _Items, converged: Tensor, dtype: torch.dtype, n_most: int) -> None:
+    """Move the items that have not `converged` (item) by Newton steps until they have, or have taken `n_most`."""
+    is_left = ~converged & (every.n_iter < n_most)
+    n_left = int(is_left.sum())
+    if not n_left:
+        return
+    items = every if n_left == len(every) else every.only(is_left)
+    curvature, gradient = items.system(dtype)
+    systems = Systems(curvature.over(every.problem.design.to(dtype), every.problem.turned.to(dtype)), gradient)
+    is_left = is_left[is_left]
+    while n_left:
+        at = systems.take()
+        step, is_solved = systems.steps(at)
+        moved = items.only(at)
+        slope = (gradient[at] * step).sum(dim=(1, 2))
+        is_whole = moved.move(step, slope)
+        # A Newton step lowers the objective by half its slope. Of that, strength x KL divergence is owed to each clip,
+        # and by Pinsker's inequality a divergence of 2 tol^2 moves no probability by more than tol.
+        is_done = (-slope <= 2 * moved.strengths * moved.tol**2) & is_whole & is_solved
+        items.put(at, moved)
+        converged[moved.place] = is_done
+        goes_on = ~is_done & (moved.n_iter < n_most)
+        if bool(goes_on.any()):
+            curvature, new_gradient = moved.only(goes_on).system(dtype)
+            gradient[at[goes_on]] = new_gradient
+            systems.put(at[goes_on], curvature, new_gradient)
+        ended = at[~goes_on]
+        is_left[ended] = False
+        n_left -= len(ended)
+        if n_left and is_thin(n_left, len(items)):
+            if items is not every:
+                every.put(items.place, items)
+            items, gradient = items.only(is_left), gradient[is_left]
+            systems.keep(is_left)
+            is_left = is_left[is_left]
+    if items is not every:
+        every.put(items.place, items)

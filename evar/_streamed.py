@@ -17,14 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evar._logistic import (
-    _MAX_HALVINGS,
-    _SINGLE_PRECISION_STEPS,
-    Curvature,
-    LogisticFit,
-    LogisticProblem,
-    newton_step,
-)
+from evar._logistic import _MAX_HALVINGS, _SINGLE_PRECISION_STEPS, LogisticFit, LogisticProblem
+from evar._newton import Curvature, newton_step
 from evar.stored_rows import Rows
 
 #: numbers of a (strength, class, clips) array of a chunk

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from evar.config import ProtocolConfig
     from evar.encoders.base import Encoder
 
-#: bytes of the vectors of rows that are trained side by side
+#: bytes of what is held for rows that are fitted side by side
 _BYTES_AT_ONCE = 2**30
 #: what a cell may fail with, while the others go on
 _EXPECTED = (ValueError, KeyError, OSError, ImportError, RuntimeError, MemoryError)
@@ -340,19 +340,22 @@ def _probe_rows(
 def _groups(
     protocol: ProtocolConfig, task: Task, vectors: Vectors, pending: Sequence[tuple[Selection, int, str]]
 ) -> Iterator[list[tuple[Selection, int, str]]]:
-    """Rows to fit side by side: several where the probe gains by it, as many as memory bears."""
-    if not getattr(probe_class(protocol, task.config.kind), "trains_together", False):
-        yield from ([row] for row in pending)
-        return
+    """Rows to fit side by side: several where the probe gains by it, as many as memory bears.
+
+    Such a probe says in `bytes_together` what a fit holds for each feature of a clip.
+    """
+    n_each = getattr(probe_class(protocol, task.config.kind), "bytes_together", _BYTES_AT_ONCE)
     group: list[tuple[Selection, int, str]] = []
     held = 0
     for row in pending:
-        n_bytes = 4 * len(task) * vectors.width(row[0]) * len(task.rounds(row[1]))
-        if group and held + n_bytes > _BYTES_AT_ONCE:
+        selection, seed, _ = row
+        is_alone = selection.fusion == "weighted"  # has a probe of its own
+        n_bytes = n_each * len(task) * vectors.width(selection) * len(task.rounds(seed))
+        if group and (is_alone or held + n_bytes > _BYTES_AT_ONCE):
             yield group
             group, held = [], 0
         group.append(row)
-        held += n_bytes
+        held += _BYTES_AT_ONCE if is_alone else n_bytes
     yield group
 
 

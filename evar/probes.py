@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
+from evar._cores import share_out
 from evar._logistic import LogisticFit, LogisticProblem, principal_coordinates, solve_all
 from evar._streamed import Coordinates
 from evar.metrics import METRICS
@@ -32,7 +33,9 @@ STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 #: bytes that a fit may hold; more, and it goes over the rows in passes. A constant, so that a row is computed the same way
 #: on every machine.
 BYTES_IN_MEMORY = 6 * 2**30
-#: what a fit in memory holds for each feature of a clip, and for each class of a clip
+#: numbers in the features of a fit that is too small to keep several cores busy
+_SMALL = 2**21
+#: bytes that a fit in memory holds for each feature of a clip, and for each class of a clip
 _BYTES_OF_FEATURE, _BYTES_OF_CLASS = 48, 64
 
 
@@ -125,6 +128,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
     """
 
     reads_rows = True
+    bytes_together = _BYTES_OF_FEATURE
 
     def __init__(
         self,
@@ -183,13 +187,20 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
             ValueError: as `fit`.
         """
         running = [probe._fitting(*split) for probe, split in zip(probes, splits, strict=True)]
-        wanted = {index: next(steps) for index, steps in enumerate(running)}
-        while wanted:
-            for index, found in zip(list(wanted), solve_all(list(wanted.values())), strict=True):
-                try:
-                    wanted[index] = running[index].send(found)
-                except StopIteration:
-                    del wanted[index]
+
+        def fit(part: Sequence[int]) -> None:
+            wanted = {index: next(running[index]) for index in part}
+            while wanted:
+                for index, found in zip(list(wanted), solve_all(list(wanted.values())), strict=True):
+                    try:
+                        wanted[index] = running[index].send(found)
+                    except StopIteration:
+                        del wanted[index]
+
+        if all(isinstance(X, np.ndarray) and X.size <= _SMALL for X, *_ in splits):
+            share_out(fit, len(running))
+        else:
+            fit(range(len(running)))
         return probes
 
     def _fitting(self, X: Any, y: Any, X_valid: Any, y_valid: Any) -> Generator[LogisticProblem, LogisticFit, None]:

@@ -92,7 +92,7 @@ class NetworkProbe(TrainedProbe):
     """
 
     kinds = ("multilabel", "regression")
-    trains_together = True
+    bytes_together = 4
     reads_rows = True
 
     def __init__(

@@ -49,7 +49,7 @@ ALLOWED = {
     "frames": {"store"},
     "audio_index": {"audio"},
     "extract": {"audio", "audio_index", "batching", "frames", "pooling", "store", "encoders"},
-    "streamed": {"_logistic", "stored_rows"},
+    "streamed": {"_logistic", "_newton", "stored_rows"},
     "probes": {"registry", "metrics", "_logistic", "_streamed", "stored_rows"},
     "multilabel": {"_logistic", "_streamed", "metrics", "probes"},
     "regression": {"_logistic", "axes", "metrics", "probes", "registry"},
