@@ -55,7 +55,8 @@ def main() -> None:
             ranked = {layers: np.array([ranker.score(layers) for ranker in rankers]) for layers in every}
             of_ranker = time.perf_counter() - began
             began = time.perf_counter()
-            columns = [[score for score, _ in _probed(protocol, a_round, every)] for a_round in rounds]
+            asked = [(layers, index) for index in range(len(rounds)) for layers in every]
+            columns = np.reshape([score for score, _ in _probed(protocol, rounds, asked)], (len(rounds), -1))
             of_probe = time.perf_counter() - began
         probed = {layers: np.array([column[at] for column in columns]) for at, layers in enumerate(every)}
         cheap = objectives(ranked, rounds, None, "mean_score")

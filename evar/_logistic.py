@@ -49,6 +49,11 @@ class LogisticFit:
     converged: Tensor
     n_iter: Tensor
 
+    def only(self, strength: int) -> LogisticFit:
+        """The fit at one strength, told by its number; its axis stays, of length 1."""
+        own = slice(strength, strength + 1)
+        return LogisticFit(*(value[:, own] for value in (self.weights, self.intercepts, self.converged, self.n_iter)))
+
     def logits(self, features: Tensor) -> Tensor:
         """(batch, clips, feature) -> (batch, strength, class, clips), before softmax or sigmoid."""
         logits = self.weights.flatten(1, 2) @ features.mT

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 SEARCH_VERSION = 1
 #: the search draws validation clips with one seed; rows of other seeds test its choice
 SEED = 0
-#: bytes of finalists' vectors that are fitted side by side
-_BYTES_AT_ONCE = 2**29
+#: bytes of what is held for finalists that are fitted side by side, and for each of their features
+_BYTES_AT_ONCE = 2**30
+_BYTES_OF_FEATURE = 28
 
 
 def layer_names(encoder: Encoder, settings: Settings) -> list[str]:
@@ -104,13 +106,10 @@ def run_search(
             bar.n = done if what == "ranker" else len(rounds) + (done if what == "finalists" else 0)
             bar.set_postfix_str(what)
 
-        def probing(candidates: Sequence[Layers], index: int) -> Iterable[tuple[float, float]]:
-            return _probed(protocol, rounds[index], candidates)
-
         found = search(
             rounds,
             len(names),
-            probing,
+            lambda candidates: _probed(protocol, rounds, candidates),
             objective=settings.objective,
             max_layers=settings.max_layers,
             progress=progress,
@@ -147,36 +146,43 @@ def _rounds(task: Task, vectors: Vectors, names: Sequence[str]) -> list[SearchRo
 
 
 def _probed(
-    protocol: ProtocolConfig, a_round: SearchRound, candidates: Sequence[Layers]
-) -> Iterable[tuple[float, float]]:
-    """Validation score and log-loss of the protocol's probe for every candidate, several side by side."""
-    layers = {position: a_round.layer(position) for position in sorted(set().union(*candidates))}
-    waiting = list(candidates)
-    while waiting:
-        batch: list[Layers] = []
-        n_bytes = 0
-        while waiting and (not batch or n_bytes < _BYTES_AT_ONCE):
-            batch.append(waiting.pop(0))
-            n_bytes += 16 * sum(value.size for position in batch[-1] for value in layers[position])
-        probes = [new_probe(protocol, a_round.metric, SEED) for _ in batch]
-        splits = []
-        for candidate, probe in zip(batch, probes, strict=True):
+    protocol: ProtocolConfig, rounds: Sequence[SearchRound], candidates: Sequence[tuple[Layers, int]]
+) -> Iterator[tuple[float, float]]:
+    """Validation score and log-loss of the protocol's probe for every candidate in a round, several side by side."""
+    probes: list[Any] = []
+    splits: list[tuple[NDArray[Any], ...]] = []
+    n_bytes, task = 0, ""
+    for index, of_round in itertools.groupby(candidates, key=lambda candidate: candidate[1]):
+        a_round, finalists = rounds[index], [layers for layers, _ in of_round]
+        vectors = {position: a_round.layer(position) for position in sorted(set().union(*finalists))}
+        for layers in finalists:
+            train, valid = (np.concatenate([vectors[at][part] for at in layers], axis=1) for part in (0, 1))
+            n_more = _BYTES_OF_FEATURE * (train.size + valid.size)
+            if probes and (a_round.task != task or n_bytes + n_more > _BYTES_AT_ONCE):
+                yield from _fitted_scores(probes, splits)
+                probes, splits, n_bytes = [], [], 0
+            task, n_bytes = a_round.task, n_bytes + n_more
+            probe = new_probe(protocol, a_round.metric, SEED)
             known = probe.get_params()
             # The fit that would meet the test clips is not needed: it is as rough as the search itself.
             rough = {"refit": "train", **({"tol": known["search_tol"]} if "search_tol" in known else {})}
-            probe.set_params(**{name: value for name, value in rough.items() if name in known})
-            train, valid = (np.concatenate([layers[at][part] for at in candidate], axis=1) for part in (0, 1))
+            probes.append(probe.set_params(**{name: value for name, value in rough.items() if name in known}))
             splits.append((train, a_round.y_train, valid, a_round.y_valid))
-        if hasattr(probes[0], "fit_together"):
-            probes[0].fit_together(probes, splits)
+    yield from _fitted_scores(probes, splits)
+
+
+def _fitted_scores(probes: list[Any], splits: list[tuple[NDArray[Any], ...]]) -> Iterator[tuple[float, float]]:
+    """Validation score and log-loss of each probe, fitted now."""
+    if hasattr(probes[0], "fit_together"):
+        probes[0].fit_together(probes, splits)
+    else:
+        for probe, split in zip(probes, splits, strict=True):
+            probe.fit(*split)
+    for probe, (_, _, valid, y_valid) in zip(probes, splits, strict=True):
+        if getattr(probe, "valid_score_", None) is None:  # a probe that chooses nothing
+            yield float(probe.score(valid, y_valid)), 0.0
         else:
-            for probe, split in zip(probes, splits, strict=True):
-                probe.fit(*split)
-        for probe, (_, _, valid, y_valid) in zip(probes, splits, strict=True):
-            if getattr(probe, "valid_score_", None) is None:  # a probe that chooses nothing
-                yield float(probe.score(valid, y_valid)), 0.0
-            else:
-                yield probe.valid_score_, getattr(probe, "valid_log_loss_", 0.0)
+            yield probe.valid_score_, getattr(probe, "valid_log_loss_", 0.0)
 
 
 def _record(

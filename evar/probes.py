@@ -14,7 +14,6 @@ from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from evar._cores import share_out
 from evar._logistic import LogisticFit, LogisticProblem, principal_coordinates, solve_all
 from evar._streamed import Coordinates
 from evar.metrics import METRICS
@@ -33,8 +32,6 @@ STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 #: bytes that a fit may hold; more, and it goes over the rows in passes. A constant, so that a row is computed the same way
 #: on every machine.
 BYTES_IN_MEMORY = 6 * 2**30
-#: numbers in the features of a fit that is too small to keep several cores busy
-_SMALL = 2**21
 #: bytes that a fit in memory holds for each feature of a clip, and for each class of a clip
 _BYTES_OF_FEATURE, _BYTES_OF_CLASS = 48, 64
 
@@ -187,20 +184,13 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
             ValueError: as `fit`.
         """
         running = [probe._fitting(*split) for probe, split in zip(probes, splits, strict=True)]
-
-        def fit(part: Sequence[int]) -> None:
-            wanted = {index: next(running[index]) for index in part}
-            while wanted:
-                for index, found in zip(list(wanted), solve_all(list(wanted.values())), strict=True):
-                    try:
-                        wanted[index] = running[index].send(found)
-                    except StopIteration:
-                        del wanted[index]
-
-        if all(isinstance(X, np.ndarray) and X.size <= _SMALL for X, *_ in splits):
-            share_out(fit, len(running))
-        else:
-            fit(range(len(running)))
+        wanted = {index: next(steps) for index, steps in enumerate(running)}
+        while wanted:
+            for index, found in zip(list(wanted), solve_all(list(wanted.values())), strict=True):
+                try:
+                    wanted[index] = running[index].send(found)
+                except StopIteration:
+                    del wanted[index]
         return probes
 
     def _fitting(self, X: Any, y: Any, X_valid: Any, y_valid: Any) -> Generator[LogisticProblem, LogisticFit, None]:
@@ -243,7 +233,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         self.valid_score_: float | None = None
         self.valid_log_loss_: float | None = None
         if has_valid:
-            self.strength_ = yield from self._search(coordinates, y, n_train, strengths)
+            self.strength_, rough = yield from self._search(coordinates, y, n_train, strengths)
             chosen = strengths.index(self.strength_)
             self.valid_score_ = float(self.valid_scores_[chosen])
             self.valid_log_loss_ = float(self.valid_log_losses_[chosen])
@@ -251,7 +241,10 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         if has_valid and self.refit == "train_and_valid":
             n_train = len(y)
             self._learn_classes(y)
-        final = yield self._wanted(coordinates[:n_train], y[:n_train], [self.strength_], self.tol)
+        if has_valid and self.refit == "train" and self.tol >= self.search_tol:
+            final = rough  # of the same clips
+        else:
+            final = yield self._wanted(coordinates[:n_train], y[:n_train], [self.strength_], self.tol)
         self.converged_ = bool(final.converged.all())
         self.n_iter_ = int(final.n_iter[0, 0])
         if not self.converged_:
@@ -338,8 +331,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
     def _search(
         self, coordinates: Tensor | Coordinates, y: NDArray[Any], n_train: int, strengths: Sequence[float]
-    ) -> Generator[LogisticProblem, LogisticFit, float]:
-        """The best strength on the validation clips, which follow the `n_train` training clips."""
+    ) -> Generator[LogisticProblem, LogisticFit, tuple[float, LogisticFit]]:
+        """The best strength on the validation clips, which follow the `n_train` training clips, and its fit."""
         order = sorted(range(len(strengths)), key=lambda at: strengths[at])
         self.valid_scores_ = np.full(len(strengths), np.nan)
         self.valid_log_losses_ = np.full(len(strengths), np.nan)
@@ -347,6 +340,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         # Strong regularisation is solved in a few steps, together; each weaker strength costs more than the one before.
         n_together = (len(order) + 2) // 2
         tried: list[int] = []
+        fits: dict[int, LogisticFit] = {}
         for block in (order[:n_together], *([at] for at in order[n_together:])):
             path = yield self._wanted(
                 coordinates[:n_train], y[:n_train], [strengths[at] for at in block], self.search_tol
@@ -355,6 +349,9 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
             for at, score, log_loss in zip(block, scores, log_losses, strict=True):
                 self.valid_scores_[at], self.valid_log_losses_[at] = score, log_loss
                 tried.append(at)
+            fits.update((at, path.only(number)) for number, at in enumerate(block))
+            best = self._best(tried, strengths, sign)
+            fits = {best: fits[best]}
             before, last = tried[: -len(block)], tried[-1]
             if (
                 before
@@ -362,12 +359,12 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
                 and self.valid_log_losses_[last] > min(self.valid_log_losses_[before])
             ):
                 break
-        return self._best(tried, strengths, sign)
+        return strengths[best], fits[best]
 
-    def _best(self, tried: Sequence[int], strengths: Sequence[float], sign: int) -> float:
-        """Highest score, then lowest log-loss, then strongest regularisation."""
+    def _best(self, tried: Sequence[int], strengths: Sequence[float], sign: int) -> int:
+        """Highest score, then lowest log-loss, then strongest regularisation: its position."""
         key = {at: (-sign * self.valid_scores_[at], self.valid_log_losses_[at], strengths[at]) for at in tried}
-        return strengths[min(tried, key=key.__getitem__)]
+        return min(tried, key=key.__getitem__)
 
     def _wanted(
         self, coordinates: Tensor | Coordinates, y: NDArray[Any], strengths: Sequence[float], tol: float
@@ -383,9 +380,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         if not isinstance(coordinates, Coordinates):
             return self._validate(path.logits(coordinates[None])[0], y)
         parts = []
-        for at in range(path.weights.shape[1]):  # one after another: logits of many clips and classes are large
-            own = (value[:, at : at + 1] for value in (path.weights, path.intercepts, path.converged, path.n_iter))
-            parts.append(self._validate(coordinates.logits(LogisticFit(*own)), y))
+        for number in range(path.weights.shape[1]):  # one after another: logits of many clips and classes are large
+            parts.append(self._validate(coordinates.logits(path.only(number)), y))
         scores, log_losses = zip(*parts, strict=True)
         return np.concatenate(scores), np.concatenate(log_losses)
 

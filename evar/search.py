@@ -77,7 +77,8 @@ class Search:
     choices: list[Layers] = field(default_factory=list)
 
 
-Probing = Callable[[Sequence[Layers], int], Iterable[tuple[float, float]]]
+#: candidates, each with the number of a round -> validation score and log-loss of each, in their order
+Probing = Callable[[Sequence[tuple[Layers, int]]], Iterable[tuple[float, float]]]
 
 
 def search(
@@ -95,7 +96,7 @@ def search(
     Args:
         rounds: of all tasks; tasks count alike, whatever their number of rounds.
         n_layers: how many layers there are, at least 2.
-        probing: (candidates, round) -> validation score and log-loss of the protocol's probe for each candidate.
+        probing: the protocol's probe; asked once, for every finalist in every round.
         objective: "mean_score" (mean over tasks of the validation score) or "mean_rank" (of the place among the
             candidates).
         max_layers: largest set that is tried.
@@ -131,13 +132,13 @@ def search(
     progress(len(rounds), "ranked")
     finalists = {view: _best(found.ranked, rounds, view, objective)[:n_finalists] for view in views}
     every = sorted(set(itertools.chain.from_iterable(finalists.values())))
-    columns = []
-    for index in range(len(rounds)):
-        columns.append(list(probing(every, index)))
-        progress(index + 1, "finalists")
+    probed = []
+    for score, log_loss in probing([(layers, index) for index in range(len(rounds)) for layers in every]):
+        probed.append((score, log_loss))
+        progress(len(probed) // len(every), "finalists")
+    columns = np.array(probed).reshape(len(rounds), len(every), 2)
     for at, layers in enumerate(every):
-        found.probed[layers] = np.array([column[at][0] for column in columns])
-        found.log_losses[layers] = np.array([column[at][1] for column in columns])
+        found.probed[layers], found.log_losses[layers] = columns[:, at].T.copy()
     chosen = {view: _choose(found, finalists[view], rounds, view, objective) for view in views}
     found.choice = chosen[None]
     found.choices = [chosen[index] if a_round.is_fold else chosen[None] for index, a_round in enumerate(rounds)]

@@ -37,8 +37,8 @@ def planted(
 
 
 def probing_of(rounds: Sequence[SearchRound]):
-    def probing(candidates: Sequence[Layers], index: int):
-        for candidate in candidates:
+    def probing(candidates: Sequence[tuple[Layers, int]]):
+        for candidate, index in candidates:
             parts = [rounds[index].layer(at) for at in candidate]
             train, valid = (np.concatenate([part[which] for part in parts], axis=1) for which in (0, 1))
             probe = LinearProbe(refit="train").fit(train, rounds[index].y_train, valid, rounds[index].y_valid)
@@ -80,7 +80,8 @@ def test_the_cheap_ranker_agrees_with_the_full_search() -> None:
     found = searched(rounds)
     every = [layers for size in (1, 2) for layers in itertools.combinations(range(N_LAYERS), size)]
     probing = probing_of(rounds)
-    full = np.mean([[score for score, _ in probing(every, index)] for index in range(len(rounds))], axis=0)
+    scores = [score for score, _ in probing([(layers, index) for index in range(len(rounds)) for layers in every])]
+    full = np.reshape(scores, (len(rounds), -1)).mean(axis=0)
     ranked = np.array([found.ranked[layers].mean() for layers in every])
     from scipy.stats import spearmanr
 
