@@ -14,7 +14,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from evar import _logistic
-from evar._logistic import fit_logistic, principal_coordinates
+from evar._logistic import LogisticProblem, fit_logistic, principal_coordinates, solve_all
 from evar.probes import LinearProbe
 
 
@@ -108,6 +108,37 @@ def test_a_padded_batch_equals_its_problems():
         )
         torch.testing.assert_close(together.weights[at, ..., : X.shape[1]], alone.weights[0], rtol=0, atol=1e-6)
         torch.testing.assert_close(together.intercepts[at], alone.intercepts[0], rtol=0, atol=1e-6)
+
+
+def test_problems_of_other_strengths_and_tolerances_share_a_batch():
+    """Easy ones end, and are dropped, while hard ones go on; each as it is alone."""
+    strengths, tols = [1e-4, 1e-2, 1.0, 100.0], [1e-3, 1e-7]
+    problems = []
+    for seed in range(12):
+        X, y = embeddings(60 + seed % 3, 25 + seed % 2, 3, seed=seed)
+        wanted = (torch.from_numpy(X).double(), torch.from_numpy(y), (strengths[seed % 4],), 3, tols[seed % 2], 100)
+        problems.append(LogisticProblem(*wanted))
+    assert len({one.coordinates.shape for one in problems}) > 2
+    for one, fit in zip(problems, solve_all(problems), strict=True):
+        (alone,) = solve_all([one])
+        assert bool(fit.converged.all()) and fit.weights.shape == (1, 1, 3, one.coordinates.shape[1])
+        said = [torch.softmax(each.logits(one.coordinates[None]), dim=2) for each in (fit, alone)]
+        torch.testing.assert_close(*said, rtol=0, atol=one.tol)
+
+
+def test_strengths_are_chosen_as_by_exact_fits():
+    """64 validation clips tie often: then tiny differences of the log-loss decide."""
+    splits = [three_splits(120, 64, 1, width=60, n_classes=8, seed=seed)[:2] for seed in range(15)]
+    chosen = {
+        search_tol: [
+            probe.strength_
+            for probe in LinearProbe.fit_together(
+                [LinearProbe(search_tol=search_tol) for _ in splits], [(*train, *valid) for train, valid in splits]
+            )
+        ]
+        for search_tol in (1e-3, 1e-7)
+    }
+    assert chosen[1e-3] == chosen[1e-7] and len(set(chosen[1e-3])) > 1
 
 
 def test_strengths_solved_in_turn_give_the_same(monkeypatch):
