@@ -1,9 +1,10 @@
 """L2-regularised logistic regression, exact, for many strengths and many problems at once: one class of several
 (multinomial), or any number of labels a clip (one binary problem for each label, all solved side by side).
 
-Method: Newton steps whose linear systems are solved by preconditioned conjugate gradients. Gradients, objective and
-line search are float64; only the curvature products, which steer a step but do not decide where it ends, are float32
-(float64 after 25 steps: where clips are fitted almost perfectly, float32 rounds their curvature away).
+Method: Newton steps whose linear systems are solved by preconditioned conjugate gradients (`evar._newton`), of many
+problems and strengths side by side, each at its own pace. Gradients, objective and line search are float64; only the
+curvature products, which steer a step but do not decide where it ends, are float32 (float64 after 25 steps: where clips
+are fitted almost perfectly, float32 rounds their curvature away).
 The penalty does not change under a rotation of the features, so `principal_coordinates` turns them first: fewer
 columns where clips are fewer than features, and nearly orthogonal columns, for which the preconditioner is close to
 the true inverse curvature.
@@ -255,7 +256,7 @@ class _Problem:
 
     def __init__(self, design: Tensor, labels: Tensor, row_weights: Tensor, n_classes: int) -> None:
         self.design = design  # (batch, clips, column)
-        self.turned = design.mT.contiguous()  # the faster layout for products that sum over columns
+        self.turned = _turned(design)  # (batch, column, clips)
         self.n_classes = n_classes
         self.is_multilabel = labels.dim() == 3
         shares = labels if self.is_multilabel else torch.nn.functional.one_hot(labels, n_classes)
@@ -264,6 +265,11 @@ class _Problem:
         self.energy = (design.square() * row_weights[:, :, None]).sum(dim=1)  # (batch, column)
         self.penalty = design.new_ones(design.shape[2])  # (column,)
         self.penalty[-1] = 0.0
+
+
+def _turned(design: Tensor) -> Tensor:
+    """(batch, column, clips): copied into the faster layout for products that sum over columns where that is cheap."""
+    return design.mT.contiguous() if design.numel() <= 2 * _BATCHED_NUMBERS else design.mT
 
 
 def _times(rows: Tensor, matrices: Tensor, counts: Sequence[int]) -> Tensor:
@@ -442,7 +448,8 @@ def _descend(every: _Items, converged: Tensor, dtype: torch.dtype, n_most: int) 
         return
     items = every if n_left == len(every) else every.only(is_left)
     curvature, gradient = items.system(dtype)
-    systems = Systems(curvature.over(every.problem.design.to(dtype), every.problem.turned.to(dtype)), gradient)
+    design = every.problem.design.to(dtype)
+    systems = Systems(curvature.over(design, _turned(design)), gradient)
     is_left = is_left[is_left]
     while n_left:
         at = systems.take()

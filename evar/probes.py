@@ -78,7 +78,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
     Features are standardised by the mean and standard deviation of the training clips alone, also where the final fit
     uses the validation clips too. A feature that is constant over the training clips gets coefficient 0. Every
     strength C minimises C x (sum of log-losses) + 0.5 x ||W||^2, the intercept unpenalised, on the training clips, and
-    is scored on the validation clips by `metric`. The smaller half of the grid (and one more) is always tried; of the
+    is scored on the validation clips by `metric`. The smaller half of the grid and two more are always tried; of the
     larger ones, from small to large, none after the first that is worse than the best before it in both score and
     log-loss: weaker regularisation only overfits from there on. The best score wins; of equal scores, the lower
     validation log-loss (64 clips tie often), then the smaller C. The final solution is exact: it equals scikit-learn's
@@ -341,8 +341,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         self.valid_scores_ = np.full(len(strengths), np.nan)
         self.valid_log_losses_ = np.full(len(strengths), np.nan)
         sign = 1 if METRICS[self.metric].higher_is_better else -1
-        # Strong regularisation is solved in a few steps, together; each weaker strength costs more than the one before.
-        n_together = (len(order) + 2) // 2
+        # Those that are tried in any case, together; of the others each costs more than the one before.
+        n_together = (len(order) + 4) // 2
         tried: list[int] = []
         fits: dict[int, LogisticFit] = {}
         for block in (order[:n_together], *([at] for at in order[n_together:])):
@@ -356,7 +356,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
             fits.update((at, path.only(number)) for number, at in enumerate(block))
             best = self._best(tried, strengths, sign)
             fits = {best: fits[best]}
-            before, last = tried[: -len(block)], tried[-1]
+            *before, last = tried
             if (
                 before
                 and sign * self.valid_scores_[last] < max(sign * self.valid_scores_[before])

@@ -49,6 +49,8 @@ ALLOWED = {
     "frames": {"store"},
     "audio_index": {"audio"},
     "extract": {"audio", "audio_index", "batching", "frames", "pooling", "store", "encoders"},
+    "newton": set(),
+    "logistic": {"_newton", "_streamed"},
     "streamed": {"_logistic", "_newton", "stored_rows"},
     "probes": {"registry", "metrics", "_logistic", "_streamed", "stored_rows"},
     "multilabel": {"_logistic", "_streamed", "metrics", "probes"},
