@@ -234,13 +234,19 @@ class Ranker:
         self._valid = np.concatenate(valid, axis=1)  # (validation clips, components of all layers)
         joined = np.concatenate(train, axis=1)
         self._gram = joined.T @ joined
+        # Among fewer clips than components, the same ridge is solved from the clips' inner products, which add up.
+        is_few = len(joined) < MAX_LAYERS * n_components
+        self._of_clips = (
+            [(own @ own.T, other @ own.T) for own, other in zip(train, valid, strict=True)] if is_few else []
+        )
         self._metric, y = METRICS[a_round.metric], a_round.y_train
         self.classes = np.unique(y) if self._metric.kind == "multiclass" else np.arange(y[0].size)
         told = (y[:, None] == self.classes if self._metric.kind == "multiclass" else y.reshape(len(y), -1)).astype(
             float
         )
         self._shares = told.mean(axis=0)
-        self._targets = joined.T @ (told - self._shares)  # (components, classes)
+        self._told = told - self._shares  # (clips, classes)
+        self._targets = joined.T @ self._told  # (components, classes)
         self._n_clips, self._y_valid = len(joined), a_round.y_valid
 
     def score(self, layers: Layers) -> float:
@@ -248,12 +254,16 @@ class Ranker:
         columns = np.concatenate([self._columns[layer] for layer in layers])
         if not len(columns):
             return float(self._metric.function(self._y_valid, self._said(np.tile(self._shares, (len(self._valid), 1)))))
-        gram, targets, valid = self._gram[np.ix_(columns, columns)], self._targets[columns], self._valid[:, columns]
+        if self._of_clips and len(columns) > self._n_clips:
+            own, others = zip(*(self._of_clips[layer] for layer in layers), strict=True)
+            gram, targets, valid = np.sum(own, axis=0), self._told, np.sum(others, axis=0)
+        else:
+            gram, targets, valid = self._gram[np.ix_(columns, columns)], self._targets[columns], self._valid[:, columns]
         scores = []
         for penalty in PENALTIES:
             system = gram.copy()
             # A standardised feature has variance 1, so that inner products grow with the number of clips.
-            system.flat[:: len(columns) + 1] += penalty * self._n_clips
+            system.flat[:: len(system) + 1] += penalty * self._n_clips
             _, coefficients, failed = dposv(system, targets, lower=1)  # Cholesky
             if not failed:
                 said = self._said(valid @ coefficients + self._shares)

@@ -89,10 +89,17 @@ def test_the_cheap_ranker_agrees_with_the_full_search() -> None:
     assert every[int(full.argmax())] in sorted(every, key=lambda layers: -found.ranked[layers].mean())[:6]
 
 
-def test_ranker_is_ridge_classification() -> None:
-    a_round = planted("a", [2], 0, strength=1.0)
+@pytest.mark.parametrize("n_train", [160, 60])  # 60 are fewer than all layers have components
+def test_ranker_is_ridge_classification(n_train: int) -> None:
+    full = planted("a", [2], 0, strength=1.0)
+
+    def layer(at: int):
+        train, valid = full.layer(at)
+        return train[:n_train], valid
+
+    a_round = SearchRound("a", "split", False, full.y_train[:n_train], full.y_valid, layer)
     ranker = Ranker(a_round, N_LAYERS)
-    for layers in ((2,), (2, 5), (0, 1, 3)):
+    for layers in ((2,), (2, 5), (0, 1, 3), tuple(range(N_LAYERS))):
         parts = [a_round.layer(at) for at in layers]
         scalers = [StandardScaler().fit(train.astype(float)) for train, _ in parts]
         train, valid = (
@@ -101,7 +108,7 @@ def test_ranker_is_ridge_classification() -> None:
         )
         scores = []
         for penalty in (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0):
-            reference = RidgeClassifier(alpha=penalty * 160).fit(train, a_round.y_train)
+            reference = RidgeClassifier(alpha=penalty * n_train).fit(train, a_round.y_train)
             scores.append(reference.score(valid, a_round.y_valid))
         assert ranker.score(layers) == pytest.approx(max(scores))
 
