@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 _SINGLE_PRECISION_STEPS = 25
 _MAX_HALVINGS = 30
-# Numbers in one (batch, strength, class, clips) array: 256 MB in float64; beyond it strengths are solved in turn.
+# Numbers in one (batch, strength, class, clips) array: 256 MB in float64; beyond it problems and strengths are solved in
+# turn.
 _NUMBERS_AT_ONCE = 2**25
 
 
@@ -219,7 +220,9 @@ def solve_all(problems: Sequence[LogisticProblem]) -> list[LogisticFit]:
         key = (shape, len(one.strengths), one.n_classes, one.labels.dim(), one.max_iter)
         alike.setdefault(key, []).append(index)
     for indices in alike.values():
-        n_most = max(1, _BATCHED_NUMBERS // max(1, math.prod(problems[indices[0]].coordinates.shape)))
+        one = problems[indices[0]]
+        n_logits = len(one.coordinates) * one.n_classes * len(one.strengths)
+        n_most = max(1, min(_BATCHED_NUMBERS // max(1, math.prod(one.coordinates.shape)), _NUMBERS_AT_ONCE // n_logits))
         for first in range(0, len(indices), n_most):
             batch = indices[first : first + n_most]
             found.update(zip(batch, _solved([problems[index] for index in batch]), strict=True))

@@ -148,6 +148,13 @@ def test_strengths_solved_in_turn_give_the_same(monkeypatch):
     monkeypatch.setattr(_logistic, "_NUMBERS_AT_ONCE", 1)
     in_turn = fit_logistic(*arguments, n_classes=3, tol=1e-8)
     torch.testing.assert_close(in_turn.weights, at_once.weights, rtol=0, atol=1e-6)
+    batches: list[int] = []
+    fit = _logistic._fit
+    monkeypatch.setattr(_logistic, "_fit", lambda *given: batches.append(len(given[0])) or fit(*given))
+    problem = LogisticProblem(torch.from_numpy(X).double(), torch.from_numpy(y), (1.0, 1e-3, 0.1), 3, 1e-8, 100)
+    for one in solve_all([problem, problem]):
+        torch.testing.assert_close(one.weights, at_once.weights, rtol=0, atol=1e-6)
+    assert batches == [1, 1]  # classes and clips count against memory too
 
 
 @pytest.mark.parametrize("shape", [(10, 30), (30, 10), (12, 12)])

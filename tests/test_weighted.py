@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from evar.config import load_protocol_config
+from evar.grid import Selection
+from evar.linear import _groups
+from evar.probes import LinearProbe
 from evar.weighted import WeightedSumProbe
 
 N_LAYERS, WIDTH = 4, 12
@@ -85,3 +91,25 @@ def test_what_does_not_fit_is_told(n_layers: int, strengths: tuple[float, ...], 
         WeightedSumProbe(n_layers, strengths=strengths).fit(X, y)
     with pytest.raises(ValueError, match="at least 2 classes"):
         WeightedSumProbe(4, strengths=(1.0,)).fit(X, np.zeros(len(X), int))
+
+
+def test_rows_are_fitted_side_by_side_as_memory_bears_and_a_weighted_sum_alone(monkeypatch) -> None:
+    class SomeTask(list):
+        config = SimpleNamespace(kind="multiclass")
+
+        def rounds(self, seed: int) -> list[int]:
+            return [seed]
+
+    names = ["a", "b", "c", "a+b", "d"]
+    pending = [(Selection((*name.split("+"),), "weighted" if "+" in name else "none"), 0, name) for name in names]
+    vectors = SimpleNamespace(width=lambda selection: 10)
+    protocol = load_protocol_config("linear")
+
+    def groups(n_bytes: int) -> list[str]:
+        monkeypatch.setattr("evar.linear._BYTES_AT_ONCE", n_bytes)
+        return ["".join(name for *_, name in rows) for rows in _groups(protocol, SomeTask("xyz"), vectors, pending)]
+
+    each = LinearProbe.bytes_together * 3 * 10
+    assert groups(10 * each) == ["abc", "a+b", "d"]
+    assert groups(2 * each) == ["ab", "c", "a+b", "d"]
+    assert groups(1) == names
