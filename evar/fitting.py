@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from evar.grid import Selection
     from evar.tasks import Round, Task
     from evar.vectors import Vectors
+
+
+#: bytes of what is held for fits side by side
+BYTES_TOGETHER = 2**30
+
+_Fit = TypeVar("_Fit")
 
 
 def _probe_for(protocol: ProtocolConfig, task: Task, selection: Selection, seed: int) -> Any:
@@ -66,12 +72,37 @@ def fit_rows(
     """
     fits = [_row_fit(protocol, task, vectors, selection, seed) for selection, seed in rows]
     probes, splits = [p for fit in fits for p in fit.probes], [s for fit in fits for s in fit.splits]
+    fit_all(probes, splits)
+    return [_tested(task, fit, skip_bad) for fit in fits]
+
+
+def bytes_of_fit(probe: Any, n_numbers: int) -> int:
+    """Bytes that a fit of so many numbers (clips x width) holds, told by a probe or its class in `bytes_together`, for each
+    number; one that gains nothing by company tells nothing, and is given all that there is."""
+    return n_numbers * int(getattr(probe, "bytes_together", BYTES_TOGETHER))
+
+
+def side_by_side(fits: Iterable[tuple[_Fit, int]]) -> Iterator[list[_Fit]]:
+    """Consecutive fits, told with their bytes, in groups of `BYTES_TOGETHER` or less, or of one."""
+    group: list[_Fit] = []
+    held = 0
+    for fit, n_bytes in fits:
+        if group and held + n_bytes > BYTES_TOGETHER:
+            yield group
+            group, held = [], 0
+        group.append(fit)
+        held += n_bytes
+    if group:
+        yield group
+
+
+def fit_all(probes: Sequence[Any], splits: Sequence[tuple[Any, ...]]) -> None:
+    """Fit each probe on its split (X, y, X_valid, y_valid), side by side where the probe, of one kind, knows how."""
     if hasattr(probes[0], "fit_together"):
         probes[0].fit_together(probes, splits)
     else:
         for probe, split in zip(probes, splits, strict=True):
             probe.fit(*split)
-    return [_tested(task, fit, skip_bad) for fit in fits]
 
 
 def _row_fit(protocol: ProtocolConfig, task: Task, vectors: Vectors, selection: Selection, seed: int) -> _RowFit:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evar import norm_stats, results
+from evar.fitting import bytes_of_fit, fit_all, side_by_side
 from evar.probes import new_probe
 from evar.results import SearchRecord
 from evar.rows import extraction_settings, versions
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 SEARCH_VERSION = 1
 #: the search draws validation clips with one seed; rows of other seeds test its choice
 SEED = 0
-#: bytes of what is held for finalists that are fitted side by side, and for each of their features
-_BYTES_AT_ONCE = 2**30
-_BYTES_OF_FEATURE = 28
 
 
 def layer_names(encoder: Encoder, settings: Settings) -> list[str]:
@@ -149,40 +147,35 @@ def _probed(
     protocol: ProtocolConfig, rounds: Sequence[SearchRound], candidates: Sequence[tuple[Layers, int]]
 ) -> Iterator[tuple[float, float]]:
     """Validation score and log-loss of the protocol's probe for every candidate in a round, several side by side."""
-    probes: list[Any] = []
-    splits: list[tuple[NDArray[Any], ...]] = []
-    n_bytes, task = 0, ""
+    for _, of_task in itertools.groupby(candidates, key=lambda candidate: rounds[candidate[1]].task):
+        for group in side_by_side(_finalists(protocol, rounds, of_task)):
+            probes, splits = zip(*group, strict=True)
+            fit_all(probes, splits)
+            for probe, (_, _, valid, y_valid) in group:
+                if getattr(probe, "valid_score_", None) is None:  # a probe that chooses nothing
+                    yield float(probe.score(valid, y_valid)), 0.0
+                else:
+                    yield probe.valid_score_, getattr(probe, "valid_log_loss_", 0.0)
+
+
+def _finalists(
+    protocol: ProtocolConfig, rounds: Sequence[SearchRound], candidates: Iterable[tuple[Layers, int]]
+) -> Iterator[tuple[tuple[Any, tuple[NDArray[Any], ...]], int]]:
+    """Probe and split of every candidate, and the bytes that its fit holds; layers are read round by round."""
     for index, of_round in itertools.groupby(candidates, key=lambda candidate: candidate[1]):
         a_round, finalists = rounds[index], [layers for layers, _ in of_round]
         vectors = {position: a_round.layer(position) for position in sorted(set().union(*finalists))}
         for layers in finalists:
             train, valid = (np.concatenate([vectors[at][part] for at in layers], axis=1) for part in (0, 1))
-            n_more = _BYTES_OF_FEATURE * (train.size + valid.size)
-            if probes and (a_round.task != task or n_bytes + n_more > _BYTES_AT_ONCE):
-                yield from _fitted_scores(probes, splits)
-                probes, splits, n_bytes = [], [], 0
-            task, n_bytes = a_round.task, n_bytes + n_more
             probe = new_probe(protocol, a_round.metric, SEED)
             known = probe.get_params()
             # The fit that would meet the test clips is not needed: it is as rough as the search itself.
             rough = {"refit": "train", **({"tol": known["search_tol"]} if "search_tol" in known else {})}
-            probes.append(probe.set_params(**{name: value for name, value in rough.items() if name in known}))
-            splits.append((train, a_round.y_train, valid, a_round.y_valid))
-    yield from _fitted_scores(probes, splits)
-
-
-def _fitted_scores(probes: list[Any], splits: list[tuple[NDArray[Any], ...]]) -> Iterator[tuple[float, float]]:
-    """Validation score and log-loss of each probe, fitted now."""
-    if hasattr(probes[0], "fit_together"):
-        probes[0].fit_together(probes, splits)
-    else:
-        for probe, split in zip(probes, splits, strict=True):
-            probe.fit(*split)
-    for probe, (_, _, valid, y_valid) in zip(probes, splits, strict=True):
-        if getattr(probe, "valid_score_", None) is None:  # a probe that chooses nothing
-            yield float(probe.score(valid, y_valid)), 0.0
-        else:
-            yield probe.valid_score_, getattr(probe, "valid_log_loss_", 0.0)
+            probe.set_params(**{name: value for name, value in rough.items() if name in known})
+            yield (
+                (probe, (train, a_round.y_train, valid, a_round.y_valid)),
+                bytes_of_fit(probe, train.size + valid.size),
+            )
 
 
 def _record(

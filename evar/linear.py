@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from evar import results
 from evar.encoders import load_encoder
-from evar.fitting import fit_rows
+from evar.fitting import bytes_of_fit, fit_rows, side_by_side
 from evar.grid import (
     Outcome,
     Selection,
@@ -34,13 +34,12 @@ from evar.rows import identity, make_result, save_row, wanted_rows
 from evar.store import FeatureStore
 from evar.tasks import Task, TaskConfig, prepare
 from evar.vectors import Vectors, extracted
+from evar.weighted import WeightedSumProbe
 
 if TYPE_CHECKING:
     from evar.config import ProtocolConfig
     from evar.encoders.base import Encoder
 
-#: bytes of what is held for rows that are fitted side by side
-_BYTES_AT_ONCE = 2**30
 #: what a cell may fail with, while the others go on
 _EXPECTED = (ValueError, KeyError, OSError, ImportError, RuntimeError, MemoryError)
 
@@ -340,23 +339,14 @@ def _probe_rows(
 def _groups(
     protocol: ProtocolConfig, task: Task, vectors: Vectors, pending: Sequence[tuple[Selection, int, str]]
 ) -> Iterator[list[tuple[Selection, int, str]]]:
-    """Rows to fit side by side: several where the probe gains by it, as many as memory bears.
+    """Rows to fit side by side: several where the probe gains by it, as many as memory bears."""
+    probe = probe_class(protocol, task.config.kind)
 
-    Such a probe says in `bytes_together` what a fit holds for each feature of a clip.
-    """
-    n_each = getattr(probe_class(protocol, task.config.kind), "bytes_together", _BYTES_AT_ONCE)
-    group: list[tuple[Selection, int, str]] = []
-    held = 0
-    for row in pending:
-        selection, seed, _ = row
-        is_alone = selection.fusion == "weighted"  # has a probe of its own
-        n_bytes = n_each * len(task) * vectors.width(selection) * len(task.rounds(seed))
-        if group and (is_alone or held + n_bytes > _BYTES_AT_ONCE):
-            yield group
-            group, held = [], 0
-        group.append(row)
-        held += _BYTES_AT_ONCE if is_alone else n_bytes
-    yield group
+    def n_bytes(selection: Selection, seed: int) -> int:
+        n_numbers = len(task) * vectors.width(selection) * len(task.rounds(seed))
+        return bytes_of_fit(WeightedSumProbe if selection.fusion == "weighted" else probe, n_numbers)
+
+    return side_by_side((row, n_bytes(*row[:2])) for row in pending)
 
 
 def _existing(out: Path, id: str) -> Result | None:

@@ -200,7 +200,7 @@ def test_layers_and_seeds_are_trained_together_and_give_the_rows_of_one_by_one(t
     root = tones(n_per_class=20)
     _, together = lineval(root, "--protocol=evar", "--layers=all", *FAST)
     assert len(together) == 6
-    monkeypatch.setattr("evar.linear._BYTES_AT_ONCE", 1)
+    monkeypatch.setattr("evar.fitting.BYTES_TOGETHER", 1)
     run(["lineval", "toy", "tones", "--protocol=evar", "--layers=all", *FAST, f"--out={root / 'alone'}"])
     assert {row.id: row.score for row in together} == {row.id: row.score for row in results.load_all(root / "alone")}
 

@@ -106,7 +106,7 @@ def test_rows_are_fitted_side_by_side_as_memory_bears_and_a_weighted_sum_alone(m
     protocol = load_protocol_config("linear")
 
     def groups(n_bytes: int) -> list[str]:
-        monkeypatch.setattr("evar.linear._BYTES_AT_ONCE", n_bytes)
+        monkeypatch.setattr("evar.fitting.BYTES_TOGETHER", n_bytes)
         return ["".join(name for *_, name in rows) for rows in _groups(protocol, SomeTask("xyz"), vectors, pending)]
 
     each = LinearProbe.bytes_together * 3 * 10

@@ -72,7 +72,7 @@ def _of_moments(of: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Res
 
 def _of_labels(of: Callable[..., NDArray[np.float64]]) -> Resampled:
     def resampled(
-        true: NDArray[Any], score: NDArray[Any], index: NDArray[np.int64], counts: NDArray[np.int64]
+        true: NDArray[Any], score: NDArray[Any], index: NDArray[np.int64], counts: NDArray[Any]
     ) -> NDArray[np.float64]:
         values = of(true.astype(bool), score, counts[:, index].astype(np.float64))  # (resamples, labels)
         is_there = np.isfinite(values)

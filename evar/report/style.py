@@ -137,7 +137,7 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
     """Write `stem.png` (200 dpi) and `stem.svg`; the same figure gives the same bytes each time.
 
     Args:
-        figure: as `new_figure` made it.
+        figure: as `new_figure` made it; it keeps the places that it is saved with.
         stem: path without its ending; a dot in the name is kept.
 
     Returns:
