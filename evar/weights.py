@@ -15,7 +15,7 @@ import uuid
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -299,7 +299,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Returns:
         What the file holds, wrappers included (`state_dict_of` takes them off). A list or tuple becomes
-        {"0": first, "1": second, ...}; numpy scalars become Python numbers.
+        {"0": first, "1": second, ...}; numpy scalars become Python numbers, namespaces (argparse) dictionaries and
+        paths texts.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -350,17 +351,41 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(path: Path) -> Any:
-    # Some checkpoints hold a numpy scalar (an epoch, a loss). The stand-ins below take the place of the two numpy
-    # functions that rebuild one. They can make a Python number and nothing else, whereas numpy.dtype itself accepts a
-    # crafted state that lets raw bytes pass for object pointers.
+    # Beside tensors, checkpoints hold numpy scalars (an epoch, a loss) and the settings of their training. The stand-ins
+    # below take the place of what would rebuild these. They can make a Python number, a dictionary or a text and nothing
+    # else, whereas numpy.dtype itself accepts a crafted state that lets raw bytes pass for object pointers.
     functions: list[Any] = [
         (_number, "numpy.core.multiarray.scalar"),
         (_number, "numpy._core.multiarray.scalar"),  # as numpy 2 writes it
         (_NumberType, "numpy.dtype"),
+        *((_Settings, name) for name in _SETTINGS),
+        *((_path, name) for name in _PATHS),
     ]
     with torch.serialization.safe_globals(functions):
         # Files from before torch 1.6 are no zip archives and cannot be mapped.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+
+
+#: settings of a training run, as argparse and PyTorch Lightning write them
+_SETTINGS = (
+    "argparse.Namespace",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+    "lightning_fabric.utilities.data.AttributeDict",
+)
+_PATHS = ("pathlib.PosixPath", "pathlib.WindowsPath", "pathlib.PurePosixPath", "pathlib._local.PosixPath")
+
+
+class _Settings(dict[str, Any]):
+    """Stand-in for a namespace or a dictionary with attributes while a checkpoint is read: a plain dictionary."""
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, Mapping):
+            self.update(state)
+
+
+def _path(*parts: Any) -> str:
+    """Stand-in for a path while a checkpoint is read: its text."""
+    return str(PurePosixPath(*map(str, parts)))
 
 
 class _NumberType:

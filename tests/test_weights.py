@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
 import pickle
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
@@ -225,6 +226,42 @@ def test_planted_call_is_refused_and_not_run(tmp_path: Path, function: str) -> N
         assert not trace.exists()
     pickle.loads(pickle.dumps(call))  # noqa: S301 - the plant works where nothing guards
     assert trace.exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_settings_of_a_training_run_are_plain_dictionaries(tmp_path: Path, zipped: bool) -> None:
+    inner = argparse.Namespace(mask=0.8, sizes=[16, 16])
+    args = argparse.Namespace(model="mae", output_dir=PurePosixPath("/runs/a"), seed=None, inner=inner)
+    box = {"model": {"w": torch.ones(2)}, "epoch": 3, "args": args}
+    torch.save(box, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
+    read = read_checkpoint(tmp_path / "x.pth")
+    expected = {"model": "mae", "output_dir": "/runs/a", "seed": None, "inner": {"mask": 0.8, "sizes": [16, 16]}}
+    assert read["args"] == expected
+    assert list(state_dict_of(read)) == ["w"]
+    assert isinstance(read["args"], dict) and not isinstance(read["args"], argparse.Namespace)
+
+
+def test_a_call_inside_the_settings_is_refused_and_not_run(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    args = argparse.Namespace(model="mae", planted=Planted(os.system, f"echo > {trace}"))
+    torch.save({"model": {"w": torch.ones(2)}, "args": args}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"x.pth is refused because it holds \S*system"):
+        read_checkpoint(tmp_path / "x.pth")
+    assert not trace.exists()
+
+
+def test_settings_cannot_pass_for_another_class(tmp_path: Path) -> None:
+    class Settings(argparse.Namespace):
+        pass
+
+    Settings.__module__, Settings.__qualname__ = "argparse", "Namespaces"
+    argparse.Namespaces = Settings  # type: ignore[attr-defined]
+    try:
+        torch.save({"w": torch.ones(2), "args": Settings(a=1)}, tmp_path / "x.pth")
+    finally:
+        del argparse.Namespaces  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=r"holds argparse.Namespaces"):
+        read_checkpoint(tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize(

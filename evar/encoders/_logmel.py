@@ -1,8 +1,8 @@
 """Mel filterbanks and a batched mel spectrogram: the front-end that log-mel encoders share.
 
 Packages differ in five places, and each is an option here: the mel scale (HTK or Slaney), where a triangle is linear
-(in Hz, as librosa draws it, or in mel, as HTK and Kaldi do), how a triangle is normalised, whether the Hann window is
-periodic or symmetric, and what lies beyond the clip's two ends. The logarithm is left to the encoder.
+(in Hz, as librosa draws it, or in mel, as HTK and Kaldi do), how a triangle is normalised, the window
+(periodic or symmetric Hann, or Povey's), and what lies beyond the clip's two ends. The logarithm is left to the encoder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ Count = TypeVar("Count", int, Tensor)
 SCALES = ("htk", "slaney")
 NORMS = ("none", "slaney", "sum")
 SLOPES = ("hz", "mel")
-WINDOWS = ("periodic", "symmetric")
+WINDOWS = ("periodic", "symmetric", "povey")
+POVEY_EXPONENT = 0.85
 CENTERS = ("none", "constant", "reflect")
 
 # Numbers (zero-padded frames) that are transformed at once: near the cache on CPU, bounded memory elsewhere.
@@ -136,7 +137,7 @@ class MelSpectrogram(nn.Module):
         n_mels: bands.
         win_length: samples of the Hann window, at most n_fft (None: n_fft); the rest of the transform is zeros.
         f_min, f_max, scale, norm, slope: see `mel_filterbank`.
-        window: "periodic" or "symmetric" Hann.
+        window: "periodic" or "symmetric" Hann, or "povey" (Kaldi's: the symmetric one to the power 0.85).
         power: 2 for power spectra, 1 for magnitudes.
         center: "none": frame i starts at sample i x hop, and only frames inside the clip count (HTK, Kaldi, VGGish).
             "constant" or "reflect": frame i is centred on sample i x hop, with zeros or the mirrored clip beyond
@@ -190,6 +191,8 @@ class MelSpectrogram(nn.Module):
             )
         periodic = _chosen("window", window, WINDOWS) == "periodic"
         hann = torch.hann_window(self.win_length, periodic=periodic, dtype=torch.float64)
+        if window == "povey":
+            hann = hann**POVEY_EXPONENT
         filters = mel_filterbank(sample_rate, n_fft, n_mels, f_min, f_max, scale, norm, slope)
         self.register_buffer("window", hann.float(), persistent=False)
         self.register_buffer("filterbank", torch.from_numpy(filters.T.copy()).float(), persistent=False)

@@ -1,0 +1,118 @@
+"""Spectrograms in the form that families of encoders share: Kaldi's filterbanks, decibels with a ceiling, min-max scaling.
+
+The spectra and bands themselves come from `_logmel.MelSpectrogram`; here are its settings for Kaldi, and what happens to
+the bands afterwards.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from evar.encoders._logmel import Count, MelSpectrogram
+
+#: the smallest number that float32 tells apart from 1: Kaldi's floor under the logarithm
+KALDI_FLOOR = 1.1920928955078125e-07
+
+
+class KaldiFilterbank(nn.Module):
+    """Kaldi's log-mel filterbank: (batch, samples) -> (batch, time, band), natural logarithm.
+
+    Frames of 400 samples every 160 inside the clip only ("snip edges"), each frame's mean removed, pre-emphasis within the
+    frame (its first sample against itself), window, Fourier transform of the next power of two, power, triangles that are
+    linear in mel with peak 1, ln(max(x, 1.1920929e-07)). No dither, no energy. Computed in float64, because the faintest
+    bands of a float32 transform are rounding errors.
+
+    Args:
+        sample_rate: Hz; a frame is 25 ms every 10 ms.
+        n_mels: bands.
+        window: "povey" (Kaldi's and torchaudio's default) or "symmetric" (torchaudio's "hanning").
+        f_min, f_max: edges of the bands, Hz; None is sample_rate / 2.
+        preemphasis: share of the previous sample that is subtracted.
+        scale: factor of the waveform, such as 2**15 where an encoder was trained on 16-bit numbers.
+
+    Source: Kaldi's feature-fbank and torchaudio.compliance.kaldi.fbank, held against the latter in the tests.
+
+    Example:
+        >>> KaldiFilterbank()(torch.zeros(2, 16000)).shape
+        torch.Size([2, 98, 128])
+    """
+
+    def __init__(
+        self,
+        sample_rate: int = 16000,
+        n_mels: int = 128,
+        window: str = "povey",
+        f_min: float = 20.0,
+        f_max: float | None = None,
+        preemphasis: float = 0.97,
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        win_length = sample_rate * 25 // 1000
+        self.mel = MelSpectrogram(
+            sample_rate=sample_rate,
+            n_fft=1 << (win_length - 1).bit_length(),
+            win_length=win_length,
+            hop=sample_rate // 100,
+            n_mels=n_mels,
+            f_min=f_min,
+            f_max=f_max,
+            scale="htk",
+            norm="none",
+            slope="mel",
+            window=window,
+            center="none",
+            remove_dc=True,
+            preemphasis=preemphasis,
+            double=True,
+        )
+
+    @property
+    def min_samples(self) -> int:
+        """Samples of the shortest clip that gives a frame."""
+        return self.mel.min_samples
+
+    def frames(self, n_samples: Count) -> Count:
+        """1 + (samples - 400) // 160 at 16 kHz."""
+        return self.mel.frames(n_samples)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """(batch, samples) in [-1, 1] -> (batch, time, band)."""
+        return self.mel(waveform * self.scale if self.scale != 1.0 else waveform).clamp(min=KALDI_FLOOR).log()
+
+
+def to_decibels(power: Tensor, frames: Tensor, top_db: float, floor: float = 1e-10) -> Tensor:
+    """Power as decibels, at most `top_db` below the loudest number of the same clip.
+
+    Args:
+        power: (batch, time, band), >= 0.
+        frames: (batch,) valid frames of each clip; what lies beyond does not count for its loudest number.
+        top_db: decibels.
+        floor: smallest power that the logarithm sees.
+
+    Returns:
+        (batch, time, band): max(10 log10(max(power, floor)), loudest - top_db). Each clip has its own loudest number,
+        whatever shares its batch.
+
+    Source: torchaudio.transforms.AmplitudeToDB("power", top_db), called with one clip.
+
+    Example:
+        >>> to_decibels(torch.tensor([[[1.0], [1e-3], [1e-9]]]), torch.tensor([3]), 80.0).flatten().tolist()
+        [0.0, -30.0, -80.0]
+    """
+    decibels = 10.0 * power.clamp(min=floor).log10()
+    valid = torch.arange(power.shape[1], device=power.device)[None, :] < frames.to(power.device)[:, None]
+    loudest = decibels.masked_fill(~valid[:, :, None], -torch.inf).amax(dim=(1, 2), keepdim=True)  # (batch, 1, 1)
+    return torch.maximum(decibels, loudest - top_db)
+
+
+def scale_min_max(values: Tensor, low: float, high: float) -> Tensor:
+    """Fixed limits brought to -1 and 1: 2 (x - low) / (high - low) - 1, without a cut beyond them.
+
+    Example:
+        >>> scale_min_max(torch.tensor([-80.0, 0.0, 40.0]), -80.0, 40.0).tolist()
+        [-1.0, 0.3333333730697632, 1.0]
+    """
+    return 2.0 * (values - low) / (high - low) - 1.0

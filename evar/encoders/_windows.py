@@ -1,0 +1,132 @@
+"""Clips of any length for networks that take a fixed length or see a whole clip: windows, and groups of equal length.
+
+A transformer compares all tokens of what it is given, so padding would change a clip's vector. Here every clip is cut into
+windows, windows of the same size go through the network together, and nothing else shares a forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from evar.encoders._packing import in_chunks
+
+Network = Callable[[Tensor], dict[str, Tensor]]
+
+
+def window_lengths(length: int, unit: int) -> list[int]:
+    """Frames of each window of a clip: full ones, and what is left over.
+
+    Args:
+        length: frames of the clip, >= 1.
+        unit: frames of a full window; 0: the whole clip is one window.
+
+    Example:
+        >>> window_lengths(1231, 608), window_lengths(608, 608), window_lengths(1231, 0)
+        ([608, 608, 15], [608], [1231])
+    """
+    if not unit:
+        return [length]
+    full, rest = divmod(length, unit)
+    return [unit] * full + ([rest] if rest else [])
+
+
+def count_steps(lengths: Tensor, unit: int, steps: Callable[[int], int]) -> Tensor:
+    """Time steps of whole clips that go through a network in windows.
+
+    Args:
+        lengths: (batch,) frames of each clip.
+        unit: as in `window_lengths`.
+        steps: frames of a window -> time steps that it gives.
+
+    Returns:
+        (batch,) time steps.
+
+    Example:
+        >>> count_steps(torch.tensor([1001, 1002]), 1001, lambda n: min(-(-n // 16), 62)).tolist()
+        [62, 63]
+    """
+    counts = [sum(map(steps, window_lengths(length, unit))) for length in lengths.tolist()]
+    return torch.tensor(counts, device=lengths.device)
+
+
+def run_windows(
+    network: Network,
+    frames: Tensor,
+    lengths: Tensor,
+    *,
+    unit: int,
+    size: Callable[[int], int],
+    steps: Callable[[int], int],
+    chunk: int = 64,
+    per_window: tuple[str, ...] = (),
+) -> dict[str, Tensor]:
+    """Run a network on the windows of every clip and put their time steps in a row.
+
+    Args:
+        network: (window, frames, ...), all of one size -> layer name -> (window, time step, feature). It gives at least
+            `steps` time steps; more of them are left out.
+        frames: (batch, time, ...) spectrograms, or samples.
+        lengths: (batch,) frames of each clip; what lies beyond is replaced by zeros.
+        unit: frames of a full window, 0 for none.
+        size: frames of a window -> frames that the network is given of it: the same number, more (the rest is zeros),
+            or less (a cut, where the network would leave the end out anyway).
+        steps: frames of a window -> time steps to keep of it; 0 for a window that is not run at all.
+        chunk: windows that share a forward at most.
+        per_window: layers of one vector a window (a cls token): averaged over the clip's windows.
+
+    Returns:
+        layer name -> (batch, time step, feature), zeros beyond a clip's own; (batch, 1, feature) for `per_window`.
+
+    Example:
+        >>> sums = lambda x: {"sums": x.unflatten(1, (-1, 2)).sum(2)}
+        >>> out = run_windows(sums, torch.ones(1, 7, 1), torch.tensor([7]), unit=4, size=lambda n: -(-n // 2) * 2,
+        ...                   steps=lambda n: -(-n // 2))
+        >>> out["sums"].flatten().tolist()
+        [2.0, 2.0, 2.0, 1.0]
+    """
+    begins: dict[int, list[tuple[int, int, int, int]]] = {}  # size -> (clip, first frame, frames, first time step)
+    totals, n_windows = [], []
+    for clip, length in enumerate(lengths.tolist()):
+        first = step = 0
+        kept = 0
+        for count in window_lengths(length, unit):
+            if steps(count):
+                begins.setdefault(size(count), []).append((clip, first, count, step))
+                kept += 1
+            first, step = first + count, step + steps(count)
+        totals.append(step)
+        n_windows.append(kept)
+    result: dict[str, Tensor] = {}
+    for given, windows in begins.items():
+        packed = _cut(frames, windows, given)
+        outputs = in_chunks(network, packed, chunk)
+        for name, value in outputs.items():
+            if name in per_window:
+                share = torch.tensor([1.0 / n_windows[clip] for clip, *_ in windows], device=value.device)
+                rows = torch.tensor([clip for clip, *_ in windows], device=value.device)
+                total = result.get(name, value.new_zeros(len(lengths), *value.shape[1:]))
+                result[name] = total.index_add(0, rows, value * share[:, None, None])
+                continue
+            if len(windows) == len(lengths) and len(begins) == 1 and min(totals) == max(totals):
+                result[name] = value[:, : totals[0]]  # one window a clip, all alike
+                continue
+            clips = torch.tensor([clip for clip, _, count, _ in windows for _ in range(steps(count))])
+            places = torch.tensor([step + i for _, _, count, step in windows for i in range(steps(count))])
+            kept_steps = torch.cat([row[: steps(count)] for row, (_, _, count, _) in zip(value, windows, strict=True)])
+            out = result.get(name)
+            if out is None:
+                out = value.new_zeros(len(lengths), max(totals), value.shape[2])
+            result[name] = out.index_put((clips.to(value.device), places.to(value.device)), kept_steps)
+    return result
+
+
+def _cut(frames: Tensor, windows: list[tuple[int, int, int, int]], given: int) -> Tensor:
+    """(window, given frames, ...): each window's own frames, then zeros."""
+    packed = frames.new_zeros(len(windows), given, *frames.shape[2:])
+    for row, (clip, first, count, _) in enumerate(windows):
+        n = min(count, given)
+        packed[row, :n] = frames[clip, first : first + n]
+    return packed
