@@ -154,7 +154,7 @@ def test_keeps_the_contract(folder_of, name, weights):
         ("wav2vec2_bert", "hidden0 hidden1 hidden2", 320, 560, 16000),
         ("whisper", "hidden0 hidden1 hidden2", 320, 1, 16000),
         ("ast", "hidden0 hidden1 hidden2 last pooled", 1600, 2800, 16000),
-        ("clap", "hidden0 hidden1 hidden2 hidden3 last pooled", 0, 2000, 8000),
+        ("clap", "hidden0 hidden1 hidden2 hidden3 last pooled projected", 0, 2000, 8000),
     ],
 )
 def test_declares_every_layer(folder_of, name, layers, hop, min_samples, sample_rate):
