@@ -104,6 +104,42 @@ def load_encoder(
     return encoder.eval().to(device)
 
 
+def describe_encoder(name: str, **options: Any) -> Encoder:
+    """Build an encoder without memory for its weights, to read its layers and count its parameters.
+
+    It lies on torch's "meta" device, so that networks of any size are built in a moment; it cannot encode. Models by
+    "hf:" name are run once to learn their layers and are built in full, with random weights.
+
+    Args:
+        name: as for `load_encoder`.
+        **options: override the YAML's options.
+
+    Returns:
+        The encoder; its `default_layers` are those of the YAML.
+
+    Raises:
+        ValueError: if the name or an option is unknown.
+        ImportError: if the encoder needs a package that is not installed.
+
+    Example:
+        >>> encoder = describe_encoder("cnn14.16k")
+        >>> encoder.layers[-1].name, sum(parameter.numel() for parameter in encoder.parameters()) // 1_000_000
+        ('fc1', 80)
+    """
+    import torch
+
+    if name.startswith("hf:"):
+        return load_encoder(name, "random", **options)
+    config = configs.load_encoder_config(name)
+    config = dataclasses.replace(config, options={**config.options, **options})
+    with torch.device("meta"):
+        encoder: Encoder = resolve(config.implementation).from_config(config, weights=None)
+    encoder.name = config.name
+    if config.default_layers:
+        encoder.default_layers = tuple(encoder.layer(layer).name for layer in config.default_layers)
+    return encoder.eval()
+
+
 def _parameters_sha256(encoder: Encoder) -> str:
     """Hash of all parameters and buffers: two machines that draw other random numbers never share a cache entry."""
     digest = hashlib.sha256()
