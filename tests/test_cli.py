@@ -7,7 +7,7 @@ import re
 import pytest
 from toy import Bands
 
-from evar import cli
+from evar import cli, config
 from evar.cli import lineval, run
 from evar.words import UsageError, check_words
 
@@ -111,6 +111,18 @@ def test_encoders_and_tasks_are_listed(tones, capsys):
     assert run(["encoders"]) == run(["tasks"]) == cli.DONE
     out = capsys.readouterr().out
     assert "toy_fragile" in out and "crepe.tiny" in out and "1 of 36 missing" in out and "CC-BY-3.0" in out
+
+
+def test_the_list_of_encoders_fits_a_terminal_and_one_entry_is_whole(capsys):
+    assert run(["encoders"]) == cli.DONE
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100 and all(name in "\n".join(lines) for name in config.names("encoders"))
+    assert run(["encoders", "cnn14.fusion_3_6"]) == cli.DONE
+    out = capsys.readouterr().out
+    for fact in ("blocks 3 and 6 fused, 6144-d", "variant of:", "block3, block6", "https://zenodo.org", "CC BY 4.0"):
+        assert fact in out
+    assert run(["encoders", "cnn15"]) == cli.WRONG
+    assert "did you mean 'cnn14" in capsys.readouterr().err
 
 
 def test_verify_reports_and_exits(tones, capsys):

