@@ -36,7 +36,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evar.config import load_encoder_config
+from evar.config.encoder import load_encoder_config
 
 # torch is imported by the measuring processes only: Linux counts the parent's peak memory as its children's.
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def measure(name: str, asked: argparse.Namespace) -> Cost:
     import torch
 
     from evar.encoders import load_encoder
-    from evar.pooling import pooled_width
+    from evar.encoders.pooling import pooled_width
 
     if asked.threads:
         torch.set_num_threads(asked.threads)

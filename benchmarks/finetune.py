@@ -2,7 +2,7 @@
 
     python benchmarks/finetune.py [crepe.tiny cnn14.16k ...] [--clips=64] [--batch=16] [--seconds=2] [--threads=2]
 
-The step of `evar.tuning` reads clips from the memory-mapped file, draws crops and mixup, sets the schedule, steps the
+The step of `evar.finetune` reads clips from the memory-mapped file, draws crops and mixup, sets the schedule, steps the
 optimiser and checks the loss; the bare loop makes forward, cross-entropy and backward of batches that are tensors
 already, and steps the same optimiser. Both see random weights and noise. The two are timed in turn, several times, and the
 ratio of their medians is printed (goal: at most 1.15), so that a busy machine slows both.
@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from evar.encoders import load_encoder
-from evar.tuning.network import Network
-from evar.tuning.protocol import changed, load_tuning_protocol
-from evar.tuning.training import Clips, Training
-from evar.tuning.waveforms import Waveforms
+from evar.finetune.network import Network
+from evar.finetune.protocol import changed, load_tuning_protocol
+from evar.finetune.training import Clips, Training
+from evar.finetune.waveforms import Waveforms
 
 
 def measured(name: str, n_clips: int, batch_size: int, seconds: float, n_rounds: int) -> tuple[float, float]:

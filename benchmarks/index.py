@@ -22,7 +22,10 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from evar.tasks import Expected, Task, TaskConfig, Verification, verify_index
+from evar.data.index_verification import verify_index
+from evar.data.task import Task
+from evar.data.task_config import Expected, TaskConfig
+from evar.data.verification import Verification
 
 
 def timed(what: str, run: Callable[[], object]) -> object:

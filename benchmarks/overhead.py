@@ -25,14 +25,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from evar.audio import read_clip
+from evar.audio.reading import read_clip
+from evar.data.task import Task, load_task
 from evar.encoders import load_encoder
 from evar.encoders.base import Encoder
-from evar.extract import extract, plan
-from evar.linear import evaluate
+from evar.extraction.extract import extract
+from evar.extraction.plan import plan
+from evar.lineval.evaluate import evaluate
 from evar.report import build
-from evar.store import FeatureStore
-from evar.tasks import Task, load_task
+from evar.storage.feature_store import FeatureStore
 
 LINEVAL = Path(__file__).resolve().parent.parent / "lineval.py"
 
@@ -76,7 +77,7 @@ def breakdown(name: str, encoder: Encoder, task: Task, data_root: str) -> dict[s
     """Seconds of each part of the job, in this process."""
     parts: dict[str, float] = {}
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import evar.linear, evar.report"], check=True)
+    subprocess.run([sys.executable, "-c", "import evar.lineval.run, evar.report"], check=True)
     parts["start and imports"] = time.perf_counter() - began
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         began = time.perf_counter()

@@ -26,7 +26,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from evar.probes import STRENGTHS, LinearProbe
+from evar.probes.checks import STRENGTHS
+from evar.probes.linear import LinearProbe
 
 N_CLASSES = 10
 

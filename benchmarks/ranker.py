@@ -18,14 +18,15 @@ import time
 import numpy as np
 from scipy.stats import spearmanr
 
-from evar.config import load_protocol_config
+from evar.config.protocol import load_protocol_config
+from evar.data.task import load_task, prepare
 from evar.encoders import load_encoder
-from evar.fusion_search import SEED, _probed, _rounds, layer_names
-from evar.grid import Settings
-from evar.search import N_FINALISTS, Ranker, objectives
-from evar.store import FeatureStore
-from evar.tasks import load_task, prepare
-from evar.vectors import extracted
+from evar.experiment.settings import Settings
+from evar.lineval.cell_features import extracted
+from evar.lineval.fusion_search import SEED, layer_names, make_rounds, probe_sets
+from evar.lineval.ranker import Ranker
+from evar.lineval.search import N_FINALISTS, objectives
+from evar.storage.feature_store import FeatureStore
 
 
 def main() -> None:
@@ -48,7 +49,7 @@ def main() -> None:
             store = FeatureStore(arguments.store or folder)
             rounds = []
             for task in tasks:
-                rounds += _rounds(task, extracted(encoder, task, protocol, settings, store, {SEED}), names)
+                rounds += make_rounds(task, extracted(encoder, task, protocol, settings, store, {SEED}), names)
             every = [layers for size in (1, 2) for layers in itertools.combinations(range(len(names)), size)]
             began = time.perf_counter()
             rankers = [Ranker(a_round, len(names)) for a_round in rounds]
@@ -56,7 +57,7 @@ def main() -> None:
             of_ranker = time.perf_counter() - began
             began = time.perf_counter()
             asked = [(layers, index) for index in range(len(rounds)) for layers in every]
-            columns = np.reshape([score for score, _ in _probed(protocol, rounds, asked)], (len(rounds), -1))
+            columns = np.reshape([score for score, _ in probe_sets(protocol, rounds, asked)], (len(rounds), -1))
             of_probe = time.perf_counter() - began
         probed = {layers: np.array([column[at] for column in columns]) for at, layers in enumerate(every)}
         cheap = objectives(ranked, rounds, None, "mean_score")

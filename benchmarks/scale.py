@@ -7,7 +7,7 @@ encoder (docs/encoders.md, "What they cost") and 0.4 s for the probe's nine fits
 features x 10 classes (`benchmarks/probes.py layers13`), which grow with clips x features x classes. Three numbers are
 assumptions, not measurements, and flags: how much faster an accelerator encodes than one core, how much faster it or a
 whole node fits probes, and how many gigabytes a second the shared file system gives to all workers together (audio as
-16-bit samples at 16 kHz). A unit is a cell, as `evar.engine` cuts a grid; whoever is free takes the next, and a cell
+16-bit samples at 16 kHz). A unit is a cell, as `evar.lineval.engine` cuts a grid; whoever is free takes the next, and a cell
 never takes less time than its share of the file system. Layers and vectors are counted as they are; validation costs
 nothing extra.
 """

@@ -46,9 +46,9 @@ def fit(folder: Path, n_clips: int, width: int, streamed: bool, threads: int) ->
     """Fit in this process, and say what it took."""
     import torch
 
-    from evar import probes
-    from evar.probes import LinearProbe
-    from evar.stored_rows import RowsOnDisk
+    from evar.probes import linear as probes
+    from evar.probes.linear import LinearProbe
+    from evar.storage.rows_on_disk import RowsOnDisk
 
     torch.set_num_threads(threads)
     probes.BYTES_IN_MEMORY = 0 if streamed else 2**60  # type: ignore[misc]

@@ -24,13 +24,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from evar.data.task import load_task
 from evar.encoders import load_encoder
-from evar.extract import extract
-from evar.linear import evaluate
+from evar.extraction.extract import extract
+from evar.lineval.evaluate import evaluate
 from evar.report import build
 from evar.results import load_searches
-from evar.store import FeatureStore
-from evar.tasks import load_task
+from evar.storage.feature_store import FeatureStore
 
 
 def encode(name: str, task_name: str, data_root: str) -> float:

@@ -16,9 +16,9 @@ __version__ = "0.1.0"
 #: public name -> module that holds it
 _PUBLIC = {
     "load_encoder": "evar.encoders",
-    "load_task": "evar.tasks",
-    "evaluate": "evar.linear",
-    "embed": "evar.embedding",
+    "load_task": "evar.data.task",
+    "evaluate": "evar.lineval.evaluate",
+    "embed": "evar.extraction.embed",
     "compare": "evar.report.comparing",
 }
 

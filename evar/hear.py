@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from evar.encoders import load_encoder
 from evar.encoders.base import Encoder
-from evar.features import LayerInfo
-from evar.pooling import pool, pooled_width
+from evar.encoders.features import LayerInfo
+from evar.encoders.pooling import pool, pooled_width
 
 _RATES = (16000, 22050, 32000, 44100, 48000)
 

@@ -10,10 +10,13 @@ from typing import Any
 
 from evar import config as configs
 from evar import results
-from evar.grid import Selection, Settings, checked
-from evar.linear import evaluate_row, loaded, pick_device
+from evar.experiment.identity import identity
+from evar.experiment.request import checked
+from evar.experiment.selection import Selection
+from evar.experiment.settings import Settings
+from evar.lineval.run import evaluate_row, loaded
+from evar.numeric.device import pick_device
 from evar.results import Result, plain
-from evar.rows import identity
 
 
 def rerun(
@@ -63,7 +66,7 @@ def _tuned_again(
     old: Result, path: Path, data_root: str | None, store: str | None, device: str, out: str | None
 ) -> tuple[Result, Result, int | None]:
     """`rerun` of a fine-tuning: it is trained again, in a results folder of its own."""
-    from evar.tuning.running import TuningSettings, run_tuning
+    from evar.finetune.run import TuningSettings, run_tuning
 
     asked = old.settings
     given = asked.get("norm_stats")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from evar.encoders.base import Encoder
-from evar.features import LayerInfo
+from evar.encoders.features import LayerInfo
 
 HOP = 160  # samples between frames
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from evar import embed
 from evar.encoders import load_encoder
 from evar.encoders.base import Encoder
-from evar.features import LayerFeatures
-from evar.pooling import mean_plus_max
+from evar.encoders.features import LayerFeatures
+from evar.encoders.pooling import mean_plus_max
 
 Arrays = dict[str, NDArray[Any]]
 BYOL_STATS, AST_STATS, MSM_STATS = (-5.4919195, 5.0389895), (-4.2677393, 4.5689974), (-7.1, 4.2)

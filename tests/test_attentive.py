@@ -11,11 +11,14 @@ from sklearn.base import clone
 from toy import Bands
 
 from evar import cli, results
-from evar.attentive import AttentiveProbe
 from evar.cli import run
-from evar.extract import feature_key, plan
-from evar.frames import FrameRequest, Frames, FramesInMemory, FrameStore, FrameWriter, StoredFrames, mean_of_stretches
-from evar.store import FeatureKey, FeatureStore
+from evar.extraction.frame_request import FrameRequest, mean_of_stretches
+from evar.extraction.plan import feature_key, plan
+from evar.numeric.frames import Frames, FramesInMemory
+from evar.probes.attentive import AttentiveProbe
+from evar.storage.feature_store import FeatureStore
+from evar.storage.frame_store import FrameStore, FrameWriter, StoredFrames
+from evar.storage.keys import FeatureKey
 
 SPLIT = [60, 90]
 
@@ -57,7 +60,7 @@ def test_the_frame_that_tells_is_found_in_its_layer(knowing: str) -> None:
     assert probe.layer_weights_.sum() == pytest.approx(1, abs=1e-5)
     assert list(frames.widths)[probe.layer_weights_.argmax()] == knowing and probe.layer_weights_.max() > 0.6
     # A mean over time, which is all that other probes see, hides it.
-    from evar.probes import LinearProbe
+    from evar.probes.linear import LinearProbe
 
     means = np.stack(
         [np.concatenate([frames.joined([at], name)[0].mean(0) for name in frames.widths]) for at in range(450)]
@@ -221,14 +224,14 @@ def test_attention_over_stored_frames_from_the_command_line(tones, capsys) -> No
 
 
 def test_stored_frames_are_those_of_the_encoder(tones) -> None:
+    from evar.data.task import load_task
     from evar.encoders import load_encoder
-    from evar.tasks import load_task
-    from evar.vectors import frames_wanted
+    from evar.lineval.cell_features import frames_wanted
 
     root = tones(unequal=True)
     assert lineval(root, "toy", "tones", "--protocol=attentive", "--layers=bands") == cli.DONE
     encoder, task = load_encoder("toy"), load_task("tones")
-    from evar.grid import asked, protocol_asked
+    from evar.experiment.request import asked, protocol_asked
 
     settings = asked("toy", "tones", protocol="attentive", layers="bands")
     store = FeatureStore()

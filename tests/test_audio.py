@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from evar import audio
-from evar.audio import AudioError, AudioInfo, ClipPolicy, clip_length, inspect, read, read_clip
+from evar.audio.reading import AudioError, AudioInfo, ClipPolicy, clip_length, inspect, read, read_clip
 
 
 def sine(rate: int, seconds: float, hz: float = 440.0) -> np.ndarray:

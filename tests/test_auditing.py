@@ -10,10 +10,10 @@ import pytest
 import soundfile
 
 from evar import cli
-from evar.audio import describe
-from evar.auditing import audit
+from evar.audio.reading import describe
 from evar.cli import run
-from evar.tasks import load_task
+from evar.data.audit import audit
+from evar.data.task import load_task
 
 CODINGS = [("PCM_U8", "x.wav"), ("PCM_24", "x.flac"), ("VORBIS", "x.ogg"), ("PCM_16", "x.aiff")]
 

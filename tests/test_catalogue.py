@@ -14,10 +14,11 @@ import yaml
 from toy import RATE, tone
 
 from evar import config
-from evar.catalogue import environment, hear, music, speech
 from evar.cli import SOME_FAILED, run
+from evar.data.catalogue import environment, hear, music, speech
+from evar.data.task import Task, load_task
+from evar.data.task_config import LABEL_SEPARATOR, TaskConfig, load_task_config
 from evar.results import load_all, load_failures
-from evar.tasks import LABEL_SEPARATOR, Task, TaskConfig, load_task, load_task_config
 
 CATALOGUE = [name for name in config.names("tasks") if load_task_config(name).index_maker]
 
@@ -653,7 +654,7 @@ def test_a_task_whose_data_are_not_there_fails_its_cells_and_the_others_go_on(co
 
 
 def test_all_tasks_means_those_at_hand(copy, tmp_path):
-    from evar.grid import asked
+    from evar.experiment.request import asked
 
     copy("cremad")
     named = asked("logmel", "all").tasks

@@ -14,7 +14,7 @@ from evar.cli import run
 SOUND = """
 import torch
 from evar.encoders.base import Encoder
-from evar.features import LayerInfo
+from evar.encoders.features import LayerInfo
 
 class Sound(Encoder):
     sample_rate = 8000

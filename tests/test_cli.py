@@ -9,7 +9,7 @@ from toy import Bands
 
 from evar import cli, config
 from evar.cli import lineval, run
-from evar.words import UsageError, check_words
+from evar.cli.words import UsageError, check_words
 
 USAGE = [
     (["toy", "tones", "--layer=all"], "no flag --layer; did you mean --layers"),

@@ -13,8 +13,8 @@ from test_report import layer_rows, row
 from evar import cli, report, results
 from evar.cli import run
 from evar.report.comparing import compare
-from evar.report.filters import matching, parse_filter
-from evar.report.ranks import ranked
+from evar.report.plots.ranks import ranked
+from evar.report.tables.filters import matching, parse_filter
 
 N = 120
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from evar import download
-from evar.embedded import build, building, draw, is_built, speech
-from evar.embedded.notes import render_note
-from evar.embedded.soundfont import SoundFont
-from evar.tasks import load_task
+from evar.data.embedded import build, building, draw, is_built, speech
+from evar.data.embedded.notes import render_note
+from evar.data.embedded.soundfont import SoundFont
+from evar.data.task import load_task
 
 TASKS = ["gm_pitch", "gm_instrument", "gm_multi", "spoken_words", "spoken_language"]
 RATE = 16000

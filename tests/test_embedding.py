@@ -11,11 +11,13 @@ import soundfile
 import torch
 from toy import HOP, RATE, Bands, tone
 
-from evar import embed, embedding, extract, load_encoder
-from evar.audio import AudioError, resample
-from evar.pooling import pool
-from evar.store import FeatureStore
-from evar.tasks import load_task
+from evar import embed, load_encoder
+from evar.audio.reading import AudioError, resample
+from evar.data.task import load_task
+from evar.encoders.pooling import pool
+from evar.extraction import embed as embedding
+from evar.extraction import extract
+from evar.storage.feature_store import FeatureStore
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evar import config, contract
-from evar.encoders import load_encoder
+from evar import config
+from evar.encoders import contract, load_encoder
 from evar.encoders.base import Encoder
-from evar.features import LayerInfo
+from evar.encoders.features import LayerInfo
 
 RATE, HOP = 4000, 200
 

@@ -15,8 +15,9 @@ from toy import Bands
 
 from evar import cli, results
 from evar.cli import run
-from evar.engine import units
-from evar.grid import Settings, asked
+from evar.experiment.request import asked
+from evar.experiment.settings import Settings
+from evar.lineval.units import units
 
 TESTS = Path(__file__).resolve().parent
 

@@ -13,11 +13,11 @@ from toy import RATE
 
 from evar import cli, results
 from evar.cli import run
-from evar.event_frames import EventsProbe, active_frames, as_objects, events_of
-from evar.frames import FramesInMemory
+from evar.data.task import load_task
 from evar.metrics import METRICS, event_onset_f1, score_interval, segment_error_rate
 from evar.metrics.events import counted, onsets_matched
-from evar.tasks import load_task
+from evar.numeric.frames import FramesInMemory
+from evar.probes.events import EventsProbe, active_frames, as_objects, events_of
 
 LENGTH = 4.0
 

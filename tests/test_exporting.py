@@ -18,15 +18,16 @@ import soundfile
 import torch
 from toy import HOP, RATE, Bands, tone
 
-from evar import cli, embed, exporting, extract, load_encoder
-from evar.audio import FFMPEG_SUFFIXES, AudioError, length, read
+from evar import cli, embed, exporting, load_encoder
+from evar.audio.reading import FFMPEG_SUFFIXES, AudioError, length, read
 from evar.cli import run
+from evar.cli.words import UsageError, check_words
+from evar.data.task import load_task
+from evar.encoders.features import LayerInfo
 from evar.exporting import parts, sources, writers
 from evar.exporting.sources import AUDIO_SUFFIXES, Source, audio_below, portions
-from evar.features import LayerInfo
-from evar.store import FeatureStore
-from evar.tasks import load_task
-from evar.words import UsageError, check_words
+from evar.extraction import extract
+from evar.storage.feature_store import FeatureStore
 
 FORMATS = ("parquet", "npz", "h5")
 

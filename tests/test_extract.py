@@ -8,12 +8,13 @@ import soundfile
 import torch
 from toy import Bands, tone
 
-from evar import extract as extraction
-from evar.audio import ClipPolicy
+from evar.audio.reading import ClipPolicy
+from evar.data.task import load_task
 from evar.encoders import load_encoder
-from evar.extract import extract, plan
-from evar.store import FeatureStore
-from evar.tasks import load_task
+from evar.extraction import extract as extraction
+from evar.extraction.extract import extract
+from evar.extraction.plan import plan
+from evar.storage.feature_store import FeatureStore
 
 
 def vectors_of(result, store, layer="bands"):

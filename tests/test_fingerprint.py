@@ -9,11 +9,11 @@ import pytest
 import soundfile
 
 from evar import cli
-from evar.audio import read
-from evar.auditing import audit
+from evar.audio.reading import read
 from evar.cli import run
-from evar.fingerprint import FRAME, HOP, RATE, fingerprint, near_duplicates
-from evar.tasks import load_task
+from evar.data.audit import audit
+from evar.data.fingerprint import FRAME, HOP, RATE, fingerprint, near_duplicates
+from evar.data.task import load_task
 
 
 def sound(seed: int, seconds: float = 3.0, rate: int = 16000) -> np.ndarray:

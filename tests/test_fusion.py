@@ -10,8 +10,8 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from evar.fusion import commutes, fuse, pca
-from evar.pooling import POOLINGS, pool
+from evar.encoders.pooling import POOLINGS, pool
+from evar.extraction.fusion import commutes, fuse, pca
 
 RNG = np.random.default_rng(0)
 

@@ -13,7 +13,7 @@ import evar.hear
 from evar import cli, results
 from evar.cli import run
 from evar.encoders import load_encoder
-from evar.pooling import pool
+from evar.encoders.pooling import pool
 
 MODULE = """
 import torch

@@ -19,9 +19,10 @@ from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import NearestNeighbors
 from test_report import cells, layer_rows, row
 
-from evar import hints, report, results
+from evar import report, results
+from evar.metrics import label_free as hints
 from evar.report.hints import hint_tables, long_csv, markdown, write_hints
-from evar.report.hints_plots import draw, similarity_maps
+from evar.report.plots.hints import draw, similarity_maps
 from evar.results import Result
 from evar.results.hints import HintsRecord, hints_id, hints_path, load_hints, read_hints, save_hints
 
@@ -566,7 +567,7 @@ def test_hints_need_no_torch(tmp_path: Path) -> None:
         "import sys; sys.modules['torch'] = None\n"
         "import evar.results.hints\n"
         "assert 'numpy' not in sys.modules\n"
-        "import evar.hints, evar.report\n"
+        "import evar.metrics.label_free, evar.report\n"
         "assert 'scipy' not in sys.modules and 'matplotlib' not in sys.modules\n"
         f"assert 'hints.md' in [path.name for path in evar.report.build({str(tmp_path)!r})]\n"
     )

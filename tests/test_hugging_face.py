@@ -18,12 +18,12 @@ from torch import Tensor
 
 from evar import cli, download, embed, results
 from evar.cli import run
-from evar.config import load_encoder_config
-from evar.contract import check_encoder, relative_l2
+from evar.config.encoder import load_encoder_config
 from evar.encoders import load_encoder
 from evar.encoders._transformers import load_transformers
 from evar.encoders.base import Encoder
-from evar.weights import locate
+from evar.encoders.contract import check_encoder, relative_l2
+from evar.encoders.weights import locate
 
 transformers = load_transformers("the test")
 

@@ -12,10 +12,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from evar.contract import check_encoder, relative_l2
 from evar.encoders import load_encoder
 from evar.encoders._transformers import load_transformers
 from evar.encoders.base import Encoder
+from evar.encoders.contract import check_encoder, relative_l2
 
 transformers = load_transformers("the test")
 

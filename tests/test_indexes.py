@@ -10,10 +10,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from evar import cli, indexes
+from evar import cli
 from evar.cli import run
-from evar.indexes import IndexCheck, in_parts
-from evar.tasks import Expected, Task, TaskConfig, load_task, verify_index
+from evar.data import index as indexes
+from evar.data.index import IndexCheck, in_parts
+from evar.data.index_verification import verify_index
+from evar.data.task import Task, load_task
+from evar.data.task_config import Expected, TaskConfig
 
 
 def config(**changes) -> TaskConfig:
@@ -84,7 +87,7 @@ def test_an_index_without_groups_leaks_nothing() -> None:
 
 def test_hash_and_labels_do_not_depend_on_the_parts(monkeypatch, tmp_path) -> None:
     whole = Task(config(), table(), tmp_path)
-    monkeypatch.setattr("evar.tasks.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("evar.data.task.ROWS_AT_ONCE", 7)
     assert Task(config(), table(), tmp_path).index_sha256 == whole.index_sha256
     assert load_task("esc10").index_sha256 == load_task("esc10").index_sha256
 
@@ -106,7 +109,7 @@ def test_only_so_many_names_are_kept_and_all_are_counted(tones, monkeypatch, cap
     root = tones(n_per_class=12)
     for path in (root / "data" / "tones").glob("*.wav"):
         path.unlink()
-    monkeypatch.setattr("evar.tasks.NAMES_KEPT", 25)
+    monkeypatch.setattr("evar.data.verification.NAMES_KEPT", 25)
     assert run(["verify", "tones"]) == cli.SOME_FAILED
     said = capsys.readouterr().out
     assert "missing: ... and 16 more" in said and "0 of 36 clips are as published" in said
@@ -133,7 +136,7 @@ def test_memory_of_verify_does_not_grow_with_the_clips(tmp_path) -> None:
         }.items()]  # fmt: skip
         (folder / "many.yaml").write_text("\n".join(lines))
         code = (
-            "import resource; from evar.tasks import verify_index; found = verify_index('many');"
+            "import resource; from evar.data.index_verification import verify_index; found = verify_index('many');"
             "print(found.n_missing, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
         )
         environment = {

@@ -13,10 +13,10 @@ from sklearn.preprocessing import StandardScaler
 
 from evar import cli, results
 from evar.cli import run
+from evar.data.task import load_task
 from evar.metrics import METRICS
-from evar.multilabel import MultilabelProbe
-from evar.regression import RidgeProbe
-from evar.tasks import load_task
+from evar.probes.multilabel import MultilabelProbe
+from evar.probes.ridge import RidgeProbe
 
 
 def lineval(root, *words):

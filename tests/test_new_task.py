@@ -12,8 +12,9 @@ from toy import RATE, tone
 
 from evar import cli, results
 from evar.cli import run
-from evar.new_task import new_task
-from evar.tasks import load_task, load_task_config
+from evar.data.new_task import new_task
+from evar.data.task import load_task
+from evar.data.task_config import load_task_config
 
 
 @pytest.fixture

@@ -10,12 +10,14 @@ import soundfile
 import torch
 from toy import RATE, Bands
 
-from evar import cli, evaluate, extract, load_encoder, norm_stats, results
-from evar.audio import read
+from evar import cli, evaluate, load_encoder, results
+from evar.audio.reading import read
 from evar.cli import run
-from evar.config import NORM_STATS, ProtocolConfig
-from evar.store import FeatureStore
-from evar.tasks import Task, load_task
+from evar.config.protocol import NORM_STATS, ProtocolConfig
+from evar.data.task import Task, load_task
+from evar.extraction import extract
+from evar.extraction import input_statistics as norm_stats
+from evar.storage.feature_store import FeatureStore
 
 
 def lineval(root: Path, *words: str) -> int:

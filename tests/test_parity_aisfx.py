@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from evar.encoders import load_encoder
 from evar.encoders.aisfx import AiSfx
-from evar.weights import read_checkpoint, state_dict_of
+from evar.encoders.weights import read_checkpoint, state_dict_of
 
 TOLERANCE = 2e-5
 RATE = 44100

@@ -19,9 +19,9 @@ from golden_arrays import AST_STATS
 from test_golden import FAKE_WEIGHTS
 from torch import Tensor, nn
 
-from evar.contract import relative_l2
 from evar.encoders import ast, load_encoder
 from evar.encoders.base import Encoder
+from evar.encoders.contract import relative_l2
 
 transformers = pytest.importorskip("transformers", exc_type=ImportError)
 

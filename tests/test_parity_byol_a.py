@@ -11,9 +11,9 @@ import torch
 from test_golden import FAKE_WEIGHTS
 from torch import Tensor, nn
 
-from evar.contract import relative_l2
 from evar.encoders import load_encoder
 from evar.encoders.byol_a import EXAMPLE_STATS, averaged_in_pairs
+from evar.encoders.contract import relative_l2
 
 TOLERANCE = 1e-5
 # Our front-end transforms in float32, the reference in float64; in nat.

@@ -17,9 +17,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evar.contract import relative_l2
 from evar.encoders import load_encoder
 from evar.encoders.base import Encoder
+from evar.encoders.contract import relative_l2
 
 TOLERANCE = 1e-5
 # Most of the error is the package's: its Fourier transform is a float32 convolution, ours runs in float64. In dB, where

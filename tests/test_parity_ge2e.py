@@ -16,10 +16,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from evar.config import load_encoder_config
-from evar.contract import relative_l2
+from evar.config.encoder import load_encoder_config
 from evar.encoders import load_encoder
 from evar.encoders.base import Encoder
+from evar.encoders.contract import relative_l2
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Please import `binary_dilation`:DeprecationWarning"),

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evar.contract import relative_l2
 from evar.encoders import load_encoder, msm_mae
+from evar.encoders.contract import relative_l2
 
 pytestmark = pytest.mark.filterwarnings("ignore:n_fft=400 is too large:UserWarning")
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from evar.config import load_encoder_config
-from evar.contract import relative_l2
+from evar.config.encoder import load_encoder_config
 from evar.encoders import load_encoder
 from evar.encoders.base import Encoder
-from evar.weights import read_checkpoint
+from evar.encoders.contract import relative_l2
+from evar.encoders.weights import read_checkpoint
 
 TOLERANCE = 2e-5
 CHUNK = 512

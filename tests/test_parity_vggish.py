@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evar.contract import relative_l2
 from evar.encoders import load_encoder
 from evar.encoders.base import Encoder
+from evar.encoders.contract import relative_l2
 
 TOLERANCE = 1e-5
 

@@ -13,9 +13,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from evar.contract import relative_l2
 from evar.encoders import load_encoder, wav2vec2
 from evar.encoders.base import Encoder
+from evar.encoders.contract import relative_l2
 
 transformers = pytest.importorskip("transformers", exc_type=ImportError)
 

@@ -10,8 +10,8 @@ import soundfile
 
 from evar import cli
 from evar.cli import run
-from evar.parquet_source import unpack_parquet
-from evar.tasks import load_task
+from evar.data.parquet import unpack_parquet
+from evar.data.task import load_task
 
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")

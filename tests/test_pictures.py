@@ -16,11 +16,13 @@ from torch import Tensor
 from toy import RATE, Bands, tone
 
 from evar import cli, embed, load_encoder
-from evar.audio import AudioError
+from evar.audio.reading import AudioError
 from evar.cli import run
+from evar.data.task import load_task
 from evar.encoders.base import Encoder
-from evar.features import LayerInfo
-from evar.grid import selections
+from evar.encoders.features import LayerInfo
+from evar.experiment.selection import selections
+from evar.figures.style import COLOURS, new_figure, save_figure
 from evar.pictures import PICTURES, alterations, plane
 from evar.pictures.clip import FLOOR_DB, clip_data, colour_range, draw_clip, envelope, spectrogram
 from evar.pictures.loading import Chosen, Sound, choose_encoders, named_layers, read_sound
@@ -33,9 +35,7 @@ from evar.pictures.sensitivity import (
     draw_sensitivity,
     sensitivity_data,
 )
-from evar.report.style import COLOURS, new_figure, save_figure
-from evar.store import FeatureStore
-from evar.tasks import load_task
+from evar.storage.feature_store import FeatureStore
 
 MINUS = "\N{MINUS SIGN}"
 

@@ -16,12 +16,12 @@ import yaml
 from toy import RATE, Bands, tone
 
 from evar import cli, load_encoder, results
-from evar.audio import ClipPolicy, inspect, read_clip
+from evar.audio.reading import ClipPolicy, inspect, read_clip
 from evar.cli import run
-from evar.norm_stats import of_task
-from evar.probes import LinearProbe
-from evar.store import FeatureStore
-from evar.tasks import load_task
+from evar.data.task import load_task
+from evar.extraction.input_statistics import of_task
+from evar.probes.linear import LinearProbe
+from evar.storage.feature_store import FeatureStore
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -209,7 +209,7 @@ def test_pitfall_16_vectors_are_read_from_mapped_files(tones, monkeypatch):
             return memmap(*arguments, **words)
 
     monkeypatch.setattr(np, "memmap", Watched)
-    from evar.extract import extract
+    from evar.extraction.extract import extract
 
     encoder, task = load_encoder("toy"), load_task("tones")
     found = extract(encoder, task.paths, task.policy(), store)

@@ -26,9 +26,10 @@ from toy import RATE, tone
 
 from evar import cli, config, results
 from evar.cli import run
+from evar.data.task import load_task
+from evar.data.task_config import load_task_config
 from evar.download import archives
 from evar.download.archives import unpack_archive
-from evar.tasks import load_task, load_task_config
 
 #: lists that the user brings
 YOURS = {"librispeech_speaker": ["train_split.txt", "test_split.txt"], "musan": ["musan_split.csv"]}
@@ -280,7 +281,7 @@ def test_an_interrupted_preparation_goes_on(served, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return plain(*arguments)
 
-    monkeypatch.setattr("evar.preparing.unpack_archive", breaks)
+    monkeypatch.setattr("evar.data.prepare.unpack_archive", breaks)
     assert run(["prepare", "nsynth_instrument"]) == 130
     assert run(["prepare", "nsynth_instrument"]) == cli.DONE
     assert len(calls) == 4  # the first archive was unpacked once

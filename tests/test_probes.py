@@ -13,9 +13,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from evar import _logistic
-from evar._logistic import LogisticProblem, fit_logistic, principal_coordinates, solve_all
-from evar.probes import LinearProbe
+from evar.numeric import logistic as _logistic
+from evar.numeric.logistic import fit_logistic, principal_coordinates
+from evar.numeric.logistic_problem import LogisticProblem
+from evar.numeric.solve import solve_all
+from evar.probes.linear import LinearProbe
 
 
 def embeddings(n_clips, width, n_classes, *, rank=20, separation=0.6, noise=0.3, unbalanced=False, seed=0):

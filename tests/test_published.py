@@ -10,7 +10,7 @@ from test_compare import add
 
 from evar import cli, config
 from evar.cli import run
-from evar.config import load_published_config
+from evar.config.published import load_published_config
 from evar.report.comparing import compare
 
 

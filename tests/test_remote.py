@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from toy import Bands
 
-from evar import atomic, cli, remote, results
+from evar import cli, results
 from evar.cli import run
-from evar.remote import Mirror, at_hand
+from evar.storage import atomic
+from evar.storage import mirror as remote
+from evar.storage.mirror import Mirror, at_hand
 
 
 @pytest.fixture

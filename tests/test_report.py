@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 from evar import report, results
-from evar.report.cells import sections
-from evar.report.plots import draw, panels
-from evar.report.tables import escape, markdown
+from evar.report.plots.layer_curves import draw, panels
+from evar.report.tables.cells import sections
+from evar.report.tables.layout import escape
+from evar.report.tables.markdown import markdown
 from evar.results import Failure, Result
 
 NOW = "2026-01-31T12:00:00+00:00"

@@ -15,8 +15,8 @@ from test_report import cells, row
 from evar import report, results
 from evar.metrics import holm, paired_permutation
 from evar.report import fusion
-from evar.report.choices import best_layers, compose, difference
-from evar.report.fusion_plots import pair_maps, weight_curves
+from evar.report.plots.fusion import pair_maps, weight_curves
+from evar.report.tables.choices import best_layers, compose, difference
 from evar.report.where import by_encoder_and_task, readings
 from evar.results import Result, SearchRecord
 

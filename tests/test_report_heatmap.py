@@ -9,10 +9,11 @@ import pytest
 from test_report import layer_rows, row
 
 from evar import report, results
-from evar.report import by_name, heatmap
-from evar.report.by_name import encoder_panels, plot_layers_by_name
-from evar.report.heatmap import layer_maps, plot_heatmap
-from evar.report.plots import panels
+from evar.report.plots import heatmap
+from evar.report.plots import layers_by_name as by_name
+from evar.report.plots.heatmap import layer_maps, plot_heatmap
+from evar.report.plots.layer_curves import panels
+from evar.report.plots.layers_by_name import encoder_panels, plot_layers_by_name
 from evar.results import Result
 
 FOUND = [

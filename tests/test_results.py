@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from evar import results
-from evar.atomic import write_atomic
 from evar.results import Result, run_id
+from evar.storage.atomic import write_atomic
 
 CONTRACT = {
     "encoder": "crepe.tiny",

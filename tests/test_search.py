@@ -17,8 +17,9 @@ from toy import Bands
 
 from evar import cli, embed, evaluate, load_encoder, results
 from evar.cli import run
-from evar.probes import LinearProbe
-from evar.search import Layers, Ranker, SearchRound, objectives, search
+from evar.lineval.ranker import Layers, Ranker, SearchRound
+from evar.lineval.search import objectives, search
+from evar.probes.linear import LinearProbe
 
 N_LAYERS, WIDTH = 7, 16
 
@@ -291,7 +292,7 @@ def test_an_encoder_of_one_layer_has_nothing_to_fuse(tones, capsys):
 
 def test_a_failing_search_is_told_and_rows_stay(tones, capsys, monkeypatch):
     root = tones()
-    from evar import fusion_search
+    from evar.lineval import fusion_search
 
     def broken(*args: object, **options: object) -> None:
         raise RuntimeError("broken on purpose")
@@ -383,7 +384,7 @@ def test_a_variant_beside_its_base_shows_its_own_feature_only(tones):
 
 
 def test_the_grid_of_the_fusion_paper_takes_the_tasks_that_are_there():
-    from evar.grid import asked
+    from evar.experiment.request import asked
 
     settings = asked("composing_gar", "esc10,fsdd_digit")
     assert settings.layers == "all" and settings.tasks == ("esc10", "fsdd_digit")

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binomtest, friedmanchisquare
 
 from evar.metrics import bootstrap_interval, bootstrap_scores, holm, paired_permutation
-from evar.significance import corrected_for_the_best, paired_difference, randomisation_test, ranking
+from evar.metrics.significance import corrected_for_the_best, paired_difference, randomisation_test, ranking
 
 
 def simulated(seed, p_one=0.7, p_other=0.7, n_groups=60, per_group=4, spread=1.2):

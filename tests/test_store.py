@@ -10,8 +10,10 @@ import time
 import numpy as np
 import pytest
 
-from evar.audio_index import AudioIndex
-from evar.store import FeatureKey, FeatureStore, estimated_bytes
+from evar.audio.known_files import AudioIndex
+from evar.storage.feature_store import FeatureStore
+from evar.storage.keys import FeatureKey
+from evar.storage.segments import estimated_bytes
 
 KEY = FeatureKey(
     encoder="toy", weights_sha256="00", options={"gain": 1.0}, revision=1, norm_stats=None, sample_rate=16000,

@@ -5,13 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evar import _streamed, cli, probes, results, stored_rows, vectors
+from evar import cli, results
 from evar.cli import run
-from evar.multilabel import MultilabelProbe
-from evar.probes import LinearProbe
-from evar.store import FeatureKey, FeatureStore
-from evar.stored_rows import Rows, RowsInMemory, RowsJoined, standardisation_of
-from evar.trained import NetworkProbe
+from evar.lineval import cell_features as vectors
+from evar.numeric import rows as stored_rows
+from evar.numeric import streamed as _streamed
+from evar.numeric.rows import Rows, RowsInMemory, RowsJoined, standardisation_of
+from evar.probes import linear as probes
+from evar.probes.linear import LinearProbe
+from evar.probes.multilabel import MultilabelProbe
+from evar.probes.network import NetworkProbe
+from evar.storage.feature_store import FeatureStore
+from evar.storage.keys import FeatureKey
 
 N, WIDTH = 600, 30
 PARTS = [slice(0, 360), slice(360, 480), slice(480, N)]
@@ -81,7 +86,7 @@ def test_networks_on_parts_are_those_in_memory(kind: str) -> None:
 
 
 def test_moments_in_passes_are_those_of_all() -> None:
-    from evar.axes import standardisation
+    from evar.numeric.axes import standardisation
 
     X, _ = clips("several")
     for one, other in zip(standardisation_of(RowsInMemory(X)), standardisation(X), strict=True):

@@ -8,7 +8,8 @@ import pytest
 from toy import write_config
 
 from evar import config
-from evar.tasks import SPLITS, load_task, load_task_config
+from evar.data.task import load_task
+from evar.data.task_config import SPLITS, load_task_config
 
 TASKS = [name for name in config.names("tasks") if load_task_config(name).index]  # the others: test_catalogue.py
 

@@ -8,11 +8,12 @@ import torch
 
 from evar import cli, results
 from evar.cli import run
-from evar.config import load_protocol_config
-from evar.fewshot import FewShotProbe, drawn
-from evar.grid import Settings, protocol_asked
+from evar.config.protocol import load_protocol_config
+from evar.experiment.request import protocol_asked
+from evar.experiment.settings import Settings
 from evar.metrics import METRICS
-from evar.trained import NetworkProbe
+from evar.probes.few_shot import FewShotProbe, drawn
+from evar.probes.network import NetworkProbe
 
 
 def clips(seed=0, n=90, width=24, n_classes=4, signal=0.8):
@@ -74,7 +75,7 @@ def test_equals_a_plain_loop_of_pytorch():
 
 
 def test_batch_norm_and_dropout_equal_pytorchs_layers():
-    from evar.trained import _forward
+    from evar.probes.network_training import run_forward
 
     torch.manual_seed(0)
     layers = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.BatchNorm1d(7), torch.nn.ReLU(), torch.nn.Linear(7, 3))
@@ -85,9 +86,9 @@ def test_batch_norm_and_dropout_equal_pytorchs_layers():
     moments = [(torch.zeros(1, 1, 7), torch.ones(1, 1, 7))]
     padded = torch.cat([rows, torch.full((2, 5), 9.0)])[None]  # what is padded must not be seen
     is_row = (torch.arange(13) < 11).float()[None, :, None]
-    assert torch.allclose(_forward(weights, padded, moments, is_row=is_row)[0, :11], layers(rows), atol=1e-5)
+    assert torch.allclose(run_forward(weights, padded, moments, is_row=is_row)[0, :11], layers(rows), atol=1e-5)
     assert torch.allclose(moments[0][1][0, 0], layers[1].running_var, atol=1e-5)
-    assert torch.allclose(_forward(weights, rows[None], moments)[0], layers.eval()(rows), atol=1e-5)
+    assert torch.allclose(run_forward(weights, rows[None], moments)[0], layers.eval()(rows), atol=1e-5)
 
 
 def test_training_stops_early_and_keeps_the_best_weights():
@@ -200,7 +201,7 @@ def test_layers_and_seeds_are_trained_together_and_give_the_rows_of_one_by_one(t
     root = tones(n_per_class=20)
     _, together = lineval(root, "--protocol=evar", "--layers=all", *FAST)
     assert len(together) == 6
-    monkeypatch.setattr("evar.fitting.BYTES_TOGETHER", 1)
+    monkeypatch.setattr("evar.lineval.fit.BYTES_TOGETHER", 1)
     run(["lineval", "toy", "tones", "--protocol=evar", "--layers=all", *FAST, f"--out={root / 'alone'}"])
     assert {row.id: row.score for row in together} == {row.id: row.score for row in results.load_all(root / "alone")}
 
@@ -234,11 +235,11 @@ def test_training_clips_are_cropped_at_random_and_test_clips_at_the_head(tones, 
 def test_the_vectors_of_a_role_are_those_of_its_windows(tones):
     import yaml
 
+    from evar.data.task import load_task
     from evar.encoders import load_encoder
-    from evar.grid import Selection
-    from evar.store import FeatureStore
-    from evar.tasks import load_task
-    from evar.vectors import extracted
+    from evar.experiment.selection import Selection
+    from evar.lineval.cell_features import extracted
+    from evar.storage.feature_store import FeatureStore
 
     root = tones(folds=True, n_per_class=18)
     path = root / "config" / "tasks" / "tones.yaml"
@@ -287,7 +288,7 @@ def test_the_weighted_protocol_sums_all_layers(tones):
         status == cli.DONE and row.fusion == "weighted" and list(row.layers) == ["deaf", "bands"] and row.score >= 0.9
     )
     with pytest.raises(ValueError, match="protocol weighted has fusion weighted"):
-        from evar.grid import asked
+        from evar.experiment.request import asked
 
         asked("toy_twins", "tones", protocol="weighted", fusion="concat", layers="all")
 

@@ -20,17 +20,17 @@ from toy import Bands
 
 from evar import cli, config, results
 from evar.cli import run
-from evar.contract import relative_l2
+from evar.data.task import load_task
 from evar.encoders import load_encoder
 from evar.encoders._patches import PatchOut
 from evar.encoders.base import Encoder
-from evar.tasks import load_task
-from evar.tuning import augmentation
-from evar.tuning.network import Lars, Network, mel_filters, replaced_input
-from evar.tuning.protocol import changed, load_tuning_protocol
-from evar.tuning.training import Clips, Training, TrainingError, has_logmel, learning_rate, said_by, seeded
-from evar.tuning.waveforms import decoded
-from evar.weights import OWN_PREFIX
+from evar.encoders.contract import relative_l2
+from evar.encoders.weights import OWN_PREFIX
+from evar.finetune import augmentation
+from evar.finetune.network import Lars, Network, mel_filters, replaced_input
+from evar.finetune.protocol import changed, load_tuning_protocol
+from evar.finetune.training import Clips, Training, TrainingError, has_logmel, learning_rate, said_by, seeded
+from evar.finetune.waveforms import decoded
 
 ROOT = Path(__file__).resolve().parent.parent
 FAST = ["--epochs=12", "--learning_rate=0.01", "--head_learning_rate=0.1", "--batch_size=8", "--warmup_epochs=0"]
@@ -186,7 +186,7 @@ def training(tones, tmp_path, checkpoint=None, encoder="toy", **settings):
 def test_an_interrupted_training_goes_on_to_the_same_weights(tones, tmp_path, killed_at, settings, monkeypatch):
     tones()
     whole = training(tones, tmp_path, mixup=0.4, gain_db=6.0, noise_db=-20.0, **settings).run()
-    monkeypatch.setattr("evar.tuning.training.CHECKPOINT_MINUTES", 0.0)  # after every step
+    monkeypatch.setattr("evar.finetune.training.CHECKPOINT_MINUTES", 0.0)  # after every step
     path = tmp_path / "round" / "checkpoint.pt"
     torn = training(tones, tmp_path, path, mixup=0.4, gain_db=6.0, noise_db=-20.0, **settings)
     torn.run(stop_after=lambda epoch, step: (epoch, step) == killed_at)

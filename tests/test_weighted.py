@@ -10,11 +10,11 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from evar.config import load_protocol_config
-from evar.grid import Selection
-from evar.linear import _groups
-from evar.probes import LinearProbe
-from evar.weighted import WeightedSumProbe
+from evar.config.protocol import load_protocol_config
+from evar.experiment.selection import Selection
+from evar.lineval.run import group_rows
+from evar.probes.linear import LinearProbe
+from evar.probes.weighted_sum import WeightedSumProbe
 
 N_LAYERS, WIDTH = 4, 12
 
@@ -106,8 +106,8 @@ def test_rows_are_fitted_side_by_side_as_memory_bears_and_a_weighted_sum_alone(m
     protocol = load_protocol_config("linear")
 
     def groups(n_bytes: int) -> list[str]:
-        monkeypatch.setattr("evar.fitting.BYTES_TOGETHER", n_bytes)
-        return ["".join(name for *_, name in rows) for rows in _groups(protocol, SomeTask("xyz"), vectors, pending)]
+        monkeypatch.setattr("evar.lineval.fit.BYTES_TOGETHER", n_bytes)
+        return ["".join(name for *_, name in rows) for rows in group_rows(protocol, SomeTask("xyz"), vectors, pending)]
 
     each = LinearProbe.bytes_together * 3 * 10
     assert groups(10 * each) == ["abc", "a+b", "d"]

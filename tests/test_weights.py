@@ -16,9 +16,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from evar import download, weights
-from evar.config import EncoderConfig, WeightsSource
-from evar.weights import load_strict, locate, read_checkpoint, state_dict_of
+from evar import download
+from evar.config.encoder import EncoderConfig, WeightsSource
+from evar.encoders import weights
+from evar.encoders.weights import load_strict, locate, read_checkpoint, state_dict_of
 
 
 def _config(source: WeightsSource | None = None) -> EncoderConfig:

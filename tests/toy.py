@@ -12,7 +12,7 @@ import yaml
 from torch import Tensor, nn
 
 from evar.encoders.base import Encoder
-from evar.features import LayerInfo
+from evar.encoders.features import LayerInfo
 
 RATE = 8000
 HOP = 400

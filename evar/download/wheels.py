@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from evar.config import cache_folder
+from evar.config.folders import cache_folder
 from evar.download.checks import is_safe, offline, sha256_of, unpack
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evar import config as configs
-from evar.registry import resolve
+from evar.config.registry import resolve
 
 if TYPE_CHECKING:
     from evar.encoders.base import Encoder
@@ -53,7 +53,7 @@ def load_encoder(
     from evar import download
     from evar.encoders._logmel import MelSpectrogram
     from evar.encoders.base import Encoder
-    from evar.weights import load_strict, locate, own_state
+    from evar.encoders.weights import load_strict, locate, own_state
 
     config = configs.load_encoder_config(name)
     config = dataclasses.replace(config, options={**config.options, **options})

@@ -14,7 +14,7 @@ from torch import nn
 
 from evar.encoders import _hf_codecs as codecs
 from evar.encoders import _hf_mert as mert
-from evar.weights import read_checkpoint, state_dict_of
+from evar.encoders.weights import read_checkpoint, state_dict_of
 
 AUDIO_PARTS = ("audio_model", "audio_tower", "audio_encoder")  # of models of sound and text
 # Heads whose names look like parts of the body: the linear layer of speaker verification.

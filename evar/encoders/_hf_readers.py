@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evar.encoders.wav2vec2 import _normalised_over_time, standardised
+from evar.encoders.wav2vec2 import normalise_over_time, standardised
 
 # Waveform models in which a mask keeps a clip's frames from hearing padding; all others get batches of equal length.
 MASKABLE = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
@@ -128,7 +128,7 @@ class OwnFramesNorm(nn.GroupNorm):
     def forward(self, input: Tensor) -> Tensor:
         if self.frames is None:
             return super().forward(input)
-        return _normalised_over_time(input, self.frames, self)
+        return normalise_over_time(input, self.frames, self)
 
 
 def _own_frames_norm(network: Any) -> OwnFramesNorm | None:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from evar.registry import near_miss
+from evar.config.registry import near_miss
 
 Count = TypeVar("Count", int, Tensor)
 

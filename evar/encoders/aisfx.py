@@ -47,8 +47,8 @@ from torch import Tensor, nn
 from evar.encoders._logmel import MelSpectrogram
 from evar.encoders._packing import in_chunks, pack, unpack
 from evar.encoders.base import Encoder
-from evar.features import LayerInfo
-from evar.weights import state_dict_of
+from evar.encoders.features import LayerInfo
+from evar.encoders.weights import state_dict_of
 
 FRAME_HOP = 1024  # samples
 N_MELS = 96

@@ -31,16 +31,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from evar.config.registry import near_miss
 from evar.encoders._logmel import MelSpectrogram
 from evar.encoders._patches import shown
 from evar.encoders._transformers import load_transformers
 from evar.encoders.base import Encoder
-from evar.features import LayerInfo
-from evar.registry import near_miss
-from evar.weights import read_checkpoint, state_dict_of
+from evar.encoders.features import LayerInfo
+from evar.encoders.weights import read_checkpoint, state_dict_of
 
 if TYPE_CHECKING:
-    from evar.config import EncoderConfig
+    from evar.config.encoder import EncoderConfig
 
 HOP, N_MELS, LOG_FLOOR = 160, 128, 1.1920929e-07
 PATCH, STRIDE = 16, 10

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from evar.features import LayerFeatures, LayerInfo
-from evar.registry import near_miss
-from evar.weights import load_strict, read_checkpoint, state_dict_of
+from evar.config.registry import near_miss
+from evar.encoders.features import LayerFeatures, LayerInfo
+from evar.encoders.weights import load_strict, read_checkpoint, state_dict_of
 
 if TYPE_CHECKING:
-    from evar.config import EncoderConfig
+    from evar.config.encoder import EncoderConfig
     from evar.encoders._patches import PatchOut
 
 

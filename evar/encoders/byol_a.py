@@ -32,11 +32,11 @@ from torch import Tensor, nn
 
 from evar.encoders._logmel import MelSpectrogram
 from evar.encoders.base import Encoder
-from evar.features import LayerInfo
-from evar.weights import read_checkpoint, state_dict_of
+from evar.encoders.features import LayerInfo
+from evar.encoders.weights import read_checkpoint, state_dict_of
 
 if TYPE_CHECKING:
-    from evar.config import EncoderConfig
+    from evar.config.encoder import EncoderConfig
 
 N_MELS, CHANNELS = 64, 64
 LOG_OFFSET = 1.1920929e-07

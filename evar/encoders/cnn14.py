@@ -29,12 +29,12 @@ from torch import Tensor, nn
 
 from evar.encoders._logmel import MelSpectrogram, mel_filterbank
 from evar.encoders.base import Encoder
-from evar.features import LayerInfo
-from evar.pooling import mean_plus_max
-from evar.weights import load_strict, read_checkpoint, state_dict_of
+from evar.encoders.features import LayerInfo
+from evar.encoders.pooling import mean_plus_max
+from evar.encoders.weights import load_strict, read_checkpoint, state_dict_of
 
 if TYPE_CHECKING:
-    from evar.config import EncoderConfig
+    from evar.config.encoder import EncoderConfig
 
 N_MELS = 64
 WIDTHS = (64, 128, 256, 512, 1024, 2048)

@@ -41,11 +41,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from evar.config.registry import near_miss
 from evar.encoders._packing import in_chunks, pack, unpack
 from evar.encoders.base import Encoder
-from evar.features import LayerInfo
-from evar.registry import near_miss
-from evar.weights import state_dict_of
+from evar.encoders.features import LayerInfo
+from evar.encoders.weights import state_dict_of
 
 WINDOW = 1024  # samples of one frame
 PITCH_BINS = 360

@@ -32,9 +32,9 @@ from torch import Tensor, nn
 from evar.encoders._logmel import MelSpectrogram
 from evar.encoders._packing import in_chunks, pack, unpack
 from evar.encoders.base import Encoder
-from evar.features import LayerInfo
-from evar.pooling import mean
-from evar.weights import state_dict_of
+from evar.encoders.features import LayerInfo
+from evar.encoders.pooling import mean
+from evar.encoders.weights import state_dict_of
 
 MEL_HOP = 160  # samples
 WINDOW_FRAMES = 160  # mel frames: 1.6 s

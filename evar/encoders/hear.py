@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from evar.encoders.base import Encoder
-from evar.features import LayerInfo
+from evar.encoders.features import LayerInfo
 
 if TYPE_CHECKING:
-    from evar.config import EncoderConfig
+    from evar.config.encoder import EncoderConfig
 
 FUNCTIONS = ("load_model", "get_scene_embeddings", "get_timestamp_embeddings")
 SAMPLE_RATES = (16000, 22050, 32000, 44100, 48000)

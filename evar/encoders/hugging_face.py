@@ -42,17 +42,17 @@ import torch
 from torch import Tensor
 
 from evar import download
+from evar.config.registry import near_miss
 from evar.encoders._hf_codecs import BATCH_SECONDS, DECODING_PARTS, CodecReader
 from evar.encoders._hf_loading import build_audio_part, read_config, read_extractor
 from evar.encoders._hf_readers import MelPairsReader, Reader, WaveformReader
 from evar.encoders._hf_windows import PatchReader, TokenReader, WhisperReader
 from evar.encoders._transformers import load_transformers
 from evar.encoders.base import Encoder
-from evar.features import LayerInfo
-from evar.registry import near_miss
+from evar.encoders.features import LayerInfo
 
 if TYPE_CHECKING:
-    from evar.config import EncoderConfig
+    from evar.config.encoder import EncoderConfig
 
 SAMPLE_RATE = 16000  # Hz, where a repository does not say
 RATES = ("sampling_rate", "sample_rate")  # settings of codecs and of MERT

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from evar.encoders._logmel import MelSpectrogram
 from evar.encoders.base import Encoder
-from evar.features import LayerInfo
+from evar.encoders.features import LayerInfo
 
 LOG_OFFSET = 1e-6
 

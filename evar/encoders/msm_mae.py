@@ -35,10 +35,10 @@ from evar.encoders._logmel import MelSpectrogram
 from evar.encoders._packing import in_chunks, pack, unpack
 from evar.encoders._patches import filled, shown
 from evar.encoders.base import Encoder
-from evar.features import LayerInfo
+from evar.encoders.features import LayerInfo
 
 if TYPE_CHECKING:
-    from evar.config import EncoderConfig
+    from evar.config.encoder import EncoderConfig
 
 HOP, N_MELS, LOG_OFFSET = 160, 80, 1.1920929e-07
 PATCH, WIDTH, N_BLOCKS, N_HEADS, EPSILON = 16, 768, 12, 12, 1e-6

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from evar.encoders._packing import pack, unpack
 from evar.encoders.base import Encoder
-from evar.features import LayerInfo
+from evar.encoders.features import LayerInfo
 
 CHUNK = 512  # samples
 CONTEXT = 64  # samples of the previous chunk before each chunk, and as many mirrored behind it

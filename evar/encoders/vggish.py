@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from evar.encoders._logmel import MelSpectrogram
 from evar.encoders._packing import in_chunks, pack, unpack
 from evar.encoders.base import Encoder
-from evar.features import LayerInfo
-from evar.weights import read_checkpoint, state_dict_of
+from evar.encoders.features import LayerInfo
+from evar.encoders.weights import read_checkpoint, state_dict_of
 
 EXAMPLE_FRAMES = 96
 ALIGNED_FRAMES = 6  # of an example, in every convolutional layer

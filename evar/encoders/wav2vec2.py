@@ -29,14 +29,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from evar.config.registry import near_miss
 from evar.encoders._transformers import load_transformers
 from evar.encoders.base import Encoder
-from evar.features import LayerInfo
-from evar.registry import near_miss
-from evar.weights import load_strict, read_checkpoint, state_dict_of
+from evar.encoders.features import LayerInfo
+from evar.encoders.weights import load_strict, read_checkpoint, state_dict_of
 
 if TYPE_CHECKING:
-    from evar.config import EncoderConfig
+    from evar.config.encoder import EncoderConfig
 
 KERNELS, STRIDES, N_CHANNELS = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2), 512
 HOP = 320
@@ -192,7 +192,7 @@ class Wav2Vec2(Encoder):
         for number, block in enumerate(blocks):
             if number == 0 and self.size == "base" and bool((lengths < waveform.shape[1]).any()):
                 frames = (lengths - KERNELS[0]) // STRIDES[0] + 1
-                maps = block.activation(_normalised_over_time(block.conv(maps), frames, block.layer_norm))
+                maps = block.activation(normalise_over_time(block.conv(maps), frames, block.layer_norm))
             else:
                 maps = block(maps)
         return maps
@@ -207,7 +207,7 @@ def standardised(waveform: Tensor, lengths: Tensor) -> Tensor:
     return deviation / (variance + VARIANCE_FLOOR).sqrt()
 
 
-def _normalised_over_time(maps: Tensor, frames: Tensor, norm: nn.GroupNorm) -> Tensor:
+def normalise_over_time(maps: Tensor, frames: Tensor, norm: nn.GroupNorm) -> Tensor:
     """Group normalisation with a channel a group, over each clip's own frames: (batch, channel, time), (batch,)."""
     inside = (torch.arange(maps.shape[2], device=maps.device)[None, :] < frames[:, None])[:, None]  # (batch, 1, time)
     count = frames[:, None, None].to(maps.dtype)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evar.audio import AudioError, length, read
-from evar.batching import by_length, decoded_ahead, in_batches, keep_float32, padded
+from evar.audio.reading import AudioError, length, read
 from evar.exporting.parts import PartWriter
+from evar.extraction.batching import by_length, decoded_ahead, in_batches, keep_float32, padded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from evar.atomic import write_atomic
+from evar.storage.atomic import write_atomic
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evar.audio import RESAMPLER
-from evar.embedding import selection
-from evar.fusion import fuse
-from evar.pooling import pool, pooled_width
+from evar.audio.reading import RESAMPLER
+from evar.encoders.pooling import pool, pooled_width
+from evar.extraction.embed import selection
+from evar.extraction.fusion import fuse
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evar.encoders.base import Encoder
-    from evar.features import LayerFeatures
+    from evar.encoders.features import LayerFeatures
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from evar.audio import FFMPEG_SUFFIXES
-from evar.registry import near_miss, stays_below
+from evar.audio.reading import FFMPEG_SUFFIXES
+from evar.config.registry import near_miss, stays_below
 
 #: what libsndfile reads, and ffmpeg where it is installed, by the endings that people give it (not RAW, which has no
 #: header, nor matrices in .mat)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evar.registry import nearest
+from evar.config.registry import nearest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

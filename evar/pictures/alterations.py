@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evar.audio import resample
+from evar.audio.reading import resample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evar.embedding import embed
-from evar.fusion import fuse
+from evar.extraction.embed import embed
+from evar.extraction.fusion import fuse
+from evar.figures.style import COLOURS, FONT_POINTS, PAGE_INCHES, new_figure, number, save_figure
 from evar.pictures.loading import Chosen, Sound
 from evar.pictures.saving import save_table
-from evar.report.labels import layers_label
-from evar.report.style import COLOURS, FONT_POINTS, PAGE_INCHES, new_figure, number, save_figure
+from evar.report.tables.labels import layers_label
 
 if TYPE_CHECKING:
     import pandas as pd

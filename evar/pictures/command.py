@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evar import config as configs
+from evar.config.registry import near_miss
 from evar.pictures import PICTURES
 from evar.pictures.clip import plot_clip
 from evar.pictures.loading import Chosen, choose_encoders, named_layers, read_sound
@@ -14,10 +15,9 @@ from evar.pictures.map import MapData, map_data, plot_map
 from evar.pictures.plane import METHODS, MIN_CLIPS, require
 from evar.pictures.saving import stem_of
 from evar.pictures.sensitivity import plot_sensitivity
-from evar.registry import near_miss
 
 if TYPE_CHECKING:
-    from evar.tasks import Task
+    from evar.data.task import Task
 
 #: of a file, unless --seconds says otherwise: each picture encodes it several times over
 SECONDS = 30.0
@@ -105,7 +105,7 @@ def _check(picture: str, given: Mapping[str, Any], norm_stats: str | tuple[float
 
 def _task(name: str, given: Mapping[str, Any]) -> Task:
     """The task, with its clips where they are not rendered at first use."""
-    from evar.tasks import load_task
+    from evar.data.task import load_task
 
     limit = given.get("limit")
     task = load_task(name, given.get("data_root"), None if limit is None else int(limit))
@@ -121,8 +121,8 @@ def _map(
     norm_stats: str | tuple[float, float] | None,
     given: Mapping[str, Any],
 ) -> MapData:
-    from evar.store import FeatureStore
-    from evar.tasks import prepare
+    from evar.data.task import prepare
+    from evar.storage.feature_store import FeatureStore
 
     prepare(task)
     task.require_files()

@@ -12,11 +12,11 @@ import numpy as np
 
 from evar import audio
 from evar import config as configs
-from evar.audio import AudioError
+from evar.audio.reading import AudioError
+from evar.config.registry import near_miss
 from evar.encoders import load_encoder
-from evar.grid import Selection, selections
-from evar.registry import near_miss
-from evar.report.style import number
+from evar.experiment.selection import Selection, selections
+from evar.figures.style import number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

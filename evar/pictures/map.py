@@ -11,9 +11,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evar import norm_stats as statistics
-from evar.extract import extract_each
-from evar.fusion import fuse
+from evar.extraction import input_statistics as statistics
+from evar.extraction.extract import extract_each
+from evar.extraction.fusion import fuse
+from evar.figures.style import (
+    COLOURS,
+    COLUMN_INCHES,
+    FONT_POINTS,
+    MARKERS,
+    PAGE_INCHES,
+    legend_below,
+    legend_columns,
+    new_figure,
+    save_figure,
+)
 from evar.pictures.loading import Chosen
 from evar.pictures.plane import (
     MAX_COMPONENTS,
@@ -29,18 +40,7 @@ from evar.pictures.plane import (
     standardised,
 )
 from evar.pictures.saving import save_table
-from evar.report.labels import layers_label
-from evar.report.style import (
-    COLOURS,
-    COLUMN_INCHES,
-    FONT_POINTS,
-    MARKERS,
-    PAGE_INCHES,
-    legend_below,
-    legend_columns,
-    new_figure,
-    save_figure,
-)
+from evar.report.tables.labels import layers_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from evar.store import FeatureStore
-    from evar.tasks import Task
+    from evar.data.task import Task
+    from evar.storage.feature_store import FeatureStore
 
 TITLES = {"tsne": "t-SNE", "umap": "UMAP"}
 #: of which the share of the same class is the purity; fewer where the smallest class is smaller

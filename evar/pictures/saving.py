@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evar.atomic import write_atomic
+from evar.storage.atomic import write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd

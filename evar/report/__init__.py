@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evar.atomic import remove
 from evar.report import fusion
-from evar.report.by_name import plot_layers_by_name
 from evar.report.comparing import Comparison, compare
-from evar.report.fusion_plots import plot_search, plot_weights
-from evar.report.heatmap import plot_heatmap
 from evar.report.hints import write_hints
-from evar.report.plots import plot_layers
-from evar.report.tables import has_layer_curve, terminal_table, write_tables
+from evar.report.plots.fusion import plot_search, plot_weights
+from evar.report.plots.heatmap import plot_heatmap
+from evar.report.plots.layer_curves import plot_layers
+from evar.report.plots.layers_by_name import plot_layers_by_name
+from evar.report.tables.terminal import terminal_table
+from evar.report.tables.writing import has_layer_curve, write_tables
 from evar.report.where import readings, write_where
 from evar.results import load_all, load_failures, load_searches
 from evar.results.hints import load_hints
+from evar.storage.atomic import remove
 
 __all__ = ["Comparison", "build", "compare", "fusion_text", "plot_layers", "terminal_table", "write_tables"]
 

@@ -9,22 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evar.atomic import remove, write_atomic
-from evar.report import tables
-from evar.report.cells import Section, sections
-from evar.report.compared import with_equals
-from evar.report.differences import HEADER, Line, against, as_data, as_texts
-from evar.report.filters import matching, matching_failures, nothing_matches, parse_filter, still_differing
-from evar.report.latex import latex, latex_table, tex
-from evar.report.machine import long_csv, machine_json
-from evar.report.published import chosen, why_none, with_published
-from evar.report.ranks import plot_ranks, ranked
+from evar.report.plots.ranks import plot_ranks, ranked
+from evar.report.tables import markdown as tables
+from evar.report.tables.cells import Section, sections
+from evar.report.tables.compared import with_equals
+from evar.report.tables.differences import HEADER, Line, against, as_data, as_texts
+from evar.report.tables.filters import matching, matching_failures, nothing_matches, parse_filter, still_differing
+from evar.report.tables.latex import latex, latex_table, tex
+from evar.report.tables.machine import long_csv, machine_json
+from evar.report.tables.published import chosen, why_none, with_published
 from evar.results import load_all, load_failures
+from evar.storage.atomic import remove, write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from evar.config import PublishedConfig
+    from evar.config.published import PublishedConfig
 
 _WIDTH = 100  # columns of a terminal
 _BASELINE_NOTE = (

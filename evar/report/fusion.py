@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evar.report.choices import Chosen, Difference, Layers, best_layers, compose, difference
-from evar.report.labels import limit_label
-from evar.report.tables import escape, markdown_table, percent, text_table
+from evar.report.tables.choices import Chosen, Difference, Layers, best_layers, compose, difference
+from evar.report.tables.labels import limit_label
+from evar.report.tables.layout import escape, percent
+from evar.report.tables.markdown import markdown_table
+from evar.report.tables.terminal import text_table
 from evar.results import Result, SearchRecord
 
 
@@ -147,7 +149,7 @@ def _rows(
 
 def write_fusion(found: Sequence[FusionTable], out: Path) -> list[Path]:
     """Write `fusion.md` and `fusion.csv`; nothing where no search was run."""
-    from evar.atomic import write_atomic
+    from evar.storage.atomic import write_atomic
 
     if not found:
         return []

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from evar.atomic import write_atomic
-from evar.report.cells import Section, sections
-from evar.report.hints_plots import plot_similarity, similarity_maps
-from evar.report.labels import limit_label
-from evar.report.tables import escape, percent
+from evar.report.plots.hints import plot_similarity, similarity_maps
+from evar.report.tables.cells import Section, sections
+from evar.report.tables.labels import limit_label
+from evar.report.tables.layout import escape, percent
 from evar.results import Result
 from evar.results.hints import HintsRecord
+from evar.storage.atomic import write_atomic
 
 #: hint -> heading, digits, and what a reader must know of it
 HINTS = {

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evar.report.cells import sections
-from evar.report.choices import Chosen, Difference, Layers, best_layers, compose, difference
-from evar.report.labels import variant_key
-from evar.report.tables import escape, markdown_table, percent
+from evar.report.tables.cells import sections
+from evar.report.tables.choices import Chosen, Difference, Layers, best_layers, compose, difference
+from evar.report.tables.labels import variant_key
+from evar.report.tables.layout import escape, percent
+from evar.report.tables.markdown import markdown_table
 from evar.results import Result
 
 
@@ -84,7 +85,7 @@ def by_encoder_and_task(results: Sequence[Result]) -> dict[tuple[str, ...], dict
 
 def write_where(found: Sequence[Reading], out: Path) -> list[Path]:
     """Write `where.md` and `where.csv`; nothing where there is nothing to say."""
-    from evar.atomic import write_atomic
+    from evar.storage.atomic import write_atomic
 
     if not found:
         return []

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evar.atomic import remove, write_atomic
 from evar.results.identity import check_id, plain, run_id
 from evar.results.records import read_json, read_record, read_records, write_json
 from evar.results.row import Result, utc_now
+from evar.storage.atomic import remove, write_atomic
 
 if TYPE_CHECKING:
     import numpy as np

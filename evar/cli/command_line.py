@@ -1,0 +1,107 @@
+"""The command line: `evar COMMAND ...` and, as scripts, `python lineval.py ...`.
+
+python-fire calls the functions below, but it would run a command first and complain about a misspelt flag afterwards; so
+every word of the command line is checked against the function's signature before fire sees it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from evar.cli.catalogue import check, encoders, layers, tasks, verify
+from evar.cli.features import embed, fuse, store
+from evar.cli.finetune import finetune
+from evar.cli.lineval import compare, lineval, rerun
+from evar.cli.plot import plot
+from evar.cli.tasks import prepare, task
+from evar.cli.terminal import DONE, WRONG
+from evar.cli.words import UsageError, check_words
+from evar.config.registry import near_miss
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "lineval": lineval,
+    "finetune": finetune,
+    "fuse": fuse,
+    "encoders": encoders,
+    "layers": layers,
+    "check": check,
+    "tasks": tasks,
+    "task": task,
+    "prepare": prepare,
+    "verify": verify,
+    "embed": embed,
+    "store": store,
+    "compare": compare,
+    "rerun": rerun,
+    "plot": plot,
+}
+
+
+def main(prefix: Sequence[str] = ()) -> None:
+    """Entry point of the console script; scripts give the name of their command as prefix."""
+    sys.path.append(os.getcwd())  # a user's own classes, "module:Class"; last, so that they hide nothing
+    try:
+        status = run([*prefix, *sys.argv[1:]])
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader (`| head`) had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = DONE
+    sys.exit(status)
+
+
+def run(words: Sequence[str]) -> int:
+    """Carry out one command line and return its exit status."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return DONE
+    name, arguments = words[0], list(words[1:])
+    if name in ("--version", "version"):
+        from evar import __version__
+
+        print(__version__)
+        return DONE
+    try:
+        if name not in COMMANDS:
+            raise UsageError(f"no command {name!r}; {near_miss(name, COMMANDS)}")
+        command = COMMANDS[name]
+        if any(word in ("-h", "--help") for word in arguments):
+            print(inspect.getdoc(command))
+            return DONE
+        return _call(command, check_words(name, command, arguments))
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        raise
+    except (ValueError, OSError, ImportError) as error:
+        text = " ".join(str(error).split())
+        print(text if text.startswith("evar ") else f"evar {name}: {text}", file=sys.stderr)
+        return WRONG
+
+
+def _call(command: Callable[..., int], words: Sequence[str]) -> int:
+    """Let fire call the command with every value as text: what looks like a number stays what was typed."""
+    import functools
+
+    import fire
+    from fire.decorators import SetParseFn
+
+    status: list[int] = []
+
+    @functools.wraps(command)
+    def keep_status(*args: Any, **kwargs: Any) -> None:  # fire would print a returned number
+        status.append(command(*args, **kwargs))
+
+    fire.Fire(SetParseFn(str)(keep_status), command=list(words), name="evar")
+    return status[0]
+
+
+def _overview() -> str:
+    lines = ["evar: which pre-trained audio representation, and which layer of it, serves your task.", ""]
+    for name, command in COMMANDS.items():
+        lines.append(f"  evar {name:9s} {(inspect.getdoc(command) or '').splitlines()[0]}")
+    return "\n".join([*lines, "", "evar COMMAND --help says more, with examples."])

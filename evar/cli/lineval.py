@@ -1,0 +1,210 @@
+"""Commands that compute rows and build tables from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evar.cli.terminal import DONE, SOME_FAILED
+from evar.cli.words import UsageError, decimal, statistics, truth, whole
+from evar.storage.mirror import at_hand
+
+
+def lineval(
+    encoders: str = "",
+    tasks: str = "",
+    layers: str = "",
+    fusion: str = "",
+    objective: str = "",
+    max_layers: str = "",
+    export: str = "",
+    protocol: str = "",
+    seeds: str = "",
+    learning_rate: str = "",
+    data_root: str = "",
+    weights: str = "",
+    norm_stats: str = "",
+    device: str = "auto",
+    batch_size: str = "",
+    limit: str = "",
+    out: str = "results",
+    store: str = "",
+    skip_bad: bool = False,
+    frames_gb: str = "",
+    only: str = "",
+    engine: str = "",
+    jobs: str = "",
+    address: str = "",
+    dry_run: bool = False,
+) -> int:
+    """Linear evaluation of frozen encoders: one pass over the audio, a probe per layer, one table.
+
+    evar lineval [ENCODERS TASKS | GRID] [flags]        (the same: python lineval.py ...)
+
+    ENCODERS and TASKS are comma lists or `all` (of the tasks, those whose index is at hand); see `evar encoders` and
+    `evar tasks`. GRID is a name in config/grids or the path of such a YAML. Without arguments the embedded default grid
+    runs: trained encoders and rendered sounds that come with pip packages, nothing else to download.
+
+    Examples:
+      evar lineval                                                      the default grid (minutes)
+      evar lineval logmel,crepe.tiny esc10 --data_root=/data            two encoders on ESC-10
+      evar lineval crepe.tiny esc10 --layers=all --data_root=/data      one row per layer, and the layer curve
+      evar lineval ge2e,aisfx gm_pitch --limit=40 --dry_run             what would be done, and how long it takes
+      evar lineval crepe.tiny gm_pitch --layers=conv4,conv6 --fusion=concat
+      evar lineval crepe.tiny gm_pitch,spoken_words --fusion=search --export=general
+
+    Flags:
+      --layers=default|all|NAME,NAME   which layers to probe, one row each             (default: default)
+      --fusion=none|concat|average|pca|weighted   make one feature of the layers instead   (default: none)
+      --fusion=search                  all layers, pairs and more are tried on validation clips, for all TASKS at once, at no
+                                       further encoding; the best is tested beside the default layer, the best single
+                                       layers and the weighted sum of all (fusion.md)
+      --objective=mean_score|mean_rank over the tasks, for a search                    (default: mean_score)
+      --max_layers=N                   that a search may put together                  (default: 4)
+      --export=NAME                    what a search chooses becomes an encoder of that name (several: ENCODER.NAME)
+      --protocol=NAME                  hyper-parameters, config/protocols/NAME.yaml    (default: linear)
+      --seeds=N                        repeats where something is random       (default: the protocol's, mostly 1)
+      --learning_rate=X|search         of a protocol that trains by gradient steps; search: the best of its grid on
+                                       validation clips
+      --data_root=DIR                  folder that holds the tasks' folders            (default: $EVAR_DATA, ./data)
+      --weights=PATH|URL|hf:ORG/NAME|random   another checkpoint; random = the untrained baseline, marked in tables;
+                                     ENCODER=WHAT,ENCODER=WHAT for some of several encoders
+      --norm_stats=default|train|task|MEAN,STD   mean and std of the log-mel, for encoders that normalise by them:
+                                       of the training clips of each round (one more encode a round), of all clips of
+                                       the task, or as given; default: what the encoder's paper does
+      --device=auto|cpu|cuda|mps                                                       (default: auto)
+      --batch_size=N                   clips a batch                                   (default: by seconds of audio)
+      --limit=N                        class-balanced subset: at most N clips of each split or fold
+      --out=DIR|ADDRESS                results: runs/*.json, table.md, table.csv, plots (default: results)
+      --store=DIR|ADDRESS              where features live                   (default: $EVAR_STORE, the user's cache);
+                                       an address (s3://..., gs://...: what fsspec knows) is worked on in a local mirror
+      --skip_bad                       leave unreadable test clips out instead of counting them as wrong
+      --frames_gb=N                    disk that the frames of a cell may take, for --protocol=attentive (default: 50)
+      --only=ENCODER:TASK,...          these cells of the grid, and no others
+      --jobs=N                         cells at the same time, in processes that share the cores (default: 1); a killed
+                                       one costs its own cell only
+      --engine=local|ray               where they run; ray: pip install 'evar-audio[ray]'  (default: local)
+      --address=auto|ray://HOST:PORT   of an existing Ray cluster; results and store then lie on a folder that its
+                                       nodes share, or at an address                   (default: one on this machine)
+      --dry_run                        print what would be computed, what is stored, time and disk; compute nothing
+
+    Whatever was computed is on disk: stop it whenever you like, the same command goes on where it stopped.
+    Exit status: 0 all rows are there, 1 some cell failed (its reason is in the table), 2 the command line is wrong.
+    """
+    from evar.experiment.request import asked
+
+    settings = asked(
+        encoders,
+        tasks,
+        layers=layers,
+        fusion=fusion,
+        objective=objective,
+        max_layers=whole(max_layers, "max_layers"),
+        export=export or None,
+        protocol=protocol,
+        seeds=whole(seeds, "seeds"),
+        learning_rate=learning_rate or None,
+        data_root=data_root or None,
+        weights=weights or None,
+        norm_stats=statistics(norm_stats, "norm_stats"),
+        device=device,
+        batch_size=whole(batch_size, "batch_size"),
+        limit=whole(limit, "limit"),
+        out=out,
+        store=store or None,
+        skip_bad=truth(skip_bad, "skip_bad"),
+        frames_gb=decimal(frames_gb, "frames_gb"),
+        only=only,
+        engine=engine,
+        jobs=whole(jobs, "jobs"),
+        address=address or None,
+    )
+    if truth(dry_run, "dry_run"):
+        from evar.lineval.dry_run import describe
+
+        print(describe(settings))
+        return DONE
+    from evar.lineval.engine import run
+    from evar.report import build, fusion_text, terminal_table
+
+    try:
+        outcome = run(settings)
+    except KeyboardInterrupt:
+        build(at_hand(out))  # what is there is shown
+        raise
+    folder = at_hand(out)
+    written = build(folder)
+    print("\n" + terminal_table(outcome.rows, outcome.failures, Path(folder)))
+    if settings.fusion == "search":
+        print("\n" + fusion_text(folder))
+    print(f"\n{len(outcome.rows)} rows, {outcome.n_new} of them new; {outcome.n_encoded} clips encoded")
+    print(f"written to {out}: " + ", ".join(path.name for path in written))
+    return SOME_FAILED if outcome.failures else DONE
+
+
+def compare(out: str = "results", filter: str = "", baseline: str = "", published: str = "") -> int:
+    """Build tables and plots again from the result files, without torch; test encoders against each other.
+
+    evar compare [--out=results] [flags]
+
+    Examples:
+      evar compare                                                    all rows: table.*, layers.*, plots
+      evar compare --filter="encoder=byol*|ast,task=esc10,protocol=linear,layers=default"      some of them
+      evar compare --baseline=logmel                                  every difference to logmel, with interval and p
+      evar compare --published=all                                    beside the numbers of papers
+
+    Best scores are bold, and those underlined (~ in the terminal) are not significantly worse: paired test on the same
+    clips, Holm's correction over all pairs of rows of the table. Other protocols, their versions and limits never share a
+    table, versions, metrics and indexes of a task never a column; where rows differ so, a sentence says which filter leaves
+    one. table.* and layers.* always hold all rows; what the flags ask for is in compare.md, .csv, .tex and .json,
+    baseline.csv, and ranks.png (mean ranks with critical differences, from 3 rows and 5 tasks on).
+
+    Flags:
+      --filter=COLUMN=PATTERN|PATTERN,...   encoder, task, protocol, protocol_version, layers (a name, or default), fusion,
+                                            metric, weights, seed, limit (a number, or none), task_version, index (hash);
+                                            * and ? as in file names
+      --baseline=ENCODER[:LAYERS]           paired differences to it, each with its 95 % interval and p
+      --published=all|NAME,...              rows of config/published, marked, and what ours is above them
+      --out=DIR                             results folder                            (default: results)
+    """
+    from evar import report, results
+    from evar.report.tables.filters import parse_filter
+    from evar.report.tables.published import chosen
+
+    parse_filter(filter), chosen(published)  # wrong words fail before anything is written
+    folder = at_hand(out)
+    if not results.load_all(Path(folder)):
+        raise UsageError(f"no results below {out}/runs; run `evar lineval` first or name the folder with --out")
+    written = report.build(folder)
+    found = report.compare(folder, filter, baseline, published)
+    print(found.text)
+    print(f"written to {out}: " + ", ".join(path.name for path in [*written, *found.files]))
+    return DONE
+
+
+def rerun(run: str, data_root: str = "", store: str = "", device: str = "auto", out: str = "") -> int:
+    """Compute one row of a table again, from its result file alone, and say whether the score is the same.
+
+    evar rerun results/runs/ID.json [flags]
+
+    Encoder, weights, layers, fusion, task, protocol, seed and every setting come from the file. If the checkpoint, the
+    index of the task or the protocol are no longer those of the row, it says which and computes nothing. Vectors come from
+    the feature store where they are there; an empty --store encodes the clips again, too.
+
+    Flags:
+      --data_root=DIR  folder that holds the task's folder            (default: $EVAR_DATA, ./data)
+      --store=DIR      where features live                            (default: $EVAR_STORE, the user's cache)
+      --device=auto|cpu|cuda|mps                                      (default: auto)
+      --out=DIR        keep the new row there                         (default: it is only printed)
+
+    Exit status: 0 the same score to the last printed digit, 1 another, 2 it cannot be run again.
+    """
+    from evar.rerun import rerun as again
+
+    old, new, n_changed = again(run, data_root or None, store or None, device, at_hand(out) or None)
+    same = f"{100 * old.score:.1f}" == f"{100 * new.score:.1f}"
+    print(
+        f"{old.id}\n  then {100 * old.score:.4f} %, now {100 * new.score:.4f} %: {'the same' if same else 'DIFFERENT'}"
+    )
+    if n_changed is not None:
+        print(f"  {n_changed} of {new.n_test} predictions changed")
+    return DONE if same else SOME_FAILED

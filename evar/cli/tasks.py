@@ -1,0 +1,153 @@
+"""The command that makes tasks of one's own."""
+
+from __future__ import annotations
+
+import os
+
+from evar.cli.terminal import DONE, SOME_FAILED
+from evar.cli.words import UsageError, decimal, truth, whole
+
+
+def prepare(task: str, source: str = "", data_root: str = "", verify: str = "true", keep_archives: bool = False) -> int:
+    """Fetch a task's clips, or point at a copy that you have; unpack, index and check them.
+
+    evar prepare TASK [--from=FOLDER] [flags]
+
+    Examples:
+      evar prepare esc50 --data_root=/data                  download, unpack, check
+      evar prepare voxceleb1 --from=/corpora/VoxCeleb1      a copy that you have: it is linked, not copied
+      evar prepare gm_pitch                                 an embedded task: its sounds are rendered
+
+    A download that breaks off goes on where it stopped. Archives are checked (hash where one is published, counts of clips
+    always), unpacked without following links or leaving their folder, and deleted. Sounds stay as they come: nothing is
+    resampled. Tasks that need a licence or registration say what to get.
+
+    Flags:
+      --from=FOLDER          the task's folder, its top folder, or one that holds it
+      --data_root=DIR        folder that holds the tasks' folders      (default: $EVAR_DATA, ./data)
+      --verify=true|false    decode every clip at the end              (default: true)
+      --keep_archives        leave the archives in DATA_ROOT/.downloads
+    """
+    from evar.data.prepare import prepare_task
+
+    done = prepare_task(
+        task,
+        data_root or None,
+        source or None,
+        verify=truth(verify, "verify"),
+        keep_archives=truth(keep_archives, "keep_archives"),
+    )
+    print(f"{task}: {done.what}; {len(done.task)} clips in {done.folder}")
+    found = done.verification
+    if found is None:
+        print(f"next: evar verify {task}")
+        return DONE
+    for path, reason in list(found.undecodable.items())[:10]:
+        print(f"  unusable: {path}: {reason}")
+    for path in found.wrong_checksum[:10]:
+        print(f"  altered: {path}")
+    n_bad = found.n_bad
+    print(f"  {found.n_clips - n_bad} of {found.n_clips} clips are whole, {found.seconds / 3600:.1f} hours of audio")
+    return DONE if found.ok else SOME_FAILED
+
+
+def task(
+    action: str,
+    name: str,
+    folder: str = "",
+    csv: str = "",
+    parquet: str = "",
+    label: str = "label",
+    group: str = "",
+    kind: str = "multiclass",
+    clip_seconds: str = "",
+    separator: str = ";",
+    folds: str = "",
+    title: str = "",
+    licence: str = "not stated",
+    to: str = "",
+    data_root: str = "",
+    seed: str = "0",
+    replace: bool = False,
+) -> int:
+    """Make a task of your own sounds: a folder with a sub-folder for each class, a CSV, or a data set in parquet files.
+
+    evar task new NAME --folder=DIR [flags]
+
+    Examples:
+      evar task new my_birds --folder=~/birds                         class = sub-folder; a split is proposed and written
+      evar task new calls --folder=~/calls --csv=calls.csv            path, label[, split | fold][, group]
+      evar task new tags --folder=~/fx --csv=tags.csv --kind=multilabel --separator=,
+      evar task new scenes --folder=~/scenes --parquet=~/hub/scenes    a copy of a Hugging Face data set (needs pyarrow)
+      evar lineval logmel,crepe.tiny my_birds --layers=all            then
+
+    Where the table names no split, one is drawn by group and label and written into the CSV, where you can read and change
+    it; it is yours, and no published one. Clips of one recording should share a group. Nothing is copied, but for sounds in
+    parquet files, which are written below --folder as they are; files named train-..., validation-... and test-... tell
+    the split.
+
+    Flags:
+      --csv=FILE             instead of class folders
+      --parquet=FILE|DIR     sounds and labels in parquet files; --label=COLUMN (default: label), --group=COLUMN of them
+      --kind=multiclass|multilabel|regression|events                           (default: multiclass); the label of a clip
+                             with events: "0.5-1.25 dog;3-3.5 cat", in seconds
+      --clip_seconds=X       use the first X seconds of longer files           (default: whole files)
+      --separator=TEXT       between the labels of a clip, for multilabel      (default: ;)
+      --folds=N              propose N folds in place of train, valid and test
+      --title=TEXT --licence=TEXT   for people
+      --to=DIR               configuration folder                              (default: the user's own)
+      --data_root=DIR        write the folder relative to it                   (default: $EVAR_DATA; else absolute)
+      --seed=N               of the proposed split                             (default: 0)
+      --replace              overwrite a task of that name there
+    """
+    from evar.config.folders import user_folder
+    from evar.data.new_task import new_task
+
+    if action != "new":
+        raise UsageError(f"evar task knows new, got {action!r}: evar task new NAME --folder=DIR")
+    if not folder:
+        raise UsageError("evar task new needs --folder=DIR, where the sounds lie")
+    if parquet:
+        from evar.data.parquet import unpack_parquet
+
+        if csv:
+            raise UsageError("give --csv or --parquet, not both")
+        csv, separator = str(unpack_parquet(parquet, folder, label, group)), ";"
+    made = new_task(
+        name,
+        folder,
+        csv or None,
+        kind=kind,
+        clip_seconds=decimal(clip_seconds, "clip_seconds"),
+        separator=separator,
+        n_folds=whole(folds, "folds") or 0,
+        title=title,
+        licence=licence,
+        to=to or user_folder(),
+        data_root=data_root or os.environ.get("EVAR_DATA") or None,
+        seed=whole(seed, "seed") or 0,
+        replace=truth(replace, "replace"),
+    )
+    one = made.task
+    what = f"{len(one.config.classes)} classes" if one.config.classes else "numbers"
+    print(f"{name}: {len(one)} clips, {what}, {len(set(one.groups))} groups; {made.yaml} and {made.csv.name}")
+    part = "split" if one.config.splits == "published" else "fold"
+    print("  " + ", ".join(f"{key} {n}" for key, n in sorted(one.index[part].value_counts().items())))
+    if made.proposed:
+        print(f"  NOTE: the {part} is a proposal: {made.proposed}")
+    if "group" not in one.index or (one.index["group"] == one.index["path"]).all():
+        print(
+            "  NOTE: no groups are known; if clips come from one recording, give a column group, or scores are too high"
+        )
+    for first, second in made.duplicates[:5]:
+        print(f"  WARNING: {first} and {second} are the same sound in different {part}s")
+    if len(made.duplicates) > 5:
+        print(f"  WARNING: ... and {len(made.duplicates) - 5} more such pairs")
+    for first, second in (made.alike or [])[:5]:
+        print(f"  WARNING: {first} and {second} sound alike in different {part}s; if one is a copy, drop it")
+    if made.alike and len(made.alike) > 5:
+        print(f"  WARNING: ... and {len(made.alike) - 5} more such pairs")
+    if made.alike is None:
+        print("  NOTE: too many clips to look for ones that sound alike; only identical files were looked for")
+    print(f"next: evar verify {name}; evar lineval logmel {name}")
+    return DONE

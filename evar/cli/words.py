@@ -1,0 +1,135 @@
+"""The words of a command line: checked against a function's signature before anything runs, and turned into values."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+
+from evar.config.registry import nearest
+
+#: short flag -> what it stands for: the first of these that a command has
+SHORT_FLAGS = {"-o": ("output", "out"), "--from": ("source",)}
+
+
+class UsageError(ValueError):
+    """A command line that does not fit its command."""
+
+
+def check_words(name: str, command: Callable[..., int], words: Sequence[str]) -> list[str]:
+    """Check every word against the command's signature, and bring flags into one form.
+
+    Args:
+        name: of the command, for messages.
+        command: whose parameters are the legal flags; a True or False default makes a flag that needs no value. One as
+            `*words` takes any number of words, at least one.
+        words: of the command line, after the command's name.
+
+    Returns:
+        Positionals, then `--flag=value`.
+
+    Raises:
+        UsageError: for an unknown, repeated or valueless flag, or too many or too few positionals.
+
+    Example:
+        >>> from evar.cli import lineval
+        >>> check_words("lineval", lineval, ["logmel", "esc10", "--limit", "20", "--dry-run"])
+        ['logmel', 'esc10', '--limit=20', '--dry_run=True']
+        >>> check_words("lineval", lineval, ["logmel", "esc10", "-o", "here"])
+        ['logmel', 'esc10', '--out=here']
+        >>> check_words("lineval", lineval, ["logmel", "esc10", "--layer=all"])
+        Traceback (most recent call last):
+        evar.cli.words.UsageError: evar lineval has no flag --layer; did you mean --layers? (see --help)
+    """
+    parameters = inspect.signature(command).parameters
+    several = [name for name, parameter in parameters.items() if parameter.kind is parameter.VAR_POSITIONAL]
+    legal = [name for name in parameters if name not in several]
+    positionals: list[str] = []
+    flags: dict[str, str] = {}
+    waiting = list(words)
+    while waiting:
+        word = waiting.pop(0)
+        if not word.startswith("-") or word == "-":
+            positionals.append(word)
+            continue
+        typed, equals, value = word.partition("=")
+        flag = typed.lstrip("-").replace("-", "_")
+        meant = next((name for name in SHORT_FLAGS.get(typed, ()) if name in legal), None)
+        if meant is not None:
+            flag = meant
+        elif not word.startswith("--") or flag not in legal:
+            hint = nearest(flag, legal)
+            raise UsageError(
+                f"evar {name} has no flag {typed}"
+                + (f"; did you mean --{hint}? (see --help)" if hint else f"; it has --{', --'.join(legal)}")
+            )
+        if not equals and isinstance(parameters[flag].default, bool):
+            value = "True"
+        elif not equals:
+            if not waiting or waiting[0].startswith("--"):
+                raise UsageError(f"evar {name}: --{flag} needs a value: --{flag}=VALUE")
+            value = waiting.pop(0)
+        if flag in flags:
+            raise UsageError(f"evar {name}: --{flag} is given twice")
+        flags[flag] = value
+    taken = list(parameters)[: len(positionals)]
+    if several:
+        taken = [p for p in taken if list(parameters).index(p) <= list(parameters).index(several[0])]
+    needed = [p for p in parameters if parameters[p].default is inspect.Parameter.empty]
+    most = {"lineval": 2, "finetune": 2, "store": 1, "encoders": 1}.get(
+        name, len(needed)
+    )  # the others' optional words are flags only
+    if len(positionals) > most and not several:
+        raise UsageError(
+            f"evar {name} takes at most {most} words ({' '.join(list(parameters)[:most]).upper() or 'none'}) before the "
+            f"flags, got {len(positionals)}: {' '.join(positionals)}; are commas missing, or spaces too many?"
+        )
+    for flag in flags:
+        if flag in taken:
+            raise UsageError(f"evar {name}: {flag} is given twice, as a word and as --{flag}")
+    missing = [p for p in needed if p not in taken and p not in flags]
+    if missing:
+        raise UsageError(f"evar {name} needs {' '.join(missing).upper()}; see --help")
+    return [*positionals, *(f"--{flag}={value}" for flag, value in flags.items())]
+
+
+def whole(text: str, name: str) -> int | None:
+    """A whole number, or None where nothing was said."""
+    if not text:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"--{name} must be a whole number, got {text!r}") from None
+
+
+def decimal(text: str, name: str) -> float | None:
+    """A number, or None where nothing was said."""
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--{name} must be a number, got {text!r}") from None
+
+
+def statistics(text: str, name: str) -> str | tuple[float, float] | None:
+    """A word such as train, two numbers separated by a comma, or None where nothing was said."""
+    if not text:
+        return None
+    if text.isalpha():
+        return text
+    try:
+        first, second = (float(part) for part in text.strip("()[]").split(","))
+    except ValueError:
+        raise UsageError(
+            f"--{name} must be default, train, task, or two numbers MEAN,STD such as -5.5,5.0; got {text!r}"
+        ) from None
+    return first, second
+
+
+def truth(value: bool | str, name: str) -> bool:
+    """True or false in the words that people type."""
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if str(value).lower() not in words:
+        raise UsageError(f"--{name} must be true or false, got {value!r}")
+    return words[str(value).lower()]

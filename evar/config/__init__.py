@@ -1,0 +1,32 @@
+"""Configuration: YAML files become frozen dataclasses, and names become classes."""
+
+from evar.config.encoder import EncoderConfig, WeightsSource, load_encoder_config
+from evar.config.folders import cache_folder, find, names, search_folders, user_folder
+from evar.config.grid import GridConfig, is_grid, load_grid_config
+from evar.config.protocol import NORM_STATS, ProtocolConfig, is_tuning, load_protocol_config, probe_protocols
+from evar.config.published import PublishedConfig, PublishedRow, load_published_config
+from evar.config.reading import build, read
+
+__all__ = [
+    "NORM_STATS",
+    "EncoderConfig",
+    "GridConfig",
+    "ProtocolConfig",
+    "PublishedConfig",
+    "PublishedRow",
+    "WeightsSource",
+    "build",
+    "cache_folder",
+    "find",
+    "is_grid",
+    "is_tuning",
+    "load_encoder_config",
+    "load_grid_config",
+    "load_protocol_config",
+    "load_published_config",
+    "names",
+    "probe_protocols",
+    "read",
+    "search_folders",
+    "user_folder",
+]

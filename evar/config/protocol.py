@@ -1,0 +1,87 @@
+"""Read a protocol: `config/protocols/NAME.yaml`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evar.config.folders import find, names
+from evar.config.reading import read, read_mapping
+
+#: words for whose input statistics are used; evar.extraction.input_statistics says what they mean
+NORM_STATS = ("default", "train", "task")
+
+
+@dataclass(frozen=True)
+class ProtocolConfig:
+    """One `config/protocols/NAME.yaml`: the only place for hyper-parameters.
+
+    Attributes:
+        name: the file's stem.
+        version: raise it when the same name gives other numbers.
+        description: one sentence for tables and `--help`.
+        probe: "module:Class" of a scikit-learn-shaped estimator.
+        probes: kind of task -> "module:Class" that takes its place there, with the same params.
+        params: its keyword arguments.
+        refit: what the chosen setting is fitted on for the test: "train" or "train_and_valid".
+        norm_stats: whose input statistics encoders use that normalise by such, unless the command line says:
+            "default" (what each encoder's paper does), "train" or "task".
+        crop: "task" takes the part of a file that the task says; "by_role" takes it at random for training and validation
+            clips (by seed) and from the start for test clips, as EVAR does.
+        validation_parts: where no validation is published, one of so many parts of the training clips is.
+        seeds: how many, unless the command line says.
+        fusion: of all layers, for a protocol whose probe is made for it; "none" leaves it to the command line.
+        searched: parameters that `--learning_rate=search` puts in place of those in params.
+        frame_seconds: None for probes that read one vector a clip; a number for those that read frames: each is the mean
+            over so many seconds, 0 keeps the encoder's own.
+    """
+
+    name: str
+    version: str
+    description: str
+    probe: str
+    params: dict[str, Any]
+    refit: str
+    norm_stats: str = "default"
+    probes: dict[str, str] = field(default_factory=dict)
+    crop: str = "task"
+    validation_parts: int = 5
+    seeds: int = 1
+    fusion: str = "none"
+    searched: dict[str, Any] = field(default_factory=dict)
+    frame_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.frame_seconds is not None and (self.frame_seconds < 0 or self.crop != "task"):
+            raise ValueError(
+                f"frame_seconds must be 0 or more and goes with crop: task, got {self.frame_seconds} and {self.crop!r}"
+            )
+        if self.crop not in ("task", "by_role"):
+            raise ValueError(f"crop must be task or by_role, got {self.crop!r}")
+        if self.validation_parts < 2 or self.seeds < 1:
+            raise ValueError(
+                f"validation_parts must be at least 2 and seeds at least 1, got {self.validation_parts} and {self.seeds}"
+            )
+        if self.refit not in ("train", "train_and_valid"):
+            raise ValueError(f"refit must be train or train_and_valid, got {self.refit!r}")
+        if self.norm_stats not in NORM_STATS:
+            raise ValueError(f"norm_stats must be {', '.join(NORM_STATS)}, got {self.norm_stats!r}")
+
+
+def load_protocol_config(name: str) -> ProtocolConfig:
+    """Read `protocols/NAME.yaml`; errors as for `load_encoder_config`."""
+    path = find("protocols", name)
+    if is_tuning(path):
+        raise ValueError(f"protocol {name} is for finetune.py (evar finetune), not for a probe of frozen embeddings")
+    return read(path, ProtocolConfig)
+
+
+def is_tuning(path: Path) -> bool:
+    """Whether the YAML of a protocol is for fine-tuning, and not for a probe."""
+    return read_mapping(path).get("kind") == "finetune"
+
+
+def probe_protocols() -> list[str]:
+    """Names of the protocols that `lineval.py` takes."""
+    return [name for name in names("protocols") if not is_tuning(find("protocols", name))]

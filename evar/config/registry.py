@@ -1,0 +1,104 @@
+"""Names to things: near-miss hints for unknown names, "module:Class" imported when used, paths that stay below."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from evar.config.moved import find_new_place
+
+
+def near_miss(name: str, known: Iterable[str], limit: int = 12) -> str:
+    """What a user may have meant: a clause to end an error message with.
+
+    Args:
+        name: what was asked for.
+        known: the legal names.
+        limit: list at most this many of them.
+
+    Example:
+        >>> near_miss("conv9", ["conv1", "conv2", "fc"])
+        "it has conv1, conv2, fc; did you mean 'conv2'?"
+    """
+    names = list(known)
+    shown = ", ".join(names[:limit]) + (f", ... ({len(names)} in all)" if len(names) > limit else "")
+    best = nearest(name, names)
+    return f"it has {shown or 'nothing'}" + (f"; did you mean {best!r}?" if best else "")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The legal name that a user most likely meant, or "" where none is near.
+
+    Example:
+        >>> nearest("layer", ["layers", "limit"]), nearest("colour", ["layers", "limit"])
+        ('layers', '')
+    """
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.55)
+    if not close:
+        close = [other for other in names if name and (name in other or other in name)][:3]
+    # Ties go to the later name: of conv1 and conv2, conv9 is nearer to conv2.
+    return max(close, key=lambda other: (difflib.SequenceMatcher(None, name, other).ratio(), other)) if close else ""
+
+
+def stays_below(path: str) -> bool:
+    """Whether a path of an index stays below its folder on every system: relative, with "/" and without "..".
+
+    Example:
+        >>> stays_below("audio/a.wav"), stays_below("../a.wav"), stays_below("C:/a.wav"), stays_below("")
+        (True, False, False, False)
+    """
+    pure = PurePosixPath(path)
+    return bool(path) and not (pure.is_absolute() or ".." in pure.parts or "\\" in path or ":" in path)
+
+
+def resolve(path: str) -> Any:
+    """Import "module:attribute", or "path/to/file.py:attribute", and return the attribute.
+
+    Raises:
+        ValueError: if the text has no colon or the module has no such attribute.
+        FileNotFoundError: if there is no such file.
+        ImportError: if the module, or a package that it needs, cannot be imported; the message names it.
+
+    Example:
+        >>> resolve("evar.config.registry:near_miss").__name__
+        'near_miss'
+    """
+    path = find_new_place(path)
+    module_name, colon, attribute = path.rpartition(":")
+    if not colon or not module_name or not attribute:
+        raise ValueError(f"expected 'module:Class', got {path!r}")
+    try:
+        module = _of_file(Path(module_name)) if module_name.endswith(".py") else importlib.import_module(module_name)
+    except ImportError as error:
+        raise ImportError(f"{path} cannot be imported: {error}; is the package that it needs installed?") from error
+    if not hasattr(module, attribute):
+        raise ValueError(f"module {module_name} has no {attribute!r}; {near_miss(attribute, sorted(vars(module)))}")
+    return getattr(module, attribute)
+
+
+def _of_file(path: Path) -> Any:
+    """A file as a module; the same content is imported once, an edited file anew."""
+    path = path.expanduser().resolve()
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; expected path/to/file.py:Class")
+    digest = hashlib.sha256(f"{path} ".encode() + path.read_bytes()).hexdigest()[:16]
+    name = f"evar_own_{path.stem}_{digest}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{path} is no Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]

@@ -1,0 +1,1 @@
+"""Tasks: which clips there are, what their labels are, and which of them are for training, validation and test."""

@@ -1,0 +1,202 @@
+"""`evar verify --deep`: what a task's sounds are like, and what in them may spoil a comparison."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evar.audio.reading import AudioError, Sound, describe
+from evar.data.fingerprint import sounding_alike
+from evar.storage.atomic import write_atomic
+
+if TYPE_CHECKING:
+    from evar.data.task import Task
+
+#: below this level, in dB of full scale (root mean square), a clip holds nothing to recognise
+SILENT_DB = -70.0
+#: more of a clip's samples at its largest value than this, and it was cut off
+CLIPPED_SHARE = 0.001
+#: of the table, beside path and split: attributes of a sound
+_COLUMNS = ("seconds", "sample_rate", "channels", "subtype", "rms_db", "peak_db", "clipped", "sha256")
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found.
+
+    Attributes:
+        sounds: path -> what the file is like; files that cannot be read are in `bad`.
+        bad: path -> why it cannot be read.
+        split_of: path -> split or fold.
+        findings: sentences on what may spoil a comparison; none is good.
+        lines: the same and all counts, for people.
+    """
+
+    sounds: dict[str, Sound]
+    bad: dict[str, str]
+    split_of: dict[str, str]
+    findings: list[str]
+    lines: list[str]
+
+
+def audit(task: Task) -> Audit:
+    """Look into every file of a task.
+
+    Args:
+        task: whose clips are there.
+
+    Returns:
+        Counts and findings; nothing is raised for a bad file.
+    """
+    from tqdm import tqdm
+
+    part = "split" if task.config.splits == "published" else "fold"
+    split_of = dict(zip(task.index["path"], task.index[part], strict=True))
+    sounds: dict[str, Sound] = {}
+    bad: dict[str, str] = {}
+
+    def look(path: Path) -> Sound | str:
+        try:
+            return describe(path)
+        except AudioError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = tqdm(
+            pool.map(look, task.paths), f"audit {task.name}", len(task), unit="clip", disable=None, leave=False
+        )
+        for path, one in zip(task.index["path"], found, strict=True):
+            if isinstance(one, str):
+                bad[path] = one
+            else:
+                sounds[path] = one
+    findings = _findings(task, sounds, bad, split_of, part)
+    alike = sounding_alike(task)
+    if alike is None:
+        findings.append(
+            f"{len(task)} clips are too many to look for ones that sound alike; only identical files were looked for"
+        )
+    elif alike:
+        pairs = [f"{one} ~ {other}" for one, other in alike]
+        findings.append(_some(f"pairs of files in different {part}s sound alike (by fingerprint)", pairs, "sets"))
+    return Audit(sounds, bad, split_of, findings, [*_counts(task, sounds, part), *(f"! {one}" for one in findings)])
+
+
+def write_audit(found: Audit, task: Task, stem: Path) -> list[Path]:
+    """Write `STEM.csv` (one line a clip), `.png` and `.svg` (durations, levels, labels)."""
+    from evar.figures.style import COLOURS, PAGE_INCHES, new_figure, save_figure
+
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["path", "split", *_COLUMNS])
+    for path, one in found.sounds.items():
+        values = [getattr(one, column) for column in _COLUMNS]
+        rounded = [round(value, 5) if isinstance(value, float) else value for value in values]
+        writer.writerow([path, found.split_of[path], *rounded])
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(stem.with_name(f"{stem.name}.csv"), buffer.getvalue().encode("utf-8"))
+    figure = new_figure(
+        PAGE_INCHES, 2.2, f"{task.name}: {len(found.sounds)} files that can be read, {len(found.bad)} that cannot."
+    )
+    durations, levels, labels = figure.subplots(1, 3)
+    durations.hist([one.seconds for one in found.sounds.values()], bins=40, color=COLOURS[0])
+    durations.set_xlabel("seconds")
+    durations.set_ylabel("clips")
+    if task.config.clip_seconds:
+        durations.axvline(task.config.clip_seconds, color=COLOURS[1], linestyle=":", label="clip_seconds")
+        durations.legend(fontsize=7, frameon=False)
+    levels.hist([max(one.rms_db, -100.0) for one in found.sounds.values()], bins=40, color=COLOURS[2])
+    levels.set_xlabel("level, dB of full scale")
+    if task.config.kind == "regression":
+        labels.hist(task.y, bins=40, color=COLOURS[3])
+        labels.set_xlabel(f"label {task.config.unit}".strip())
+    else:
+        labels.bar(
+            range(len(task.config.classes)), sorted(_label_counts(task).values(), reverse=True), color=COLOURS[3]
+        )
+        labels.set_xlabel("classes, largest first")
+    return [stem.with_name(f"{stem.name}.csv"), *save_figure(figure, stem)]
+
+
+def _label_counts(task: Task) -> dict[str, int]:
+    if task.config.kind == "events":
+        labels = np.concatenate([events[:, 0] for events in task.y]).astype(int)
+        return dict(
+            zip(task.config.classes, np.bincount(labels, minlength=len(task.config.classes)).tolist(), strict=True)
+        )
+    if task.config.kind == "multilabel":
+        return dict(zip(task.config.classes, task.y.sum(axis=0).tolist(), strict=True))
+    counts = np.bincount(task.y, minlength=len(task.config.classes))
+    return dict(zip(task.config.classes, counts.tolist(), strict=True))
+
+
+def _counts(task: Task, sounds: dict[str, Sound], part: str) -> list[str]:
+    lines = [
+        f"{task.name}: {len(task)} clips, {len(set(task.groups))} groups; {part}s: "
+        + _listed(task.index[part].tolist())
+    ]
+    if not sounds:
+        return lines
+    every = list(sounds.values())
+    seconds = np.array([one.seconds for one in every])
+    lines.append(
+        f"seconds: {seconds.min():.2f} to {seconds.max():.2f}, median {np.median(seconds):.2f}, "
+        f"{seconds.sum() / 3600:.2f} hours in all"
+    )
+    lines.append("rates: " + _listed([f"{one.sample_rate} Hz" for one in every]))
+    lines.append("channels: " + _listed([str(one.channels) for one in every]))
+    lines.append("coding: " + _listed([one.subtype for one in every]))
+    levels = np.array([one.rms_db for one in every])
+    lines.append(f"level: median {np.median(levels):.1f} dB, from {levels.min():.1f} to {levels.max():.1f}")
+    if task.config.kind != "regression":
+        counts = _label_counts(task)
+        least, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+        lines.append(f"labels: {len(counts)}, from {counts[least]} clips ({least}) to {counts[most]} ({most})")
+    return lines
+
+
+def _listed(values: list[Any]) -> str:
+    counts = sorted(Counter(values).items(), key=lambda item: (-item[1], str(item[0])))
+    return ", ".join(f"{n} x {value}" for value, n in counts)
+
+
+def _findings(
+    task: Task, sounds: dict[str, Sound], bad: dict[str, str], split_of: dict[str, str], part: str
+) -> list[str]:
+    said = [_some("cannot be read", [f"{path} ({reason})" for path, reason in bad.items()])]
+    said.append(_some("hold NaN or infinite samples", [path for path, one in sounds.items() if not one.is_finite]))
+    said.append(
+        _some(f"are silent (below {SILENT_DB:g} dB)", [p for p, one in sounds.items() if one.rms_db < SILENT_DB])
+    )
+    said.append(_some("are clipped", [p for p, one in sounds.items() if one.clipped > CLIPPED_SHARE]))
+    if task.config.clip_seconds:
+        least = task.config.clip_seconds / 2
+        short = [path for path, one in sounds.items() if one.seconds < least]
+        said.append(_some(f"are shorter than half of clip_seconds ({least:g} s)", short))
+    of_content: dict[str, list[str]] = defaultdict(list)
+    for path, one in sounds.items():
+        of_content[one.sha256].append(path)
+    twins = [paths for paths in of_content.values() if len(paths) > 1]
+    across = [" = ".join(paths) for paths in twins if len({split_of[path] for path in paths}) > 1]
+    within = [" = ".join(paths) for paths in twins if len({split_of[path] for path in paths}) == 1]
+    said.append(_some(f"sets of identical files lie in different {part}s", across, "sets"))
+    said.append(_some(f"sets of identical files lie in one {part}", within, "sets"))
+    label_of = dict(zip(task.index["path"], task.index["label"], strict=True))
+    contradicting = [" = ".join(paths) for paths in twins if len({label_of[path] for path in paths}) > 1]
+    said.append(_some("sets of identical files have different labels", contradicting, "sets"))
+    return [one for one in said if one]
+
+
+def _some(what: str, which: list[str], unit: str = "files") -> str:
+    if not which:
+        return ""
+    more = f", ... and {len(which) - 3} more" if len(which) > 3 else ""
+    return f"{len(which)} {'' if unit == 'sets' else 'files '}{what}: {', '.join(which[:3])}{more}"

@@ -1,0 +1,65 @@
+"""Music: GTZAN, NSynth and the Surge synthesiser's pitches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from evar.config.registry import stays_below
+from evar.data.catalogue import published_file, read_lines, read_table
+
+GTZAN_LISTS = "https://github.com/jongpillee/music_dataset_split/tree/07e8557/GTZAN_split"
+
+
+def gtzan(top: Path) -> pd.DataFrame:
+    """GTZAN: `GENRE/GENRE.NNNNN.wav` (or .au) and the three fault-filtered lists; artists are not known."""
+    rows = []
+    for split in ("train", "valid", "test"):
+        name = f"{split}_filtered.txt"
+        path = published_file(top, name, f"it is not in the archive: get it from {GTZAN_LISTS} and put it there")
+        rows += [(line, line.split("/")[0], split) for line in read_lines(path, "blues/blues.00029.wav")]
+    index = pd.DataFrame(rows, columns=["path", "label", "split"])
+    if not any(top.glob("*/*.wav")) and any(top.glob("*/*.au")):
+        index["path"] = index["path"].str.replace(r"\.wav$", ".au", regex=True)
+    return index
+
+
+def nsynth(top: Path) -> pd.DataFrame:
+    """NSynth: `nsynth-SPLIT/examples.json` and `nsynth-SPLIT/audio/NOTE.wav`; group = instrument."""
+    rows = []
+    for split in ("train", "valid", "test"):
+        path = published_file(
+            top, f"nsynth-{split}/examples.json", f"it is in nsynth-{split}.jsonwav.tar.gz of magenta.tensorflow.org"
+        )
+        try:
+            notes = json.loads(path.read_text(encoding="utf-8"))
+            for note, facts in notes.items():
+                label, instrument = facts["instrument_family_str"], note.partition("-")[0]
+                rows.append((f"nsynth-{split}/audio/{note}.wav", label, split, instrument))
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: expected notes with instrument_family_str ({error}); is it whole?") from error
+    return pd.DataFrame(rows, columns=["path", "label", "split", "group"])
+
+
+def surge(top: Path) -> pd.DataFrame:
+    """Surge: `TONE/NOTE.ogg` and your own `surge_split.csv` (tone, split); label = note, group = tone."""
+    path = published_file(
+        top,
+        "surge_split.csv",
+        "the reference's list of tones is not part of zenodo.org/record/4677097, so put your own there: a CSV with the "
+        "columns tone (a folder of notes, below that folder) and split (train, valid or test)",
+    )
+    rows = []
+    table = read_table(path, ("tone", "split"))
+    for number, (tone, split) in enumerate(zip(table["tone"], table["split"], strict=True), start=2):
+        if not stays_below(tone):
+            raise ValueError(f"{path} line {number}: tone must stay below the data set's folder, got {tone!r}")
+        notes = sorted((top / tone).glob("*.ogg"))
+        if not notes:
+            raise FileNotFoundError(
+                f"{path} line {number}: no note (NOTE.ogg) under {top / tone}; is the archive whole?"
+            )
+        rows += [(f"{tone}/{file.name}", file.stem.lstrip("0"), split, tone) for file in notes]
+    return pd.DataFrame(rows, columns=["path", "label", "split", "group"])

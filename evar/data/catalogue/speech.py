@@ -1,0 +1,110 @@
+"""Speech: Speech Commands, VoxCeleb1, VoxForge and CREMA-D."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from evar.data.catalogue import published_file, read_lines, read_table
+
+IDEN_SPLIT = "https://www.robots.ox.ac.uk/~vgg/data/voxceleb/meta/iden_split.txt"
+#: of the reference protocol; the other actors are for training
+CREMAD_VALID = frozenset(("1009", "1011", "1022", "1034", "1039", "1047", "1066", "1070", "1082"))
+CREMAD_TEST = frozenset(
+    (
+        *("1001", "1004", "1017", "1019", "1020", "1025", "1026", "1029", "1033", "1035"),
+        *("1042", "1044", "1050", "1053", "1056", "1058", "1060", "1069", "1083"),
+    )
+)
+#: in no split: left out by the reference, as by TFDS
+CREMAD_LEFT_OUT = frozenset(("1040_ITH_SAD_XX", "1006_TIE_NEU_XX", "1013_WSI_DIS_XX", "1017_IWW_FEA_XX"))
+
+
+def speech_commands(top: Path) -> pd.DataFrame:
+    """Speech Commands: `WORD/HASH_nohash_N.wav`; what neither list names is for training; group = speaker's hash."""
+    split_of: dict[str, str] = {}
+    for split, name in (("valid", "validation_list.txt"), ("test", "testing_list.txt")):
+        path = published_file(top, name, "it is in speech_commands_v0.02.tar.gz (v0.01: v0.01.tar.gz)")
+        split_of |= dict.fromkeys(read_lines(path, "bed/0c40e715_nohash_0.wav"), split)
+    clips = {f"{file.parent.name}/{file.name}" for file in top.glob("[a-z]*/*.wav")} | set(split_of)
+    paths = sorted(clips)
+    return pd.DataFrame(
+        {
+            "path": paths,
+            "label": [path.split("/")[0] for path in paths],
+            "split": [split_of.get(path, "train") for path in paths],
+            "group": [path.split("/")[-1].partition("_nohash_")[0] for path in paths],
+        }
+    )
+
+
+def librispeech_speaker(top: Path) -> pd.DataFrame:
+    """LibriSpeech: who reads; `train-clean-100/SPEAKER/CHAPTER/UTTERANCE.flac` and two lists of utterances.
+
+    The lists name the same speakers; what must not be in both is an utterance, which is its own group. Source: van den
+    Oord, Li & Vinyals, "Representation Learning with Contrastive Predictive Coding" (2018), section 3.1.
+    """
+    rows = []
+    for split, name in (("train", "train_split.txt"), ("test", "test_split.txt")):
+        path = published_file(top, name, f"it is not in the archive: get CPC's {name} and put it there")
+        for number, line in enumerate(read_lines(path, "103-1240-0000"), start=1):
+            parts = line.split("-")
+            if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+                raise ValueError(f"{path} line {number}: expected an utterance such as 103-1240-0000, got {line!r}")
+            rows.append((f"train-clean-100/{parts[0]}/{parts[1]}/{line}.flac", parts[0], split))
+    return pd.DataFrame(rows, columns=["path", "label", "split"])
+
+
+def voxceleb1(top: Path) -> pd.DataFrame:
+    """VoxCeleb1: `wav/SPEAKER/VIDEO/N.wav` of both archives and `iden_split.txt`; group = the speaker's video."""
+    path = published_file(
+        top, "iden_split.txt", f"it is not in the archives: get it from {IDEN_SPLIT} and put it there"
+    )
+    rows = []
+    for number, line in enumerate(read_lines(path, "1 id10001/1zcIwhmdeo4/00001.wav"), start=1):
+        split, _, clip = line.partition(" ")
+        if split not in ("1", "2", "3") or clip.count("/") != 2:
+            raise ValueError(f"{path} line {number}: expected '<1|2|3> speaker/video/file.wav', got {line!r}")
+        speaker, video, _ = clip.split("/")
+        rows.append((f"wav/{clip}", speaker, ("train", "valid", "test")[int(split) - 1], f"{speaker}/{video}"))
+    return pd.DataFrame(rows, columns=["path", "label", "split", "group"])
+
+
+def voxforge(top: Path) -> pd.DataFrame:
+    """VoxForge: your own `voxforge_split.csv` (path, split); label = letters before /Trunk, group = submission."""
+    path = published_file(
+        top,
+        "voxforge_split.csv",
+        "no split of VoxForge is published that can be had exactly, so put your own there: a CSV with the columns path "
+        "(of a wav, below that folder) and split (train, valid or test)",
+    )
+    table = read_table(path, ("path", "split"))
+    label = table["path"].str.extract(r"(?:^|/)([a-z]{2})/Trunk/")[0]
+    if label.isna().any():
+        row = int(label.isna().to_numpy().argmax())
+        raise ValueError(
+            f"{path} line {row + 2}: path must hold the language as in de/Trunk/.../NAME/wav/1.wav, "
+            f"got {table['path'].iloc[row]!r}"
+        )
+    group = table["path"].str.replace(r"(/wav)?/[^/]*$", "", regex=True)
+    return pd.DataFrame({"path": table["path"], "label": label, "split": table["split"], "group": group})
+
+
+def cremad(top: Path) -> pd.DataFrame:
+    """CREMA-D: `AudioWAV/ACTOR_SENTENCE_EMOTION_LEVEL.wav`; the reference's split by actor; group = actor."""
+    rows: list[tuple[str, str, str, str]] = []
+    for file in sorted((top / "AudioWAV").glob("*.wav")):
+        if file.stem in CREMAD_LEFT_OUT:
+            continue
+        if not re.fullmatch(r"\d{4}_[A-Z]{3}_[A-Z]{3}_[A-Z]{2}", file.stem):
+            raise ValueError(f"{file}: expected a name like 1001_DFA_ANG_XX.wav, got {file.name!r}")
+        if not rows and file.read_bytes()[:7] == b"version":
+            raise ValueError(f"{file} is a Git LFS pointer and no sound; run `git lfs pull` in the checkout")
+        actor, _, emotion, _ = file.stem.split("_")
+        split = "valid" if actor in CREMAD_VALID else "test" if actor in CREMAD_TEST else "train"
+        rows.append((f"AudioWAV/{file.name}", emotion, split, actor))
+    if not rows:
+        raise FileNotFoundError(f"no clip under {top / 'AudioWAV'}; clone CheyneyComputerScience/CREMA-D with Git LFS")
+    return pd.DataFrame(rows, columns=["path", "label", "split", "group"])

@@ -1,0 +1,156 @@
+"""Read a task: `config/tasks/NAME.yaml`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from evar import config as configs
+from evar.audio.reading import ClipPolicy
+from evar.config.registry import stays_below
+from evar.metrics.named import KINDS, METRICS
+
+SPLITS = ("train", "valid", "test")
+
+
+#: between the labels of a clip in the index of a multilabel task; an empty label means none of the classes
+LABEL_SEPARATOR = ";"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Published counts that an index must have.
+
+    Attributes:
+        clips: of all splits; None where the split is the user's own, so that no count is published.
+        classes: that occur.
+        sha256: digest of rendered sound, for embedded tasks.
+        parts: split or fold -> clips, where published.
+    """
+
+    clips: int | None
+    classes: int
+    sha256: str | None = None
+    parts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One file of a data set as it is published.
+
+    Attributes:
+        urls: http(s) addresses of the same file, tried in order.
+        file: name to save it under.
+        sha256, md5, size: what it must be, where known; else the counts of the index are what is checked.
+        into: sub-folder of the task's folder.
+        unpack: is it an archive (zip, tar, tar.gz), or a file to be kept as it is?
+        part_of: `file` of the split zip that this is a part of; parts stand in order.
+    """
+
+    urls: tuple[str, ...]
+    file: str
+    sha256: str | None = None
+    md5: str | None = None
+    size: int | None = None
+    into: str = ""
+    unpack: bool = True
+    part_of: str = ""
+
+    def __post_init__(self) -> None:
+        if (
+            not self.urls
+            or not stays_below(self.file)
+            or "/" in self.file
+            or (self.into and not stays_below(self.into))
+        ):
+            raise ValueError(
+                f"an archive needs urls and a plain file name, and into must stay below, got {self.file!r}"
+            )
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """One `config/tasks/NAME.yaml`.
+
+    Attributes:
+        name: the file's stem; column label and command-line name.
+        title: what the task asks, for people.
+        version: raise it when labels, splits or clips change.
+        kind: what a clip's label is: "multiclass" (one class), "multilabel" (any number of them, none too), "regression"
+            (a number) or "events" (which begin and end at some time: "0.5-1.25 dog;3-3.5 cat", in seconds).
+        metric: a name in `evar.metrics.METRICS`, of that kind.
+        classes: labels in order; label i of a result is classes[i]. Empty for regression.
+        classes_from_index: take as classes the labels that occur in the index, sorted (as numbers where they all are); for
+            data sets whose vocabulary comes with them. `expected` holds their number.
+        unit: of the numbers of a regression task.
+        pitch: are the classes notes, a semitone apart? Then the accuracy of the chroma is shown too.
+        clip_seconds, pad, crop: which part of a file is the clip, see `evar.audio.reading.ClipPolicy`.
+        folder: where the paths start, below the data root (embedded tasks: below the cache).
+        splits: "published" (a split column; without valid rows validation is drawn from train) or "folds".
+        source, licence, citation, access: where it comes from and under which conditions.
+        expected: counts that the index must have.
+        index: CSV beside the YAML: path, label, split or fold, and where known group and sha256.
+        index_maker: in place of index, "module:function" that makes it from the user's copy, see `evar.data.catalogue`.
+        landmark: file or folder of an archive that tells its top folder, which may lie in `folder`.
+        may_share_groups: splits that have groups in common as published; any other pair must not.
+        archives: what `evar prepare` fetches, where anybody may.
+        builder: "module:function" that renders the sounds at first use; only embedded tasks.
+        notes: quirks and decisions.
+    """
+
+    name: str
+    title: str
+    version: str
+    kind: str
+    metric: str
+    clip_seconds: float | None
+    pad: str
+    crop: str
+    folder: str
+    splits: str
+    source: str
+    licence: str
+    citation: str
+    access: str
+    expected: Expected
+    classes: tuple[str, ...] = ()
+    classes_from_index: bool = False
+    index: str = ""
+    index_maker: str = ""
+    landmark: str = ""
+    may_share_groups: tuple[str, ...] = ()
+    builder: str | None = None
+    archives: tuple[Archive, ...] = ()
+    unit: str = ""
+    pitch: bool = False
+    notes: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be {', '.join(KINDS)}, got {self.kind!r}")
+        of_kind = [name for name, one in METRICS.items() if one.kind == self.kind and one.resampled]
+        if self.metric not in of_kind:
+            raise ValueError(f"metric must be {' or '.join(of_kind)} for kind {self.kind}, got {self.metric!r}")
+        if self.splits not in ("published", "folds"):
+            raise ValueError(f"splits must be published or folds, got {self.splits!r}")
+        least = {"multiclass": 2, "multilabel": 1, "events": 1, "regression": 0}[self.kind]
+        if self.classes_from_index and not self.classes:
+            if self.kind == "regression" or (self.expected.classes or 0) < least:
+                raise ValueError("classes_from_index needs labels that are classes, and their number in expected")
+            least = 0
+        if len(set(self.classes)) != len(self.classes) or len(self.classes) < least:
+            raise ValueError(f"classes must be at least {least} different labels")
+        if self.kind == "regression" and self.classes:
+            raise ValueError("classes must be empty for kind regression; its labels are numbers")
+        if self.kind in ("multilabel", "events") and any(LABEL_SEPARATOR in label for label in self.classes):
+            raise ValueError(
+                f"no label of a {self.kind} task may hold {LABEL_SEPARATOR!r}, which stands between labels"
+            )
+        if bool(self.index) == bool(self.index_maker):
+            raise ValueError(f"expected index or index_maker, got {self.index!r} and {self.index_maker!r}")
+        ClipPolicy(self.clip_seconds, self.pad, self.crop)
+
+
+def load_task_config(name: str) -> TaskConfig:
+    """Read `tasks/NAME.yaml`; needs no data. Errors as for `load_task`."""
+    return configs.read(configs.find("tasks", name), TaskConfig)

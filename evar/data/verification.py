@@ -1,0 +1,98 @@
+"""Compare a task's index with the files on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from evar.audio.reading import AudioError, ClipPolicy, inspect, read_clip
+from evar.data.task_config import TaskConfig
+
+#: names of bad clips that `Verification` keeps
+NAMES_KEPT = 1000
+
+
+@dataclass
+class Verification:
+    """What `evar verify` found.
+
+    Attributes:
+        n_clips: in the index.
+        n_missing, n_undecodable, n_altered: of them: do not exist, cannot be decoded, are not what the index says.
+        missing: paths that do not exist; of these and the others the first `NAMES_KEPT`.
+        undecodable: path -> reason.
+        wrong_checksum: paths whose content is not what the index says.
+        seconds: of audio decoded.
+    """
+
+    n_clips: int = 0
+    n_missing: int = 0
+    n_undecodable: int = 0
+    n_altered: int = 0
+    missing: list[str] = field(default_factory=list)
+    undecodable: dict[str, str] = field(default_factory=dict)
+    wrong_checksum: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def n_bad(self) -> int:
+        """Clips that are missing, undecodable or altered."""
+        return self.n_missing + self.n_undecodable + self.n_altered
+
+    @property
+    def ok(self) -> bool:
+        """True if every clip is there, whole and as published."""
+        return not self.n_bad
+
+    def add(self, path: str, problem: str, reason: str, seconds: float) -> None:
+        """Count one clip; problem: "missing", "undecodable", "altered" or "" for none."""
+        self.n_clips += 1
+        self.seconds += seconds
+        if problem == "missing":
+            self.n_missing += 1
+            self.missing += [path][: NAMES_KEPT - len(self.missing)]
+        elif problem == "undecodable":
+            self.n_undecodable += 1
+            if len(self.undecodable) < NAMES_KEPT:
+                self.undecodable[path] = reason
+        elif problem == "altered":
+            self.n_altered += 1
+            self.wrong_checksum += [path][: NAMES_KEPT - len(self.wrong_checksum)]
+
+
+def verify_files(config: TaskConfig, folder: Path, parts: Iterable[pd.DataFrame], n_clips: int) -> Verification:
+    """Decode every clip of an index that is read in parts."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from tqdm import tqdm
+
+    policy = ClipPolicy(config.clip_seconds, config.pad, config.crop, 0)
+
+    def check(name: str, checksum: str) -> tuple[str, str, float]:
+        path = folder / name
+        try:
+            info = inspect(path)
+            read_clip(path, info, policy, info.sample_rate)
+        except AudioError as error:
+            return "undecodable", str(error), 0.0
+        altered = bool(checksum) and not info.sha256.startswith(checksum)
+        return "altered" if altered else "", "", policy.window(info)[1] / info.sample_rate
+
+    found = Verification()
+    bar = tqdm(total=n_clips, desc=f"verify {config.name}", unit="clip", disable=None, leave=False)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for rows in parts:
+            checksums = rows["sha256"].tolist() if "sha256" in rows else [""] * len(rows)
+            futures = [
+                pool.submit(check, path, checksum) if os.path.isfile(os.path.join(folder, path)) else None
+                for path, checksum in zip(rows["path"].tolist(), checksums, strict=True)
+            ]
+            for path, future in zip(rows["path"].tolist(), futures, strict=True):
+                found.add(path, *(future.result() if future else ("missing", "", 0.0)))
+                bar.update()
+    bar.close()
+    return found

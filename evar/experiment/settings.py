@@ -1,0 +1,152 @@
+"""What a command line asks for, before it is resolved."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evar import config as configs
+from evar.config.registry import near_miss
+from evar.extraction.fusion import ATTENTION, FITTED_FUSIONS, FUSIONS
+
+#: what a fusion search may maximise
+OBJECTIVES = ("mean_score", "mean_rank")
+
+
+#: where the cells of a grid may run
+ENGINES = ("local", "ray")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a command line says; see `lineval.py --help` for the words.
+
+    Attributes:
+        encoders, tasks: names.
+        layers: "default", "all" or layer names.
+        fusion: "none" probes each layer by itself; "concat", "average", "pca" or "weighted" make one feature of them;
+            "search" looks for the layers whose concatenation serves the tasks best; "attention" is that of protocols whose
+            probe reads frames.
+        objective: what a search maximises on validation clips: "mean_score" or "mean_rank" over the tasks.
+        max_layers: how many layers a search may put together.
+        export: name under which a search's choice becomes an encoder.
+        protocol: name in `config/protocols`.
+        seeds: how many, from 0; more than one only where something is random; None leaves it to the protocol.
+        learning_rate: a number in place of the protocol's, or "search" to choose from the protocol's grid on validation
+            clips; None leaves it to the protocol.
+        data_root: folder that holds the tasks' folders.
+        weights: None, "random", a path, a url or "hf:org/name"; or "ENCODER=WHAT,ENCODER=WHAT", each for that encoder.
+        norm_stats: "default", "train", "task" or (mean, std), for encoders that normalise their input by statistics;
+            None leaves it to the protocol.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps".
+        batch_size: clips a batch; None lets the encoder say.
+        limit: at most this many clips of each split or fold.
+        out: results folder.
+        store: folder of the feature store.
+        skip_bad: leave unreadable clips out of the test set instead of counting them as wrong.
+        frames_gb: 10^9 bytes of frames that a cell may put on disk, for protocols whose probe reads frames.
+        only: the cells to run, "ENCODER:TASK" each; empty: all of the grid.
+        engine: where the cells run: "local", processes of this machine, or "ray".
+        jobs: how many run at the same time (on each node of a cluster); they share its cores.
+        address: of an existing Ray cluster, such as "auto" or "ray://HOST:10001"; None starts one here.
+    """
+
+    encoders: tuple[str, ...]
+    tasks: tuple[str, ...]
+    layers: str | tuple[str, ...] = "default"
+    fusion: str = "none"
+    objective: str = "mean_score"
+    max_layers: int = 4
+    export: str | None = None
+    protocol: str = "linear"
+    seeds: int | None = None
+    learning_rate: str | None = None
+    data_root: str | None = None
+    weights: str | None = None
+    norm_stats: str | tuple[float, float] | None = None
+    device: str = "auto"
+    batch_size: int | None = None
+    limit: int | None = None
+    out: str = "results"
+    store: str | None = None
+    skip_bad: bool = False
+    frames_gb: float = 50.0
+    only: tuple[str, ...] = ()
+    engine: str = "local"
+    jobs: int = 1
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.encoders or not self.tasks:
+            raise ValueError("at least one encoder and one task are needed; see `evar encoders` and `evar tasks`")
+        for kind, chosen in (("encoders", self.encoders), ("tasks", self.tasks)):
+            if len(set(chosen)) != len(chosen):
+                raise ValueError(f"{kind} must be named once each, got {', '.join(chosen)}")
+        known = ["none", *FUSIONS, *FITTED_FUSIONS, ATTENTION, "search"]
+        if self.fusion not in known:
+            raise ValueError(f"no fusion {self.fusion!r}; {near_miss(self.fusion, known)}")
+        cells = [f"{encoder}:{task}" for encoder in self.encoders for task in self.tasks]
+        for cell in self.only:
+            if cell not in cells:
+                raise ValueError(
+                    f"--only names cells of the grid as ENCODER:TASK, got {cell!r}; {near_miss(cell, cells)}"
+                )
+        if self.engine not in ENGINES:
+            raise ValueError(f"no engine {self.engine!r}; {near_miss(self.engine, ENGINES)}")
+        if self.address is not None and self.engine != "ray":
+            raise ValueError(f"--address={self.address} is a Ray cluster's and needs --engine=ray, got {self.engine}")
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"no objective {self.objective!r}; {near_miss(self.objective, OBJECTIVES)}")
+        if self.export is not None and self.fusion != "search":
+            raise ValueError(
+                "--export names what --fusion=search chooses; for layers of your own see `evar fuse --help`"
+            )
+        if self.fusion != "none" and self.layers == "default":
+            raise ValueError("--fusion needs --layers=all or --layers=NAME,NAME to say what is fused")
+        if isinstance(self.norm_stats, str) and self.norm_stats not in configs.NORM_STATS:
+            known = [*configs.NORM_STATS, "MEAN,STD"]
+            raise ValueError(f"no norm_stats {self.norm_stats!r}; {near_miss(self.norm_stats, known)}")
+        if isinstance(self.norm_stats, tuple) and not (
+            len(self.norm_stats) == 2 and all(map(math.isfinite, self.norm_stats)) and self.norm_stats[1] > 0
+        ):
+            raise ValueError(f"norm_stats must be a mean and a standard deviation above 0, got {self.norm_stats}")
+        if not self.frames_gb > 0:
+            raise ValueError(f"frames_gb must be above 0, got {self.frames_gb}")
+        counts = ("seeds", "batch_size", "max_layers", "jobs")
+        for name, value in ((name, getattr(self, name)) for name in counts):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        shared = next((what for encoder, what in weights_by_encoder(self.weights, self.encoders) if not encoder), None)
+        if shared not in (None, "random") and len(self.encoders) > 1:
+            raise ValueError(
+                f"--weights={self.weights} is one checkpoint for one encoder, got {len(self.encoders)} encoders; "
+                "say which is whose: --weights=ENCODER=WHAT,ENCODER=WHAT"
+            )
+
+    def weights_of(self, encoder: str) -> str | None:
+        """The weights asked for one encoder; None: its own."""
+        found = weights_by_encoder(self.weights, self.encoders)
+        return next((what for name, what in found if name in ("", encoder)), None)
+
+    def wants(self, encoder: str, task: str) -> bool:
+        """Is that cell to be run?"""
+        return not self.only or f"{encoder}:{task}" in self.only
+
+
+def weights_by_encoder(text: str | None, encoders: Sequence[str]) -> list[tuple[str, str]]:
+    """What --weights says, as (encoder, weights); the encoder is "" where they are for all.
+
+    >>> weights_by_encoder("ast=a,b.pth,vggish=random", ["ast", "vggish"])
+    [('ast', 'a,b.pth'), ('vggish', 'random')]
+    >>> weights_by_encoder("random", ["ast", "vggish"])
+    [('', 'random')]
+    """
+    if text is None:
+        return []
+    names = "|".join(re.escape(name) for name in encoders)
+    pieces = re.split(rf"(?:^|,)({names})=", text)
+    if len(pieces) == 1 or pieces[0]:
+        return [("", text)]
+    return list(zip(pieces[1::2], pieces[2::2], strict=True))

@@ -1,0 +1,1 @@
+"""From audio files to stored vectors: decode and encode once, keep every layer."""

@@ -1,0 +1,271 @@
+"""One pass: decode each clip once, encode it once, pool every layer, keep the vectors.
+
+Decoding and resampling run in threads ahead of the encoder (libsndfile and soxr release the interpreter lock). Clips are
+sorted by length and batched by seconds of audio, so that padding is small; an encoder whose vectors depend on padding or
+batch-mates (`batch_invariant = False`) gets batches of equal length only.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evar.audio.reading import AudioError, ClipPolicy, read_clip
+from evar.encoders.pooling import pool
+from evar.extraction.batching import by_length, decoded_ahead, keep_float32, padded
+from evar.extraction.frame_request import FrameRequest
+from evar.extraction.plan import Plan, inspect_clips, make_plan
+from evar.storage.feature_store import FeatureStore
+from evar.storage.frame_store import FrameStore
+from evar.storage.keys import FeatureKey
+from evar.storage.segments import SegmentWriter
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from evar.encoders.base import Encoder
+
+
+@dataclass
+class Extraction:
+    """What a pass gave.
+
+    Attributes:
+        key: what the vectors were made with.
+        rows: (clips,) row id of each clip, or None for a clip that could not be used.
+        bad: position of a clip -> why it could not be used.
+        n_encoded, n_stored: clips encoded now, and found in the store.
+        audio_seconds, seconds: audio encoded now, and wall time that it took.
+    """
+
+    key: FeatureKey
+    rows: list[str | None]
+    bad: dict[int, str] = field(default_factory=dict)
+    n_encoded: int = 0
+    n_stored: int = 0
+    audio_seconds: float = 0.0
+    seconds: float = 0.0
+
+
+def extract(
+    encoder: Encoder,
+    paths: Sequence[Path],
+    policy: ClipPolicy,
+    store: FeatureStore,
+    batch_size: int | None = None,
+    label: str = "",
+) -> Extraction:
+    """Make sure that every clip's vectors of every layer are in the store.
+
+    What is stored already is neither decoded nor encoded. A clip that cannot be read, or whose vectors are not finite,
+    is named in `bad`; the others go on.
+
+    Args:
+        encoder: in eval mode, on its device.
+        paths: (clips,) audio files.
+        policy: which part of a file is the clip.
+        store: where vectors live.
+        batch_size: clips a batch; None takes as many as `encoder.batch_seconds` of audio.
+        label: text before the progress bar.
+
+    Returns:
+        The row ids to load vectors by, the bad clips, and what it took.
+
+    Raises:
+        OSError: if the vectors would not fit on the disk.
+    """
+    return extract_each(encoder, [encoder.norm_stats], paths, policy, store, batch_size, label)[0]
+
+
+def extract_each(
+    encoder: Encoder,
+    norm_stats: Sequence[tuple[float, float] | None],
+    paths: Sequence[Path],
+    policy: ClipPolicy,
+    store: FeatureStore,
+    batch_size: int | None = None,
+    label: str = "",
+    frames: FrameRequest | None = None,
+) -> list[Extraction]:
+    """`extract` under several input statistics: every clip is decoded once, and encoded once for each.
+
+    Args:
+        encoder, paths, policy, store, batch_size, label: as for `extract`.
+        norm_stats: distinct (mean, std), or None alone for an encoder without.
+        frames: which frames to keep, in place of pooled vectors of all layers.
+
+    Returns:
+        One for each of `norm_stats`, in their order; `seconds` is that of all together.
+
+    Raises:
+        OSError: if the vectors would not fit on the disk, or the frames exceed their limit.
+    """
+    began = time.perf_counter()
+    store = FrameStore.beside(store) if frames else store
+    infos, bad = inspect_clips(paths, store)
+    targets = []
+    for stats in norm_stats:
+        with encoder.normalising_by(stats):
+            planned = make_plan(encoder, infos, bad, policy, store, batch_size, frames)
+        targets.append(_Target(stats, planned, Extraction(planned.key, list(planned.rows), dict(planned.bad))))
+    wanting = sorted((target for target in targets if target.planned.todo), key=lambda target: target.result.key.digest)
+    if wanting:
+        n_bytes = sum(target.planned.n_bytes for target in wanting)
+        if frames:
+            _announce_frames(frames, n_bytes, sum(len(target.planned.todo) for target in wanting), store, label)
+        require_space(store, n_bytes, label)
+        with ExitStack() as locks:
+            for target in wanting:  # locks are taken in one order everywhere: two runs never wait for each other
+                target.writer = locks.enter_context(store.writing(target.result.key))
+                stored = store.stored(target.result.key)  # another run may have stored some in the meantime
+                target.todo = {p for p in target.planned.todo if target.planned.rows[p] not in stored}
+            _encode(encoder, paths, policy, wanting, label, frames)
+        for target in wanting:
+            _without_failed(target.result, store.stored(target.result.key))
+    for target in targets:
+        target.result.n_stored = sum(row is not None for row in target.result.rows) - target.result.n_encoded
+        target.result.seconds = time.perf_counter() - began
+    return [target.result for target in targets]
+
+
+@dataclass
+class _Target:
+    """Vectors under one pair of input statistics: what is to do, and where it goes."""
+
+    norm_stats: tuple[float, float] | None
+    planned: Plan
+    result: Extraction
+    writer: SegmentWriter | None = None
+    todo: set[int] = field(default_factory=set)
+
+
+def _without_failed(result: Extraction, stored: Collection[str]) -> None:
+    """Take out the rows that failed at another place: the same file may stand at several."""
+    for position, row in enumerate(result.rows):
+        if row is not None and row not in stored:
+            result.rows[position] = None
+            result.bad.setdefault(position, "the same audio failed at another place of the index")
+
+
+def require_space(store: FeatureStore, n_bytes: int, label: str) -> None:
+    """Refuse to begin what cannot end.
+
+    Raises:
+        OSError: if `n_bytes` exceed the free space of the store's disk.
+    """
+    folder = store.folder
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if n_bytes > free:
+        raise OSError(
+            f"{label or 'extraction'} needs about {n_bytes / 1e9:.1f} GB under {store.folder}, but {free / 1e9:.1f} GB "
+            "are free; choose another disk with --store or free some with `evar store prune`"
+        )
+
+
+def _announce_frames(frames: FrameRequest, n_bytes: int, n_clips: int, store: FeatureStore, label: str) -> None:
+    """Say what frames will take before the first is made.
+
+    Raises:
+        OSError: if it is more than the limit.
+    """
+    text = (
+        f"{label or 'extraction'}: frames of {len(frames.layers)} layers of {n_clips} clips take {n_bytes / 1e9:.2f} GB"
+    )
+    if n_bytes > frames.limit_bytes:
+        raise OSError(
+            f"{text}, more than --frames_gb={frames.limit_bytes / 1e9:g}; probe fewer layers (--layers=NAME,NAME), or allow "
+            "more"
+        )
+    print(f"{text} (half precision) under {store.folder}", flush=True)
+
+
+def _encode(
+    encoder: Encoder,
+    paths: Sequence[Path],
+    policy: ClipPolicy,
+    targets: Sequence[_Target],
+    label: str,
+    frames: FrameRequest | None,
+) -> None:
+    from tqdm import tqdm
+
+    keep_float32()
+    infos = targets[0].planned.infos
+    wanted = set().union(*(target.todo for target in targets))
+    batches = [[p for p in batch if p in wanted] for batch in targets[0].planned.batches]
+    batches = [batch for batch in batches if batch]
+
+    def decode(position: int) -> NDArray[np.float32]:
+        info = infos[position]
+        assert info is not None
+        return read_clip(paths[position], info, policy, encoder.sample_rate)
+
+    bar = tqdm(total=len(wanted), desc=label or encoder.name, unit="clip", smoothing=0.1, mininterval=0.5, disable=None)
+    for batch, futures in decoded_ahead(batches, decode):
+        clips: dict[int, NDArray[np.float32]] = {}
+        for position, future in zip(batch, futures, strict=True):
+            try:
+                clips[position] = future.result()
+            except AudioError as error:
+                for target in targets:
+                    _mark_bad(target.result, position, str(error))
+        for target in targets:
+            _encode_batch(encoder, target, {p: clip for p, clip in clips.items() if p in target.todo}, frames)
+        bar.update(len(batch))
+    bar.close()
+
+
+def _encode_batch(
+    encoder: Encoder, target: _Target, clips: dict[int, NDArray[np.float32]], frames: FrameRequest | None
+) -> None:
+    """Encode decoded clips under the target's input statistics, and store what is finite."""
+    assert target.writer is not None
+    for positions in [list(clips)] if encoder.batch_invariant else by_length(clips):
+        if not positions:
+            continue
+        with encoder.normalising_by(target.norm_stats):
+            batch = [clips[position] for position in positions]
+            vectors: Mapping[str, Any] = frames.taken(encoder, *padded(batch)) if frames else _vectors(encoder, batch)
+        finite = np.logical_and.reduce(
+            [np.array([bool(np.isfinite(clip).all()) for clip in value]) for value in vectors.values()]
+        )
+        for position in np.array(positions)[~finite]:
+            _mark_bad(target.result, int(position), "the encoder's output is not finite")
+        kept = [position for position, ok in zip(positions, finite, strict=True) if ok]
+        target.writer.append(
+            [str(target.planned.rows[position]) for position in kept],
+            {layer: _at(value, finite) for layer, value in vectors.items()},
+        )
+        target.result.n_encoded += len(kept)
+        target.result.audio_seconds += sum(len(clips[p]) for p in kept) / encoder.sample_rate
+
+
+def _at(value: Any, kept: NDArray[np.bool_]) -> Any:
+    """Vectors (clips, width), or a list of frames, of some clips."""
+    return [clip for clip, ok in zip(value, kept, strict=True) if ok] if isinstance(value, list) else value[kept]
+
+
+def _mark_bad(result: Extraction, position: int, reason: str) -> None:
+    result.bad[position] = reason
+    result.rows[position] = None
+
+
+def _vectors(encoder: Encoder, clips: list[NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """Encode one batch and pool every layer: layer -> (clips, width) float32."""
+    import torch
+
+    with torch.inference_mode():
+        features = encoder.encode(*padded(clips))
+        return {
+            layer.name: pool(features[layer.name], features.frames[layer.name], layer.pooling).float().cpu().numpy()
+            for layer in encoder.layers
+        }

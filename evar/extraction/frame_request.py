@@ -1,0 +1,96 @@
+"""Which frames of a layer a probe needs, and how frames are averaged over stretches of time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evar.storage.frame_store import FRAME_ROW_BYTES, HALF_BYTES, LAYER_BYTES
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from evar.encoders.base import Encoder
+
+
+@dataclass(frozen=True)
+class FrameRequest:
+    """Which frames a probe wants.
+
+    Attributes:
+        layers: names, shallow to deep.
+        seconds: a stored frame is the mean of the encoder's frames within so long; 0 keeps each. A layer whose hop is
+            longer keeps its own.
+        limit_bytes: more are not stored.
+    """
+
+    layers: tuple[str, ...]
+    seconds: float
+    limit_bytes: float = math.inf
+
+    def stride(self, encoder: Encoder, layer: str) -> int:
+        """Frames of that layer which become one, at least 1."""
+        hop = encoder.layer(layer).hop
+        return max(1, round(self.seconds * encoder.sample_rate / hop)) if hop else 1
+
+    def period(self, encoder: Encoder, layer: str) -> float:
+        """Seconds from one stored frame to the next; infinite for layers of one vector a clip."""
+        hop = encoder.layer(layer).hop
+        return self.stride(encoder, layer) * hop / encoder.sample_rate if hop else math.inf
+
+    def described(self, encoder: Encoder) -> dict[str, str]:
+        """What the key of the store says of each layer.
+
+        Of a layer with stride 5: "256 frames, mean of 5, float16".
+        """
+        return {
+            name: f"{encoder.layer(name).width} frames, mean of {self.stride(encoder, name)}, float16"
+            for name in self.layers
+        }
+
+    def n_bytes(self, encoder: Encoder, lengths: Sequence[int]) -> int:
+        """Disk that the frames of clips of so many samples take."""
+        if not lengths:
+            return 0
+        valid = encoder.valid_frames(torch.tensor(lengths, dtype=torch.int64).clamp(min=encoder.min_samples))
+        total = len(lengths) * (FRAME_ROW_BYTES + LAYER_BYTES * len(self.layers))
+        for name in self.layers:
+            of_layer = valid if isinstance(valid, Tensor) else valid[name]
+            n_frames = int(torch.ceil(of_layer / self.stride(encoder, name)).sum())
+            total += n_frames * encoder.layer(name).width * HALF_BYTES
+        return total
+
+    def taken(self, encoder: Encoder, waveform: Tensor, lengths: Tensor) -> dict[str, list[NDArray[np.float32]]]:
+        """Encode one batch: layer -> for each clip (time, width), means over stretches of time."""
+        with torch.inference_mode():
+            features = encoder.encode(waveform, lengths)
+            found: dict[str, list[NDArray[np.float32]]] = {}
+            for name in self.layers:
+                stride = self.stride(encoder, name)
+                found[name] = [
+                    mean_of_stretches(clip[: int(n)], stride).float().cpu().numpy()
+                    for clip, n in zip(features[name], features.frames[name], strict=True)
+                ]
+        return found
+
+
+def mean_of_stretches(frames: Tensor, stride: int) -> Tensor:
+    """Means of `stride` frames in turn, the last of what is left: (time, feature) -> (time / stride rounded up, feature).
+
+    Example:
+        >>> mean_of_stretches(torch.tensor([[1.0], [3.0], [9.0]]), 2).tolist()
+        [[2.0], [9.0]]
+    """
+    if stride == 1:
+        return frames
+    n_whole = len(frames) // stride
+    means = [frames[: n_whole * stride].unflatten(0, (n_whole, stride)).mean(dim=1)] if n_whole else []
+    if n_whole * stride < len(frames):
+        means.append(frames[n_whole * stride :].mean(dim=0, keepdim=True))
+    return torch.cat(means)

@@ -1,0 +1,162 @@
+"""Decide which vectors are missing from the store before anything is decoded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evar.audio.known_files import AudioIndex
+from evar.audio.reading import RESAMPLER, AudioError, AudioInfo, ClipPolicy, clip_length
+from evar.encoders.pooling import pooled_width
+from evar.extraction.batching import in_batches
+from evar.extraction.frame_request import FrameRequest
+from evar.storage.feature_store import FeatureStore
+from evar.storage.frame_store import FrameStore
+from evar.storage.keys import FeatureKey, row_id
+from evar.storage.segments import estimated_bytes
+
+if TYPE_CHECKING:
+    from evar.encoders.base import Encoder
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a pass would have to do; `evar lineval --dry_run` prints it.
+
+    Attributes:
+        key: what the vectors are made with.
+        infos: (clips,) what each file holds, None for a bad clip.
+        rows: (clips,) row ids, None for a bad clip.
+        bad: position of a clip -> why it cannot be used.
+        batches: positions of the clips of each batch, over all clips, stored or not.
+        todo: positions of one clip for each row that is not stored yet.
+        audio_seconds: of the clips in `todo`.
+        n_bytes: that their vectors will take on disk.
+    """
+
+    key: FeatureKey
+    infos: list[AudioInfo | None]
+    rows: list[str | None]
+    bad: dict[int, str]
+    batches: list[list[int]]
+    todo: set[int]
+    audio_seconds: float
+    n_bytes: int
+
+
+def feature_key(encoder: Encoder, policy: ClipPolicy, frames: FrameRequest | None = None) -> FeatureKey:
+    """Everything that can change a vector (or the frames) of this encoder under this clip policy.
+
+    How a window was found is no part of it: rows are addressed by the audio and where the window starts, so that a random
+    window which is the clip's head is encoded once.
+    """
+    return FeatureKey(
+        encoder=encoder.store_name or encoder.name,
+        weights_sha256=encoder.weights_sha256,
+        options=dict(encoder.options),
+        revision=encoder.revision,
+        norm_stats=encoder.norm_stats,
+        sample_rate=encoder.sample_rate,
+        resampler=RESAMPLER,
+        clip_seconds=policy.seconds,
+        pad=policy.pad,
+        crop="head",
+        crop_seed=0,
+        layers=frames.described(encoder)
+        if frames
+        else {layer.name: f"{layer.width} {layer.pooling}" for layer in encoder.layers},
+    )
+
+
+def plan(
+    encoder: Encoder,
+    paths: Sequence[Path],
+    policy: ClipPolicy,
+    store: FeatureStore,
+    batch_size: int | None = None,
+    frames: FrameRequest | None = None,
+) -> Plan:
+    """Look at every file's header and at the store; decode and encode nothing.
+
+    Args:
+        encoder: as `load_encoder` gives it.
+        paths: (clips,) audio files.
+        policy: which part of a file is the clip.
+        store: where vectors live.
+        batch_size: clips a batch; None takes as many as `encoder.batch_seconds` of audio.
+        frames: which frames are to be kept, in place of pooled vectors of all layers.
+    """
+    source = FrameStore.beside(store) if frames else store
+    return make_plan(encoder, *inspect_clips(paths, store), policy, source, batch_size, frames)
+
+
+def make_plan(
+    encoder: Encoder,
+    infos: list[AudioInfo | None],
+    bad: dict[int, str],
+    policy: ClipPolicy,
+    store: FeatureStore,
+    batch_size: int | None,
+    frames: FrameRequest | None = None,
+) -> Plan:
+    key = feature_key(encoder, policy, frames)
+    rows: list[str | None] = [None if info is None else row_id(info, policy.window(info)[0]) for info in infos]
+    stored = store.stored(key)
+    lengths = [0 if info is None else clip_length(info, policy, encoder.sample_rate) for info in infos]
+    first_of_row: dict[str, int] = {}
+    for position, row in enumerate(rows):
+        if row is not None:
+            first_of_row.setdefault(row, position)
+    batches = in_batches(
+        sorted(first_of_row.values(), key=lambda position: (-lengths[position], str(rows[position]))),
+        lengths,
+        max(1, int(encoder.batch_seconds * encoder.sample_rate)),
+        batch_size=batch_size,
+        equal_lengths=not encoder.batch_invariant,
+    )
+    todo = {position for row, position in first_of_row.items() if row not in stored}
+    seconds = sum(lengths[position] for position in todo) / encoder.sample_rate
+    n_bytes = (
+        frames.n_bytes(encoder, [lengths[position] for position in sorted(todo)])
+        if frames
+        else vector_bytes(encoder, len(todo))
+    )
+    return Plan(key, infos, rows, bad, batches, todo, seconds, n_bytes)
+
+
+def vector_bytes(encoder: Encoder, n_clips: int) -> int:
+    """Disk that the vectors of all layers of so many clips take."""
+    widths = {layer.name: pooled_width(layer.width, layer.pooling) for layer in encoder.layers}
+    return estimated_bytes(widths, n_clips)
+
+
+def inspect_clips(paths: Sequence[Path], store: FeatureStore) -> tuple[list[AudioInfo | None], dict[int, str]]:
+    """Hash and header of every file, read only where the store's audio index does not know it."""
+    from tqdm import tqdm
+
+    index = AudioIndex(store.folder)
+    infos = index.lookup(paths)
+    unknown = [position for position, info in enumerate(infos) if info is None]
+    bad: dict[int, str] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool_of_threads:
+        bar = tqdm(total=len(unknown), desc="reading headers", unit="file", delay=3, leave=False, disable=None)
+        for begin in range(0, len(unknown), 500):
+            found = []
+            futures = {p: pool_of_threads.submit(index.inspect, paths[p]) for p in unknown[begin : begin + 500]}
+            for position, future in futures.items():
+                try:
+                    file, info = future.result()
+                except AudioError as error:
+                    bad[position] = str(error)
+                else:
+                    infos[position] = info
+                    found.append((file, info))
+            index.remember(found)
+            bar.update(len(futures))
+        bar.close()
+    index.close()
+    return infos, bad

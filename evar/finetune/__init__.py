@@ -1,0 +1,1 @@
+"""Fine-tuning: encoder and head trained end to end, as rows of the same table. See `evar.finetune.run`."""

@@ -1,0 +1,123 @@
+"""A task's clips as waveforms at the encoder's rate, decoded once into one memory-mapped file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evar.audio.reading import RESAMPLER, AudioError, ClipPolicy, inspect, read_clip
+from evar.storage.atomic import write_atomic
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from evar.data.task import Task
+
+#: whole files are kept, so that training clips can start anywhere; of longer ones, so many times the clip's length
+LONGEST = 4.0
+
+
+@dataclass(frozen=True)
+class Waveforms:
+    """Decoded clips.
+
+    Attributes:
+        samples: (all samples,) float32, memory-mapped; clip after clip.
+        starts: (clips + 1,) where each clip begins.
+        bad: position of a clip -> why it cannot be used.
+        clip_samples: of a clip's window at the encoder's rate, or None for whole files.
+        pads: whether shorter clips are padded to that.
+    """
+
+    samples: NDArray[np.float32]
+    starts: NDArray[np.int64]
+    bad: dict[int, str]
+    clip_samples: int | None
+    pads: bool
+
+    def batch(
+        self, clips: Sequence[int] | NDArray[np.int64], starts: NDArray[np.float64] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Clips as one batch.
+
+        Args:
+            clips: positions.
+            starts: (clips,) where in each file its window begins, as a share 0..1 of where it could; None: at the head.
+
+        Returns:
+            Waveform (batch, samples) float32 and lengths (batch,).
+        """
+        import torch
+
+        parts = []
+        for at, clip in enumerate(clips):
+            first, last = int(self.starts[clip]), int(self.starts[clip + 1])
+            if self.clip_samples is not None and last - first > self.clip_samples:
+                spare = last - first - self.clip_samples
+                first += 0 if starts is None else int(starts[at] * (spare + 1))
+                last = first + self.clip_samples
+            parts.append(self.samples[first:last])
+        lengths = [self.clip_samples if self.pads and self.clip_samples else len(part) for part in parts]
+        waveform = torch.zeros(len(parts), max(lengths))
+        for row, part in zip(waveform, parts, strict=True):
+            row[: len(part)] = torch.from_numpy(np.array(part))
+        return waveform, torch.tensor(lengths)
+
+
+def decoded(task: Task, sample_rate: int, folder: Path) -> Waveforms:
+    """Decode every clip, or find what an earlier run decoded.
+
+    Args:
+        task: whose clips.
+        sample_rate: Hz of the encoder.
+        folder: where the file is kept; it is named by all that it depends on.
+
+    Raises:
+        OSError: if it does not fit on the disk.
+    """
+    from tqdm import tqdm
+
+    clip_seconds = task.config.clip_seconds
+    seconds = None if clip_seconds is None else LONGEST * clip_seconds
+    policy = ClipPolicy(seconds)
+    stats = [(path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None for path in task.paths]
+    told = [task.name, task.index_sha256, str(task.folder), sample_rate, RESAMPLER, seconds, stats]
+    stem = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    data, index = folder / f"{task.name}-{stem}.f32", folder / f"{task.name}-{stem}.json"
+    if not index.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+
+        def read(path: Path) -> NDArray[np.float32] | str:
+            try:
+                return read_clip(path, inspect(path), policy, sample_rate)
+            except AudioError as error:
+                return str(error)
+
+        starts, bad = [0], {}
+        part = data.with_suffix(f".{os.getpid()}.part")
+        with part.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+            clips = pool.map(read, task.paths)
+            bar = tqdm(clips, f"decode {task.name}", len(task), unit="clip", disable=None, leave=False)
+            for position, clip in enumerate(bar):
+                if isinstance(clip, str):
+                    bad[str(position)] = clip
+                else:
+                    file.write(np.ascontiguousarray(clip, np.float32).tobytes())
+                starts.append(file.tell() // 4)
+        os.replace(part, data)
+        # Last: a file without it is made again.
+        write_atomic(index, json.dumps({"starts": starts, "bad": bad}).encode())
+    found = json.loads(index.read_text(encoding="utf-8"))
+    samples = np.memmap(data, np.float32, "r") if data.stat().st_size else np.zeros(0, np.float32)
+    clip_samples = None if clip_seconds is None else round(clip_seconds * sample_rate)
+    bad_clips = {int(position): reason for position, reason in found["bad"].items()}
+    return Waveforms(samples, np.array(found["starts"]), bad_clips, clip_samples, task.config.pad == "zero_end")

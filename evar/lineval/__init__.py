@@ -1,0 +1,1 @@
+"""The runner that evaluates frozen encoders with probes."""

@@ -1,0 +1,295 @@
+"""The vectors of one cell, encoder x task: extracted once for each pair of input statistics, then read and fused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evar.encoders.pooling import pooled_width
+from evar.extraction import input_statistics as norm_stats
+from evar.extraction.extract import Extraction, extract_each
+from evar.extraction.frame_request import FrameRequest
+from evar.extraction.fusion import fuse
+from evar.extraction.plan import feature_key
+from evar.storage.feature_store import FeatureStore
+from evar.storage.frame_store import FrameStore, StoredFrames
+from evar.storage.rows_on_disk import RowsOnDisk
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from evar.config.protocol import ProtocolConfig
+    from evar.data.task import Task
+    from evar.encoders.base import Encoder
+    from evar.experiment.selection import Selection
+    from evar.experiment.settings import Settings
+
+
+#: bytes of features of a round that are held in memory; of more, probes read parts from the store
+BYTES_IN_MEMORY = 2**30
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Where the vectors of a cell are: one extraction for each pair of input statistics.
+
+    Attributes:
+        store: that holds them.
+        of_rounds: seed -> input statistics of each round.
+        extractions: by input statistics.
+        bad: position of a clip -> why it cannot be used.
+        n_clips: of the task.
+        cropped: seed -> extractions of the windows that training and validation clips are cropped to at random; empty
+            where every clip has one window, whatever its role.
+        widths: features of each layer's pooled vectors.
+        frames: layer -> width and seconds of the frames that are kept in place of pooled vectors, for probes that read
+            frames; else empty.
+    """
+
+    store: FeatureStore
+    of_rounds: dict[int, list[norm_stats.Statistics]]
+    extractions: dict[norm_stats.Statistics, Extraction]
+    bad: dict[int, str]
+    n_clips: int
+    cropped: dict[int, dict[norm_stats.Statistics, Extraction]] = field(default_factory=dict)
+    widths: dict[str, int] = field(default_factory=dict)
+    frames: dict[str, tuple[int, float]] = field(default_factory=dict)
+    _where: dict[norm_stats.Statistics, dict[str, tuple[str, int]]] = field(default_factory=dict)
+    _frames: dict[norm_stats.Statistics, StoredFrames] = field(default_factory=dict)
+
+    @property
+    def n_encoded(self) -> int:
+        """Forwards of a clip, over all input statistics."""
+        passes = [self.extractions, *self.cropped.values()]
+        return sum(extraction.n_encoded for one in passes for extraction in one.values())
+
+    @cached_property
+    def usable(self) -> NDArray[np.bool_]:
+        """(clips,) False for bad clips."""
+        return np.array([position not in self.bad for position in range(self.n_clips)])
+
+    def layer(self, name: str, stats: norm_stats.Statistics, seed: int | None = None) -> NDArray[np.float32]:
+        """Pooled vectors of one layer, (clips, width); bad clips are NaN.
+
+        Args:
+            name: of the layer.
+            stats: input statistics.
+            seed: None for the windows of test clips; else of the random windows of training and validation clips, where
+                there are such, and NaN for clips that are never either.
+        """
+        extraction = self.extractions[stats] if seed is None else self.cropped[seed][stats]
+        is_there = self.usable & np.array([row is not None for row in extraction.rows])
+        rows = [str(row) for row, ok in zip(extraction.rows, is_there, strict=True) if ok]
+        if stats not in self._where:  # random windows are other rows of the same segment
+            self._where[stats] = self.store.rows(extraction.key)
+        known = self.store.load(extraction.key, rows, name, self._where[stats])
+        every = np.full((self.n_clips, known.shape[1]), np.nan, np.float32)
+        every[is_there] = known
+        return every
+
+    def frames_of(self, selection: Selection, stats: norm_stats.Statistics) -> StoredFrames:
+        """Frames of the selected layers of every clip; those of bad clips nobody may ask for."""
+        if stats not in self._frames:
+            extraction = self.extractions[stats]
+            known = FrameStore.beside(self.store).places(extraction.key)
+            usable = zip(extraction.rows, self.usable, strict=True)
+            places = [known[row] if row is not None and ok else None for row, ok in usable]
+            widths = {name: width for name, (width, _) in self.frames.items()}
+            periods = {name: period for name, (_, period) in self.frames.items()}
+            self._frames[stats] = StoredFrames(widths, places, periods)
+        return self._frames[stats].of_layers(selection.layers)
+
+    def width(self, selection: Selection) -> int:
+        """Features of a clip, at most."""
+        return sum(self.widths[name] for name in selection.layers)
+
+    def fused(
+        self, selection: Selection, stats: norm_stats.Statistics, train: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """One vector a clip of the selected layers, (clips, width); bad clips are NaN.
+
+        Args:
+            selection: layers, and how they become one.
+            stats: input statistics.
+            train: positions of usable training clips, for fusions that are fitted.
+        """
+        return fuse({name: self.layer(name, stats) for name in selection.layers}, selection.fusion, train)
+
+    def of_every_round(
+        self,
+        selection: Selection,
+        seed: int,
+        train: Sequence[NDArray[np.int64]],
+        valid: Sequence[NDArray[np.int64]] = (),
+    ) -> list[Any]:
+        """`fused` for each round, or frames where the probe reads such; rounds that may share an array do.
+
+        Single layers and concatenations that take more than `BYTES_IN_MEMORY` come as `Rows`, which read parts.
+
+        Args:
+            selection: layers, and how they become one.
+            seed: of the validation draw.
+            train: of each round, positions of its usable training clips.
+            valid: likewise of its validation clips; needed where clips are cropped by their role.
+        """
+        stats_of_rounds = self.of_rounds[seed]
+        if self.frames:
+            return [self.frames_of(selection, stats) for stats in stats_of_rounds]
+        if selection.fusion in ("none", "concat") and 4 * self.n_clips * self.width(selection) > BYTES_IN_MEMORY:
+            if seed in self.cropped:
+                return [
+                    self._on_disk(selection, stats, seed, np.concatenate(fitted))
+                    for stats, *fitted in zip(stats_of_rounds, train, valid, strict=True)
+                ]
+            found = {stats: self._on_disk(selection, stats) for stats in dict.fromkeys(stats_of_rounds)}
+            return [found[stats] for stats in stats_of_rounds]
+        if seed in self.cropped:
+            return [
+                self._by_role(selection, stats, seed, fitted, np.concatenate([fitted, checked]))
+                for stats, fitted, checked in zip(stats_of_rounds, train, valid, strict=True)
+            ]
+        if selection.fusion == "pca":  # fitted on the training clips of each round
+            return [self.fused(selection, stats, fitted) for stats, fitted in zip(stats_of_rounds, train, strict=True)]
+        by_stats = {stats: self.fused(selection, stats) for stats in dict.fromkeys(stats_of_rounds)}
+        return [by_stats[stats] for stats in stats_of_rounds]
+
+    def _on_disk(
+        self,
+        selection: Selection,
+        stats: norm_stats.Statistics,
+        seed: int = 0,
+        cropped: NDArray[np.int64] | Sequence[int] = (),
+    ) -> RowsOnDisk:
+        """Where the features of every clip are; those of the clips `cropped` from the random windows of `seed`."""
+        extraction = self.extractions[stats]
+        rows = [row if ok else None for row, ok in zip(extraction.rows, self.usable, strict=True)]
+        for position in cropped:
+            rows[position] = self.cropped[seed][stats].rows[position]
+        if stats not in self._where:
+            self._where[stats] = self.store.rows(extraction.key)
+        return self.store.on_disk(extraction.key, rows, selection.layers, self._where[stats])
+
+    def _by_role(
+        self,
+        selection: Selection,
+        stats: norm_stats.Statistics,
+        seed: int,
+        train: NDArray[np.int64],
+        cropped: NDArray[np.int64],
+    ) -> NDArray[np.float32]:
+        """`fused`, where the clips `cropped` have the windows of training and the others those of testing."""
+        layers = {}
+        for name in selection.layers:
+            layers[name] = self.layer(name, stats)
+            layers[name][cropped] = self.layer(name, stats, seed)[cropped]
+        return fuse(layers, selection.fusion, train)
+
+
+def frames_wanted(
+    encoder: Encoder,
+    task: Task,
+    protocol: ProtocolConfig,
+    settings: Settings,
+    layers: Iterable[str],
+    store: FeatureStore,
+) -> FrameRequest | None:
+    """The frames that a protocol's probes of these layers read; None where they read pooled vectors.
+
+    Where frames of these and more layers are stored already, these are asked for.
+    """
+    if protocol.frame_seconds is None:
+        return None
+    asked = set(layers)
+    names = tuple(layer.name for layer in encoder.layers if layer.name in asked)
+    request = FrameRequest(names, protocol.frame_seconds, 1e9 * settings.frames_gb)
+    policy = task.policy()
+    stored = FrameStore.beside(store).wider(feature_key(encoder, policy, request))
+    every = asked | stored
+    return replace(request, layers=tuple(layer.name for layer in encoder.layers if layer.name in every))
+
+
+def extracted(
+    encoder: Encoder,
+    task: Task,
+    protocol: ProtocolConfig,
+    settings: Settings,
+    store: FeatureStore,
+    seeds: set[int],
+    layers: Iterable[str] = (),
+) -> Vectors:
+    """Every vector that the rounds need is in the store afterwards; says what was done and which clips are bad.
+
+    Args:
+        encoder, task, protocol, settings, store: what is evaluated, and how.
+        seeds: of the rows.
+        layers: of the rows, where the protocol's probe reads frames.
+    """
+    label = f"{encoder.name} x {task.name}"
+    frames = frames_wanted(encoder, task, protocol, settings, layers, store)
+    mode = norm_stats.mode(encoder, settings.norm_stats, protocol.norm_stats)
+    of_rounds = norm_stats.of_task(encoder, task, mode, sorted(seeds), store, settings.batch_size)
+    distinct = list(dict.fromkeys(stats for seed in sorted(seeds) for stats in of_rounds[seed]))
+    if len(distinct) > 1:
+        print(
+            f"{label}: {sum(map(len, of_rounds.values()))} rounds have {len(distinct)} different input statistics "
+            f"(norm_stats {mode}): every clip is decoded once and encoded {len(distinct)} times",
+            flush=True,
+        )
+    found = extract_each(encoder, distinct, task.paths, task.policy(), store, settings.batch_size, label, frames)
+    cropped = {}
+    if protocol.crop == "by_role" and task.config.clip_seconds is not None:
+        cropped = {seed: _cropped(encoder, distinct, task, seed, store, settings, label) for seed in sorted(seeds)}
+    every = [*found, *(extraction for one in cropped.values() for extraction in one.values())]
+    vectors = Vectors(
+        store,
+        of_rounds,
+        dict(zip(distinct, found, strict=True)),
+        {position: reason for extraction in every for position, reason in sorted(extraction.bad.items())},
+        len(task),
+        cropped,
+        {layer.name: pooled_width(layer.width, layer.pooling) for layer in encoder.layers},
+        {name: (encoder.layer(name).width, frames.period(encoder, name)) for name in frames.layers} if frames else {},
+    )
+    seconds = found[0].seconds + sum(next(iter(one.values())).seconds for one in cropped.values())
+    speed = f" at {vectors.n_encoded / seconds:.1f} clips/s" if vectors.n_encoded else ""
+    print(
+        f"{label}: encoded {vectors.n_encoded} clips ({sum(one.audio_seconds for one in every):.0f} s of audio) in "
+        f"{seconds:.1f} s{speed}; {sum(one.n_stored for one in found)} were stored already",
+        flush=True,
+    )
+    if cropped:
+        n_other = sum(one.n_encoded for part in cropped.values() for one in part.values())
+        print(f"  training and validation clips are cropped at random, by seed: {n_other} further windows", flush=True)
+    for position, reason in list(vectors.bad.items())[:5]:
+        print(f"  bad clip {task.index['path'][position]}: {reason}", flush=True)
+    if len(vectors.bad) > 5:
+        print(f"  ... and {len(vectors.bad) - 5} more bad clips, all named in the result files", flush=True)
+    return vectors
+
+
+def _cropped(
+    encoder: Encoder,
+    distinct: Sequence[norm_stats.Statistics],
+    task: Task,
+    seed: int,
+    store: FeatureStore,
+    settings: Settings,
+    label: str,
+) -> dict[norm_stats.Statistics, Extraction]:
+    """Random windows of the clips that train or validate in some round, under each of the input statistics."""
+    rounds = task.rounds(seed)
+    fitted = np.unique(np.concatenate([rows for one in rounds for rows in (one.train, one.valid)]))
+    paths = [task.paths[position] for position in fitted]
+    policy = task.policy(seed, crop="seeded_random")
+    parts = extract_each(encoder, distinct, paths, policy, store, settings.batch_size, f"{label}, seed {seed}")
+    for part in parts:
+        rows: list[str | None] = [None] * len(task)
+        for position, row in zip(fitted, part.rows, strict=True):
+            rows[position] = row
+        part.rows = rows
+        part.bad = {int(fitted[position]): reason for position, reason in part.bad.items()}
+    return dict(zip(distinct, parts, strict=True))

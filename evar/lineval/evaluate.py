@@ -1,0 +1,35 @@
+"""`evar.evaluate`: a grid of encoders and tasks from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from evar.experiment.outcome import Outcome
+from evar.experiment.request import asked
+
+
+def evaluate(encoders: str | Sequence[str] = "", tasks: str | Sequence[str] = "", **flags: Any) -> Outcome:
+    """The command line from Python: the same words, the same results folder, the same rows.
+
+    Args:
+        encoders, tasks: names (a list or a comma list), "all", or a grid; nothing: the embedded default grid.
+        **flags: fields of `evar.experiment.settings.Settings`, such as layers="all", data_root="/data", out="results".
+
+    Returns:
+        All rows of the grid, and the cells that failed with their reasons.
+
+    Raises:
+        ValueError: if a name or setting is unknown or contradicts another, before any work is done.
+
+    Example:
+        >>> outcome = evaluate("logmel", "esc10", data_root="/data", limit=20)  # doctest: +SKIP
+        >>> outcome.rows[0].score  # doctest: +SKIP
+    """
+    words = {  # a pair of numbers is no comma list
+        name: ",".join(value) if isinstance(value, list | tuple) and name != "norm_stats" else value
+        for name, value in flags.items()
+    }
+    from evar.lineval.engine import run  # which imports this module
+
+    return run(asked(*(v if isinstance(v, str) else ",".join(v) for v in (encoders, tasks)), **words))

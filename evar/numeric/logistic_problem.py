@@ -1,0 +1,137 @@
+"""One logistic problem: its loss, gradient and coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from evar.numeric.rows import Rows
+
+SINGLE_PRECISION_STEPS = 25
+
+
+MAX_HALVINGS = 30
+
+
+@dataclass(frozen=True)
+class LogisticFit:
+    """Solutions of `fit_logistic`.
+
+    Attributes:
+        weights: (batch, strength, class, feature) float64; classes sum to 0 (multinomial).
+        intercepts: (batch, strength, class) float64; classes sum to 0 (multinomial).
+        converged: (batch, strength) bool.
+        n_iter: (batch, strength) int64, Newton steps taken.
+    """
+
+    weights: Tensor
+    intercepts: Tensor
+    converged: Tensor
+    n_iter: Tensor
+
+    def only(self, strength: int) -> LogisticFit:
+        """The fit at one strength, told by its number; its axis stays, of length 1."""
+        own = slice(strength, strength + 1)
+        return LogisticFit(*(value[:, own] for value in (self.weights, self.intercepts, self.converged, self.n_iter)))
+
+    def logits(self, features: Tensor) -> Tensor:
+        """(batch, clips, feature) -> (batch, strength, class, clips), before softmax or sigmoid."""
+        logits = self.weights.flatten(1, 2) @ features.mT
+        return logits.unflatten(1, self.weights.shape[1:3]) + self.intercepts[..., None]
+
+
+@dataclass(frozen=True)
+class LogisticProblem:
+    """One problem for `solve_all`: coordinates (clips, rank) float64 (or computed when needed), labels (clips,) or (clips,
+    class), and settings."""
+
+    coordinates: Tensor | Coordinates
+    labels: Tensor
+    strengths: tuple[float, ...]
+    n_classes: int
+    tol: float
+    max_iter: int
+
+
+#: numbers of a (strength, class, clips) array of a chunk
+NUMBERS_AT_ONCE = 2**22
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Rows in the principal axes of a set of rows, computed when needed; stands where (clips, rank) tensors stand.
+
+    Attributes:
+        rows: (clips, width) as stored.
+        varies: (width,) features that are used.
+        mean, scale: (used,) float64, that standardise them.
+        basis: (used, rank) float64.
+        energies: (rank,) sum of squares of each coordinate over a clip, on average.
+    """
+
+    rows: Rows
+    varies: NDArray[np.bool_]
+    mean: Tensor
+    scale: Tensor
+    basis: Tensor
+    energies: Tensor
+
+    @classmethod
+    def of(cls, rows: Rows, mean: NDArray[np.float64], scale: NDArray[np.float64]) -> Coordinates:
+        """Axes of rows standardised by `mean` and `scale` (width,); 0 leaves a feature out."""
+        varies = scale > 0
+        n_used = int(varies.sum())
+        nothing = torch.zeros(n_used, 0, dtype=torch.float64)
+        scaling = [torch.from_numpy(np.asarray(value[varies], np.float64)) for value in (mean, scale)]
+        found = cls(rows, varies, scaling[0], scaling[1], nothing, torch.zeros(0, dtype=torch.float64))
+        gram = torch.zeros(n_used, n_used, dtype=torch.float64)
+        for _, chunk in found.chunks(torch.float64):
+            standard = (chunk - found.mean) / found.scale
+            gram += standard.T @ standard
+        if not len(gram):
+            return found
+        values, vectors = torch.linalg.eigh(gram)
+        kept = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
+        return replace(found, basis=vectors[:, kept], energies=values[kept] / len(rows))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(clips, rank)."""
+        return len(self.rows), self.basis.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, part: slice) -> Coordinates:
+        return replace(self, rows=self.rows[part])
+
+    def chunks(self, dtype: torch.dtype, n_most: int | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """Rows (some clips, used) as stored: neither standardised nor turned."""
+        for part in self.rows.parts(n_most):
+            values = self.rows.read(part)
+            yield part, torch.from_numpy(values if self.varies.all() else values[:, self.varies]).to(dtype)
+
+    def for_stored(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights (..., rank) for rows as stored: (..., used), and what is to be added to the products (...)."""
+        flat = (weights @ self.basis.T) / self.scale
+        return flat, -(flat @ self.mean)
+
+    def from_stored(self, sums: Tensor, totals: Tensor) -> Tensor:
+        """Sums over clips of factors times rows as stored (..., used), and of the factors (...): of factors times
+        coordinates (..., rank)."""
+        return ((sums - totals[..., None] * self.mean) / self.scale) @ self.basis
+
+    def logits(self, fit: LogisticFit) -> Tensor:
+        """(strength, class, clips) float32, as `LogisticFit.logits`."""
+        flat, offset = self.for_stored(fit.weights[0])  # (strength, class, used)
+        added = (offset + fit.intercepts[0]).flatten()[:, None]
+        n_most = NUMBERS_AT_ONCE // len(added)
+        parts = [
+            (flat.flatten(0, 1) @ chunk.T + added).float() for _, chunk in self.chunks(torch.float64, max(1, n_most))
+        ]
+        return torch.cat(parts, dim=1).unflatten(0, fit.intercepts.shape[1:])

@@ -1,0 +1,1 @@
+"""Probes: estimators that are fitted on frozen embeddings."""

@@ -1,0 +1,374 @@
+"""Probes without training: the nearest clips, and the nearest class mean. They show what distances alone tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils.validation import check_is_fitted
+
+from evar.config.registry import near_miss
+from evar.metrics import METRICS
+from evar.numeric.axes import standardisation
+from evar.probes.checks import check_features, check_pair, checked_labels, checked_numbers
+
+# Similarities held at once, in numbers: 64 MB, whatever the number of clips.
+_NUMBERS_AT_ONCE = 2**24
+
+
+class _CosineProbe(BaseEstimator):
+    """What these probes share: directions of standardised features, and what they are taken from.
+
+    Features are standardised by the mean and standard deviation of the training clips, so that no feature outweighs the
+    others by its unit, and then scaled to length 1.
+    """
+
+    refit: str
+    metric: str
+
+    def _start(
+        self, X: ArrayLike, y: ArrayLike, X_valid: ArrayLike | None, y_valid: ArrayLike | None
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]:
+        """The clips, checked; sets the scale and width."""
+        if self.refit not in ("train", "train_and_valid"):
+            raise ValueError(f"refit must be train or train_and_valid, got {self.refit!r}")
+        if self.metric not in METRICS:
+            raise ValueError(f"no metric {self.metric!r}; {near_miss(self.metric, METRICS)}")
+        if (X_valid is None) != (y_valid is None):
+            raise ValueError("X_valid and y_valid go together, but only one of them was given")
+        X, y = self._pair(X, y, "training")
+        self.n_features_in_ = X.shape[1]
+        self.mean_, self.scale_ = standardisation(X)
+        if X_valid is None or y_valid is None:
+            return X, y, None, None
+        return X, y, *self._pair(X_valid, y_valid, "validation")
+
+    def _pair(self, X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Features and classes of one split."""
+        features, labels = check_pair(X, y, which)
+        if which == "training" and len(np.unique(labels)) < 2:
+            raise ValueError(f"a probe needs training clips of at least 2 classes, got one class, {labels[0]!r}")
+        return features, labels
+
+    def _final(
+        self, X: NDArray[Any], y: NDArray[Any], X_valid: NDArray[Any] | None, y_valid: NDArray[Any] | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Directions (clips, width) and class numbers (clips,) of the clips that `refit` says; sets the classes."""
+        if X_valid is not None and y_valid is not None and self.refit == "train_and_valid":
+            X, y = np.concatenate([X, X_valid]), np.concatenate([y, y_valid])
+        self.classes_, numbers = np.unique(y, return_inverse=True)
+        return self._directions(X), numbers.astype(np.int64)
+
+    def _directions(self, X: NDArray[Any]) -> NDArray[np.float32]:
+        """(clips, width) of length 1; a constant feature counts for nothing, and a clip at the mean has no direction."""
+        if X.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} features "
+                "as input; is it another layer?"
+            )
+        varies = self.scale_ > 0
+        scaled = (X[:, varies].astype(np.float64) - self.mean_[varies]) / self.scale_[varies]
+        lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
+        return np.asarray(scaled / np.where(lengths > 0, lengths, 1.0), np.float32)
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """The label of each clip: (clips, width) -> (clips,)."""
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        raise NotImplementedError
+
+
+class _Nearest(_CosineProbe):
+    """What probes of the nearest clips share: their settings and the search for these clips."""
+
+    _clips: NDArray[np.float32]
+
+    def __init__(
+        self,
+        ks: Sequence[int] = (1, 3, 5, 10, 20, 50),
+        temperature: float = 0.07,
+        refit: str = "train_and_valid",
+        metric: str = "accuracy",
+    ) -> None:
+        self.ks = ks
+        self.temperature = temperature
+        self.refit = refit
+        self.metric = metric
+
+    def _checked_ks(self, can_choose: bool) -> list[int]:
+        ks = [int(k) for k in self.ks]
+        if not ks or min(ks) < 1 or len(set(ks)) < len(ks):
+            raise ValueError(f"ks must be one or more different numbers of at least 1, got {self.ks!r}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+        if not can_choose and len(ks) > 1:
+            raise ValueError(f"choosing among {len(ks)} numbers of neighbours needs X_valid and y_valid")
+        return ks
+
+    def _neighbours(
+        self, directions: NDArray[np.float32], most: int
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+        """(some clips, neighbours) numbers and votes, nearest first, of all clips in turn, in bounded memory."""
+        n_known = len(self._clips)
+        at_once = max(1, _NUMBERS_AT_ONCE // n_known)
+        for start in range(0, len(directions), at_once):
+            similar = directions[start : start + at_once] @ self._clips.T  # (some clips, known clips)
+            nearest = np.argpartition(-similar, most - 1, axis=1)[:, :most]
+            values = np.take_along_axis(similar, nearest, axis=1)
+            order = np.argsort(-values, axis=1, kind="stable")
+            nearest, values = np.take_along_axis(nearest, order, axis=1), np.take_along_axis(values, order, axis=1)
+            yield nearest, np.exp((values.astype(np.float64) - values[:, :1]) / self.temperature)
+
+
+class KNNProbe(ClassifierMixin, _Nearest):
+    """Votes of the nearest clips by cosine similarity; their number is chosen on validation clips.
+
+    Each of the k nearest clips votes for its label with exp(similarity / temperature). The best validation score wins;
+    of equal scores the lower log-loss of the vote shares, then the smaller k.
+
+    Args:
+        ks: numbers of neighbours to choose from, at least 1; a single one needs no validation clips. More than there
+            are clips means all.
+        temperature: above 0; a large one counts votes alike.
+        refit: whose clips are the neighbours of test clips: "train" or "train_and_valid".
+        metric: name in `evar.metrics.METRICS`.
+
+    Attributes:
+        chosen_: {"k": the chosen number}.
+        valid_scores_, valid_log_losses_: (ks,) on the validation clips; empty without any.
+        valid_score_, valid_log_loss_: of the chosen k; None without validation clips.
+        classes_, n_features_in_: as in scikit-learn.
+
+    Source: Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018, section
+        3.4 (weighted k-nearest-neighbour classifier; temperature 0.07).
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> y = np.arange(90) % 3
+        >>> X = rng.normal(size=(90, 8)) + 3 * np.eye(8)[y]
+        >>> probe = KNNProbe().fit(X[:50], y[:50], X[50:70], y[50:70])
+        >>> bool(probe.score(X[70:], y[70:]) > 0.8), sorted(probe.chosen_)
+        (True, ['k'])
+    """
+
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, X_valid: ArrayLike | None = None, y_valid: ArrayLike | None = None
+    ) -> KNNProbe:
+        """Choose k and keep the clips.
+
+        Args:
+            X: (clips, width) embeddings of the training clips.
+            y: (clips,) labels.
+            X_valid, y_valid: of the validation clips, or None where there is one k.
+
+        Returns:
+            self.
+
+        Raises:
+            ValueError: if a setting, shape or value is not legal, or there are several k without validation clips.
+        """
+        ks = self._checked_ks(X_valid is not None)
+        features, labels, X_valid, y_valid = self._start(X, y, X_valid, y_valid)
+        self.valid_scores_ = self.valid_log_losses_ = np.zeros(0)
+        self.valid_score_: float | None = None
+        self.valid_log_loss_: float | None = None
+        self.chosen_ = {"k": ks[0]}
+        if X_valid is not None and y_valid is not None:
+            self.classes_, numbers = np.unique(labels, return_inverse=True)
+            self._clips, self._numbers = self._directions(features), numbers
+            self._choose(ks, X_valid, y_valid)
+        self._clips, self._numbers = self._final(features, labels, X_valid, y_valid)
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Vote shares: (clips, width) -> (clips, classes), in the order of `classes_`; rows sum to 1."""
+        check_is_fitted(self, "classes_")
+        checked = check_features(X, "given")
+        return np.concatenate([shares[0] for shares in self._shares(self._directions(checked), [self.chosen_["k"]])])
+
+    def _choose(self, ks: Sequence[int], X_valid: NDArray[Any], y_valid: NDArray[Any]) -> None:
+        shares = np.concatenate(list(self._shares(self._directions(X_valid), ks)), axis=1)  # (ks, clips, classes)
+        metric = METRICS[self.metric]
+        sign = 1 if metric.higher_is_better else -1
+        known = np.isin(y_valid, self.classes_)
+        picked = shares[:, known, np.searchsorted(self.classes_, y_valid[known])]
+        self.valid_scores_ = np.array([metric.function(y_valid, self.classes_[of_k.argmax(axis=1)]) for of_k in shares])
+        self.valid_log_losses_ = -np.log(np.maximum(picked, 1e-12)).sum(axis=1) / max(1, known.sum())
+        best = min(range(len(ks)), key=lambda at: (-sign * self.valid_scores_[at], self.valid_log_losses_[at], ks[at]))
+        self.chosen_ = {"k": ks[best]}
+        self.valid_score_, self.valid_log_loss_ = float(self.valid_scores_[best]), float(self.valid_log_losses_[best])
+
+    def _shares(self, directions: NDArray[np.float32], ks: Sequence[int]) -> Iterator[NDArray[np.float64]]:
+        """(ks, some clips, classes) of all clips in turn, at a cost in memory that does not grow with them."""
+        n_known, n_classes = len(self._clips), len(self.classes_)
+        for nearest, votes in self._neighbours(directions, min(max(ks), n_known)):
+            told = np.eye(n_classes)[self._numbers[nearest]] * votes[..., None]  # (some clips, neighbours, classes)
+            counted = np.stack([told[:, : min(k, n_known)].sum(axis=1) for k in ks])
+            yield counted / counted.sum(axis=2, keepdims=True)
+
+
+class _KNNAverages(_Nearest):
+    """Averages of the targets of the nearest clips, weighted by votes as in `KNNProbe`."""
+
+    _targets: NDArray[np.float64]
+
+    def _numeric(self, y: NDArray[Any]) -> NDArray[np.float64]:
+        """Labels as (clips, outputs)."""
+        raise NotImplementedError
+
+    def _told(self, averages: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(clips, outputs) as the metric wants them."""
+        raise NotImplementedError
+
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, X_valid: ArrayLike | None = None, y_valid: ArrayLike | None = None
+    ) -> Any:
+        """Choose k and keep the clips; arguments and errors as for `KNNProbe.fit`, with labels of this kind."""
+        ks = self._checked_ks(X_valid is not None)
+        features, labels, X_valid, y_valid = self._start(X, y, X_valid, y_valid)
+        self.valid_scores_, self.chosen_ = np.zeros(0), {"k": ks[0]}
+        self.valid_score_: float | None = None
+        self._clips, self._targets = self._directions(features), self._numeric(labels)
+        if X_valid is None or y_valid is None:
+            return self
+        averages = np.concatenate(list(self._averages(self._directions(X_valid), ks)), axis=1)  # (ks, clips, outputs)
+        metric = METRICS[self.metric]
+        scores = [metric.function(y_valid, self._told(of_k)) for of_k in averages]
+        errors = np.square(averages - self._numeric(y_valid)).mean(axis=(1, 2))
+        sign = 1 if metric.higher_is_better else -1
+        best = min(range(len(ks)), key=lambda at: (-sign * scores[at], errors[at], ks[at]))
+        self.valid_scores_, self.valid_score_ = np.array(scores), float(scores[best])
+        self.chosen_ = {"k": ks[best]}
+        if self.refit == "train_and_valid":
+            self._clips = self._directions(np.concatenate([features, X_valid]))
+            self._targets = np.concatenate([self._targets, self._numeric(y_valid)])
+        return self
+
+    def _averaged(self, X: ArrayLike) -> NDArray[np.float64]:
+        check_is_fitted(self, "chosen_")
+        directions = self._directions(check_features(X, "given"))
+        return np.concatenate([one[0] for one in self._averages(directions, [self.chosen_["k"]])])
+
+    def _averages(self, directions: NDArray[np.float32], ks: Sequence[int]) -> Iterator[NDArray[np.float64]]:
+        """(ks, some clips, outputs) of all clips in turn."""
+        n_known = len(self._clips)
+        for nearest, votes in self._neighbours(directions, min(max(ks), n_known)):
+            kept = [votes[:, : min(k, n_known)] for k in ks]
+            yield np.stack(
+                [
+                    np.einsum("ij,ijo->io", one, self._targets[nearest[:, : one.shape[1]]]) / one.sum(axis=1)[:, None]
+                    for one in kept
+                ]
+            )
+
+
+class KNNLabelsProbe(_KNNAverages):
+    """Of each label the share of votes of the nearest clips that have it, for clips with several labels.
+
+    Args, attributes: as for `KNNProbe`; labels are (clips, labels) of 0 and 1; of equal scores the lower squared error of
+    the shares wins, then the smaller k.
+
+    Source: as `KNNProbe`; one vote for each label of a neighbour.
+
+    Example:
+        >>> X = np.float32([[1, 0], [2, 0.1], [-1, 0], [-2, 0.1]])
+        >>> y = np.array([[1, 0], [1, 1], [0, 1], [0, 1]])
+        >>> KNNLabelsProbe(ks=(1,)).fit(X, y).predict(X).tolist()
+        [[1, 0], [1, 1], [0, 1], [0, 1]]
+    """
+
+    def _pair(self, X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        return check_features(X, which), checked_labels(y, len(X), which)
+
+    def _numeric(self, y: NDArray[Any]) -> NDArray[np.float64]:
+        return y.astype(np.float64)
+
+    def _told(self, averages: NDArray[np.float64]) -> NDArray[np.float64]:
+        return averages
+
+    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Shares of votes, 0..1: (clips, width) -> (clips, labels)."""
+        return self._averaged(X)
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Labels with at least half of the votes: (clips, width) -> (clips, labels) uint8."""
+        return (self._averaged(X) >= 0.5).astype(np.uint8)
+
+
+class KNNNumbersProbe(RegressorMixin, _KNNAverages):
+    """The mean of the nearest clips' numbers, weighted by their votes.
+
+    Args, attributes: as for `KNNProbe`; labels are (clips,) numbers; of equal scores the lower squared error wins, then
+    the smaller k.
+
+    Source: as `KNNProbe`, with a mean in place of the vote.
+
+    Example:
+        >>> X = np.float32([[1, 0], [2, 0.1], [-1, 0], [-2, 0.1]])
+        >>> KNNNumbersProbe(ks=(1,)).fit(X, [1.0, 2.0, 3.0, 4.0]).predict(X).tolist()
+        [1.0, 2.0, 3.0, 4.0]
+    """
+
+    def _pair(self, X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        return check_features(X, which), checked_numbers(y, len(X), which)
+
+    def _numeric(self, y: NDArray[Any]) -> NDArray[np.float64]:
+        return np.asarray(y, np.float64)[:, None]
+
+    def _told(self, averages: NDArray[np.float64]) -> NDArray[np.float64]:
+        return averages[:, 0]
+
+    def predict(self, X: ArrayLike) -> NDArray[np.float64]:
+        """The number of each clip: (clips, width) -> (clips,)."""
+        return self._averaged(X)[:, 0]
+
+
+class PrototypeProbe(ClassifierMixin, _CosineProbe):
+    """The class whose mean direction is nearest by cosine similarity; nothing is chosen.
+
+    Args:
+        refit: whose clips make the means where validation clips are given: "train" or "train_and_valid".
+        metric: name in `evar.metrics.METRICS`; only checked.
+
+    Attributes:
+        prototypes_: (classes, width) float32, of length 1.
+        classes_, n_features_in_: as in scikit-learn.
+
+    Source: nearest class mean, Mensink et al., "Distance-Based Image Classification", IEEE TPAMI 2013; prototypes of
+        Snell et al., "Prototypical Networks for Few-shot Learning", NeurIPS 2017, on fixed features.
+
+    Example:
+        >>> X = np.float32([[1, 0], [2, 0.1], [-1, 0], [-2, 0.1]])
+        >>> PrototypeProbe().fit(X, ["right", "right", "left", "left"]).predict(X).tolist()
+        ['right', 'right', 'left', 'left']
+    """
+
+    def __init__(self, refit: str = "train_and_valid", metric: str = "accuracy") -> None:
+        self.refit = refit
+        self.metric = metric
+
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, X_valid: ArrayLike | None = None, y_valid: ArrayLike | None = None
+    ) -> PrototypeProbe:
+        """Average each class: X (clips, width), y (clips,), likewise of validation clips.
+
+        Raises:
+            ValueError: if a setting, shape or value is not legal, or there are fewer than 2 classes.
+        """
+        directions, numbers = self._final(*self._start(X, y, X_valid, y_valid))
+        sums = np.zeros((len(self.classes_), directions.shape[1]))
+        np.add.at(sums, numbers, directions)
+        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+        self.prototypes_ = np.asarray(sums / np.where(lengths > 0, lengths, 1.0), np.float32)
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Softmax of the similarities: (clips, width) -> (clips, classes); for their order, not as probabilities."""
+        check_is_fitted(self, "prototypes_")
+        similar = self._directions(check_features(X, "given")).astype(np.float64) @ self.prototypes_.T
+        powers = np.exp(similar - similar.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)

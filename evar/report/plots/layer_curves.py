@@ -1,0 +1,220 @@
+"""Layer curves: score against relative depth, one line an encoder, one panel a task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evar.figures.style import COLOURS, COLUMN_INCHES, FONT_POINTS, MARKERS, PAGE_INCHES, new_figure, save_figure
+from evar.report.tables.cells import Column, Section, sections
+from evar.results import Result
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# A ninth encoder repeats the first colour, so its line is broken.
+LINE_STYLES = ("-", "-.")
+# Single-layer encoders are references rather than rivals: no colour is spent on them.
+FLOOR_COLOUR, FLOOR_STYLES = "0.25", ("--", (0, (8, 2, 2, 2)), (0, (3, 3)))
+
+
+@dataclass(frozen=True)
+class Point:
+    """One layer on a curve: depth 0..1, score in percent, and the (low, high) ends of its interval if it has one."""
+
+    layer: str
+    depth: float
+    score: float
+    interval: tuple[float, float] | None
+    is_default: bool
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One encoder on one task.
+
+    Attributes:
+        label: the encoder's row label.
+        points: shallow to deep.
+        is_floor: the encoder has a single layer, drawn as a horizontal line.
+    """
+
+    label: str
+    points: tuple[Point, ...]
+    is_floor: bool
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One task; chance in percent where it is known."""
+
+    title: str
+    metric: str
+    chance: float | None
+    curves: tuple[Curve, ...]
+
+
+def plot_layers(results: Sequence[Result], out: Path) -> list[Path]:
+    """Draw `layers.png` and `layers.svg`.
+
+    The band is the 95 % interval, the larger open marker the encoder's default layer where that is a single one, the
+    dotted line chance; an encoder with only one layer, such as logmel, is a dashed line across the panel.
+
+    Args:
+        results: in any order; those of several fused layers have no depth and are left out.
+        out: results folder; its predictions give the interval of several seeds.
+
+    Returns:
+        The files written; none where no result has a depth.
+    """
+    out = Path(out)
+    found = panels(results, out)
+    if not found:
+        return []
+    return save_figure(draw(found), out / "layers")
+
+
+def panels(results: Sequence[Result], out: Path | None = None) -> list[Panel]:
+    """What a figure shows, in the order of the tables."""
+    tables = sections(results, (), out, single_layers=True)
+    protocols = {(section.protocol, section.protocol_version) for section in tables}
+    return [
+        panel
+        for section in tables
+        for index, column in enumerate(section.columns)
+        if (panel := _panel(section, index, column, name_protocol=len(protocols) > 1)).curves
+    ]
+
+
+def _panel(section: Section, index: int, column: Column, *, name_protocol: bool) -> Panel:
+    points: dict[str, list[Point]] = {}
+    floors, metric = set(), ""
+    for row in section.rows:
+        cell = row.cells[index]
+        if cell is None or cell.score is None or row.depth is None or row.first is None:
+            continue
+        interval = (100 * cell.interval[0], 100 * cell.interval[1]) if cell.interval else None
+        # Untrained weights must show in a picture that is passed around without its table.
+        label = row.encoder + (" (random weights)" if row.first.is_random and "random" not in row.encoder else "")
+        points.setdefault(label, []).append(
+            Point(row.first.layers[0], row.depth, 100 * cell.score, interval, row.first.default)
+        )
+        metric = row.first.metric
+        if row.first.n_layers == 1:
+            floors.add(label)
+    curves = tuple(
+        Curve(label, tuple(sorted(found, key=lambda point: point.depth)), label in floors)
+        for label, found in points.items()
+    )
+    title = f"{column.label}, {section.title.split(' (limit')[0]}" if name_protocol else column.label
+    return Panel(title, metric, None if column.chance is None else 100 * column.chance, curves)
+
+
+def draw(found: Sequence[Panel]) -> Figure:
+    """Lay out panels in up to three columns with one legend below."""
+    n_columns = {1: 1, 2: 2, 4: 2}.get(len(found), 3)
+    n_rows = math.ceil(len(found) / n_columns)
+    labels = {curve.label for panel in found for curve in panel.curves}
+    floors = {curve.label for panel in found for curve in panel.curves if curve.is_floor}
+    rivals = sorted(labels - floors)
+    ordered = [*rivals, *sorted(floors)]
+    style = {label: index for names in (rivals, sorted(floors)) for index, label in enumerate(names)}
+    width = COLUMN_INCHES if n_columns == 1 else PAGE_INCHES
+    legend_columns = max(1, min(4, int(width / (0.065 * max(map(len, ordered)) + 0.6))))
+    legend_inches = 0.2 * math.ceil((len(ordered) + 3) / legend_columns) + 0.1
+    height = n_rows * (2.3 if n_columns < 3 else 1.9) + legend_inches
+    figure = new_figure(width, height)
+    axes = figure.subplots(n_rows, n_columns, squeeze=False)
+    for index, ax in enumerate(axes.flat):
+        if index >= len(found):
+            ax.set_axis_off()
+            continue
+        _draw_panel(ax, found[index], style)
+        is_lowest = index + n_columns >= len(found)
+        if is_lowest:
+            ax.set_xlabel("relative depth (1 = last layer)", fontsize=FONT_POINTS)
+        ax.tick_params(labelbottom=is_lowest)
+        if index % n_columns == 0 or found[index].metric != found[index - 1].metric:
+            ax.set_ylabel(f"{found[index].metric} (%)", fontsize=FONT_POINTS)
+    _legend(figure, legend_columns, ordered)
+    return figure
+
+
+def _draw_panel(ax: Axes, panel: Panel, style: dict[str, int]) -> None:
+    for curve in panel.curves:
+        index = style[curve.label]
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        if curve.is_floor:
+            floor_style = FLOOR_STYLES[index % len(FLOOR_STYLES)]
+            ax.axhline(
+                curve.points[0].score, color=FLOOR_COLOUR, linestyle=floor_style, linewidth=1.2, label=curve.label
+            )
+            continue
+        depths = [point.depth for point in curve.points]
+        ax.plot(
+            depths,
+            [point.score for point in curve.points],
+            color=colour,
+            linestyle=LINE_STYLES[index // len(COLOURS) % len(LINE_STYLES)],
+            marker=marker,
+            markersize=3.5,
+            linewidth=1.2,
+            label=curve.label,
+        )
+        band = [(point.depth, *point.interval) for point in curve.points if point.interval is not None]
+        if band:
+            depths, lows, highs = map(list, zip(*band, strict=True))
+            ax.fill_between(depths, lows, highs, color=colour, alpha=0.13, linewidth=0)
+        for point in curve.points:
+            if point.is_default:
+                ax.plot(
+                    [point.depth],
+                    [point.score],
+                    color=colour,
+                    marker=marker,
+                    markersize=8,
+                    markerfacecolor="none",
+                    linestyle="none",
+                    label="default layer",
+                )
+    if panel.chance is not None:
+        ax.axhline(panel.chance, color="0.35", linestyle=":", linewidth=1.0, label="chance")
+    ax.set_title(panel.title, fontsize=FONT_POINTS + 1)
+    ax.set_xlim(0.0, 1.04)
+    low, high = ax.get_ylim()
+    ax.set_ylim(max(low, -2.0), min(high, 104.0))
+    ax.tick_params(labelsize=FONT_POINTS - 1)
+    ax.grid(True, color="0.9", linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _legend(figure: Figure, n_columns: int, labels: Sequence[str]) -> None:
+    """One entry a name, the encoders first; what all encoders share is grey."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles: dict[str, Artist] = {}
+    for ax in figure.axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if "default layer" in handles:
+        handles["default layer"] = Line2D(
+            [], [], color="0.35", marker="o", markersize=8, markerfacecolor="none", linestyle="none"
+        )
+    if any(ax.collections for ax in figure.axes):
+        handles["95 % interval"] = Patch(color="0.35", alpha=0.13, linewidth=0)
+    ordered = [name for name in (*labels, "default layer", "95 % interval", "chance") if name in handles]
+    figure.legend(
+        [handles[name] for name in ordered],
+        ordered,
+        loc="outside lower center",
+        ncols=n_columns,
+        fontsize=FONT_POINTS - 1,
+        frameon=False,
+    )

@@ -1,0 +1,159 @@
+"""Features chosen on validation clips: composed from the rows of fixed layers, and compared with the default layer.
+
+In a task with folds each round has a choice of its own, made without that round's test clips; the predictions of the
+chosen layers of each round, put together, are what an honest choice would have predicted.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evar.report.tables.labels import layers_label
+from evar.results import Result, load_predictions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Layers = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A feature on one task.
+
+    Attributes:
+        layers: those of each round.
+        score: mean over rounds (and seeds), 0..1.
+        interval: (low, high) of the 95 % interval, 0..1.
+        clip, round, group: (clips,) what was tested.
+        correct: (clips,) correctness, averaged over seeds.
+    """
+
+    layers: tuple[Layers, ...]
+    score: float
+    interval: tuple[float, float]
+    clip: NDArray[Any]
+    round: NDArray[Any]
+    group: NDArray[Any]
+    correct: NDArray[Any]
+
+    @property
+    def label(self) -> str:
+        """The layers of most rounds, and in how many."""
+        (most, count), *others = Counter(self.layers).most_common()
+        text = layers_label(most, "concat")
+        return text if not others else f"{text} ({count} of {len(self.layers)} folds)"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One feature minus another on the same test clips.
+
+    Attributes:
+        score: difference of the scores, -1..1.
+        interval: of it, 95 %.
+        p_value: of the paired randomisation test, two-sided, not corrected.
+    """
+
+    score: float
+    interval: tuple[float, float]
+    p_value: float
+
+
+def compose(rows: Mapping[Layers, Sequence[Result]], layers: Sequence[Layers], out: Path) -> Chosen | None:
+    """Put together the predictions of the layers that each round chose.
+
+    Args:
+        rows: layers -> results of one task, one for each seed.
+        layers: of each round.
+        out: results folder with the predictions.
+
+    Returns:
+        None where a row or its predictions are missing, or the rows were tested on different clips.
+    """
+    import numpy as np
+
+    from evar.metrics import bootstrap_interval
+
+    if not layers or any(chosen not in rows for chosen in layers):
+        return None
+    if any(row.metric != "accuracy" for row in rows[layers[0]]):  # the others are no mean over clips
+        return None
+    seeds = set.intersection(*({row.seed for row in rows[chosen]} for chosen in layers))
+    scores, corrects, where = [], [], None
+    for seed in sorted(seeds):
+        of_seed = {chosen: next(row for row in rows[chosen] if row.seed == seed) for chosen in set(layers)}
+        if any(len(row.round_scores) != len(layers) for row in of_seed.values()):
+            return None
+        try:
+            loaded = {chosen: load_predictions(out, row.id) for chosen, row in of_seed.items()}
+        except (FileNotFoundError, ValueError) as error:
+            warnings.warn(f"left out of the comparison: {error}", stacklevel=2)
+            return None
+        parts = []
+        for number, chosen in enumerate(layers):
+            run = loaded[chosen]
+            own = run["round"] == number
+            parts.append({name: value[own] for name, value in run.items()})
+        whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        order = np.lexsort((whole["clip"], whole["round"]))
+        whole = {name: value[order] for name, value in whole.items()}
+        if where is not None and not all(np.array_equal(whole[name], where[name]) for name in ("clip", "round")):
+            return None
+        where = whole
+        corrects.append((whole["y_true"] == whole["y_pred"]).astype(float))
+        scores.append(np.mean([of_seed[chosen].round_scores[number] for number, chosen in enumerate(layers)]))
+    if where is None:
+        return None
+    correct = np.mean(corrects, axis=0)
+    low, high = bootstrap_interval(correct, where["group"], where["round"])
+    return Chosen(
+        tuple(layers), float(np.mean(scores)), (low, high), where["clip"], where["round"], where["group"], correct
+    )
+
+
+def difference(one: Chosen, other: Chosen) -> Difference | None:
+    """`one` minus `other`; None where they were tested on different clips."""
+    import numpy as np
+
+    from evar.metrics import bootstrap_interval, paired_permutation
+
+    if not (np.array_equal(one.clip, other.clip) and np.array_equal(one.round, other.round)):
+        return None
+    low, high = bootstrap_interval((one.correct - other.correct + 1) / 2, one.group, one.round)
+    p_value = paired_permutation(one.correct, other.correct, one.group, one.round)
+    return Difference(one.score - other.score, (2 * low - 1, 2 * high - 1), p_value)
+
+
+def best_layers(rows: Mapping[Layers, Sequence[Result]], seed: int = 0) -> list[Layers] | None:
+    """For each round the single layer with the best validation score; of equals the lower log-loss, then the deeper.
+
+    Args:
+        rows: layers -> results of one task.
+        seed: whose validation clips judge.
+
+    Returns:
+        None where there are fewer than two single layers, or a row does not tell its validation scores.
+    """
+    judged: dict[Layers, Result] = {}
+    for layers, found in rows.items():
+        row = next((row for row in found if row.seed == seed), None)
+        if len(layers) == 1 and row is not None:
+            if not row.rounds or any(one.get("valid_score") is None for one in row.rounds):
+                return None
+            judged[layers] = row
+    if len(judged) < 2 or len({len(row.rounds) for row in judged.values()}) > 1:
+        return None
+
+    def key(layers: Layers, number: int) -> tuple[float, float, int]:
+        row = judged[layers]
+        loss = row.rounds[number].get("valid_log_loss")
+        return row.rounds[number]["valid_score"], -(loss if loss is not None else 0.0), row.layer_index or 0
+
+    n_rounds = len(next(iter(judged.values())).rounds)
+    return [max(judged, key=lambda layers: key(layers, number)) for number in range(n_rounds)]

@@ -1,0 +1,134 @@
+"""Comparisons between the rows of a table: who is not significantly worse than the best, and differences to a baseline."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evar.report.tables.cells import Cell, Section, is_better
+from evar.results import load_predictions
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from evar.metrics.significance import PairedDifference
+
+#: chance of any false alarm in a table
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Predictions of a cell: one run for each seed, in the order of round and clip."""
+
+    metric: str
+    clip: np.ndarray
+    round: np.ndarray
+    group: np.ndarray
+    y_true: np.ndarray
+    runs: list[np.ndarray]
+
+
+def tested(cell: Cell | None, out: Path) -> Tested | None:
+    """What the cell's rows predicted; None where that is not there, or its seeds were tested on different clips."""
+    import numpy as np
+
+    if cell is None or not cell.results:
+        return None
+    runs, first = [], None
+    for result in cell.results:
+        try:
+            run = load_predictions(out, result.id)
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            warnings.warn(str(error), stacklevel=2)
+            return None
+        order = np.lexsort((run["clip"], run["round"]))
+        run = {name: values[order] for name, values in run.items()}
+        if first is not None and not all(np.array_equal(run[name], first[name]) for name in ("clip", "round", "group")):
+            return None
+        first = run if first is None else first
+        runs.append(run["y_pred"])
+    assert first is not None
+    metric = cell.results[0].metric
+    return Tested(metric, first["clip"], first["round"], first["group"], first["y_true"], runs)
+
+
+def difference(one: Tested | None, other: Tested | None) -> PairedDifference | None:
+    """`one` minus `other`; None where they were not tested on the same clips, or the metric cannot be resampled."""
+    from evar.metrics.significance import paired_difference
+
+    if one is None or other is None or not _is_paired(one, other):
+        return None
+    return paired_difference(one.metric, one.y_true, one.runs, other.runs, one.group, one.round)
+
+
+def _p_value(one: Tested | None, other: Tested | None) -> float | None:
+    """As `difference`, but the p-value alone, which is quick where the metric is a mean over clips."""
+    from evar.metrics.significance import paired_p
+
+    if one is None or other is None or not _is_paired(one, other):
+        return None
+    return paired_p(one.metric, one.y_true, one.runs, other.runs, one.group, one.round)[0]
+
+
+def _is_paired(one: Tested, other: Tested) -> bool:
+    """Were they tested on the same clips, by a metric that can be resampled?"""
+    import numpy as np
+
+    from evar.metrics import METRICS
+
+    if one.metric != other.metric or one.metric not in METRICS or METRICS[one.metric].resampled is None:
+        return False
+    return all(
+        np.array_equal(getattr(one, name), getattr(other, name)) for name in ("clip", "round", "group", "y_true")
+    )
+
+
+def with_equals(section: Section, out: Path | None) -> Section:
+    """The table, where each cell knows whether it is significantly worse than the best of its column.
+
+    All cells are compared with the best of their column; Holm's correction is over all pairs of rows in all columns, as
+    the best is chosen by the same scores.
+    """
+    from evar.metrics.significance import corrected_for_the_best
+
+    if out is None:
+        return section
+    places, p_values, n_pairs = [], [], 0
+    for column in range(len(section.columns)):
+        scored = [
+            (index, cell)
+            for index, row in enumerate(section.rows)
+            if (cell := row.cells[column]) is not None and cell.score is not None and cell.results
+        ]
+        if len(scored) < 2:
+            continue
+        best = max(scored, key=lambda entry: entry[1].score or 0.0)
+        of_best = tested(best[1], out)
+        n_pairs += len(scored) * (len(scored) - 1) // 2
+        for index, cell in scored:
+            if index == best[0] or of_best is None:
+                continue
+            p = _p_value(of_best, tested(cell, out))
+            if p is not None:
+                places.append((index, column))
+                p_values.append(p)
+    if not places:
+        return section
+    corrected = dict(zip(places, corrected_for_the_best(p_values, n_pairs).tolist(), strict=True))
+    rows = []
+    for index, row in enumerate(section.rows):
+        cells = [
+            cell and replace(cell, p_worse=corrected.get((index, column))) for column, cell in enumerate(row.cells)
+        ]
+        rows.append(replace(row, cells=tuple(cells)))
+    return replace(section, rows=tuple(rows))
+
+
+def is_equal(cell: Cell, best_score: float) -> bool:
+    """Is the cell worse than the best of its column, but not significantly?"""
+    return cell.score is not None and is_better(best_score, cell.score) and (cell.p_worse or 0.0) > LEVEL

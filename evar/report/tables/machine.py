@@ -1,0 +1,143 @@
+"""Tables for programs: CSV in long form, and JSON with everything that the tables show."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evar.report.tables.cells import Cell, Section
+
+_CSV_COLUMNS = (
+    *("protocol", "protocol_version", "limit", "encoder", "label", "weights", "layers", "fusion", "default", "depth"),
+    *("task", "task_version", "metric", "score", "low", "high", "n_test", "seeds", "chance", "average", "rank"),
+    *("p_worse", "published", "flags", "notes"),
+)
+
+
+def long_csv(tables: Sequence[Section]) -> str:
+    """One line a cell: scores, interval ends, chance and average as fractions 0..1, several values joined with ";".
+
+    A failed cell has no score, and its reason among the notes. "label" is the encoder as the tables name it, with what
+    tells apart two rows of one encoder.
+    """
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, _CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for section in tables:
+        for row in section.rows:
+            for column, cell in zip(section.columns, row.cells, strict=True):
+                if cell is not None:
+                    writer.writerow(
+                        {
+                            "protocol": section.protocol,
+                            "protocol_version": section.protocol_version,
+                            "limit": "" if section.limit is None else section.limit,
+                            "encoder": row.encoder,
+                            "label": row.encoder,
+                            "layers": row.layers,
+                            "depth": _fraction(row.depth),
+                            "task": column.task,
+                            "chance": _fraction(column.chance),
+                            "average": _fraction(row.average),
+                            "rank": _fraction(row.rank),
+                            **_cell_values(cell),
+                            "p_worse": _fraction(cell.p_worse),
+                            "published": row.published,
+                            "flags": ";".join((*row.flags, *cell.flags)),
+                            "notes": ";".join(cell.notes),
+                        }
+                    )
+    return buffer.getvalue()
+
+
+def _cell_values(cell: Cell) -> dict[str, object]:
+    low, high = cell.interval or (None, None)
+    if not cell.results:
+        published = {"score": cell.score, "low": low, "high": high}
+        return {name: _fraction(value) for name, value in published.items()}
+    first = cell.results[0]
+    return {
+        "encoder": first.encoder,
+        "weights": first.weights,
+        "layers": "+".join(first.layers),
+        "fusion": first.fusion,
+        "default": str(first.default).lower(),
+        "task_version": first.task_version,
+        "metric": first.metric,
+        "score": _fraction(cell.score),
+        "low": _fraction(low),
+        "high": _fraction(high),
+        "n_test": first.n_test,
+        "seeds": ";".join(str(result.seed) for result in cell.results),
+    }
+
+
+def _fraction(value: float | None) -> str:
+    return "" if value is None else repr(round(value, 10))
+
+
+def machine_json(tables: Sequence[Section], more: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Everything that the tables show, for programs: a list of tables, each with its cells.
+
+    Fractions are 0..1; a cell's "ids" are the stems of its result files.
+
+    Args:
+        tables: as `sections` gives them.
+        more: further keys of each table, such as differences to a baseline; none where empty.
+    """
+    found = []
+    for section, further in zip(tables, more or [{}] * len(tables), strict=True):
+        cells = []
+        for row in section.rows:
+            for column, cell in zip(section.columns, row.cells, strict=True):
+                if cell is None:
+                    continue
+                first = cell.results[0] if cell.results else None
+                cells.append(
+                    {
+                        "encoder": first.encoder if first else row.encoder,
+                        "label": row.encoder,
+                        "layers": list(first.layers) if first else row.layers,
+                        "fusion": first.fusion if first else None,
+                        "task": column.task,
+                        "column": column.label,
+                        "metric": first.metric if first else None,
+                        "score": cell.score,
+                        "interval": None if cell.interval is None else list(cell.interval),
+                        "p_worse_than_best": cell.p_worse,
+                        "n_test": first.n_test if first else None,
+                        "seeds": [result.seed for result in cell.results],
+                        "ids": [result.id for result in cell.results],
+                        "extras": dict(first.extras) if first else {},
+                        "published": row.published or None,
+                        "ours_minus_published": None
+                        if cell.ours is None or cell.score is None
+                        else cell.ours - cell.score,
+                        "flags": [*row.flags, *cell.flags],
+                        "notes": list(cell.notes),
+                    }
+                )
+        rows = [
+            {"label": row.encoder, "layers": row.layers, "average": row.average, "rank": row.rank}
+            for row in section.rows
+            if row.average is not None
+        ]
+        found.append(
+            {
+                "title": section.title,
+                "protocol": section.protocol,
+                "protocol_version": section.protocol_version,
+                "limit": section.limit,
+                "columns": [
+                    {"label": column.label, "task": column.task, "n_test": column.n_test, "chance": column.chance}
+                    for column in section.columns
+                ],
+                "rows": rows,
+                "cells": cells,
+                **further,
+            }
+        )
+    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"

@@ -1,0 +1,167 @@
+"""Results and feature stores at an address that fsspec knows (s3://, gs://, file:// ...), worked on in a local mirror.
+
+Memory mapping, locks and atomic writes need a local disk, so every machine has a mirror of what it needs below the user's
+cache folder. Results: all records are fetched when a command starts, and each file is uploaded as soon as it is written.
+Store: the segments of a key are fetched before it is read, and a segment is uploaded when its run is over, its commit
+record last. Segments only grow and nobody writes to another's, so machines need no lock that they share: at worst two of
+them encode the same clips.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from pathlib import Path, PurePosixPath
+
+from evar.config.folders import cache_folder
+from evar.storage import atomic
+
+#: folders of a results folder that hold records; tables and plots are made from them again
+_RECORDS = ("runs", "predictions", "failures", "hints", "searches")
+#: records that another machine may have taken back
+_WITHDRAWN = "failures"
+#: is uploaded after all else of its segment
+_COMMIT_RECORD = "rows.jsonl"
+
+
+def is_address(folder: object) -> bool:
+    """Whether a folder is named by an address.
+
+    Example:
+        >>> is_address("s3://bucket/results"), is_address("results"), is_address(None)
+        (True, False, False)
+    """
+    return isinstance(folder, str) and "://" in folder
+
+
+class Mirror:
+    """A local copy of part of a remote folder.
+
+    Args:
+        address: such as "s3://bucket/results".
+
+    Attributes:
+        folder: the local copy.
+
+    Raises:
+        ValueError: if fsspec does not know that kind of address, or lacks the package for it.
+    """
+
+    def __init__(self, address: str) -> None:
+        import fsspec
+
+        try:
+            self._files, root = fsspec.core.url_to_fs(address)
+        except (ValueError, ImportError) as error:
+            raise ValueError(f"cannot open {address}: {' '.join(str(error).split())}") from error
+        self.address, self._root = address, str(root).rstrip("/")
+        self.folder = cache_folder() / "mirrors" / hashlib.sha256(address.rstrip("/").encode()).hexdigest()[:16]
+
+    def fetch(self, below: str, *, grows: bool) -> None:
+        """Make the local and the remote copy of a folder the same.
+
+        Args:
+            below: its path within the mirror, with slashes.
+            grows: files are only appended to, so that the larger copy is the newer one; otherwise a remote file that
+                differs in size replaces the local one.
+
+        Raises:
+            ValueError: if a remote file's name leads out of the folder.
+            OSError: if the remote end cannot be read or written.
+        """
+        remote = self._remote_sizes(below)
+        start = self.folder / below
+        local = {
+            path.relative_to(self.folder).as_posix(): path.stat().st_size
+            for path in start.rglob("*")
+            if path.is_file() and _is_kept(path)
+        }
+        for name, size in sorted(remote.items()):
+            if size != local.get(name) and not (grows and size < local.get(name, 0)):
+                self._download(name)
+        newer = [name for name, size in local.items() if name not in remote or (grows and size > remote[name])]
+        for name in sorted(newer, key=_commit_last):
+            if PurePosixPath(name).parts[0] == _WITHDRAWN and not grows:
+                (self.folder / name).unlink(missing_ok=True)
+            else:
+                self.send(self.folder / name)
+
+    def send(self, path: Path) -> None:
+        """Upload a file of the mirror."""
+        name = path.relative_to(self.folder).as_posix()
+        self._files.makedirs(f"{self._root}/{PurePosixPath(name).parent}", exist_ok=True)
+        self._files.put_file(str(path), f"{self._root}/{name}")
+
+    def send_folder(self, folder: Path) -> None:
+        """Upload a segment, or another folder without folders; its commit record last."""
+        for path in sorted(folder.iterdir(), key=lambda path: _commit_last(path.name)):
+            if path.is_file() and _is_kept(path):
+                self.send(path)
+
+    def changed(self, path: Path) -> None:
+        """What `evar.storage.atomic` calls when a file below the mirror was written or removed."""
+        if path.is_file():
+            self.send(path)
+            return
+        name = f"{self._root}/{path.relative_to(self.folder).as_posix()}"
+        if self._files.exists(name):
+            self._files.rm_file(name)
+
+    def _remote_sizes(self, below: str) -> dict[str, int]:
+        self._files.invalidate_cache()
+        try:
+            found = self._files.find(f"{self._root}/{below}".rstrip("/"), detail=True)
+        except FileNotFoundError:
+            return {}
+        sizes = {}
+        for name, about in found.items():
+            inner = str(name)[len(self._root) :].lstrip("/")
+            if not str(name).startswith(self._root) or ".." in PurePosixPath(inner).parts:
+                raise ValueError(f"{self.address} lists {name!r}, which lies outside of it")
+            if about.get("type", "file") == "file" and _is_kept(Path(inner)):
+                sizes[inner] = int(about["size"])
+        return sizes
+
+    def _download(self, name: str) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            self._files.get_file(f"{self._root}/{name}", str(part))
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+_results: dict[str, Mirror] = {}
+
+
+def at_hand(out: str, *also: str) -> str:
+    """The local folder of a results folder: itself, or the mirror of an address with all records fetched.
+
+    What is written there through `evar.storage.atomic` is uploaded at once.
+
+    Args:
+        out: folder or address.
+        also: further folders below it to fetch, such as "finetuned".
+
+    Raises:
+        ValueError, OSError: as `Mirror`.
+    """
+    if not is_address(out):
+        return out
+    mirror = _results.get(out) or Mirror(out)
+    for name in (*_RECORDS, *also):
+        mirror.fetch(name, grows=False)
+    _results[out] = mirror
+    atomic.listeners[mirror.folder] = mirror.changed
+    return str(mirror.folder)
+
+
+def _is_kept(path: Path) -> bool:
+    return not path.name.startswith(".") and path.suffix not in (".lock", ".tmp") and path.name != "lock"
+
+
+def _commit_last(name: str) -> tuple[bool, str]:
+    return name.rsplit("/", 1)[-1] == _COMMIT_RECORD, name

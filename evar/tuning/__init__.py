@@ -1,1 +1,0 @@
-"""Fine-tuning: encoder and head trained end to end, as rows of the same table. See `evar.tuning.running`."""
