@@ -60,7 +60,7 @@ def run_windows(
     unit: int,
     size: Callable[[int], int],
     steps: Callable[[int], int],
-    chunk: int = 64,
+    chunk_frames: int = 2**16,
     per_window: tuple[str, ...] = (),
 ) -> dict[str, Tensor]:
     """Run a network on the windows of every clip and put their time steps in a row.
@@ -74,7 +74,7 @@ def run_windows(
         size: frames of a window -> frames that the network is given of it: the same number, more (the rest is zeros),
             or less (a cut, where the network would leave the end out anyway).
         steps: frames of a window -> time steps to keep of it; 0 for a window that is not run at all.
-        chunk: windows that share a forward at most.
+        chunk_frames: frames, over all windows, that share a forward at most; bounds memory.
         per_window: layers of one vector a window (a cls token): averaged over the clip's windows.
 
     Returns:
@@ -102,7 +102,7 @@ def run_windows(
     result: dict[str, Tensor] = {}
     for given, windows in begins.items():
         packed = _cut(frames, windows, given)
-        outputs = in_chunks(network, packed, chunk)
+        outputs = in_chunks(network, packed, max(1, chunk_frames // given))
         for name, value in outputs.items():
             if name in per_window:
                 share = torch.tensor([1.0 / n_windows[clip] for clip, *_ in windows], device=value.device)
