@@ -9,7 +9,7 @@ from torch import Tensor
 
 from evar.encoders._windows import count_steps, run_windows
 from evar.encoders.base import Encoder
-from evar.features import LayerInfo
+from evar.encoders.features import LayerInfo
 
 # Tokens that go through the network at once, with some 50 kB of activations each.
 _CHUNK_TOKENS = 8192

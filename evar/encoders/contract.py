@@ -58,12 +58,14 @@ def relative_l2(value: Tensor, reference: Tensor) -> float:
     return difference / size if size > 0 and difference < float("inf") else float("inf")
 
 
-def check_named(name: str, weights: str = "random") -> list[Finding]:
+def check_named(name: str, weights: str = "random", **options: Any) -> list[Finding]:
     """Run the whole contract on an encoder that has a YAML.
 
     Args:
         name: as for `load_encoder`.
         weights: "random" (any machine, offline), or a checkpoint as for `load_encoder`.
+        **options: in place of the YAML's, such as `n_blocks=2` for a network of many equal blocks: what the contract
+            checks does not depend on their number, and two are fast.
 
     Returns:
         What is wrong, empty where nothing is.
@@ -81,7 +83,7 @@ def check_named(name: str, weights: str = "random") -> list[Finding]:
     if weights == "random":  # published weights may have to be fetched, random ones never
         with watched_sockets() as opened:
             try:
-                load_encoder(name, weights)
+                load_encoder(name, weights, **options)
             except OSError:
                 if not opened:
                     raise
@@ -95,7 +97,9 @@ def check_named(name: str, weights: str = "random") -> list[Finding]:
         if opened:
             problem = f"building {name} with random weights reaches for {opened[0]}; leave fetching to evar.download"
             return [*findings, Finding("no_socket", problem)]
-    return findings + check_encoder(load_encoder(name, weights), lambda: load_encoder(name, weights))
+    return findings + check_encoder(
+        load_encoder(name, weights, **options), lambda: load_encoder(name, weights, **options)
+    )
 
 
 def check_config(config: EncoderConfig) -> list[Finding]:

@@ -31,14 +31,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from evar.config.registry import near_miss
 from evar.encoders._checkpoints import refuse_other
 from evar.encoders._filterbanks import KaldiFilterbank
 from evar.encoders._patch_encoder import PatchEncoder
 from evar.encoders._vit import Blocks, PatchEmbed, count_patches, grid_of, resized_table, with_first
 from evar.encoders.base import Encoder
-from evar.features import LayerInfo
-from evar.registry import near_miss
-from evar.weights import load_strict, read_checkpoint, state_dict_of
+from evar.encoders.features import LayerInfo
+from evar.encoders.weights import load_strict, read_checkpoint, state_dict_of
 
 if TYPE_CHECKING:
     from evar.config import EncoderConfig
