@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from evar import config
+from evar.config.registry import resolve
 from evar.encoders import contract, describe_encoder
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
