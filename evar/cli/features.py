@@ -64,6 +64,7 @@ def embed(
     Flags:
       --output=FILE, -o FILE           ends in .parquet (needs pyarrow), .npz, or .h5 (needs h5py)
       --layers=default|all|NAME,NAME   one column each; several default layers are concatenated   (default: default)
+                                       a number is a position: 0 the first layer, -1 the last
       --fusion=concat|average          make one column of the layers instead
       --frames                         a row a frame: `time` is when its hop begins, `hop` how long it is, in seconds;
                                        the layers must share one hop

@@ -67,7 +67,8 @@ def finetune(
 
     Flags (hyper-parameters default to the protocol's; those given make a table of their own):
       --protocol=NAME                config/protocols/finetune*.yaml                    (default: finetune)
-      --layers=default|weighted|NAME+NAME   what the head sees: concatenated, or a learnable sum of all layers
+      --layers=default|weighted|NAME+NAME   what the head sees: concatenated, or a learnable sum of all layers;
+                                       a number is a position: 0 the first layer, -1 the last
       --learning_rate=X --head_learning_rate=X --layer_decay=X     of encoder and head; share of each block's next deeper one
       --epochs=N --batch_size=N --accumulate=N --warmup_epochs=N --patience=N
       --optimizer=sgd|adamw|lars --weight_decay=X --clip_norm=X --ema=X

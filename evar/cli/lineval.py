@@ -54,6 +54,7 @@ def lineval(
 
     Flags:
       --layers=default|all|NAME,NAME   which layers to probe, one row each             (default: default)
+                                       a number is a position: 0 the first layer, -1 the last, as --layers=0,6,-1
       --fusion=none|concat|average|pca|weighted   make one feature of the layers instead   (default: none)
       --fusion=search                  all layers, pairs and more are tried on validation clips, for all TASKS at once, at no
                                        further encoding; the best is tested beside the default layer, the best single

@@ -40,7 +40,8 @@ def plot(
 
     Flags of all pictures:
       --encoders=NAME,NAME             see `evar encoders`
-      --layers=default|all|NAME,NAME   one strip, line or panel each                   (default: default)
+      --layers=default|all|NAME,NAME   one strip, line or panel each; 0 is the first layer, -1 the last
+                                       (default: default)
       --weights=PATH|URL|hf:ORG/NAME|random   another checkpoint, of one encoder; random is marked in the picture
       --norm_stats=default|MEAN,STD    of the log-mel, for encoders that normalise by them; default: the encoder's own
                                        constants, also where lineval takes training clips; map also knows: task

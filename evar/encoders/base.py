@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,6 +19,8 @@ from evar.encoders.weights import load_strict, read_checkpoint, state_dict_of
 if TYPE_CHECKING:
     from evar.config.encoder import EncoderConfig
     from evar.encoders._patches import PatchOut
+
+_INDEX = re.compile(r"[+-]?\d+")  # a layer by its position
 
 
 class Encoder(nn.Module, ABC):
@@ -156,17 +159,57 @@ class Encoder(nn.Module, ABC):
             return tensor.device
         return torch.device("cpu")
 
-    def layer(self, name: str) -> LayerInfo:
-        """The declared layer of that name.
+    def layer(self, name: str | int) -> LayerInfo:
+        """The declared layer of that name or position.
+
+        Args:
+            name: a layer's name; or its position among the declared layers, as a number or a text of digits: 0 is the
+                first, -1 the last. (A layer whose name is a number is found by its name.)
 
         Raises:
             ValueError: if there is none.
+
+        Example:
+            >>> from evar.encoders import load_encoder
+            >>> encoder = load_encoder("crepe.tiny", "random")
+            >>> encoder.layer("conv2").name, encoder.layer(0).name, encoder.layer("-1").name
+            ('conv2', 'conv1', 'pitch')
         """
         for info in self.layers:
             if info.name == name:
                 return info
-        known = [info.name for info in self.layers]
-        raise ValueError(f"no layer {name!r} in {self.name or type(self).__name__}; {near_miss(name, known)}")
+        who, known = self.name or type(self).__name__, [info.name for info in self.layers]
+        if isinstance(name, int) or _INDEX.fullmatch(name):
+            if -len(known) <= int(name) < len(known):
+                return self.layers[int(name)]
+            raise ValueError(
+                f"no layer {name} in {who}; its {len(known)} layers are 0 ({known[0]}) to {len(known) - 1} ({known[-1]}), "
+                f"or {-len(known)} to -1 from the end"
+            )
+        raise ValueError(f"no layer {name!r} in {who}; {near_miss(name, known)}")
+
+    def layer_names(self, asked: Iterable[str | int]) -> tuple[str, ...]:
+        """The names of layers that are asked for by name or position.
+
+        Args:
+            asked: names or positions, as `layer` takes them.
+
+        Raises:
+            ValueError: if there is no such layer, or one is asked for twice.
+
+        Example:
+            >>> from evar.encoders import load_encoder
+            >>> load_encoder("crepe.tiny", "random").layer_names(["0", "conv3", -1])
+            ('conv1', 'conv3', 'pitch')
+        """
+        words = [word.strip() if isinstance(word, str) else word for word in asked]
+        names = tuple(self.layer(word).name for word in words)
+        if not names or len(set(names)) != len(names):
+            raise ValueError(
+                f"layers must be named once each, and at least one, got {', '.join(map(str, words)) or 'none'}"
+                + (f", which are {', '.join(names)}" if list(names) != words else "")
+            )
+        return names
 
     def encode(self, waveform: Tensor, lengths: Tensor | None = None) -> LayerFeatures:
         """Frames of every layer, in one forward.

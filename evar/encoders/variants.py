@@ -46,9 +46,7 @@ def write_variant(encoder: str, layers: Sequence[str], name: str, description: s
         raise ValueError(f"the name of an encoder must be letters, digits, _, - and . (at most 64), got {name!r}")
     entry = configs.load_encoder_config(encoder)
     built = load_encoder(encoder, "random")
-    names = [built.layer(layer).name for layer in layers]
-    if not names or len(set(names)) != len(names):
-        raise ValueError(f"layers must be named once each, and at least one, got {list(layers)}")
+    names = list(built.layer_names(layers))
     base = entry.base or encoder
     _require_free(name, base)
     data: dict[str, Any] = {

@@ -42,9 +42,7 @@ def checked(settings: Settings) -> tuple[ProtocolConfig, list[Task], list[tuple[
         configs.load_encoder_config(name)
     if not isinstance(settings.layers, str):
         for name in settings.encoders:
-            encoder = load_encoder(name, "random")
-            for layer in settings.layers:
-                encoder.layer(layer)
+            load_encoder(name, "random").layer_names(settings.layers)
     tasks: list[Task] = []
     absent: list[tuple[TaskConfig, Exception]] = []
     for name in settings.tasks:

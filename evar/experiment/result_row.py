@@ -129,7 +129,7 @@ def make_result(
             *(["task statistics"] if mode == "task" else []),
             *(["after_pool"] if not commutes(selection.fusion, poolings.values()) else []),
         ],
-        settings=_asked(settings, encoder.asked_as or encoder.name, task.name, selection),
+        settings=_asked(settings, encoder, task.name),
     )
 
 
@@ -269,16 +269,17 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _asked(settings: Settings, encoder: str, task: str, selection: Selection) -> dict[str, Any]:
-    """What to ask for to get this row again."""
+def _asked(settings: Settings, encoder: Encoder, task: str) -> dict[str, Any]:
+    """What to ask for to get this row again; layers that were asked for by position have their names."""
+    name = encoder.asked_as or encoder.name
     return {
-        "encoder": encoder,
+        "encoder": name,
         "task": task,
-        "layers": settings.layers if isinstance(settings.layers, str) else list(settings.layers),
+        "layers": settings.layers if isinstance(settings.layers, str) else list(encoder.layer_names(settings.layers)),
         "fusion": settings.fusion,
         "protocol": settings.protocol,
         "learning_rate": settings.learning_rate,
-        "weights": settings.weights_of(encoder),
+        "weights": settings.weights_of(name),
         "norm_stats": list(settings.norm_stats) if isinstance(settings.norm_stats, tuple) else settings.norm_stats,
         "limit": settings.limit,
         "skip_bad": settings.skip_bad,

@@ -24,7 +24,7 @@ class Selection:
     fusion: str
 
 
-def selections(encoder: Encoder, layers: str | Sequence[str], fusion: str) -> list[Selection]:
+def selections(encoder: Encoder, layers: str | Sequence[str | int], fusion: str) -> list[Selection]:
     """Rows that a `--layers` and `--fusion` ask for, shallow to deep.
 
     Raises:
@@ -34,7 +34,7 @@ def selections(encoder: Encoder, layers: str | Sequence[str], fusion: str) -> li
         names = tuple(encoder.default_layers)
         return [Selection(names, "none" if len(names) == 1 else "concat")]
     every = [layer.name for layer in encoder.layers]
-    names = tuple(every) if layers == "all" else tuple(encoder.layer(name).name for name in layers)
+    names = tuple(every) if layers == "all" else encoder.layer_names(layers)
     if fusion == ATTENTION or (fusion not in ("none", "search") and len(names) > 1):
         return [Selection(names, fusion)]
     rows = [Selection((name,), "none") for name in names]

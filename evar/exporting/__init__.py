@@ -75,7 +75,7 @@ def export(
     encoder: Encoder,
     source: Source,
     output: str | Path,
-    layers: str | Sequence[str] | None = None,
+    layers: str | Sequence[str | int] | None = None,
     fusion: str | None = None,
     *,
     pooling: str | None = None,

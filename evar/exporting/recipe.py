@@ -42,7 +42,7 @@ class Recipe:
     def of(
         cls,
         encoder: Encoder,
-        layers: str | Sequence[str] | None = None,
+        layers: str | Sequence[str | int] | None = None,
         fusion: str | None = None,
         pooling: str | None = None,
         frames: bool = False,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def embed(
     encoder: Encoder | str,
     audio: Any,
-    layers: str | Sequence[str] | None = None,
+    layers: str | Sequence[str | int] | None = None,
     fusion: str | None = None,
     *,
     sample_rate: int | None = None,
@@ -38,7 +38,8 @@ def embed(
         audio: a waveform (samples,) or (batch, samples), as array or tensor; a list of (samples,) waveforms of any
             lengths; a path; or a list of paths. Floats in [-1, 1]; integers are taken for PCM of their type's range.
             Files are taken whole.
-        layers: None for the encoder's default layers as one feature; "all", a list of names, or "name,name".
+        layers: None for the encoder's default layers as one feature; "all", a list of names or positions (0 is the
+            first layer, -1 the last), or "name,name".
         fusion: makes one feature of the layers: "concat" or "average".
         sample_rate: Hz of the waveforms; None means that they are at the encoder's rate already.
         pooling: over time; None pools each layer as it declares.
@@ -109,7 +110,7 @@ def _portions(clips: Sequence[Any], to_rate: int, from_rate: int) -> Iterator[tu
 
 
 def selection(
-    encoder: Encoder, layers: str | Sequence[str] | None, fusion: str | None, pooling: str | None
+    encoder: Encoder, layers: str | Sequence[str | int] | None, fusion: str | None, pooling: str | None
 ) -> tuple[list[str], str | None]:
     """The layers that are asked for, and the fusion that makes one feature of them (None: each is a feature).
 
@@ -131,16 +132,13 @@ def selection(
     return names, fusion
 
 
-def _layer_names(encoder: Encoder, layers: str | Sequence[str] | None) -> list[str]:
+def _layer_names(encoder: Encoder, layers: str | Sequence[str | int] | None) -> list[str]:
     if layers is None or layers == "default":
         return list(encoder.default_layers)
     if layers == "all":
         return [layer.name for layer in encoder.layers]
     asked = layers.split(",") if isinstance(layers, str) else list(layers)
-    names = [encoder.layer(name.strip()).name for name in asked]
-    if not names or len(set(names)) != len(names):
-        raise ValueError(f"layers must be named once each, and at least one, got {asked}")
-    return names
+    return list(encoder.layer_names(asked))
 
 
 def _clips(audio: Any) -> list[Any]:

@@ -19,7 +19,7 @@ class Network(nn.Module):
 
     Args:
         encoder: as `load_encoder` gives it.
-        layers: "default" (concatenated), "weighted" (softmax sum of all layers), or names joined by "+".
+        layers: "default" (concatenated), "weighted" (softmax sum of all layers), or names or positions joined by "+".
         n_outputs: classes, labels, or 1.
         frozen_norms: whether the encoder's batch normalisations keep their statistics in training.
         train_frontend: make the mel filters of the encoder's front-end parameters.
@@ -48,7 +48,8 @@ class Network(nn.Module):
             if layers == "weighted"
             else layers.split("+")
         )
-        self.infos = [encoder.layer(name.strip()) for name in names]
+        names = list(encoder.layer_names(names))
+        self.infos = [encoder.layer(name) for name in names]
         widths = [pooled_width(info.width, info.pooling) for info in self.infos]
         self.mixing = nn.Parameter(torch.zeros(len(names))) if layers == "weighted" else None
         if layers == "weighted" and len(set(widths)) > 1:

@@ -223,6 +223,9 @@ def _effective(protocol: TuningProtocol, encoder: Encoder, given: dict[str, Any]
             if asked:
                 raise ValueError(f"{encoder.name} has no {what} that --{asked[0]} could change; leave it out")
             off |= {name: value for name, value in settings.items() if getattr(protocol, name)}
+    if protocol.layers not in ("default", "weighted"):  # layers by position: a row holds their names
+        names = "+".join(encoder.layer_names(protocol.layers.split("+")))
+        off |= {"layers": names} if names != protocol.layers else {}
     return changed(protocol, off, protocol.name) if off else protocol
 
 

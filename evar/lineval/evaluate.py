@@ -27,7 +27,7 @@ def evaluate(encoders: str | Sequence[str] = "", tasks: str | Sequence[str] = ""
         >>> outcome.rows[0].score  # doctest: +SKIP
     """
     words = {  # a pair of numbers is no comma list
-        name: ",".join(value) if isinstance(value, list | tuple) and name != "norm_stats" else value
+        name: ",".join(map(str, value)) if isinstance(value, list | tuple) and name != "norm_stats" else value
         for name, value in flags.items()
     }
     from evar.lineval.engine import run  # which imports this module

@@ -70,7 +70,7 @@ class Chosen:
 
 def choose_encoders(
     names: Sequence[str],
-    layers: str | Sequence[str] = "default",
+    layers: str | Sequence[str | int] = "default",
     weights: str | None = None,
     norm_stats: str | tuple[float, float] | None = None,
     device: str = "cpu",
@@ -79,7 +79,7 @@ def choose_encoders(
 
     Args:
         names: as `evar encoders` lists them, once each.
-        layers: "default", "all", or names that each of the encoders has.
+        layers: "default", "all", or names or positions (0 the first, -1 the last) that each encoder has.
         weights: None, "random", or one checkpoint for one encoder.
         norm_stats: (mean, std) to normalise by; None or a word: the encoder's own constants.
         device: "cpu", "cuda", ...
