@@ -529,14 +529,14 @@ def test_a_full_disk_is_refused(folder, monkeypatch, capsys):
 
 
 def test_any_number_of_words_and_short_flags():
-    assert check_words("embed", cli.embed, ["toy", "a", "-o", "f.npz", "b", "c", "--frames"]) == [
+    assert check_words("embed", cli.COMMANDS["embed"], ["toy", "a", "-o", "f.npz", "b", "c", "--frames"]) == [
         "toy", "a", "b", "c", "--output=f.npz", "--frames=True",
     ]  # fmt: skip
-    assert check_words("compare", cli.compare, ["-o=here"]) == ["--out=here"]
+    assert check_words("compare", cli.COMMANDS["compare"], ["-o=here"]) == ["--out=here"]
     with pytest.raises(UsageError, match="needs SOURCE"):
-        check_words("embed", cli.embed, ["toy", "-o", "f.npz"])
+        check_words("embed", cli.COMMANDS["embed"], ["toy", "-o", "f.npz"])
     with pytest.raises(UsageError, match="has no flag -o"):  # a command without any output
-        check_words("layers", cli.layers, ["toy", "-o", "f.npz"])
+        check_words("layers", cli.COMMANDS["layers"], ["toy", "-o", "f.npz"])
 
 
 def test_paths_stay_text(folder):

@@ -670,8 +670,8 @@ def test_wrong_words_are_told_before_any_work(tones, capsys, words, message):
 def test_every_flag_of_a_picture_is_one_of_the_command():
     import inspect
 
-    flags = set(inspect.signature(cli.plot).parameters)
+    flags = set(inspect.signature(cli.COMMANDS["plot"]).parameters)
     assert {flag for taken in PICTURES.values() for flag in taken} < flags
-    text = inspect.getdoc(cli.plot)
+    text = inspect.getdoc(cli.COMMANDS["plot"])
     assert all(f"--{flag}" in text for flag in flags - {"picture", "target"})
     assert named_layers("") == "default"

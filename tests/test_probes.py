@@ -14,6 +14,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from evar.numeric import logistic as _logistic
+from evar.numeric import solve
 from evar.numeric.logistic import fit_logistic, principal_coordinates
 from evar.numeric.logistic_problem import LogisticProblem
 from evar.numeric.solve import solve_all
@@ -147,12 +148,13 @@ def test_strengths_solved_in_turn_give_the_same(monkeypatch):
     X, y = embeddings(60, 20, 3)
     arguments = (torch.from_numpy(X).double()[None], torch.from_numpy(y)[None], [1.0, 1e-3, 0.1])
     at_once = fit_logistic(*arguments, n_classes=3, tol=1e-8)
-    monkeypatch.setattr(_logistic, "_NUMBERS_AT_ONCE", 1)
+    monkeypatch.setattr(_logistic, "NUMBERS_AT_ONCE", 1)
+    monkeypatch.setattr(solve, "NUMBERS_AT_ONCE", 1)
     in_turn = fit_logistic(*arguments, n_classes=3, tol=1e-8)
     torch.testing.assert_close(in_turn.weights, at_once.weights, rtol=0, atol=1e-6)
     batches: list[int] = []
-    fit = _logistic._fit
-    monkeypatch.setattr(_logistic, "_fit", lambda *given: batches.append(len(given[0])) or fit(*given))
+    fit = solve.fit_batch
+    monkeypatch.setattr(solve, "fit_batch", lambda *given: batches.append(len(given[0])) or fit(*given))
     problem = LogisticProblem(torch.from_numpy(X).double(), torch.from_numpy(y), (1.0, 1e-3, 0.1), 3, 1e-8, 100)
     for one in solve_all([problem, problem]):
         torch.testing.assert_close(one.weights, at_once.weights, rtol=0, atol=1e-6)

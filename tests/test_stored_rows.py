@@ -8,6 +8,7 @@ import pytest
 from evar import cli, results
 from evar.cli import run
 from evar.lineval import cell_features as vectors
+from evar.numeric import logistic_problem
 from evar.numeric import rows as stored_rows
 from evar.numeric import streamed as _streamed
 from evar.numeric.rows import Rows, RowsInMemory, RowsJoined, standardisation_of
@@ -15,6 +16,7 @@ from evar.probes import linear as probes
 from evar.probes.linear import LinearProbe
 from evar.probes.multilabel import MultilabelProbe
 from evar.probes.network import NetworkProbe
+from evar.storage import rows_on_disk
 from evar.storage.feature_store import FeatureStore
 from evar.storage.keys import FeatureKey
 
@@ -26,7 +28,8 @@ PARTS = [slice(0, 360), slice(360, 480), slice(480, N)]
 def small_parts(monkeypatch):
     """Many parts, of unequal size at the end."""
     monkeypatch.setattr(stored_rows, "CHUNK_BYTES", 4 * WIDTH * 70)
-    monkeypatch.setattr(_streamed, "_NUMBERS_AT_ONCE", 2000)
+    monkeypatch.setattr(_streamed, "NUMBERS_AT_ONCE", 2000)
+    monkeypatch.setattr(logistic_problem, "NUMBERS_AT_ONCE", 2000)
 
 
 def clips(kind: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -134,14 +137,14 @@ def test_rows_of_a_table_do_not_depend_on_where_features_are(tones, protocol, mo
     monkeypatch.setattr(vectors, "BYTES_IN_MEMORY", 0)
     monkeypatch.setattr(stored_rows, "CHUNK_BYTES", 4 * 16 * 7)
     seen: list[int] = []
-    read = stored_rows.RowsOnDisk.read
+    read = rows_on_disk.RowsOnDisk.read
 
     def counted(self: Rows, rows=slice(None)) -> np.ndarray:
         found = read(self, rows)
         seen.append(len(found))
         return found
 
-    monkeypatch.setattr(stored_rows.RowsOnDisk, "read", counted)
+    monkeypatch.setattr(rows_on_disk.RowsOnDisk, "read", counted)
     assert run([*words, f"--out={root / 'parts'}"]) == cli.DONE
     assert seen and (protocol == "knn" or max(seen) <= 200)
     old, new = ({row.id: row for row in results.load_all(root / folder)} for folder in ("whole", "parts"))

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evar.report.plots.ranks import plot_ranks, ranked
-from evar.report.tables import markdown as tables
 from evar.report.tables.cells import Section, sections
 from evar.report.tables.compared import with_equals
 from evar.report.tables.differences import HEADER, Line, against, as_data, as_texts
 from evar.report.tables.filters import matching, matching_failures, nothing_matches, parse_filter, still_differing
 from evar.report.tables.latex import latex, latex_table, tex
+from evar.report.tables.layout import escape
 from evar.report.tables.machine import long_csv, machine_json
+from evar.report.tables.markdown import markdown, markdown_table
 from evar.report.tables.published import chosen, why_none, with_published
+from evar.report.tables.terminal import terminal_sections, text_table
 from evar.results import load_all, load_failures
 from evar.storage.atomic import remove, write_atomic
 
@@ -147,22 +149,22 @@ def _title(title: str, baseline: str) -> str:
 
 
 def _text(found: Comparison, baseline: str) -> str:
-    parts = [tables.terminal_sections(found.sections, _WIDTH)]
+    parts = [terminal_sections(found.sections, _WIDTH)]
     for title, lines in found.lines.items():
-        parts.append(f"{_title(title, baseline)}\n\n{tables.text_table([HEADER], as_texts(lines), 3, 140)}")
+        parts.append(f"{_title(title, baseline)}\n\n{text_table([HEADER], as_texts(lines), 3, 140)}")
     notes = [_BASELINE_NOTE, *found.notes] if found.lines else found.notes
     parts.append("\n".join(textwrap.fill(note, _WIDTH, subsequent_indent="  ") for note in notes))
     return "\n\n\n".join(parts)
 
 
 def _markdown(found: Comparison, baseline: str = "the baseline") -> str:
-    parts = [tables.markdown(found.sections).rstrip()]
+    parts = [markdown(found.sections).rstrip()]
     for title, lines in found.lines.items():
-        body = [[tables.escape(text) for text in line] for line in as_texts(lines)]
-        parts += [f"## {tables.escape(_title(title, baseline))}", tables.markdown_table(HEADER, body, 3)]
+        body = [[escape(text) for text in line] for line in as_texts(lines)]
+        parts += [f"## {escape(_title(title, baseline))}", markdown_table(HEADER, body, 3)]
     notes = [_BASELINE_NOTE, *found.notes] if found.lines else found.notes
     if notes:
-        parts += ["## Notes", "\n".join(f"- {tables.escape(note)}" for note in notes)]
+        parts += ["## Notes", "\n".join(f"- {escape(note)}" for note in notes)]
     return "\n\n".join(parts) + "\n"
 
 
