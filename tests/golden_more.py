@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import golden_more_g1
+import golden_more_g2
 import numpy as np
 from numpy.typing import NDArray
 
-GROUPS = (golden_more_g1,)
+GROUPS = (golden_more_g1, golden_more_g2)
 
 #: "model/array" or "model/*" -> why ours has no such array
 UNMAPPED: dict[str, str] = {name: why for group in GROUPS for name, why in group.UNMAPPED.items()}

@@ -116,3 +116,54 @@ def scale_min_max(values: Tensor, low: float, high: float) -> Tensor:
         [-1.0, 0.3333333730697632, 1.0]
     """
     return 2.0 * (values - low) / (high - low) - 1.0
+
+
+class DecibelMel(nn.Module):
+    """torchaudio's log-mel in decibels: (batch, samples) -> (batch, time, band).
+
+    Centred frames every 160 samples, the clip mirrored at both of its ends, periodic Hann, power, triangles linear in Hz
+    with peak 1 whose edges are evenly spaced in HTK's mel, 10 log10(max(x, 1e-10)), at most `top_db` below the clip's
+    loudest number.
+
+    Args:
+        n_fft: samples of a frame and of its Fourier transform.
+        f_min, f_max: edges of the bands, Hz.
+        top_db: see `to_decibels`.
+        n_mels: bands.
+
+    Source: torchaudio.transforms.MelSpectrogram and AmplitudeToDB with their defaults, at 16 kHz.
+
+    Example:
+        >>> DecibelMel(512, 0.0, 8000.0, 120.0)(torch.zeros(2, 16000), torch.tensor([16000, 8000])).shape
+        torch.Size([2, 101, 64])
+    """
+
+    def __init__(self, n_fft: int, f_min: float, f_max: float, top_db: float, n_mels: int = 64) -> None:
+        super().__init__()
+        self.top_db = top_db
+        self.mel = MelSpectrogram(
+            sample_rate=16000,
+            n_fft=n_fft,
+            hop=160,
+            n_mels=n_mels,
+            f_min=f_min,
+            f_max=f_max,
+            scale="htk",
+            norm="none",
+            slope="hz",
+            center="reflect",
+            double=True,
+        )
+
+    @property
+    def min_samples(self) -> int:
+        """Samples of the shortest clip that can be mirrored."""
+        return self.mel.min_samples
+
+    def frames(self, n_samples: Count) -> Count:
+        """1 + samples // 160."""
+        return self.mel.frames(n_samples)
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+        """(batch, samples) in [-1, 1] and (batch,) valid samples -> (batch, time, band)."""
+        return to_decibels(self.mel(waveform, lengths), self.mel.frames(lengths), self.top_db)
