@@ -1,7 +1,7 @@
 """What every encoder promises, as checks that say what is wrong and where to look.
 
 `check_named` runs them all on an encoder that has a YAML, `check_encoder` on any instance. Nobody writes such tests for
-the next encoder: `tests/test_encoder_contract.py` calls this for every name, and so may the author of a new one.
+the next encoder: `tests/encoders/test_encoder_contract.py` calls this for every name, and so may the author of a new one.
 """
 
 from __future__ import annotations

@@ -300,7 +300,8 @@ sys.exit(run(["embed", *sys.argv[1:]]))
 
 
 def slow_run(*words: str) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join(map(str, Path(__file__).parents[1:3]))
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([sys.executable, "-c", SLOW, *words], env=environment)
 
 

@@ -17,7 +17,7 @@ from toy import Bands
 from evar import cli, results
 from evar.cli import run
 
-TESTS = Path(__file__).resolve().parent
+TESTS = Path(__file__).resolve().parents[1]
 
 
 def lineval(root: Path, *words: str) -> int:
@@ -219,7 +219,8 @@ def spawn(root: Path, out: str, store: str, **options) -> subprocess.Popen:
         f"--out={root / out}",
         f"--store={root / store}",
     ]
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), **options.pop("environment", {})}
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    environment = {**os.environ, "PYTHONPATH": path, **options.pop("environment", {})}
     delay = str(options.pop("delay", 0.2))
     return subprocess.Popen(
         [sys.executable, "-c", code, delay, *words], env=environment, stdout=subprocess.PIPE, text=True, cwd=root

@@ -32,7 +32,7 @@ from evar.finetune.protocol import changed, load_tuning_protocol
 from evar.finetune.training import Clips, Training, TrainingError, has_logmel, learning_rate, said_by, seeded
 from evar.finetune.waveforms import decoded
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FAST = ["--epochs=12", "--learning_rate=0.01", "--head_learning_rate=0.1", "--batch_size=8", "--warmup_epochs=0"]
 PROTOCOLS = [name for name in config.names("protocols") if name.startswith("finetune")]
 

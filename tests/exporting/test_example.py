@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from toy import RATE, tone
 
-SCRIPT = Path(__file__).resolve().parent.parent / "examples" / "classify_folder.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "classify_folder.py"
 LABELS = ("low", "middle", "high")
 pytestmark = pytest.mark.skipif(not SCRIPT.is_file(), reason="the examples are not part of an installed package")
 

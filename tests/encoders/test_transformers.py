@@ -11,7 +11,7 @@ import pytest
 
 from evar.encoders._transformers import load_transformers
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_torchaudio_that_cannot_be_imported_counts_as_absent(tmp_path: Path) -> None:

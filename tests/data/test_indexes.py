@@ -142,7 +142,7 @@ def test_memory_of_verify_does_not_grow_with_the_clips(tmp_path) -> None:
         environment = {
             "EVAR_CONFIG": str(folder.parent),
             "PATH": "",
-            "PYTHONPATH": str(Path(indexes.__file__).parents[1]),
+            "PYTHONPATH": str(Path(indexes.__file__).parents[2]),
         }
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
         n_missing, peak = map(int, done.stdout.split())

@@ -20,8 +20,8 @@ from torch import nn
 from evar.encoders._logmel import MelSpectrogram
 from evar.encoders.base import Encoder
 
-HERE = Path(__file__).parent / "golden"
-FULL = Path(os.environ.get("EVAR_GOLDEN") or Path(__file__).parents[2] / "shared" / "golden") / "public.npz"
+HERE = Path(__file__).parents[1] / "golden"
+FULL = Path(os.environ.get("EVAR_GOLDEN") or Path(__file__).parents[3] / "shared" / "golden") / "public.npz"
 WAVES = ("A", "B", "D")
 
 RELATIVE = 2e-5  # layers and embeddings, L2

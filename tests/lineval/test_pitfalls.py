@@ -23,7 +23,7 @@ from evar.extraction.input_statistics import of_task
 from evar.probes.linear import LinearProbe
 from evar.storage.feature_store import FeatureStore
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def lineval(root: Path, *words: str, out: str = "results") -> int:
@@ -285,7 +285,7 @@ def test_the_list_is_whole_and_names_tests_that_exist():
     assert [int(number) for number in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)] == list(range(1, 23))
     defined = {
         name
-        for path in (ROOT / "tests").glob("test_*.py")
+        for path in (ROOT / "tests").rglob("test_*.py")
         for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
     }
     named = set(re.findall(r"`(test_\w+)`", text))

@@ -19,7 +19,7 @@ from evar.experiment.request import asked
 from evar.experiment.settings import Settings
 from evar.lineval.units import units
 
-TESTS = Path(__file__).resolve().parent
+TESTS = Path(__file__).resolve().parents[1]
 
 
 class Killed(Bands):
