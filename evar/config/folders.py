@@ -10,7 +10,7 @@ from evar.config.registry import near_miss
 
 def search_folders() -> list[Path]:
     """Where configuration is looked up, first hit wins: EVAR_CONFIG, ./config, the user's folder, the packaged one."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     folders = [Path(os.environ["EVAR_CONFIG"])] if os.environ.get("EVAR_CONFIG") else []
     folders += [Path("config"), user_folder()]
     folders += [package / "_config", package.parent / "config"]  # installed wheel; source checkout
