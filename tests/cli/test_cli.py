@@ -8,7 +8,8 @@ import pytest
 from toy import Bands
 
 from evar import cli, config
-from evar.cli import lineval, run
+from evar.cli import run
+from evar.cli.lineval import lineval
 from evar.cli.words import UsageError, check_words
 
 USAGE = [
