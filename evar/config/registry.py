@@ -83,6 +83,37 @@ def resolve(path: str) -> Any:
     return getattr(module, attribute)
 
 
+def hash_source(path: str) -> str:
+    """Tell the source of "module:name" or "path/to/file.py:name", so that results of another source are not mixed with it.
+
+    Args:
+        path: as for `resolve`.
+
+    Returns:
+        16 hexadecimal digits of the SHA-256 of the file that the name is in; "" for what belongs to this package, whose
+        versions are told otherwise.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ImportError: if there is no such module.
+
+    Example:
+        >>> hash_source("evar.config.registry:resolve"), len(hash_source("json:loads"))
+        ('', 16)
+    """
+    module_name = find_new_place(path).rpartition(":")[0]
+    if module_name.split(".")[0] == "evar":
+        return ""
+    if module_name.endswith(".py"):
+        source = Path(module_name).expanduser()
+    else:
+        spec = importlib.util.find_spec(module_name)
+        if spec is None or not spec.origin:
+            raise ImportError(f"{path} cannot be imported: no module {module_name}")
+        source = Path(spec.origin)
+    return hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+
+
 def _of_file(path: Path) -> Any:
     """A file as a module; the same content is imported once, an edited file anew."""
     path = path.expanduser().resolve()

@@ -27,19 +27,13 @@ from evar.data.fingerprint import sounding_alike
 from evar.data.index import classes_named
 from evar.data.task import Task
 from evar.data.task_config import LABEL_SEPARATOR, SPLITS, Expected, TaskConfig
-from evar.metrics import KINDS
+from evar.metrics.named import KINDS, find_default_metric
 from evar.storage.atomic import write_atomic
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".au", ".opus", ".w64", ".caf", *FFMPEG_SUFFIXES)
 SEED = 0
 #: of five parts: three train, one validates, one tests
 PARTS = {"train": 3, "valid": 1, "test": 1}
-_METRICS = {
-    "multiclass": "accuracy",
-    "multilabel": "mean_average_precision",
-    "regression": "pearson",
-    "events": "event_onset_f1",
-}
 
 
 @dataclass(frozen=True)
@@ -123,7 +117,7 @@ def new_task(
         proposed = f"{drawn}, drawn by evar with seed {seed}, by group, balanced by label; not published by anybody"
     root = None if data_root is None else Path(data_root).expanduser().resolve()
     below = str(folder.relative_to(root)) if root is not None and folder.is_relative_to(root) else str(folder)
-    metric = _METRICS[kind]
+    metric = find_default_metric(kind)
     counts = {"clips": len(index), "classes": len(classes)}
     entry: dict[str, Any] = {
         "title": title or f"{name}: sounds of {folder.name}",

@@ -23,7 +23,7 @@ from evar.config.registry import resolve
 from evar.data.index import ROWS_AT_ONCE, IndexCheck, strata, with_classes
 from evar.data.task_config import SPLITS, TaskConfig, load_task_config
 from evar.data.verification import Verification, verify_files
-from evar.metrics.events import counted
+from evar.metrics.events import count_clip
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -104,10 +104,10 @@ class Task:
 
     @cached_property
     def truth(self) -> NDArray[Any]:
-        """What metrics take as true: `y`, or of events their counts, (rows, 3); see `evar.metrics.events.counted`."""
+        """What metrics take as true: `y`, or of events their counts, (rows, 3); see `evar.metrics.events.count_clip`."""
         if self.config.kind != "events":
             return self.y
-        return np.array([counted(events, np.empty((0, 3)))[0] for events in self.y]).reshape(-1, 3)
+        return np.array([count_clip(events, np.empty((0, 3)))[0] for events in self.y]).reshape(-1, 3)
 
     @cached_property
     def strata(self) -> NDArray[np.int64]:

@@ -7,8 +7,9 @@ from typing import Any
 
 from evar import config as configs
 from evar.audio.reading import ClipPolicy
-from evar.config.registry import stays_below
-from evar.metrics.named import KINDS, METRICS
+from evar.config.registry import hash_source, resolve, stays_below
+from evar.metrics.named import KINDS, list_task_metrics
+from evar.metrics.own import register_metric
 
 SPLITS = ("train", "valid", "test")
 
@@ -78,7 +79,8 @@ class TaskConfig:
         version: raise it when labels, splits or clips change.
         kind: what a clip's label is: "multiclass" (one class), "multilabel" (any number of them, none too), "regression"
             (a number) or "events" (which begin and end at some time: "0.5-1.25 dog;3-3.5 cat", in seconds).
-        metric: a name in `evar.metrics.METRICS`, of that kind.
+        metric: a name in `evar.metrics.METRICS`, of that kind; or "module:name" or "path/to/file.py:name" of an own one,
+            see `evar.metrics.own`.
         classes: labels in order; label i of a result is classes[i]. Empty for regression.
         classes_from_index: take as classes the labels that occur in the index, sorted (as numbers where they all are); for
             data sets whose vocabulary comes with them. `expected` holds their number.
@@ -128,9 +130,7 @@ class TaskConfig:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind must be {', '.join(KINDS)}, got {self.kind!r}")
-        of_kind = [name for name, one in METRICS.items() if one.kind == self.kind and one.resampled]
-        if self.metric not in of_kind:
-            raise ValueError(f"metric must be {' or '.join(of_kind)} for kind {self.kind}, got {self.metric!r}")
+        _check_metric(self.metric, self.kind)
         if self.splits not in ("published", "folds"):
             raise ValueError(f"splits must be published or folds, got {self.splits!r}")
         least = {"multiclass": 2, "multilabel": 1, "events": 1, "regression": 0}[self.kind]
@@ -149,6 +149,21 @@ class TaskConfig:
         if bool(self.index) == bool(self.index_maker):
             raise ValueError(f"expected index or index_maker, got {self.index!r} and {self.index_maker!r}")
         ClipPolicy(self.clip_seconds, self.pad, self.crop)
+
+
+def _check_metric(metric: str, kind: str) -> None:
+    """Raise ValueError unless tasks of that kind can be ranked by the metric; an own one is checked and made known."""
+    if ":" in metric:
+        try:
+            found = register_metric(metric, resolve(metric), hash_source(metric))
+        except (ImportError, OSError) as error:
+            raise ValueError(f"metric {metric} is not there: {error}") from error
+        if found.kind != kind:
+            raise ValueError(f"metric {metric} is for tasks of kind {found.kind}, but this task is {kind}")
+        return
+    known = list_task_metrics(kind)
+    if metric not in known:
+        raise ValueError(f"metric must be {' or '.join(known)} for kind {kind}, got {metric!r}")
 
 
 def load_task_config(name: str) -> TaskConfig:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from evar import results
+from evar.config.registry import hash_source
 from evar.data.task import VALIDATION_PARTS
 from evar.experiment.selection import layers_asked, seeds_that_matter, selections
 from evar.extraction import input_statistics as norm_stats
 from evar.extraction.fusion import ATTENTION
 from evar.extraction.plan import feature_key
+from evar.metrics import METRICS
 
 if TYPE_CHECKING:
     from evar.config.protocol import ProtocolConfig
@@ -44,8 +46,16 @@ def identity(
         "refit": protocol.refit,
         **({"validation_parts": protocol.validation_parts} if protocol.validation_parts != VALIDATION_PARTS else {}),
         "metric": task.config.metric,
+        **_hash_own_sources(task, protocol),
         "seed": seed,
     }
+
+
+def _hash_own_sources(task: Task, protocol: ProtocolConfig) -> dict[str, str]:
+    """Hashes of the source of a metric and of probes that are the user's own; nothing for those of this package."""
+    probe = protocol.probes.get(task.config.kind, protocol.probe)
+    found = {"metric_sha256": METRICS[task.config.metric].source_sha256, "probe_sha256": hash_source(probe)}
+    return {name: digest for name, digest in found.items() if digest}
 
 
 def name_poolings(encoder: Encoder, protocol: ProtocolConfig, selection: Selection) -> dict[str, str]:

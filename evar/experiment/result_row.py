@@ -16,7 +16,7 @@ from evar import results
 from evar.experiment.identity import extraction_settings, name_poolings
 from evar.extraction import input_statistics as norm_stats
 from evar.extraction.fusion import commutes
-from evar.metrics import METRICS, calibration_error, extra_metrics, score_interval
+from evar.metrics import METRICS, calibration_error, estimate_chance, list_extra_metrics, score_interval
 from evar.results import Result
 
 if TYPE_CHECKING:
@@ -110,7 +110,9 @@ def make_result(
         interval=_interval(task, fitted),
         interval_method=_interval_method(task.config.metric),
         n_classes=len(task.config.classes),
-        chance=_chance(task, fitted),
+        chance=estimate_chance(
+            task.config.metric, [task.truth[one.tested] for one in fitted], len(task.config.classes)
+        ),
         extras={name: float(np.mean([one.extras[name] for one in fitted])) for name in fitted[0].extras},
         depth=None if position is None else (position + 1) / len(names),
         layer_index=position,
@@ -187,16 +189,6 @@ def _interval(task: Task, fitted: Sequence[FittedRound]) -> list[float]:
     return [float(low), float(high)]
 
 
-def _chance(task: Task, fitted: Sequence[FittedRound]) -> float:
-    """Expected score of guessing: one class in so many; the labels' mean frequency; no correlation; no event."""
-    if task.config.kind == "multiclass":
-        return 1 / len(task.config.classes)
-    if task.config.metric != "mean_average_precision":
-        return {"auc": 0.5, "pearson": 0.0, "event_onset_f1": 0.0}[task.config.metric]
-    shares = [task.y[one.tested].mean(axis=0) for one in fitted]  # (labels,) each; a label without clips is not scored
-    return float(np.mean([share[share > 0].mean() for share in shares]))
-
-
 def judged(
     task: Task, tested: NDArray[np.int64], y_pred: NDArray[Any], shares: NDArray[Any] | None
 ) -> dict[str, float]:
@@ -209,7 +201,7 @@ def judged(
         shares: (clips, classes) probabilities, for the calibration error; None where some clip has none.
     """
     y = task.truth[tested]
-    names = extra_metrics(task.config.metric, len(task.config.classes), task.config.pitch)
+    names = list_extra_metrics(task.config.metric, len(task.config.classes), task.config.pitch)
     found = {}
     for name in names:
         try:

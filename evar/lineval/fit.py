@@ -10,7 +10,7 @@ import numpy as np
 
 from evar.experiment.result_row import UNREADABLE, FittedRound, judged
 from evar.metrics import METRICS
-from evar.metrics.events import counted
+from evar.metrics.events import count_clip
 from evar.numeric.rows import Rows
 from evar.probes.linear import LinearProbe
 from evar.probes.making import new_probe
@@ -144,9 +144,9 @@ def _predicted(
     """What is predicted of every clip (see `FittedRound.y_pred`; others than `readable` count as wrong), and the class
     probabilities of the readable ones where the probe has any."""
     if task.config.kind == "events":
-        counts = np.array([counted(events, np.empty((0, 3)))[1] for events in task.y], np.float64)
+        counts = np.array([count_clip(events, np.empty((0, 3)))[1] for events in task.y], np.float64)
         for position, found in zip(readable, probe.predict(features[readable]), strict=True):
-            counts[position] = counted(task.y[position], found)[1]
+            counts[position] = count_clip(task.y[position], found)[1]
         return counts, None
     if task.config.kind == "multilabel":
         scores = np.full(task.y.shape, -np.inf, np.float32)

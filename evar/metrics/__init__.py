@@ -4,7 +4,8 @@ from evar.metrics.classes import accuracy, balanced_accuracy, calibration_error,
 from evar.metrics.events import event_onset_f1, segment_error_rate
 from evar.metrics.intervals import bootstrap_interval, bootstrap_scores, score_interval
 from evar.metrics.labels import auc, d_prime, mean_average_precision
-from evar.metrics.named import KINDS, METRICS, Metric, extra_metrics
+from evar.metrics.named import KINDS, METRICS, Metric, estimate_chance, list_extra_metrics
+from evar.metrics.own import check_metric, register_metric
 from evar.metrics.paired import holm, paired_permutation
 from evar.metrics.values import mean_absolute_error, pearson, r2
 
@@ -18,17 +19,20 @@ __all__ = [
     "bootstrap_interval",
     "bootstrap_scores",
     "calibration_error",
+    "check_metric",
     "chroma_accuracy",
     "d_prime",
+    "estimate_chance",
     "event_onset_f1",
-    "extra_metrics",
     "holm",
+    "list_extra_metrics",
     "macro_f1",
     "mean_absolute_error",
     "mean_average_precision",
     "paired_permutation",
     "pearson",
     "r2",
+    "register_metric",
     "score_interval",
     "segment_error_rate",
 ]

@@ -1,6 +1,6 @@
 """Metrics of tasks in which a clip's labels are events in time: which begin and end when.
 
-A clip is judged by counts, so that sums over clips, and with them bootstrap samples, are cheap: `counted` gives what is
+A clip is judged by counts, so that sums over clips, and with them bootstrap samples, are cheap: `count_clip` gives what is
 true of it, and what was found, as rows of numbers; the metrics are ratios of their sums.
 """
 
@@ -15,7 +15,7 @@ COLLAR = 0.2
 SEGMENT = 1.0
 
 
-def counted(true: NDArray[np.float64], found: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def count_clip(true: NDArray[np.float64], found: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """What is true of a clip, and what was found, in numbers.
 
     Args:
@@ -27,15 +27,15 @@ def counted(true: NDArray[np.float64], found: NDArray[np.float64]) -> tuple[NDAr
 
     Example:
         >>> true, found = np.array([[0, 1.0, 1.5], [1, 3.0, 3.5]]), np.array([[0, 1.1, 1.2], [0, 3.0, 3.5]])
-        >>> [numbers.tolist() for numbers in counted(true, found)]
+        >>> [numbers.tolist() for numbers in count_clip(true, found)]
         [[2, 0, 2], [1, 2, 1]]
     """
-    n_active, n_errors = _segments(true, found)
+    n_active, n_errors = _count_segments(true, found)
     told = np.array([len(true), 0, n_active], np.int64)
-    return told, np.array([onsets_matched(true, found), len(found), n_errors], np.int64)
+    return told, np.array([match_onsets(true, found), len(found), n_errors], np.int64)
 
 
-def onsets_matched(true: NDArray[np.float64], found: NDArray[np.float64], collar: float = COLLAR) -> int:
+def match_onsets(true: NDArray[np.float64], found: NDArray[np.float64], collar: float = COLLAR) -> int:
     """How many found events can be paired with true ones of their class whose onset is at most `collar` seconds away.
 
     Every event is in one pair at most, and the pairs are as many as can be: with onsets in order, the earliest true one that
@@ -49,7 +49,7 @@ def onsets_matched(true: NDArray[np.float64], found: NDArray[np.float64], collar
         Detection", Applied Sciences 6 (2016), section 3.3; onsets alone, as HEAR scores DCASE 2016 task 2.
 
     Example:
-        >>> onsets_matched(np.array([[0, 1.0, 2.0], [0, 1.3, 2.0]]), np.array([[0, 1.15, 2.0], [0, 0.9, 1.0]]))
+        >>> match_onsets(np.array([[0, 1.0, 2.0], [0, 1.3, 2.0]]), np.array([[0, 1.15, 2.0], [0, 0.9, 1.0]]))
         2
     """
     n = 0
@@ -64,7 +64,7 @@ def onsets_matched(true: NDArray[np.float64], found: NDArray[np.float64], collar
     return n
 
 
-def _segments(true: NDArray[np.float64], found: NDArray[np.float64]) -> tuple[int, int]:
+def _count_segments(true: NDArray[np.float64], found: NDArray[np.float64]) -> tuple[int, int]:
     """Pairs of a segment and a class that is active in it, and errors: of each segment's misses and false alarms the more.
 
     Substitutions, deletions and insertions of a segment add up to that (Mesaros et al., section 3.2).
@@ -89,7 +89,7 @@ def event_onset_f1(y_true: ArrayLike, y_pred: ArrayLike) -> float:
     """F-measure of events whose class and onset (within 0.2 s) are right, over all events of all clips and classes.
 
     Args:
-        y_true: (clips, 3) as `counted` gives them.
+        y_true: (clips, 3) as `count_clip` gives them.
         y_pred: likewise.
 
     Returns:
@@ -98,13 +98,13 @@ def event_onset_f1(y_true: ArrayLike, y_pred: ArrayLike) -> float:
     Raises:
         ValueError: if the shapes differ or there is no clip.
 
-    Source: as `onsets_matched`; counts are summed over clips and classes before the ratio is taken.
+    Source: as `match_onsets`; counts are summed over clips and classes before the ratio is taken.
 
     Example:
         >>> event_onset_f1([[2, 0, 2]], [[1, 2, 1]])
         0.5
     """
-    return float(f1_of(_sums(y_true, y_pred)))
+    return float(compute_f1(_sum_counts(y_true, y_pred)))
 
 
 def segment_error_rate(y_true: ArrayLike, y_pred: ArrayLike) -> float:
@@ -125,26 +125,26 @@ def segment_error_rate(y_true: ArrayLike, y_pred: ArrayLike) -> float:
         >>> segment_error_rate([[2, 0, 4]], [[1, 2, 1]])
         0.25
     """
-    _, _, _, n_active, n_errors = _sums(y_true, y_pred)
+    _, _, _, n_active, n_errors = _sum_counts(y_true, y_pred)
     return float(n_errors / max(n_active, 1))
 
 
-def sums_of_clips(y_true: NDArray[np.float64], y_pred: NDArray[np.float64]) -> NDArray[np.float64]:
+def stack_counts(y_true: NDArray[np.float64], y_pred: NDArray[np.float64]) -> NDArray[np.float64]:
     """(clips, 5): true events, right ones, found ones, active class-segments, errors in segments."""
     return np.stack([y_true[:, 0], y_pred[:, 0], y_pred[:, 1], y_true[:, 2], y_pred[:, 2]], axis=1).astype(np.float64)
 
 
-def f1_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+def compute_f1(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     """(..., 5) sums of clips -> (...)."""
     n_true, n_right, n_found = sums[..., 0], sums[..., 1], sums[..., 2]
     n = n_true + n_found
     return np.where(n > 0, 2 * n_right / np.where(n > 0, n, 1), 1.0)
 
 
-def _sums(y_true: ArrayLike, y_pred: ArrayLike) -> NDArray[np.float64]:
+def _sum_counts(y_true: ArrayLike, y_pred: ArrayLike) -> NDArray[np.float64]:
     true, predicted = np.asarray(y_true, np.float64), np.asarray(y_pred, np.float64)
     if true.ndim != 2 or true.shape != predicted.shape or true.shape[1] != 3 or not len(true):
         raise ValueError(
             f"y_true and y_pred must be (clips, 3) counts of the same clips, got {true.shape} and {predicted.shape}"
         )
-    return sums_of_clips(true, predicted).sum(axis=0)
+    return stack_counts(true, predicted).sum(axis=0)

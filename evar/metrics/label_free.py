@@ -56,7 +56,7 @@ def effective_rank(X: ArrayLike) -> float:
         >>> round(effective_rank([[1, 0], [-1, 0], [0, 1], [0, -1]]), 6)
         2.0
     """
-    centred = _centred(_checked(X))
+    centred = _center(_check_vectors(X))
     return _entropy_rank(centred @ centred.T if _is_wide(centred) else centred.T @ centred)
 
 
@@ -82,7 +82,7 @@ def mean_cosine(X: ArrayLike) -> float:
         >>> round(mean_cosine([[2, 0], [0, 1], [1, 1]]), 4)  # (0 + 0.7071 + 0.7071) / 3
         0.4714
     """
-    vectors = _checked(X)
+    vectors = _check_vectors(X)
     norms = _norms(vectors)
     n = int((norms > 0).sum())
     if n < 2:
@@ -119,7 +119,7 @@ def linear_cka(X: ArrayLike, Y: ArrayLike) -> float:
         >>> round(linear_cka(X, 3 * X[:, ::-1] + 7), 6), round(linear_cka(X, X**2), 2)
         (1.0, 0.94)
     """
-    x, y = _centred(_checked(X)), _centred(_checked(Y, "Y"))
+    x, y = _center(_check_vectors(X)), _center(_check_vectors(Y, "Y"))
     if len(x) != len(y):
         raise ValueError(f"X and Y must be of the same clips, got {len(x)} and {len(y)}; was a clip left out of one?")
     n, (p, q) = len(x), (x.shape[1], y.shape[1])
@@ -152,11 +152,11 @@ def cka_matrix(layers: Sequence[ArrayLike]) -> Vectors:
         >>> cka_matrix([X, X**2]).round(2).tolist()
         [[1.0, 0.94], [0.94, 1.0]]
     """
-    centred = [_centred(_checked(layer, f"layer {index}")) for index, layer in enumerate(layers)]
+    centred = [_center(_check_vectors(layer, f"layer {index}")) for index, layer in enumerate(layers)]
     if len({len(layer) for layer in centred}) != 1:
         counts = [len(layer) for layer in centred]
         raise ValueError(f"cka_matrix needs at least one layer and the same clips in each, got {counts} clips")
-    return _cka_of_grams([_normalised(layer @ layer.T) for layer in centred])
+    return _cka_of_grams([_normalise(layer @ layer.T) for layer in centred])
 
 
 def intrinsic_dimension(X: ArrayLike) -> float:
@@ -185,7 +185,7 @@ def intrinsic_dimension(X: ArrayLike) -> float:
         >>> round(intrinsic_dimension(place * [[1.0, 2.0, 3.0]]), 1)
         1.0
     """
-    centred = _centred(_checked(X))
+    centred = _center(_check_vectors(X))
     return _two_nn(centred @ centred.T)
 
 
@@ -240,15 +240,15 @@ def measure(
                 raise ValueError(f"layer {layer} must be (clips, width), got shape {every.shape}")
             finite = np.isfinite(every).all(axis=1)  # (clips,)
             if not grams:
-                usable, chosen = finite, _drawn(finite, seed, max_clips)
+                usable, chosen = finite, _draw_clips(finite, seed, max_clips)
             elif not np.array_equal(finite, usable):
                 raise ValueError(
                     f"layer {layer} must have the usable clips of layer {layers[0]}, {usable.sum()} of {len(usable)}, "
                     f"but has {finite.sum()} of {len(finite)}; are both from one extraction?"
                 )
-            own = _checked(every[chosen], f"layer {layer}")
-            gram = _measured(own, numbers)
-            grams.append(_normalised(gram))
+            own = _check_vectors(every[chosen], f"layer {layer}")
+            gram = _measure_layer(own, numbers)
+            grams.append(_normalise(gram))
             widths.append(own.shape[1])
         similarity = _cka_of_grams(grams)
     return {
@@ -262,9 +262,9 @@ def measure(
     }
 
 
-def _measured(vectors: Vectors, numbers: dict[str, list[float | None]]) -> Vectors:
+def _measure_layer(vectors: Vectors, numbers: dict[str, list[float | None]]) -> Vectors:
     """Append every hint of one layer to its list, from (clips, clips) products made once; returns these."""
-    centred = _centred(vectors)
+    centred = _center(vectors)
     gram = centred @ centred.T  # (clips, clips)
     found = {
         "effective_rank": _entropy_rank(gram if _is_wide(centred) else centred.T @ centred),
@@ -276,7 +276,7 @@ def _measured(vectors: Vectors, numbers: dict[str, list[float | None]]) -> Vecto
     return gram
 
 
-def _drawn(usable: NDArray[np.bool_], seed: int, max_clips: int) -> NDArray[np.int64]:
+def _draw_clips(usable: NDArray[np.bool_], seed: int, max_clips: int) -> NDArray[np.int64]:
     """Row numbers of the clips to look at, in order."""
     rows = np.flatnonzero(usable)
     if len(rows) > max_clips:
@@ -288,7 +288,7 @@ def _or_none(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _checked(X: ArrayLike, name: str = "X") -> Vectors:
+def _check_vectors(X: ArrayLike, name: str = "X") -> Vectors:
     vectors = np.asarray(X, np.float64)
     if vectors.ndim != 2 or vectors.shape[1] == 0:
         raise ValueError(f"{name} must be (clips, width) with at least one feature, got shape {vectors.shape}")
@@ -299,7 +299,7 @@ def _checked(X: ArrayLike, name: str = "X") -> Vectors:
     return vectors
 
 
-def _centred(vectors: Vectors) -> Vectors:
+def _center(vectors: Vectors) -> Vectors:
     """Without the mean clip, and scaled to a largest value of 1, which no hint minds and no square overflows.
 
     A feature that varies by rounding alone becomes exactly 0.
@@ -358,7 +358,7 @@ def _two_nn(gram: Vectors) -> float:
     return float((x @ y) / (x @ x)) if x[-1] > _CONSTANT else float("nan")
 
 
-def _normalised(gram: Vectors) -> NDArray[np.float32]:
+def _normalise(gram: Vectors) -> NDArray[np.float32]:
     """Products with a Frobenius norm of 1, so that CKA is their inner product; zeros where the layer is constant."""
     norm = np.linalg.norm(gram)
     return (gram / norm if norm > 0 else gram).astype(np.float32)

@@ -29,7 +29,7 @@ def mean_average_precision(y_true: ArrayLike, y_score: ArrayLike) -> float:
         >>> mean_average_precision([[1], [0], [1], [0]], [[0.9], [0.8], [0.7], [0.1]])
         0.8333333333333333
     """
-    true, score = _checked(y_true, y_score)
+    true, score = _check_pair(y_true, y_score)
     return _mean_over_labels(average_precisions(true, score, np.ones((1, len(true)))), "mean_average_precision")
 
 
@@ -52,8 +52,8 @@ def auc(y_true: ArrayLike, y_score: ArrayLike) -> float:
         >>> auc([[1], [0], [1], [0]], [[0.9], [0.8], [0.7], [0.1]])
         0.75
     """
-    true, score = _checked(y_true, y_score)
-    return _mean_over_labels(areas(true, score, np.ones((1, len(true)))), "auc")
+    true, score = _check_pair(y_true, y_score)
+    return _mean_over_labels(roc_areas(true, score, np.ones((1, len(true)))), "auc")
 
 
 def d_prime(y_true: ArrayLike, y_score: ArrayLike) -> float:
@@ -112,7 +112,7 @@ def average_precisions(
     return found
 
 
-def areas(
+def roc_areas(
     y_true: NDArray[np.bool_], y_score: NDArray[np.floating], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Area under the ROC curve of each label for each weighting; arguments and result as in `average_precisions`.
@@ -147,7 +147,7 @@ def _ranking(keys: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.
     return order, ends[np.searchsorted(ends, np.arange(len(keys)))]
 
 
-def _checked(y_true: ArrayLike, y_score: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.floating]]:
+def _check_pair(y_true: ArrayLike, y_score: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.floating]]:
     true, score = np.asarray(y_true), np.asarray(y_score)
     if true.ndim != 2 or true.shape != score.shape or 0 in true.shape:
         raise ValueError(

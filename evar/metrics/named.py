@@ -1,8 +1,8 @@
-"""Metrics by name: what each says of a task, and how it is computed for bootstrap samples."""
+"""Metrics by name: what each says of a task, its bounds and chance level, and how bootstrap samples are scored."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,31 +10,46 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evar.metrics.classes import accuracy, balanced_accuracy, chroma_accuracy, macro_f1
-from evar.metrics.events import event_onset_f1, f1_of, segment_error_rate, sums_of_clips
-from evar.metrics.labels import areas, auc, average_precisions, d_prime, mean_average_precision
-from evar.metrics.values import mean_absolute_error, moments, pearson, pearson_of, r2
+from evar.metrics.events import compute_f1, event_onset_f1, segment_error_rate, stack_counts
+from evar.metrics.labels import auc, average_precisions, d_prime, mean_average_precision, roc_areas
+from evar.metrics.values import correlate_moments, mean_absolute_error, pearson, r2, stack_moments
 
 #: what a clip's label is: one class, any number of classes, a number, or events (a class, when it begins and ends)
 KINDS = ("multiclass", "multilabel", "regression", "events")
 
 #: (y_true, y_pred, group of each clip as a number, (resamples, groups) counts) -> (resamples,)
 Resampled = Callable[[NDArray[Any], NDArray[Any], NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
+#: (y_true of the test clips of a round, number of classes) -> expected score of guessing
+Chance = Callable[[NDArray[Any], int], float]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric as tables and probes use it.
+    """A metric, with everything that tables, probes and tests must know about it.
 
-    Attributes:
-        function: (y_true, y_pred) -> score. y_pred is class numbers for multiclass, (clips, labels) scores for
-            multilabel, values for regression; for events both are counts, see `evar.metrics.events.counted`.
-        kind: of the tasks that it judges.
-        resampled: the score of bootstrap samples; None for metrics that no task is ranked by.
-        bounds: lowest and highest score. A task's own metric is at most 1, and 1 is perfect, so that tables can show
-            percent and average over tasks; errors that have a unit are shown beside it.
+    An own metric is one such object in a file of yours; `evar.metrics.own` says what it must keep.
+
+    Args:
+        function: (y_true, y_pred) -> score. For multiclass both are (clips,) class numbers; for multilabel y_true is
+            (clips, labels) of 0 and 1 and y_pred scores of the same shape; for regression both are (clips,) numbers; for
+            events both are (clips, 3) counts, see `evar.metrics.events.count_clip`.
+        kind: of the tasks that the metric scores, one of `KINDS`.
+        resampled: computes the score of many bootstrap samples at once; None for metrics that no task is ranked by.
+        bounds: lowest and highest score. The metric of a task is at most 1, and 1 is perfect, so that tables can show
+            percent and average over tasks. Errors that have a unit are only shown beside it.
         higher_is_better: False for errors and distances.
-        n_resamples: bootstrap samples of an interval; fewer where one is costly.
-        is_mean: is it a mean over clips? The bootstrap of any other score is off by a bias, which intervals take away.
+        n_resamples: bootstrap samples of an interval; fewer where one sample takes long.
+        is_mean: whether the score is a mean over clips. The bootstrap of any other score has a bias, which intervals
+            take away.
+        chance: expected score of guessing: a number, or a function of the labels of a round's test clips and the number
+            of classes; None where it is not known.
+        display_name: what tables and plots call it; "" for the name that it is listed under.
+        is_default: whether new tasks of its kind get it.
+        source_sha256: 16 hexadecimal digits that tell the source of an own metric; "" for the metrics of this package.
+
+    Example:
+        >>> METRICS["accuracy"].bounds, METRICS["segment_error_rate"].orient(0.25)
+        ((0.0, 1.0), -0.25)
     """
 
     function: Callable[[ArrayLike, ArrayLike], float]
@@ -44,40 +59,106 @@ class Metric:
     higher_is_better: bool = True
     n_resamples: int = 2000
     is_mean: bool = False
+    chance: float | Chance | None = None
+    display_name: str = ""
+    is_default: bool = False
+    source_sha256: str = ""
+
+    def orient(self, score: Any) -> Any:
+        """Return a score, or an array of scores, so that larger is better.
+
+        Args:
+            score: in the metric's own unit.
+
+        Returns:
+            The score, with its sign changed where a lower score is better.
+
+        Example:
+            >>> METRICS["mean_absolute_error"].orient(2.0), METRICS["auc"].orient(0.75)
+            (-2.0, 0.75)
+        """
+        return score if self.higher_is_better else -score
+
+    @property
+    def worst(self) -> float:
+        """A score that every other score beats: minus infinity, or infinity where lower is better.
+
+        Example:
+            >>> METRICS["accuracy"].worst, METRICS["mean_absolute_error"].worst
+            (-inf, inf)
+        """
+        return -np.inf if self.higher_is_better else np.inf
 
 
 def resampled_mean(values: NDArray[np.float64], index: NDArray[np.int64], counts: NDArray[Any]) -> NDArray[np.float64]:
-    """Mean of the clips' values, (clips, 1), in each sample: (resamples,)."""
+    """Average a value of each clip over bootstrap samples that draw whole groups of clips.
+
+    Args:
+        values: (clips, 1).
+        index: (clips,) number of the group of each clip, 0..groups-1.
+        counts: (resamples, groups) how often each group is drawn.
+
+    Returns:
+        (resamples,) means.
+
+    Example:
+        >>> resampled_mean(np.array([[1.0], [0.0], [0.0]]), np.array([0, 1, 1]), np.array([[1, 1], [2, 0]])).round(3)
+        array([0.333, 1.   ])
+    """
     # Groups differ in size, so the number of clips drawn varies too: a ratio, not a fixed denominator.
-    sums = _sums(np.concatenate([np.ones_like(values), values], axis=1), index, counts)
+    sums = _sum_samples(np.concatenate([np.ones_like(values), values], axis=1), index, counts)
     return sums[:, 1] / sums[:, 0]
 
 
-def _sums(values: NDArray[np.float64], index: NDArray[np.int64], counts: NDArray[Any]) -> NDArray[np.float64]:
-    """(clips, n) values summed over each sample's clips: (resamples, n)."""
+def _sum_samples(values: NDArray[np.float64], index: NDArray[np.int64], counts: NDArray[Any]) -> NDArray[np.float64]:
+    """Sum (clips, n) values over the clips of each sample: (resamples, n)."""
     n_groups = counts.shape[1]
     of_groups = np.stack([np.bincount(index, weights=column, minlength=n_groups) for column in values.T], axis=1)
     return np.asarray(counts @ of_groups, np.float64)
 
 
-def _of_hits(is_right: Callable[[Any, Any], NDArray[np.bool_]]) -> Resampled:
+def _resample_hits(is_right: Callable[[Any, Any], NDArray[np.bool_]]) -> Resampled:
     return lambda true, predicted, index, counts: resampled_mean(
         is_right(true, predicted).astype(np.float64)[:, None], index, counts
     )
 
 
-def _of_moments(of: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Resampled:
-    return lambda true, predicted, index, counts: of(_sums(moments(true, predicted), index, counts))
+def _resample_moments(compute: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Resampled:
+    return lambda true, predicted, index, counts: compute(_sum_samples(stack_moments(true, predicted), index, counts))
 
 
-def _of_labels(of: Callable[..., NDArray[np.float64]]) -> Resampled:
+def _resample_labels(compute: Callable[..., NDArray[np.float64]]) -> Resampled:
     def resampled(
         true: NDArray[Any], score: NDArray[Any], index: NDArray[np.int64], counts: NDArray[Any]
     ) -> NDArray[np.float64]:
-        values = of(true.astype(bool), score, counts[:, index].astype(np.float64))  # (resamples, labels)
+        values = compute(true.astype(bool), score, counts[:, index].astype(np.float64))  # (resamples, labels)
         is_there = np.isfinite(values)
         with np.errstate(invalid="ignore"):
             return np.where(is_there, values, 0.0).sum(axis=1) / is_there.sum(axis=1)
+
+    return resampled
+
+
+def resample_function(function: Callable[[ArrayLike, ArrayLike], float]) -> Resampled:
+    """Make the bootstrap of any function of y_true and y_pred: it is called once for each sample.
+
+    Args:
+        function: (y_true, y_pred) -> score.
+
+    Returns:
+        What `Metric.resampled` holds.
+
+    Example:
+        >>> slow = resample_function(accuracy)
+        >>> slow(np.array([0, 1, 1]), np.array([0, 0, 0]), np.array([0, 1, 1]), np.array([[1, 1], [2, 0]])).round(3)
+        array([0.333, 1.   ])
+    """
+
+    def resampled(
+        true: NDArray[Any], predicted: NDArray[Any], index: NDArray[np.int64], counts: NDArray[Any]
+    ) -> NDArray[np.float64]:
+        drawn = [np.repeat(np.arange(len(true)), own[index]) for own in counts.astype(np.int64)]
+        return np.array([float(function(true[clips], predicted[clips])) for clips in drawn])
 
     return resampled
 
@@ -86,40 +167,130 @@ def _same_chroma(true: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.bool
     return ((true - predicted) % 12 == 0) & (predicted >= 0)
 
 
-#: metric name -> metric; the name is the function's name
+def _guess_class(y_true: NDArray[Any], n_classes: int) -> float:
+    return 1 / n_classes
+
+
+def _guess_chroma(y_true: NDArray[Any], n_classes: int) -> float:
+    """One of the pitch classes that the test notes have: 1/12 where all twelve occur, however many octaves there are."""
+    return 1 / len(np.unique(np.asarray(y_true) % 12))
+
+
+def _guess_labels(y_true: NDArray[Any], n_classes: int) -> float:
+    """Mean frequency of the labels; a label without clips is not scored."""
+    shares = y_true.mean(axis=0)
+    return float(shares[shares > 0].mean())
+
+
+#: metric name -> metric; the name is the function's name, or "module:name" of an own metric (`evar.metrics.own`)
 METRICS: dict[str, Metric] = {
-    "accuracy": Metric(accuracy, resampled=_of_hits(lambda true, predicted: true == predicted), is_mean=True),
-    "chroma_accuracy": Metric(chroma_accuracy, resampled=_of_hits(_same_chroma), is_mean=True),
-    "balanced_accuracy": Metric(balanced_accuracy),
+    "accuracy": Metric(
+        accuracy,
+        resampled=_resample_hits(lambda true, predicted: true == predicted),
+        is_mean=True,
+        chance=_guess_class,
+        is_default=True,
+    ),
+    "chroma_accuracy": Metric(
+        chroma_accuracy, resampled=_resample_hits(_same_chroma), is_mean=True, chance=_guess_chroma
+    ),
+    "balanced_accuracy": Metric(balanced_accuracy, chance=_guess_class),
     "macro_f1": Metric(macro_f1),
     "mean_average_precision": Metric(
-        mean_average_precision, "multilabel", _of_labels(average_precisions), n_resamples=1000
+        mean_average_precision,
+        "multilabel",
+        _resample_labels(average_precisions),
+        n_resamples=1000,
+        chance=_guess_labels,
+        is_default=True,
     ),
-    "auc": Metric(auc, "multilabel", _of_labels(areas), n_resamples=1000),
-    "d_prime": Metric(d_prime, "multilabel", bounds=(-7.0, 7.0)),
-    "pearson": Metric(pearson, "regression", _of_moments(pearson_of), bounds=(-1.0, 1.0)),
-    "r2": Metric(r2, "regression", bounds=(-np.inf, 1.0)),
+    "auc": Metric(auc, "multilabel", _resample_labels(roc_areas), n_resamples=1000, chance=0.5),
+    "d_prime": Metric(d_prime, "multilabel", bounds=(-7.0, 7.0), chance=0.0),
+    "pearson": Metric(
+        pearson, "regression", _resample_moments(correlate_moments), bounds=(-1.0, 1.0), chance=0.0, is_default=True
+    ),
+    "r2": Metric(r2, "regression", bounds=(-np.inf, 1.0), chance=0.0),
     "event_onset_f1": Metric(
         event_onset_f1,
         "events",
-        lambda true, found, index, counts: f1_of(_sums(sums_of_clips(true, found), index, counts)),
+        lambda true, found, index, counts: compute_f1(_sum_samples(stack_counts(true, found), index, counts)),
+        chance=0.0,
+        is_default=True,
     ),
-    "segment_error_rate": Metric(segment_error_rate, "events", bounds=(0.0, np.inf), higher_is_better=False),
+    "segment_error_rate": Metric(
+        segment_error_rate, "events", bounds=(0.0, np.inf), higher_is_better=False, chance=1.0
+    ),
     "mean_absolute_error": Metric(mean_absolute_error, "regression", bounds=(0.0, np.inf), higher_is_better=False),
 }
 
 
-def extra_metrics(metric: str, n_classes: int, is_pitch: bool = False) -> list[str]:
-    """Names of the metrics that a row shows beside the task's own.
+def estimate_chance(metric: str, y_true_of_rounds: Sequence[NDArray[Any]], n_classes: int) -> float | None:
+    """Estimate the score that guessing would get, averaged over rounds.
+
+    Args:
+        metric: name in `METRICS`.
+        y_true_of_rounds: labels of the test clips of each round, (clips,) or (clips, labels).
+        n_classes: classes or labels of the task, at least 1; 0 for numbers.
+
+    Returns:
+        The score, in the metric's unit; None where chance is not known.
+
+    Example:
+        >>> notes = np.array([60, 62, 64, 72])  # four notes of three pitch classes
+        >>> estimate_chance("accuracy", [notes], 88), estimate_chance("chroma_accuracy", [notes], 88)
+        (0.011363636363636364, 0.3333333333333333)
+    """
+    chance = METRICS[metric].chance
+    if not callable(chance):
+        return chance
+    found = [float(chance(y_true, n_classes)) for y_true in y_true_of_rounds]
+    return found[0] if len(set(found)) == 1 else float(np.mean(found))
+
+
+def find_default_metric(kind: str) -> str:
+    """Return the name of the metric that new tasks of a kind get.
+
+    Args:
+        kind: one of `KINDS`.
+
+    Raises:
+        ValueError: if there is no such kind.
+
+    Example:
+        >>> find_default_metric("multilabel")
+        'mean_average_precision'
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be {', '.join(KINDS)}, got {kind!r}")
+    return next(name for name, metric in METRICS.items() if metric.kind == kind and metric.is_default)
+
+
+def list_task_metrics(kind: str) -> list[str]:
+    """Return the metrics of this package that a task of a kind can be ranked by.
+
+    Args:
+        kind: one of `KINDS`.
+
+    Example:
+        >>> list_task_metrics("multilabel")
+        ['mean_average_precision', 'auc']
+    """
+    return [name for name, one in METRICS.items() if one.kind == kind and one.resampled and ":" not in name]
+
+
+def list_extra_metrics(metric: str, n_classes: int, is_pitch: bool = False) -> list[str]:
+    """Return the names of the metrics that a row shows beside the task's own.
 
     Args:
         metric: the task's own.
         n_classes: of the task.
-        is_pitch: are neighbouring classes a semitone apart?
+        is_pitch: whether neighbouring classes are a semitone apart.
 
     Example:
-        >>> extra_metrics("accuracy", 10), extra_metrics("pearson", 0)
+        >>> list_extra_metrics("accuracy", 10), list_extra_metrics("pearson", 0)
         (['balanced_accuracy', 'macro_f1'], ['r2', 'mean_absolute_error'])
+        >>> list_extra_metrics("chroma_accuracy", 88, is_pitch=True)
+        ['accuracy', 'balanced_accuracy', 'macro_f1']
     """
     kind = METRICS[metric].kind
     return [
@@ -127,6 +298,20 @@ def extra_metrics(metric: str, n_classes: int, is_pitch: bool = False) -> list[s
         for name, other in METRICS.items()
         if other.kind == kind
         and name != metric
+        and ":" not in name
         and (name != "chroma_accuracy" or (is_pitch and n_classes > 12))
-        and (name != "accuracy")
     ]
+
+
+def get_display_name(metric: str) -> str:
+    """Return what tables call a metric; an own metric that is not at hand is called by what follows its colon.
+
+    Args:
+        metric: name, as a result holds it.
+
+    Example:
+        >>> get_display_name("accuracy"), get_display_name("lost/my_metric.py:TOP_HALF")
+        ('accuracy', 'TOP_HALF')
+    """
+    known = METRICS.get(metric)
+    return (known.display_name if known else "") or metric.rpartition(":")[2]

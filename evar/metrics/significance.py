@@ -274,7 +274,7 @@ def _all_flips(steps: NDArray[np.int64]) -> float:
     return float(min(1.0, chances[np.abs(sums) >= abs(int(steps.sum()))].sum()))
 
 
-def corrected_for_the_best(p_values: ArrayLike, n_pairs: int) -> NDArray[np.float64]:
+def correct_for_the_best(p_values: ArrayLike, n_pairs: int) -> NDArray[np.float64]:
     """Holm's correction of comparisons with the best row, where the scores themselves said which row is the best.
 
     The best of many equal rows is the luckiest, so that its comparisons stand for those of all pairs: each pair that was
@@ -286,7 +286,7 @@ def corrected_for_the_best(p_values: ArrayLike, n_pairs: int) -> NDArray[np.floa
         n_pairs: pairs of rows, over all columns.
 
     Example:
-        >>> corrected_for_the_best([0.01, 0.2], n_pairs=3).tolist()  # three rows: two comparisons with the best
+        >>> correct_for_the_best([0.01, 0.2], n_pairs=3).tolist()  # three rows: two comparisons with the best
         [0.03, 0.4]
     """
     given = np.asarray(p_values, dtype=np.float64)
@@ -328,7 +328,7 @@ class Ranking:
         return found
 
 
-def ranking(scores: ArrayLike) -> Ranking:
+def rank_rows(scores: ArrayLike) -> Ranking:
     """Rank rows over tasks and say which differences of their mean ranks are more than chance.
 
     Args:
@@ -342,7 +342,7 @@ def ranking(scores: ArrayLike) -> Ranking:
         studentized range divided by sqrt(2).
 
     Example:
-        >>> found = ranking([[0.9, 0.8, 0.7, 0.9, 0.8], [0.8, 0.7, 0.6, 0.8, 0.7], [0.1, 0.2, 0.3, 0.1, 0.2]])
+        >>> found = rank_rows([[0.9, 0.8, 0.7, 0.9, 0.8], [0.8, 0.7, 0.6, 0.8, 0.7], [0.1, 0.2, 0.3, 0.1, 0.2]])
         >>> found.ranks.tolist(), round(found.p, 4), round(found.critical, 3)
         ([1.0, 2.0, 3.0], 0.0067, 1.482)
     """

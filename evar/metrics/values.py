@@ -1,6 +1,6 @@
 """Metrics of tasks in which a clip has a number: agreement of predicted and true values.
 
-All come from sums over clips (`moments`), so that weighted clips, and with them bootstrap samples, cost one product.
+All come from sums over clips (`stack_moments`), so that weighted clips, and with them bootstrap samples, cost one product.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def pearson(y_true: ArrayLike, y_pred: ArrayLike) -> float:
         >>> round(pearson([1, 2, 3, 4], [1, 3, 2, 4]), 6)
         0.8
     """
-    return float(pearson_of(_moments(y_true, y_pred)))
+    return float(correlate_moments(_sum_moments(y_true, y_pred)))
 
 
 def r2(y_true: ArrayLike, y_pred: ArrayLike) -> float:
@@ -50,7 +50,7 @@ def r2(y_true: ArrayLike, y_pred: ArrayLike) -> float:
         >>> r2([1, 2, 3, 4], [1, 3, 2, 4])
         0.6
     """
-    n, t, _, tt, pp, tp = _moments(y_true, y_pred)
+    n, t, _, tt, pp, tp = _sum_moments(y_true, y_pred)
     total = tt - t * t / n
     return 0.0 if total <= 1e-12 * tt else float(1 - (tt - 2 * tp + pp) / total)
 
@@ -74,11 +74,11 @@ def mean_absolute_error(y_true: ArrayLike, y_pred: ArrayLike) -> float:
         >>> mean_absolute_error([1, 2, 3, 4], [1, 3, 2, 4])
         0.5
     """
-    true, predicted = _checked(y_true, y_pred)
+    true, predicted = _check_pair(y_true, y_pred)
     return float(np.abs(true - predicted).mean())
 
 
-def moments(y_true: NDArray[np.float64], y_pred: NDArray[np.float64]) -> NDArray[np.float64]:
+def stack_moments(y_true: NDArray[np.float64], y_pred: NDArray[np.float64]) -> NDArray[np.float64]:
     """(clips, 6): 1, t, p, t^2, p^2 and t p, where t and p are the values less the mean of the true ones.
 
     Taking a mean away loses nothing and keeps the sums' differences from rounding.
@@ -88,8 +88,8 @@ def moments(y_true: NDArray[np.float64], y_pred: NDArray[np.float64]) -> NDArray
     return np.stack([np.ones_like(t), t, p, t * t, p * p, t * p], axis=1)
 
 
-def pearson_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(..., 6) weighted sums of `moments` -> (...)."""
+def correlate_moments(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(..., 6) weighted sums of `stack_moments` -> (...)."""
     n, t, p, tt, pp, tp = np.moveaxis(sums, -1, 0)
     spread = np.maximum(n * tt - t * t, 0) * np.maximum(n * pp - p * p, 0)
     is_flat = spread <= 1e-20 * (n * tt) * (n * pp)
@@ -97,11 +97,11 @@ def pearson_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(is_flat, 0.0, np.clip(found, -1, 1))
 
 
-def _moments(y_true: ArrayLike, y_pred: ArrayLike) -> NDArray[np.float64]:
-    return moments(*_checked(y_true, y_pred)).sum(axis=0)
+def _sum_moments(y_true: ArrayLike, y_pred: ArrayLike) -> NDArray[np.float64]:
+    return stack_moments(*_check_pair(y_true, y_pred)).sum(axis=0)
 
 
-def _checked(y_true: ArrayLike, y_pred: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _check_pair(y_true: ArrayLike, y_pred: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     true, predicted = np.asarray(y_true, dtype=np.float64), np.asarray(y_pred, dtype=np.float64)
     if true.ndim != 1 or true.shape != predicted.shape or not len(true):
         raise ValueError(

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from evar.config.registry import near_miss
 from evar.metrics import METRICS
-from evar.metrics.events import counted
+from evar.metrics.events import count_clip
 from evar.numeric.frames import Frames
 from evar.probes.checks import STRENGTHS
 from evar.probes.multilabel import MultilabelProbe
@@ -200,7 +200,7 @@ class EventsProbe(BaseEstimator):
         return found
 
     def _scored(self, said: Sequence[NDArray[np.float64]], y: Any) -> float:
-        pairs = [counted(np.asarray(true), found) for true, found in zip(y, said, strict=True)]
+        pairs = [count_clip(np.asarray(true), found) for true, found in zip(y, said, strict=True)]
         return METRICS[self.metric].function([true for true, _ in pairs], [found for _, found in pairs])
 
 

@@ -15,7 +15,7 @@ from evar import cli, results
 from evar.cli import run
 from evar.data.task import load_task
 from evar.metrics import METRICS, event_onset_f1, score_interval, segment_error_rate
-from evar.metrics.events import counted, onsets_matched
+from evar.metrics.events import count_clip, match_onsets
 from evar.numeric.frames import FramesInMemory
 from evar.probes.events import EventsProbe, active_frames, as_objects, events_of
 
@@ -34,7 +34,7 @@ def test_pairs_of_onsets_are_as_many_as_can_be(seed: int) -> None:
     true, found = drawn(random, 12), drawn(random, 10)
     near = (true[:, None, 0] == found[None, :, 0]) & (np.abs(true[:, None, 1] - found[None, :, 1]) <= 0.2 + 1e-9)
     rows, columns = linear_sum_assignment(-near.astype(float))
-    assert onsets_matched(true, found) == near[rows, columns].sum()
+    assert match_onsets(true, found) == near[rows, columns].sum()
 
 
 def test_metrics_of_perfect_empty_and_hand_counted_predictions() -> None:
@@ -43,13 +43,13 @@ def test_metrics_of_perfect_empty_and_hand_counted_predictions() -> None:
     nothing = np.empty((0, 3))
     for name, perfect, silent in (("event_onset_f1", 1.0, 0.0), ("segment_error_rate", 0.0, 1.0)):
         for found, score in ((clips, perfect), ([nothing] * 5, silent)):
-            told = [counted(true, one) for true, one in zip(clips, found, strict=True)]
+            told = [count_clip(true, one) for true, one in zip(clips, found, strict=True)]
             assert METRICS[name].function(*map(list, zip(*told, strict=True))) == score
     assert event_onset_f1([[0, 0, 0]], [[0, 0, 0]]) == 1 and segment_error_rate([[0, 0, 0]], [[0, 0, 0]]) == 0
     # Class 0 in seconds 0 and 1, class 1 in second 2; found: class 1 in seconds 0 and 2, class 0 in second 1, and in 3.
     true = np.array([[0, 0.5, 1.5], [1, 2.1, 2.2]])
     found = np.array([[1, 0.5, 0.9], [0, 1.2, 1.8], [1, 2.25, 3.0], [0, 3.5, 3.9]])
-    told, said = counted(true, found)
+    told, said = count_clip(true, found)
     assert told.tolist() == [2, 0, 3] and said.tolist() == [1, 4, 2]  # a substitution, and an insertion
     assert event_onset_f1([told], [said]) == pytest.approx(2 / 6)
     assert segment_error_rate([told], [said]) == pytest.approx(2 / 3)
@@ -60,7 +60,7 @@ def test_metrics_of_perfect_empty_and_hand_counted_predictions() -> None:
 def test_the_interval_holds_the_score() -> None:
     random = np.random.default_rng(1)
     pairs = [
-        counted(true, np.concatenate([true[:4], drawn(random, 2)])) for true in (drawn(random, 6) for _ in range(30))
+        count_clip(true, np.concatenate([true[:4], drawn(random, 2)])) for true in (drawn(random, 6) for _ in range(30))
     ]
     true, found = np.array([one for one, _ in pairs]), np.array([one for _, one in pairs])
     low, high = score_interval("event_onset_f1", true, [found], np.arange(30), np.zeros(30))

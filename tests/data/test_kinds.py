@@ -109,6 +109,18 @@ def test_pitch_tasks_show_the_chroma(tones):
     assert row.extras["chroma_accuracy"] >= row.score
 
 
+def test_a_task_ranked_by_chroma_shows_accuracy_and_its_chance_counts_pitch_classes(tones):
+    root = tones()
+    path = root / "config" / "tasks" / "tones.yaml"
+    task = yaml.safe_load(path.read_text())
+    notes = [f"note {n}" for n in range(13)]
+    classes = ["low", *notes[:11], "middle", "high"]
+    path.write_text(yaml.safe_dump({**task, "classes": classes, "pitch": True, "metric": "chroma_accuracy"}))
+    _, (row,) = lineval(root)  # the notes that occur are 0, 12 and 13: two pitch classes
+    assert row.chance == 0.5 and row.n_classes == 14
+    assert row.extras["accuracy"] <= row.score and "chroma_accuracy" not in row.extras
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -16,7 +16,7 @@ from sklearn.metrics import mean_absolute_error as sklearn_mean_absolute_error
 
 from evar import metrics
 from evar.metrics import METRICS, bootstrap_interval, bootstrap_scores, score_interval
-from evar.metrics.labels import areas, average_precisions
+from evar.metrics.labels import average_precisions, roc_areas
 
 
 def planted_labels(seed=0, n_clips=80, n_labels=6, with_ties=True):
@@ -37,7 +37,7 @@ def test_label_metrics_equal_scikit_learn(with_ties):
 def test_label_metrics_of_weighted_clips_are_those_of_repeated_clips():
     y, score = planted_labels()
     counts = np.random.default_rng(1).integers(0, 4, (3, len(y)))
-    for of, metric in ((average_precisions, average_precision_score), (areas, roc_auc_score)):
+    for of, metric in ((average_precisions, average_precision_score), (roc_areas, roc_auc_score)):
         found = of(y.astype(bool), score, counts.astype(float))
         for sample, row in zip(counts, found, strict=True):
             again = np.repeat(np.arange(len(y)), sample)

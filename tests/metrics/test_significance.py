@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binomtest, friedmanchisquare
 
 from evar.metrics import bootstrap_interval, bootstrap_scores, holm, paired_permutation
-from evar.metrics.significance import corrected_for_the_best, paired_difference, randomisation_test, ranking
+from evar.metrics.significance import correct_for_the_best, paired_difference, randomisation_test, rank_rows
 
 
 def simulated(seed, p_one=0.7, p_other=0.7, n_groups=60, per_group=4, spread=1.2):
@@ -100,7 +100,7 @@ def test_the_best_of_many_equal_rows_does_not_beat_the_others_by_luck():
         best = int(runs.mean(axis=1).argmax())
         clips, rounds = np.arange(200), np.zeros(200)
         p_values = [randomisation_test(runs[best], run, clips, rounds)[0] for i, run in enumerate(runs) if i != best]
-        alarms += corrected_for_the_best(p_values, k * (k - 1) // 2).min() <= 0.05
+        alarms += correct_for_the_best(p_values, k * (k - 1) // 2).min() <= 0.05
         without += holm(p_values).min() <= 0.05
     assert alarms / n <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / n) < 0.12 < without / n
 
@@ -177,7 +177,7 @@ def test_ranks_are_friedmans_and_ties_share():
     rng = np.random.default_rng(0)
     scores = rng.random((4, 9)) + np.array([[0.4], [0.2], [0.0], [0.0]])
     scores[:2, 0] = 0.9  # a tie
-    found = ranking(scores)
+    found = rank_rows(scores)
     assert found.p == pytest.approx(friedmanchisquare(*scores).pvalue, abs=1e-9)
     assert found.ranks.sum() == pytest.approx(10.0) and found.ranks.argmin() == 0
     # Demsar (2006), table 5: q of 5 % for 4 classifiers is 2.569
@@ -186,12 +186,12 @@ def test_ranks_are_friedmans_and_ties_share():
 
 def test_cliques_are_largest_sets_that_do_not_differ():
     scores = np.tile(np.array([[0.9], [0.8], [0.7], [0.6]]), (1, 12))
-    found = ranking(scores)
+    found = rank_rows(scores)
     assert found.ranks.tolist() == [1, 2, 3, 4] and 1 < found.critical < 2
     assert found.cliques() == [[0, 1], [1, 2], [2, 3]]
-    assert ranking(np.tile(scores[:, :5], 1)).cliques() == [[0, 1, 2], [1, 2, 3]]
+    assert rank_rows(np.tile(scores[:, :5], 1)).cliques() == [[0, 1, 2], [1, 2, 3]]
     with pytest.raises(ValueError, match="at least 3 rows and 5 tasks"):
-        ranking(scores[:2])
+        rank_rows(scores[:2])
 
 
 @pytest.mark.parametrize("metric", ["mean_average_precision", "pearson"])

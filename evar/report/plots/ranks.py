@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def ranked(section: Section) -> tuple[list[str], Ranking] | str:
     """Names and ranks of the rows that have every task; or one sentence why there are none."""
-    from evar.metrics.significance import LEAST_ROWS, LEAST_TASKS, ranking
+    from evar.metrics.significance import LEAST_ROWS, LEAST_TASKS, rank_rows
 
     rows = [
         row
@@ -38,7 +38,7 @@ def ranked(section: Section) -> tuple[list[str], Ranking] | str:
         name + (" (random weights)" if "random weights" in row.flags and "random" not in name else "")
         for name, row in zip(names, rows, strict=True)
     ]
-    return names, ranking(scores)
+    return names, rank_rows(scores)
 
 
 def plot_ranks(sections: Sequence[Section], out: Path) -> list[Path]:

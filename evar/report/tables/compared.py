@@ -94,7 +94,7 @@ def with_equals(section: Section, out: Path | None) -> Section:
     All cells are compared with the best of their column; Holm's correction is over all pairs of rows in all columns, as
     the best is chosen by the same scores.
     """
-    from evar.metrics.significance import corrected_for_the_best
+    from evar.metrics.significance import correct_for_the_best
 
     if out is None:
         return section
@@ -119,7 +119,7 @@ def with_equals(section: Section, out: Path | None) -> Section:
                 p_values.append(p)
     if not places:
         return section
-    corrected = dict(zip(places, corrected_for_the_best(p_values, n_pairs).tolist(), strict=True))
+    corrected = dict(zip(places, correct_for_the_best(p_values, n_pairs).tolist(), strict=True))
     rows = []
     for index, row in enumerate(section.rows):
         cells = [
