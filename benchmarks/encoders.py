@@ -144,7 +144,7 @@ def measure(name: str, asked: argparse.Namespace) -> Cost:
     return Cost(
         encoder=name,
         n_parameters=sum(parameter.numel() for parameter in encoder.parameters()),
-        n_layers=len(encoder.layers),
+        n_layers=len(encoder.layer_infos),
         vector=sum(pooled_width(layer.width, layer.pooling) for layer in chosen),
         batch_seconds=waveform.shape[0] * CLIP_SECONDS,
         encode_seconds=statistics.median(encodes),

@@ -81,7 +81,7 @@ def index_table(families: dict[str, list[EncoderConfig]], encoders: dict[str, En
             licence = short_licence(entry.weights.licence) if entry.weights else "no weights"
             rows.append([
                 f"[`{entry.name}`](encoders/{module}.md)", f"{encoder.sample_rate / 1000:g} kHz", millions(encoder),
-                f"{len(encoder.layers)}", default_name(entry, encoder), f"{vector_width(entry, encoder)}",
+                f"{len(encoder.layer_infos)}", default_name(entry, encoder), f"{vector_width(entry, encoder)}",
                 seconds(encoder), input_statistics(encoder), licence,
             ])  # fmt: skip
     header = ["encoder", "rate", "parameters (M)", "layers", "default layer", "vector", "minimum clip",
@@ -154,11 +154,11 @@ def layer_tables(family: Sequence[EncoderConfig], encoders: dict[str, Encoder]) 
     groups: dict[tuple[object, ...], list[str]] = {}
     for entry in family:
         encoder = encoders[entry.name]
-        groups.setdefault((encoder.sample_rate, *encoder.layers), []).append(entry.name)
+        groups.setdefault((encoder.sample_rate, *encoder.layer_infos), []).append(entry.name)
     for names in groups.values():
         encoder = encoders[names[0]]
         rows: list[list[str]] = []
-        for info in encoder.layers:
+        for info in encoder.layer_infos:
             hop = f"{info.hop} ({1000 * info.hop / encoder.sample_rate:.4g} ms)" if info.hop else "0 (clip)"
             row = [f"`{info.name}`", f"{info.width}", hop, f"`{info.pooling}`", info.note.replace("|", "\\|")]
             if rows and rows[-1][1:] == row[1:]:  # neighbours that differ in their names only share a row

@@ -44,7 +44,7 @@ class HearModel(nn.Module):
             raise ValueError(
                 f"HEAR knows the rates {', '.join(map(str, _RATES))}, but {encoder.name} hears {encoder.sample_rate} Hz"
             )
-        with_frames = [info for info in encoder.layers if info.hop > 0]
+        with_frames = [info for info in encoder.layer_infos if info.hop > 0]
         if not with_frames:
             raise ValueError(f"{encoder.name} has one embedding a clip and no frames that timestamps could belong to")
         default = [info for info in with_frames if info.name in encoder.default_layers]

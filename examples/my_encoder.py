@@ -20,7 +20,7 @@ class MyEncoder(Encoder):
     """Two convolutions on the waveform."""
 
     sample_rate = 16000
-    layers = (LayerInfo("conv1", 64, HOP, "mean"), LayerInfo("conv2", 64, HOP, "mean_plus_max"))
+    layer_infos = (LayerInfo("conv1", 64, HOP, "mean"), LayerInfo("conv2", 64, HOP, "mean_plus_max"))
     default_layers = ("conv2",)
     min_samples = HOP
 

@@ -22,7 +22,7 @@ class Bands(Encoder):
     """Log energy in 16 bands of non-overlapping frames, and a layer that carries the level only."""
 
     sample_rate = RATE
-    layers = (LayerInfo("level", 1, HOP, "mean"), LayerInfo("bands", 16, HOP, "mean"))
+    layer_infos = (LayerInfo("level", 1, HOP, "mean"), LayerInfo("bands", 16, HOP, "mean"))
     default_layers = ("bands",)
     min_samples = HOP
     calls: list[int] = []  # clips of each forward, over all instances
@@ -80,7 +80,7 @@ class Normalised(Bands):
 class Twins(Bands):
     """Two layers of equal width, of which the first is deaf; pooled in ways that do and do not commute with sums."""
 
-    layers = (LayerInfo("deaf", 16, HOP, "mean"), LayerInfo("bands", 16, HOP, "mean"))
+    layer_infos = (LayerInfo("deaf", 16, HOP, "mean"), LayerInfo("bands", 16, HOP, "mean"))
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         bands = super().forward(waveform, lengths)["bands"]
@@ -88,7 +88,7 @@ class Twins(Bands):
 
 
 class PeakTwins(Twins):
-    layers = (LayerInfo("deaf", 16, HOP, "mean"), LayerInfo("bands", 16, HOP, "mean_plus_max"))
+    layer_infos = (LayerInfo("deaf", 16, HOP, "mean"), LayerInfo("bands", 16, HOP, "mean_plus_max"))
 
 
 class Broken(Bands):

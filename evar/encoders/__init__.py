@@ -45,7 +45,7 @@ def load_encoder(
 
     Example:
         >>> encoder = load_encoder("logmel")
-        >>> encoder.sample_rate, [layer.name for layer in encoder.layers]
+        >>> encoder.sample_rate, [layer.name for layer in encoder.layer_infos]
         (16000, ['logmel'])
     """
     import torch
@@ -123,7 +123,7 @@ def describe_encoder(name: str, **options: Any) -> Encoder:
 
     Example:
         >>> encoder = describe_encoder("cnn14.16k")
-        >>> encoder.layers[-1].name, sum(parameter.numel() for parameter in encoder.parameters()) // 1_000_000
+        >>> encoder.layer_infos[-1].name, sum(parameter.numel() for parameter in encoder.parameters()) // 1_000_000
         ('fc1', 80)
     """
     import torch

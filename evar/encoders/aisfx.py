@@ -108,7 +108,7 @@ class AiSfx(Encoder):
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in CHANNELS)
         self.to(memory_format=torch.channels_last)  # a tenth faster on CPU
-        self.layers = _layer_infos(hop)
+        self.layer_infos = _layer_infos(hop)
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
         """The package's names: embedding_net.conv_block1.conv1.weight, ...; its heads fc.* are left out."""
@@ -147,7 +147,7 @@ class AiSfx(Encoder):
         """(n, 1, mel frame, mel) -> layer name -> (n, feature)."""
         features = {}
         for depth, (convolution, norm, info) in enumerate(
-            zip(self.convolutions, self.norms, self.layers, strict=True), start=1
+            zip(self.convolutions, self.norms, self.layer_infos, strict=True), start=1
         ):
             hidden = norm(convolution(hidden)).relu()
             if depth in POOLED:

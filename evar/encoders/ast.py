@@ -128,7 +128,7 @@ class AST(Encoder):
         body = network.audio_spectrogram_transformer
         self.embeddings, self.blocks, self.layernorm = body.embeddings, body.layers, body.layernorm
         self.classifier = network.classifier.requires_grad_(False)  # no layer depends on it
-        self.layers = tuple(
+        self.layer_infos = tuple(
             LayerInfo(f"block{number}", WIDTH, 0, "mean", "final LayerNorm, mean of cls and dist")
             for number in range(1, N_BLOCKS + 1)
         )
@@ -223,11 +223,11 @@ class AST(Encoder):
                 rows = (columns == n_columns).nonzero()[:, 0]
                 n_frames = PATCH + (n_columns - 1) * STRIDE  # what the patches cover
                 blocks = blocks.index_copy(0, rows, self._read(patches[rows, :n_frames]))
-        return {info.name: blocks[:, number][:, None] for number, info in enumerate(self.layers)}
+        return {info.name: blocks[:, number][:, None] for number, info in enumerate(self.layer_infos)}
 
-    def head(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+    def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """(batch, 527) logits of the AudioSet classes, in AudioSet's order."""
-        return self.classifier(self.forward(waveform, lengths)[self.layers[-1].name][:, 0])
+        return self.classifier(self.forward(waveform, lengths)[self.layer_infos[-1].name][:, 0])
 
     def _read(self, patches: Tensor) -> Tensor:
         """(batch, time, 128), normalised -> (batch, 12, 768)."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from evar.config.registry import near_miss
+from evar.encoders._names import NamedLayers, is_declaration, move_declaration, refuse_taken_name
 from evar.encoders.features import LayerFeatures, LayerInfo
 from evar.encoders.weights import load_strict, read_checkpoint, state_dict_of
 
@@ -32,7 +33,8 @@ class Encoder(nn.Module, ABC):
     Attributes:
         name: row label, set by `load_encoder` ("crepe.tiny").
         sample_rate: Hz that `encode` expects.
-        layers: what `forward` returns, shallow to deep; checked at every call.
+        layer_infos: what `forward` returns, shallow to deep; checked at every call. Written as `layers` it is understood
+            too, and read as `layers` where the author has no modules of that name.
         default_layers: the layers that the model's paper uses frozen; several are concatenated.
         min_samples: shorter clips are zero-padded to this by `encode`.
         batch_invariant: False where padding or batch-mates change a clip's vector; such clips are batched by length.
@@ -57,7 +59,8 @@ class Encoder(nn.Module, ABC):
     """
 
     sample_rate: int
-    layers: tuple[LayerInfo, ...]
+    layer_infos: tuple[LayerInfo, ...]
+    layers: Any = NamedLayers()
     default_layers: tuple[str, ...]
     min_samples: int = 1
     batch_invariant: bool = True
@@ -79,6 +82,16 @@ class Encoder(nn.Module, ABC):
     trained_on: str = ""
     brings_weights: str = ""
     patch_out: PatchOut | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        move_declaration(cls)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "layers" and is_declaration(value):
+            name, value = "layer_infos", tuple(value)
+        refuse_taken_name(self, Encoder, name, value)
+        super().__setattr__(name, value)
 
     def randomise(self) -> None:
         """Draw the weights anew, for encoders that load their own (`brings_weights`) when they are built."""
@@ -118,10 +131,11 @@ class Encoder(nn.Module, ABC):
         """Frames of `network_input` that hold a clip's own sound, not padding: (batch,) samples -> (batch,) frames."""
         raise NotImplementedError(f"{self.name or type(self).__name__} has no front-end of its own")
 
-    def head(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+    def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """What the checkpoint's own classifier says, for encoders that keep it. Call `outputs`."""
         raise ValueError(
-            f"{self.name or type(self).__name__} has no classifier head; encoders with one are cnn14, ast, wav2vec2"
+            f"{self.name or type(self).__name__} has no classifier head; encoders with one are cnn14, ast, wav2vec2 "
+            "(an encoder of your own gets one by the method classify)"
         )
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
@@ -175,13 +189,13 @@ class Encoder(nn.Module, ABC):
             >>> encoder.layer("conv2").name, encoder.layer(0).name, encoder.layer("-1").name
             ('conv2', 'conv1', 'pitch')
         """
-        for info in self.layers:
+        for info in self.layer_infos:
             if info.name == name:
                 return info
-        who, known = self.name or type(self).__name__, [info.name for info in self.layers]
+        who, known = self.name or type(self).__name__, [info.name for info in self.layer_infos]
         if isinstance(name, int) or _INDEX.fullmatch(name):
             if -len(known) <= int(name) < len(known):
-                return self.layers[int(name)]
+                return self.layer_infos[int(name)]
             raise ValueError(
                 f"no layer {name} in {who}; its {len(known)} layers are 0 ({known[0]}) to {len(known) - 1} ({known[-1]}), "
                 f"or {-len(known)} to -1 from the end"
@@ -230,7 +244,7 @@ class Encoder(nn.Module, ABC):
         features = self.forward(waveform, lengths)
         frames = self.valid_frames(lengths)
         if isinstance(frames, Tensor):
-            frames = {info.name: frames for info in self.layers}
+            frames = {info.name: frames for info in self.layer_infos}
         self._check_output(features, frames, len(waveform))
         return LayerFeatures(features, frames)
 
@@ -270,7 +284,7 @@ class Encoder(nn.Module, ABC):
         Raises:
             ValueError: if the encoder or its checkpoint has no head, or the input is malformed.
         """
-        return self.head(*self._checked_input(waveform, lengths))
+        return self.classify(*self._checked_input(waveform, lengths))
 
     def input_moments(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Count, sum and sum of squares of each clip's own front-end values: what pooled statistics are made of.
@@ -319,10 +333,10 @@ class Encoder(nn.Module, ABC):
 
     def _check_output(self, features: Mapping[str, Tensor], frames: Mapping[str, Tensor], n_clips: int) -> None:
         who = self.name or type(self).__name__
-        declared = [info.name for info in self.layers]
+        declared = [info.name for info in self.layer_infos]
         if list(features) != declared or set(frames) != set(declared):
             raise RuntimeError(f"{who} declares layers {declared}, but forward returned {list(features)}")
-        for info in self.layers:
+        for info in self.layer_infos:
             value, valid = features[info.name], frames[info.name]
             if value.dim() != 3 or value.shape[0] != n_clips or value.shape[2] != info.width:
                 raise RuntimeError(

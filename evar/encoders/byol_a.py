@@ -135,7 +135,7 @@ class ByolA(_ByolA):
         )
         note = "channel x mel, averaged over time in pairs"
         widths = {"conv1": 2048, "conv2": 1024, "conv3": 512, "fc1": width, "fc2": width}
-        self.layers = tuple(
+        self.layer_infos = tuple(
             LayerInfo(name, n, 8 * HOP, "mean_plus_max", note if name in ("conv1", "conv2") else "")
             for name, n in widths.items()
         )
@@ -185,7 +185,7 @@ class ByolA2(_ByolA):
         self.fc = nn.Sequential(nn.Linear(n_flat, 2048), nn.ReLU(), nn.Dropout(0.3), nn.Linear(2048, 2048), nn.ReLU())
         widths = {"conv1": 2048, "conv2": n_flat, "fc1": 2048, "fc2": 2048, "out": n_flat + 2048}
         notes = {"conv1": "channel x mel, averaged over time in pairs", "out": "conv2 (mel x channel) and fc2"}
-        self.layers = tuple(
+        self.layer_infos = tuple(
             LayerInfo(name, n, 4 * HOP, "mean_plus_max", notes.get(name, "")) for name, n in widths.items()
         )
 

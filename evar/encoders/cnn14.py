@@ -96,7 +96,7 @@ class Cnn14(Encoder):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         step = _FRAMES_PER_STEP * hop
-        self.layers = (
+        self.layer_infos = (
             *(LayerInfo(f"block{n}", 2048, step, "mean_plus_max", "channel x frequency") for n in range(1, 6)),
             LayerInfo("block6", 4096, step, "mean_plus_max", "channel x frequency"),
             LayerInfo("fc1", 2048, 0, "mean", "of mean plus max over time"),
@@ -146,7 +146,7 @@ class Cnn14(Encoder):
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
         """A frame of the blocks is 32 frames of the front-end; fc1 has one frame a clip."""
         frames = self.mel.frames(lengths) // _FRAMES_PER_STEP
-        return {info.name: frames if info.hop else torch.ones_like(frames) for info in self.layers}
+        return {info.name: frames if info.hop else torch.ones_like(frames) for info in self.layer_infos}
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """Every block, and fc1."""
@@ -176,7 +176,7 @@ class Cnn14(Encoder):
         """
         return _over_frequency(self.encode(waveform, lengths)["block6"])
 
-    def head(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+    def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """(batch, 527) probabilities of the AudioSet tags, in AudioSet's order.
 
         Raises:

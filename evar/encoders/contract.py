@@ -147,7 +147,7 @@ def check_encoder(encoder: Encoder, rebuild: Callable[[], Encoder] | None = None
 
 def declaration(encoder: Encoder) -> Iterator[str]:
     """What the class says about itself makes sense."""
-    names = [info.name for info in encoder.layers]
+    names = [info.name for info in encoder.layer_infos]
     if not names or len(set(names)) != len(names):
         yield f"layers must have unique names, and at least one, got {names}"
     if not encoder.default_layers:
@@ -155,7 +155,7 @@ def declaration(encoder: Encoder) -> Iterator[str]:
     for name in encoder.default_layers:
         if name not in names:
             yield f"default_layers names {name!r}, which is none of the layers {names}"
-    for info in encoder.layers:
+    for info in encoder.layer_infos:
         if info.pooling not in POOLINGS:
             yield f"layer {info.name} has no known pooling {info.pooling!r}; there is {', '.join(POOLINGS)}"
     if encoder.sample_rate < 1 or encoder.min_samples < 1:
@@ -197,7 +197,7 @@ def clips(encoder: Encoder) -> Iterator[str]:
 
 def _hops(encoder: Encoder, long: LayerFeatures, short: LayerFeatures, n_more: int) -> Iterator[str]:
     """Each layer's hop is the rate at which frames come with more samples (within two frames, for their edges)."""
-    for info in encoder.layers:
+    for info in encoder.layer_infos:
         more = long[info.name].shape[1] - short[info.name].shape[1]
         if info.hop == 0 and (more != 0 or short[info.name].shape[1] != 1):
             yield f"layer {info.name} declares hop 0, one frame per clip, but gives {long[info.name].shape[1]} frames"

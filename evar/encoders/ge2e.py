@@ -58,7 +58,7 @@ class Ge2e(Encoder):
     """
 
     sample_rate = 16000
-    layers = (
+    layer_infos = (
         LayerInfo("lstm1", width=WIDTH, hop=_HOP, pooling="mean", note="state after each window of 1.6 s"),
         LayerInfo("lstm2", width=WIDTH, hop=_HOP, pooling="mean", note="state after each window of 1.6 s"),
         LayerInfo("lstm3", width=WIDTH, hop=_HOP, pooling="mean", note="state after each window of 1.6 s"),
@@ -125,4 +125,4 @@ class Ge2e(Encoder):
         _, (states, _) = self.lstm(windows.transpose(1, 2))  # (layer, window, feature): after the last mel frame
         linear = self.linear(states[-1]).relu()
         values = (*states, linear, nn.functional.normalize(linear, dim=1))
-        return {info.name: value for info, value in zip(self.layers, values, strict=True)}
+        return {info.name: value for info, value in zip(self.layer_infos, values, strict=True)}

@@ -73,7 +73,7 @@ class HearEncoder(Encoder):
         self.model.eval()
         self.brings_weights = f"load_model of {module}"
         self._n_frames: dict[int, int] = {}
-        self.layers = (
+        self.layer_infos = (
             LayerInfo("timestamps", numbers["timestamp_embedding_size"], self._measured_hop(), "mean", "frames"),
             LayerInfo("scene", numbers["scene_embedding_size"], 0, "mean", "the model's own clip embedding"),
         )

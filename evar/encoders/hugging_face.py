@@ -110,8 +110,8 @@ class HuggingFaceEncoder(Encoder):
         if isinstance(self.reader, CodecReader):
             self.batch_seconds = BATCH_SECONDS  # type: ignore[misc]
         self.eval()
-        self.layers = self._declared(folder)
-        self.default_layers = (self.layers[-1].name,)
+        self.layer_infos = self._declared(folder)
+        self.default_layers = (self.layer_infos[-1].name,)
         # The convolutions of wav2vec2 and its kin; elsewhere a module of that name pools attention maps for a head.
         if isinstance(self.reader, WaveformReader) and hasattr(self.network, "feature_extractor"):
             self.frontend_parameters = ("network.feature_extractor",)
@@ -138,7 +138,7 @@ class HuggingFaceEncoder(Encoder):
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
         """By layer; see the module's docstring."""
-        return {info.name: self.reader.frames(info.name, lengths) for info in self.layers}
+        return {info.name: self.reader.frames(info.name, lengths) for info in self.layer_infos}
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """Every layer, cut where the longest clip's valid frames end."""

@@ -60,7 +60,7 @@ class LogMel(Encoder):
             f_max=f_max,
             norm="none",
         )
-        self.layers = (LayerInfo("logmel", n_mels, hop, "mean_std", f"ln(power + {LOG_OFFSET:g})"),)
+        self.layer_infos = (LayerInfo("logmel", n_mels, hop, "mean_std", f"ln(power + {LOG_OFFSET:g})"),)
 
     def valid_frames(self, lengths: Tensor) -> Tensor:
         """1 + samples // hop."""

@@ -94,7 +94,7 @@ class MsmMae(Encoder):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-        self.layers = tuple(
+        self.layer_infos = tuple(
             LayerInfo(
                 f"block{number}",
                 N_FREQUENCIES * WIDTH,

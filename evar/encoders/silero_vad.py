@@ -53,7 +53,7 @@ class SileroVad(Encoder):
     """
 
     sample_rate = 16000
-    layers = (
+    layer_infos = (
         LayerInfo("stft", width=N_BINS, hop=STFT_HOP, pooling="mean", note="magnitude"),
         LayerInfo("conv1", width=128, hop=128, pooling="mean"),
         LayerInfo("conv2", width=64, hop=256, pooling="mean"),
@@ -104,7 +104,7 @@ class SileroVad(Encoder):
             ([4, 8], [1, 2])
         """
         n_chunks = _n_chunks(lengths)
-        return {info.name: n_chunks * (CHUNK // info.hop) for info in self.layers}
+        return {info.name: n_chunks * (CHUNK // info.hop) for info in self.layer_infos}
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
         """Rename the published tensors; the output layer is a convolution of one tap there."""

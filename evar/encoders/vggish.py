@@ -106,7 +106,7 @@ class VGGish(Encoder):
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         hop = EXAMPLE_FRAMES * HOP
-        self.layers = (
+        self.layer_infos = (
             *(LayerInfo(name, 4096, hop // ALIGNED_FRAMES, "mean_plus_max", "after ReLU") for name, *_ in CONVOLUTIONS),
             *(LayerInfo(name, width, hop, "mean_plus_max", "after ReLU") for name, width in LINEARS),
         )
@@ -127,7 +127,7 @@ class VGGish(Encoder):
         info = LayerInfo(
             "pca", 128, EXAMPLE_FRAMES * HOP, "mean_plus_max", "PCA of fc2, whitened, 0..255 in whole steps"
         )
-        self.layers = (*self.layers, info)
+        self.layer_infos = (*self.layer_infos, info)
         self.default_layers = ("pca",)
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
@@ -146,7 +146,8 @@ class VGGish(Encoder):
         examples = self.mel.frames(lengths) // EXAMPLE_FRAMES
         convolutional = {name for name, *_ in CONVOLUTIONS}
         return {
-            info.name: examples * ALIGNED_FRAMES if info.name in convolutional else examples for info in self.layers
+            info.name: examples * ALIGNED_FRAMES if info.name in convolutional else examples
+            for info in self.layer_infos
         }
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:

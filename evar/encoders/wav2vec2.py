@@ -107,7 +107,7 @@ class Wav2Vec2(Encoder):
         if not self.has_head:
             self.network.lm_head = None
         width, n_blocks = SIZES[size]["hidden_size"], SIZES[size]["num_hidden_layers"]
-        self.layers = (
+        self.layer_infos = (
             LayerInfo("conv", N_CHANNELS, HOP, "mean_plus_max", "convolutions, before projection"),
             *(LayerInfo(f"hidden{number}", width, HOP, "mean") for number in range(n_blocks + 1)),
             *([LayerInfo("logits", n_tokens, HOP, "mean", "CTC head")] if self.has_head else []),
@@ -175,7 +175,7 @@ class Wav2Vec2(Encoder):
             layers["logits"] = self.network.lm_head(hidden)
         return layers
 
-    def head(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+    def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """(batch, time, tokens) CTC logits; the tokens are those of the checkpoint's vocabulary.
 
         Raises:

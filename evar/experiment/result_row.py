@@ -77,7 +77,7 @@ def make_result(
     fitted: Sequence[FittedRound],
     seconds: float,
 ) -> Result:
-    names = [layer.name for layer in encoder.layers]
+    names = [layer.name for layer in encoder.layer_infos]
     position = names.index(selection.layers[0]) if len(selection.layers) == 1 else None
     poolings = name_poolings(encoder, protocol, selection)
     scores = [one.score for one in fitted]

@@ -33,7 +33,7 @@ def selections(encoder: Encoder, layers: str | Sequence[str | int], fusion: str)
     if layers == "default":
         names = tuple(encoder.default_layers)
         return [Selection(names, "none" if len(names) == 1 else "concat")]
-    every = [layer.name for layer in encoder.layers]
+    every = [layer.name for layer in encoder.layer_infos]
     names = tuple(every) if layers == "all" else encoder.layer_names(layers)
     if fusion == ATTENTION or (fusion not in ("none", "search") and len(names) > 1):
         return [Selection(names, fusion)]

@@ -136,7 +136,7 @@ def _layer_names(encoder: Encoder, layers: str | Sequence[str | int] | None) -> 
     if layers is None or layers == "default":
         return list(encoder.default_layers)
     if layers == "all":
-        return [layer.name for layer in encoder.layers]
+        return [layer.name for layer in encoder.layer_infos]
     asked = layers.split(",") if isinstance(layers, str) else list(layers)
     return list(encoder.layer_names(asked))
 

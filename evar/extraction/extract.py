@@ -267,5 +267,5 @@ def _vectors(encoder: Encoder, clips: list[NDArray[np.float32]]) -> dict[str, ND
         features = encoder.encode(*padded(clips))
         return {
             layer.name: pool(features[layer.name], features.frames[layer.name], layer.pooling).float().cpu().numpy()
-            for layer in encoder.layers
+            for layer in encoder.layer_infos
         }

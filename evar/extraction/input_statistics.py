@@ -61,7 +61,7 @@ class InputMoments(Encoder):
         encoder: whose front-end it is.
     """
 
-    layers = (LayerInfo("moments", 9, 0, "mean"),)
+    layer_infos = (LayerInfo("moments", 9, 0, "mean"),)
     default_layers = ("moments",)
 
     def __init__(self, encoder: Encoder) -> None:

@@ -68,7 +68,7 @@ def feature_key(encoder: Encoder, policy: ClipPolicy, frames: FrameRequest | Non
         crop_seed=0,
         layers=frames.described(encoder)
         if frames
-        else {layer.name: f"{layer.width} {layer.pooling}" for layer in encoder.layers},
+        else {layer.name: f"{layer.width} {layer.pooling}" for layer in encoder.layer_infos},
     )
 
 
@@ -130,7 +130,7 @@ def make_plan(
 
 def vector_bytes(encoder: Encoder, n_clips: int) -> int:
     """Disk that the vectors of all layers of so many clips take."""
-    widths = {layer.name: pooled_width(layer.width, layer.pooling) for layer in encoder.layers}
+    widths = {layer.name: pooled_width(layer.width, layer.pooling) for layer in encoder.layer_infos}
     return estimated_bytes(widths, n_clips)
 
 

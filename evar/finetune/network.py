@@ -40,7 +40,7 @@ class Network(nn.Module):
             for module in mel_filters(encoder):
                 module.make_trainable()
         self.encoder, self.frozen_norms = encoder, frozen_norms
-        every = [info.name for info in encoder.layers]
+        every = [info.name for info in encoder.layer_infos]
         names = (
             list(encoder.default_layers)
             if layers == "default"

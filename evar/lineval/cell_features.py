@@ -204,12 +204,12 @@ def frames_wanted(
     if protocol.frame_seconds is None:
         return None
     asked = set(layers)
-    names = tuple(layer.name for layer in encoder.layers if layer.name in asked)
+    names = tuple(layer.name for layer in encoder.layer_infos if layer.name in asked)
     request = FrameRequest(names, protocol.frame_seconds, 1e9 * settings.frames_gb)
     policy = task.policy()
     stored = FrameStore.beside(store).wider(feature_key(encoder, policy, request))
     every = asked | stored
-    return replace(request, layers=tuple(layer.name for layer in encoder.layers if layer.name in every))
+    return replace(request, layers=tuple(layer.name for layer in encoder.layer_infos if layer.name in every))
 
 
 def extracted(
@@ -251,7 +251,7 @@ def extracted(
         {position: reason for extraction in every for position, reason in sorted(extraction.bad.items())},
         len(task),
         cropped,
-        {layer.name: pooled_width(layer.width, layer.pooling) for layer in encoder.layers},
+        {layer.name: pooled_width(layer.width, layer.pooling) for layer in encoder.layer_infos},
         {name: (encoder.layer(name).width, frames.period(encoder, name)) for name in frames.layers} if frames else {},
     )
     seconds = found[0].seconds + sum(next(iter(one.values())).seconds for one in cropped.values())

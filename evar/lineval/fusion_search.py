@@ -38,9 +38,9 @@ SEED = 0
 def layer_names(encoder: Encoder, settings: Settings) -> list[str]:
     """The layers to choose from."""
     if isinstance(settings.layers, str):
-        return [layer.name for layer in encoder.layers]
+        return [layer.name for layer in encoder.layer_infos]
     asked = encoder.layer_names(settings.layers)
-    return [layer.name for layer in encoder.layers if layer.name in asked]
+    return [layer.name for layer in encoder.layer_infos if layer.name in asked]
 
 
 def record_id(encoder: Encoder, tasks: Sequence[Task], protocol: ProtocolConfig, settings: Settings) -> str:

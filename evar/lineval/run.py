@@ -202,7 +202,12 @@ def _evaluate_cell(
     seeds, selections = {seed for _, seed, _ in pending}, [selection for selection, *_ in wanted]
     vectors = _vectors(encoder, task, protocol, settings, store, seeds, selections)
     outcome.n_encoded += vectors.n_encoded
-    if layers_asked(encoder, settings) == "all" and len(encoder.layers) > 1 and chosen is None and not vectors.frames:
+    if (
+        layers_asked(encoder, settings) == "all"
+        and len(encoder.layer_infos) > 1
+        and chosen is None
+        and not vectors.frames
+    ):
         _save_hints(encoder, task, protocol, settings, vectors)
     for row in _probe_rows(encoder, task, protocol, settings, vectors, pending):
         outcome.rows.append(row)
@@ -240,7 +245,7 @@ def _save_hints(encoder: Encoder, task: Task, protocol: ProtocolConfig, settings
     """What can be said of every layer without a label, once; under the input statistics of the first round."""
     from evar.metrics.label_free import measure
 
-    names = tuple(layer.name for layer in encoder.layers)
+    names = tuple(layer.name for layer in encoder.layer_infos)
     out, seed = Path(settings.out), min(vectors.of_rounds)
     row = identity(encoder, task, protocol, settings, Selection(names, "none"), seed)
     own = {key: row[key] for key in results.HINTS_IDENTITY_KEYS}

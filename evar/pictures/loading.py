@@ -60,7 +60,7 @@ class Chosen:
 
     def depth(self, selection: Selection) -> float:
         """0 for the encoder's first layer, 1 for its last; of several layers, the deepest counts."""
-        names = [layer.name for layer in self.encoder.layers]
+        names = [layer.name for layer in self.encoder.layer_infos]
         return max(names.index(layer) for layer in selection.layers) / max(1, len(names) - 1)
 
     def is_default(self, selection: Selection) -> bool:

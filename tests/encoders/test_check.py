@@ -18,7 +18,7 @@ from evar.encoders.features import LayerInfo
 
 class Sound(Encoder):
     sample_rate = 8000
-    layers = (LayerInfo("frames", 4, 400, "mean"),)
+    layer_infos = (LayerInfo("frames", 4, 400, "mean"),)
     default_layers = ("frames",)
     min_samples = 400
 

@@ -306,7 +306,7 @@ def test_wav2vec2_folder_of_another_architecture_is_refused(
 ) -> None:
     shutil.copytree(FAKE_WEIGHTS.MANIFESTS / "hf" / "wav2vec2", tmp_path / "hub")
     write(tmp_path / "hub", "wav2vec2.base")
-    assert load_encoder("wav2vec2.base", tmp_path / "hub").layers[-1].name == "logits"
+    assert load_encoder("wav2vec2.base", tmp_path / "hub").layer_infos[-1].name == "logits"
     path = tmp_path / "hub" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
     assert message in refusal("wav2vec2.base", tmp_path / "hub")
@@ -549,7 +549,9 @@ def test_files_beside_the_checkpoint_change_its_hash(tmp_path: Path) -> None:
     assert len({encoder.weights_sha256 for encoder in (plain, with_first, with_second)}) == 3
     moved = Path(shutil.copy(first, tmp_path / "moved.pth"))
     assert load_encoder("vggish", path, pca=str(moved)).weights_sha256 == with_first.weights_sha256
-    assert "pca" in [info.name for info in with_first.layers] and "pca" not in [info.name for info in plain.layers]
+    assert "pca" in [info.name for info in with_first.layer_infos] and "pca" not in [
+        info.name for info in plain.layer_infos
+    ]
 
 
 def test_a_file_beside_the_checkpoint_that_does_not_fit_is_refused(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_links_between_pages_lead_somewhere(maker, texts):
 def test_an_encoder_without_weights_declares_what_the_real_one_does():
     for name in ("cnn14.fusion_3_6", "crepe.tiny", "byol_a2"):
         outline, real = describe_encoder(name), load_encoder(name, "random")
-        assert outline.layers == real.layers and outline.default_layers == real.default_layers
+        assert outline.layer_infos == real.layer_infos and outline.default_layers == real.default_layers
         assert outline.device.type == "meta" and outline.min_samples == real.min_samples
         counts = [sum(parameter.numel() for parameter in one.parameters()) for one in (outline, real)]
         assert counts[0] == counts[1] > 0

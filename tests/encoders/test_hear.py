@@ -58,7 +58,10 @@ def module(tmp_path, monkeypatch):
 
 def test_a_hear_module_is_an_encoder(module):
     encoder = load_encoder(f"hear:{module()}")
-    assert [(info.name, info.width, info.hop) for info in encoder.layers] == [("timestamps", 4, 400), ("scene", 6, 0)]
+    assert [(info.name, info.width, info.hop) for info in encoder.layer_infos] == [
+        ("timestamps", 4, 400),
+        ("scene", 6, 0),
+    ]
     assert encoder.weights_label.startswith("load_model of") and encoder.default_layers == ("scene",)
     clips = 0.1 * torch.randn(3, 16000)
     together = encoder.encode(clips, torch.tensor([16000, 8000, 16000]))

@@ -159,12 +159,14 @@ def test_keeps_the_contract(folder_of, name, weights):
 )
 def test_declares_every_layer(folder_of, name, layers, hop, min_samples, sample_rate):
     encoder = load_encoder(f"hf:{folder_of(name)}")
-    assert [info.name for info in encoder.layers] == layers.split()
-    assert encoder.default_layers == (layers.split()[-1],) and {info.pooling for info in encoder.layers} == {"mean"}
-    assert {info.hop for info in encoder.layers} == {hop} | ({0} if name == "ast" else set())
+    assert [info.name for info in encoder.layer_infos] == layers.split()
+    assert encoder.default_layers == (layers.split()[-1],) and {info.pooling for info in encoder.layer_infos} == {
+        "mean"
+    }
+    assert {info.hop for info in encoder.layer_infos} == {hop} | ({0} if name == "ast" else set())
     assert (encoder.min_samples, encoder.sample_rate) == (min_samples, sample_rate)
     if name != "clap":
-        assert all(info.width == (16 if info.name == "conv" else 32) for info in encoder.layers)
+        assert all(info.width == (16 if info.name == "conv" else 32) for info in encoder.layer_infos)
 
 
 @pytest.mark.parametrize("name", ["hubert", "wavlm", "unispeech", "data2vec"])
@@ -216,7 +218,7 @@ def test_padding_is_heard_where_a_model_is_declared_so(folder_of):
 )
 def test_what_no_mask_covers_is_declared(tmp_path, name, changes, last):
     encoder = load_encoder(f"hf:{save(tmp_path / name, name, **changes)}")
-    info = encoder.layers[-1]
+    info = encoder.layer_infos[-1]
     assert not encoder.batch_invariant and (info.name, info.width, info.hop) == last
     assert check_encoder(encoder) == []
 

@@ -124,7 +124,7 @@ def test_codecs_keep_the_contract(codec_of, name, weights):
 @pytest.mark.parametrize("name", CODECS)
 def test_codecs_declare_each_layer_with_its_own_hop(codec_of, name):
     encoder = load_encoder(f"hf:{codec_of(name)}")
-    assert " ".join(f"{info.name}:{info.hop}" for info in encoder.layers) == LAYERS[name]
+    assert " ".join(f"{info.name}:{info.hop}" for info in encoder.layer_infos) == LAYERS[name]
     assert encoder.default_layers == ("latent",) and encoder.sample_rate == (16000 if name == "xcodec" else 8000)
     assert not any("decoder" in key or "quantizer" in key for key in encoder.state_dict())
 
@@ -174,7 +174,7 @@ def test_a_codecs_clip_gives_the_same_frames_alone_and_beside_another(codec_of, 
     batch = torch.cat([torch.nn.functional.pad(first, (0, 4000 - n_samples)), second])
     with torch.no_grad():
         together = encoder.encode(batch, torch.tensor([n_samples, 4000]))
-    for info in encoder.layers:
+    for info in encoder.layer_infos:
         n_frames = int(together.frames[info.name][0])
         assert n_frames == len(alone[info.name])
         assert relative_l2(together[info.name][0, :n_frames], alone[info.name]) < TOLERANCE
@@ -222,7 +222,7 @@ def test_mert_is_a_hubert_of_music(tmp_path, deepnorm):
     encoder = load_encoder(f"hf:{folder}")
     assert check_encoder(encoder, lambda: load_encoder(f"hf:{folder}")) == []
     assert encoder.sample_rate == 24000 and encoder.batch_invariant
-    assert [info.name for info in encoder.layers] == ["conv", "hidden0", "hidden1", "hidden2"]
+    assert [info.name for info in encoder.layer_infos] == ["conv", "hidden0", "hidden1", "hidden2"]
     model = transformers.HubertModel(transformers.HubertConfig(**HUBERT)).eval()
     model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"), strict=False)
     if deepnorm:  # LayerNorm(a x + f(x)) is LayerNorm(x + f(x) / a) with an epsilon that is a^2 times smaller

@@ -64,7 +64,7 @@ def reference_layers(capacity: str, waveform: Tensor, own: Crepe) -> dict[str, T
     with torch.inference_mode():
         pitch = model(frames)
     layers = {}
-    for info, maps in zip(own.layers, seen, strict=False):
+    for info, maps in zip(own.layer_infos, seen, strict=False):
         layers[info.name] = maps[..., 0].flatten(1) if info.width > maps.shape[1] else maps[..., 0].mean(2)
     return {**layers, "pitch": pitch}
 

@@ -128,7 +128,7 @@ def test_input_equals_the_feature_extractor(pair: tuple[Any, Encoder]) -> None:
 @torch.no_grad()
 def test_every_layer_of_a_clip_equals_transformers(pair: tuple[Any, Encoder]) -> None:
     network, encoder = pair
-    assert [info.name for info in encoder.layers] == ["conv", "hidden0", "hidden1", "hidden2", "hidden3", "logits"]
+    assert [info.name for info in encoder.layer_infos] == ["conv", "hidden0", "hidden1", "hidden2", "hidden3", "logits"]
     for clip in clips():
         theirs = reference_layers(network, normalised([clip])["input_values"])
         assert largest_error(encoder.encode(clip[None]), theirs) < TOLERANCE

@@ -113,7 +113,7 @@ def test_pitfall_07_and_08_one_clip_one_forward_with_gradients(name, monkeypatch
     calls = []
     monkeypatch.setattr(type(encoder), "forward", _counted(type(encoder).forward, calls))
     features = encoder.encode(torch.randn(1, encoder.sample_rate))
-    assert len(calls) == 1 and {layer.name for layer in encoder.layers} == set(features)
+    assert len(calls) == 1 and {layer.name for layer in encoder.layer_infos} == set(features)
     features[encoder.default_layers[-1]].sum().backward()
     assert sum(parameter.grad is not None for parameter in encoder.parameters()) > 10
 
@@ -141,8 +141,8 @@ def test_pitfall_09_declared_widths_are_the_real_ones(width):
     encoder = load_encoder(f"byol_a.d{width}", "random")
     with torch.inference_mode():
         features = encoder.encode(torch.randn(1, encoder.sample_rate))
-    assert {layer.name: layer.width for layer in encoder.layers} == {
-        name: features[name].shape[2] for name in (layer.name for layer in encoder.layers)
+    assert {layer.name: layer.width for layer in encoder.layer_infos} == {
+        name: features[name].shape[2] for name in (layer.name for layer in encoder.layer_infos)
     }
     assert encoder.layer(encoder.default_layers[-1]).width == width
 

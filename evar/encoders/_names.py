@@ -1,0 +1,62 @@
+"""The names that an encoder shares with its author: which are free, and what happens to the others.
+
+`self.layers = nn.ModuleList(...)` and `self.head = nn.Linear(...)` are the most usual names in PyTorch, so both belong
+to the author. The declared layers are `layer_infos`; a tuple of `LayerInfo` that is written as `layers` is taken for them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from evar.encoders.features import LayerInfo
+
+
+def is_declaration(value: Any) -> bool:
+    """Whether this is a tuple or list of `LayerInfo`.
+
+    Example:
+        >>> is_declaration((LayerInfo("conv1", 64, 160, "mean"),)), is_declaration(nn.ModuleList())
+        (True, False)
+    """
+    return isinstance(value, tuple | list) and len(value) > 0 and all(isinstance(one, LayerInfo) for one in value)
+
+
+class NamedLayers:
+    """The attribute `layers` of an encoder: its author's own modules where there are any, else the declared layers.
+
+    Python asks this only where the instance itself holds no plain value of the name.
+    """
+
+    def __get__(self, encoder: Any, owner: type) -> Any:
+        if encoder is None:
+            return owner.layer_infos  # type: ignore[attr-defined]
+        own = encoder.__dict__.get("_modules", {}).get("layers")
+        return encoder.layer_infos if own is None else own
+
+
+def move_declaration(encoder_class: Any) -> None:
+    """Turn the declaration `layers` of a class into `layer_infos`, so that the name is free for its instances."""
+    declared = encoder_class.__dict__.get("layers")
+    if is_declaration(declared):
+        encoder_class.layer_infos = tuple(declared)
+        del encoder_class.layers
+    elif isinstance(declared, property):
+        encoder_class.layer_infos = declared
+        del encoder_class.layers
+
+
+def refuse_taken_name(encoder: nn.Module, base: type, name: str, value: Any) -> None:
+    """Refuse a module or parameter under a name that `base` needs itself; it would hide behind the other silently.
+
+    Raises:
+        AttributeError: if the name is taken.
+    """
+    is_part = isinstance(value, nn.Module | nn.Parameter)
+    if name != "layers" and (name == "device" or (is_part and hasattr(base, name))):
+        who = type(encoder).__name__
+        raise AttributeError(
+            f"{who}.{name} cannot be set, because {name!r} is a part of every encoder; choose another name, "
+            f"such as self.own_{name}"
+        )
