@@ -26,7 +26,7 @@ UNMAPPED: dict[str, str] = {}
 def blocks(encoder: Encoder, waveform: Tensor, bands: int = 1) -> NDArray[Any]:
     """(block, feature): each block's vector of the clip; of bands side by side their mean where `bands` says how many."""
     clip = embed(encoder, waveform, layers="all")
-    names = [info.name for info in encoder.layers if info.name.startswith("block")]
+    names = [info.name for info in encoder.layer_infos if info.name.startswith("block")]
     return np.stack([clip[name][0].reshape(bands, -1).mean(0) for name in names])
 
 

@@ -6,6 +6,8 @@ to the author. The declared layers are `layer_infos`; a tuple of `LayerInfo` tha
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -45,6 +47,13 @@ def move_declaration(encoder_class: Any) -> None:
     elif isinstance(declared, property):
         encoder_class.layer_infos = declared
         del encoder_class.layers
+
+
+def head_method(encoder_class: type) -> Callable[..., Any] | None:
+    """The method `head(self, waveform, lengths)` of a class, which was the name of `classify` before; None without one."""
+    found = getattr(encoder_class, "head", None)
+    is_method = inspect.isfunction(found) and list(inspect.signature(found).parameters)[1:] == ["waveform", "lengths"]
+    return found if is_method else None
 
 
 def refuse_taken_name(encoder: nn.Module, base: type, name: str, value: Any) -> None:

@@ -73,7 +73,7 @@ class PatchEncoder(Encoder):
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
         """Time steps of all windows; one of layers with hop 0."""
         steps = count_steps(self.network_input_frames(lengths), self.unit, self.window_steps)
-        return {info.name: steps if info.hop else steps.clamp(max=1) for info in self.layers}
+        return {info.name: steps if info.hop else steps.clamp(max=1) for info in self.layer_infos}
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """Every layer, bands side by side or averaged."""
@@ -118,5 +118,5 @@ class PatchEncoder(Encoder):
             size=self.window_size,
             steps=self.window_steps,
             chunk_frames=_CHUNK_TOKENS * self.step // self.n_bands,
-            per_window=tuple(info.name for info in self.layers if not info.hop),
+            per_window=tuple(info.name for info in self.layer_infos if not info.hop),
         )

@@ -68,7 +68,7 @@ class _Atst(Encoder):
         self.patch_embed = nn.ModuleDict({"patch_embed": nn.Linear(N_MELS * PATCH, WIDTH)})
         self.pos_embed = nn.Parameter(0.02 * torch.randn(1, N_POSITIONS, WIDTH))
         self.blocks = Blocks(n_blocks, WIDTH, N_HEADS, eps=EPSILON, qkv_bias=False)
-        self.layers = tuple(
+        self.layer_infos = tuple(
             LayerInfo(f"block{number}", self.width, PATCH * HOP if input == "clip" else 0, "mean", self.note)
             for number in range(1, n_blocks + 1)
         )
@@ -220,7 +220,7 @@ class AtstFrame(_Atst):
     def __init__(self, input: str = "clip", n_blocks: int = N_BLOCKS) -> None:
         super().__init__(input, n_blocks)
         self.norm_frame = nn.LayerNorm(WIDTH, eps=EPSILON)
-        self.default_layers = tuple(info.name for info in self.layers)
+        self.default_layers = tuple(info.name for info in self.layer_infos)
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
         """The teacher of a Lightning file, or the encoder of a fine-tuned one, by this module's names."""

@@ -94,7 +94,7 @@ class AudioMae(PatchEncoder):
             self.norm = nn.LayerNorm(WIDTH, eps=1e-6)
             notes |= {"norm": "final LayerNorm", "contextual": "mean of the last three blocks, normed"}
             last = LayerInfo("cls", WIDTH, 0, "mean", "normed token of the whole clip, mean over windows")
-        self.layers = (*self.patch_layers(notes, WIDTH, PATCH * HOP), last)
+        self.layer_infos = (*self.patch_layers(notes, WIDTH, PATCH * HOP), last)
         self.default_layers = ("fc_norm" if fine_tuned else "contextual",)
 
     @classmethod
@@ -154,7 +154,7 @@ class AudioMae(PatchEncoder):
             layers["fc_norm"] = self.fc_norm(mean(layers[last], self.valid_frames(lengths)[last]))[:, None]
         return layers
 
-    def head(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+    def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """(batch, 527) logits of the AudioSet classes, before the sigmoid.
 
         Raises:

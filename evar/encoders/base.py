@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from evar.config.registry import near_miss
-from evar.encoders._names import NamedLayers, is_declaration, move_declaration, refuse_taken_name
+from evar.encoders._names import NamedLayers, head_method, is_declaration, move_declaration, refuse_taken_name
 from evar.encoders.features import LayerFeatures, LayerInfo
 from evar.encoders.weights import load_strict, read_checkpoint, state_dict_of
 
@@ -133,6 +133,9 @@ class Encoder(nn.Module, ABC):
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """What the checkpoint's own classifier says, for encoders that keep it. Call `outputs`."""
+        named_head = head_method(type(self))
+        if named_head is not None:
+            return named_head(self, waveform, lengths)
         raise ValueError(
             f"{self.name or type(self).__name__} has no classifier head; encoders with one are cnn14, ast, wav2vec2 "
             "(an encoder of your own gets one by the method classify)"

@@ -143,7 +143,7 @@ class Beats(Encoder):
         wide = width if bands == "mean" else N_BANDS * width
         note = "mean over the 8 bands" if bands == "mean" else "8 bands side by side"
         names = ["input", *(f"block{number}" for number in range(1, n_blocks + 1))]
-        self.layers = tuple(LayerInfo(name, wide, PATCH * HOP, "mean", note) for name in names)
+        self.layer_infos = tuple(LayerInfo(name, wide, PATCH * HOP, "mean", note) for name in names)
         self.default_layers = (names[-1],)
 
     @classmethod
@@ -209,7 +209,7 @@ class Beats(Encoder):
             layers[f"block{number}"] = self._by_time(output)
         return layers
 
-    def head(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+    def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """(batch, 527) probabilities of the AudioSet tags, in the order of the checkpoint's `label_dict`.
 
         Raises:
@@ -219,7 +219,7 @@ class Beats(Encoder):
             raise ValueError(f"{self.name or 'beats'} has no classifier head; beats.as2m has one")
         from evar.encoders.pooling import mean
 
-        last = self.forward(waveform, lengths)[self.layers[-1].name]
+        last = self.forward(waveform, lengths)[self.layer_infos[-1].name]
         if self.bands != "mean":
             last = last.unflatten(2, (N_BANDS, -1)).mean(dim=2)
         return self.predictor(mean(last, self.valid_frames(lengths))).sigmoid()

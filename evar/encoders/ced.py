@@ -89,7 +89,7 @@ class Ced(Encoder):
         self.outputlayer.requires_grad_(False)
         wide = width if bands == "mean" else N_BANDS * width
         note = "mean over the 4 bands" if bands == "mean" else "4 bands side by side"
-        self.layers = (
+        self.layer_infos = (
             *(LayerInfo(f"block{number}", wide, PATCH * HOP, "mean", note) for number in range(1, n_blocks + 1)),
             LayerInfo("norm", wide, PATCH * HOP, "mean", f"final LayerNorm, {note}"),
         )
@@ -124,7 +124,7 @@ class Ced(Encoder):
             self._network, bands, pieced, unit=PIECE, size=lambda n: n // PATCH * PATCH, steps=lambda n: n // PATCH
         )
 
-    def head(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+    def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """(batch, 527) probabilities of the AudioSet tags.
 
         `input="clip"`: of the mean over all tokens, as the hub's port computes them; "padded": the mean over the pieces of

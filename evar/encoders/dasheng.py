@@ -88,7 +88,7 @@ class Dasheng(Encoder):
         if n_classes:  # no layer depends on it
             self.outputlayer = nn.Sequential(nn.LayerNorm(width, eps=HEAD_EPSILON), nn.Linear(width, n_classes))
             self.outputlayer.requires_grad_(False)
-        self.layers = (
+        self.layer_infos = (
             *(LayerInfo(f"block{number}", width, PATCH * HOP, "mean") for number in range(1, n_blocks + 1)),
             LayerInfo("norm", width, PATCH * HOP, "mean", "final LayerNorm"),
         )
@@ -131,7 +131,7 @@ class Dasheng(Encoder):
         n_times = int(self.valid_frames(lengths).max())
         return {name: value[:, :n_times] for name, value in layers.items()}
 
-    def head(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+    def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """(batch, width) sigmoid of the mean over the tokens, or (batch, 527) probabilities where there are tags."""
         vectors = mean(self.forward(waveform, lengths)["norm"], self.valid_frames(lengths))
         return (vectors if self.outputlayer is None else self.outputlayer(vectors)).sigmoid()

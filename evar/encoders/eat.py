@@ -118,7 +118,9 @@ class Eat(Encoder):
             "cls": "cls",
         }
         wide = N_BANDS * width if readout == "side_by_side" else width
-        self.layers = tuple(LayerInfo(f"block{n}", wide, hop, "mean", note[readout]) for n in range(1, n_blocks + 1))
+        self.layer_infos = tuple(
+            LayerInfo(f"block{n}", wide, hop, "mean", note[readout]) for n in range(1, n_blocks + 1)
+        )
         self.default_layers = (f"block{n_blocks}",)
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
@@ -149,7 +151,7 @@ class Eat(Encoder):
 
     def valid_frames(self, lengths: Tensor) -> Tensor:
         """One for every 16 frames of what the network is given, or one a clip."""
-        if self.layers[0].hop == 0:
+        if self.layer_infos[0].hop == 0:
             return torch.ones_like(lengths)
         frames = self.network_input_frames(lengths)
         return count_steps(frames, LONGEST_STEPS * PATCH, lambda n: steps_of(n, self.input == "padded"))
@@ -157,11 +159,11 @@ class Eat(Encoder):
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """Every block's readout."""
         layers = self._layers(waveform, lengths, self.input == "padded", self.readout)
-        if self.layers[0].hop == 0:
+        if self.layer_infos[0].hop == 0:
             return {name: value.mean(dim=1, keepdim=True) for name, value in layers.items()}
         return layers
 
-    def head(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+    def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """(batch, classes) logits of the fine-tuned checkpoint's classes, for the official input of 1024 frames.
 
         Raises:
@@ -169,7 +171,7 @@ class Eat(Encoder):
         """
         if self.classifier is None or self.fc_norm is None:
             raise ValueError(f"{self.name or 'eat'} has no classifier head; eat.as2m has one")
-        cls = self._layers(waveform, lengths, True, "cls")[self.layers[-1].name][:, 0]
+        cls = self._layers(waveform, lengths, True, "cls")[self.layer_infos[-1].name][:, 0]
         return self.classifier(self.fc_norm(cls))
 
     def _layers(self, waveform: Tensor, lengths: Tensor, is_padded: bool, readout: str) -> dict[str, Tensor]:
@@ -188,7 +190,7 @@ class Eat(Encoder):
             size=lambda n: PATCH * steps_of(n, is_padded),
             steps=lambda n: 1 if readout == "cls" else steps_of(n, is_padded),
             chunk_frames=2**14,
-            per_window=tuple(info.name for info in self.layers) if readout == "cls" else (),
+            per_window=tuple(info.name for info in self.layer_infos) if readout == "cls" else (),
         )
 
     def _network(self, logmel: Tensor, readout: str) -> dict[str, Tensor]:

@@ -119,7 +119,7 @@ class M2D(PatchEncoder):
         self.norm = nn.LayerNorm(WIDTH, eps=1e-6)
         notes = {f"block{number}": "residual stream" for number in range(1, n_blocks + 1)}
         # What a unit loses at its end counts: frames are that much further apart on average.
-        self.layers = self.patch_layers({**notes, "norm": "final LayerNorm"}, WIDTH, unit_frames * hop // n_times)
+        self.layer_infos = self.patch_layers({**notes, "norm": "final LayerNorm"}, WIDTH, unit_frames * hop // n_times)
         self.default_layers = ("norm",)
 
     @classmethod

@@ -99,7 +99,7 @@ class MaeAst(PatchEncoder):
         self.norm = nn.LayerNorm(WIDTH, eps=EPSILON)
         self.blocks = Blocks(n_blocks, WIDTH, N_HEADS, norm="post", eps=EPSILON)
         notes = {f"block{number}": "output" for number in range(1, n_blocks + 1)}
-        self.layers = self.patch_layers(notes, WIDTH, self.step * HOP)
+        self.layer_infos = self.patch_layers(notes, WIDTH, self.step * HOP)
         self.default_layers = (f"block{n_blocks}",)
 
     @classmethod

@@ -126,7 +126,7 @@ class MaskSpec(PatchEncoder):
             notes["norm"] = "final LayerNorm"
             last = LayerInfo("cls", WIDTH, 0, "mean", "normed token of the whole clip, mean over windows")
         hop = 0 if input == "stretched" else PATCH * HOP
-        self.layers = (*self.patch_layers(notes, WIDTH, hop), last)
+        self.layer_infos = (*self.patch_layers(notes, WIDTH, hop), last)
         self.default_layers = ("fc_norm" if fine_tuned else "norm",)
 
     @classmethod
@@ -234,7 +234,7 @@ class MaskSpec(PatchEncoder):
             layers["fc_norm"] = self.fc_norm(mean(layers[last], self.valid_frames(lengths)[last]))[:, None]
         return layers
 
-    def head(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+    def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """(batch, 527) logits of the AudioSet classes, before the sigmoid.
 
         Raises:

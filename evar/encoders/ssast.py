@@ -112,7 +112,7 @@ class Ssast(PatchEncoder):
         self.blocks = Blocks(n_blocks, width, n_heads)
         self.norm = nn.LayerNorm(width, eps=1e-6)
         notes = {f"block{number}": "residual stream" for number in range(1, n_blocks + 1)}
-        self.layers = (
+        self.layer_infos = (
             *self.patch_layers({**notes, "norm": "final LayerNorm"}, width, self.step * HOP),
             LayerInfo("cls_dist", width, 0, "mean", "mean of the two normed tokens of the whole clip"),
         )

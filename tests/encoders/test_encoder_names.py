@@ -76,6 +76,19 @@ def test_declared_layers_are_still_readable_as_layers() -> None:
     assert Plain.layers == INFOS and Plain().layers == INFOS
 
 
+def test_the_former_name_of_classify_is_understood() -> None:
+    class Former(Usual):
+        def __init__(self) -> None:
+            super().__init__()
+            del self.head
+            self.last = nn.Linear(6, 4)
+
+        def head(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+            return waveform[:, :3]
+
+    assert Former().outputs(torch.zeros(2, 100)).shape == (2, 3)
+
+
 def test_a_property_that_declares_layers_is_understood() -> None:
     class Dynamic(Usual):
         @property
