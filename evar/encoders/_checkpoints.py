@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from evar.encoders.weights import WRAPPERS, load_strict, read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,48 @@ def refuse_other(state: State, path: Path, name: str, kind: str) -> None:
         raise ValueError(f"{path.name} is {found.what}, which {name} does not take; use {found.encoder}")
 
 
+def load_or_explain(
+    encoder: nn.Module,
+    convert: Callable[[dict[str, Any]], dict[str, Tensor]],
+    weights: str | Path,
+    name: str,
+    ignore: tuple[str, ...],
+) -> None:
+    """Load a checkpoint into an encoder; where it does not fit, say what it is and which encoder takes it.
+
+    Args:
+        encoder: to load into.
+        convert: what the file holds -> tensors by the encoder's own names.
+        weights: the file or folder.
+        name: of the encoder's YAML, for the message.
+        ignore: as for `load_strict`.
+
+    Raises:
+        ValueError: if it does not fit; where no rule knows the file, with the first differences.
+    """
+    path, checkpoint = Path(weights), read_checkpoint(weights)
+    try:
+        load_strict(encoder, convert(checkpoint), path, ignore)
+    except ValueError as error:
+        found = recognise(_tensors(checkpoint))
+        if found is None or name in re.findall(r"[\w.]+", found.encoder):
+            raise
+        raise ValueError(
+            f"{path.name} is {found.what}, which {name} does not take; use {found.encoder} ({error})"
+        ) from error
+
+
+def _tensors(checkpoint: Mapping[str, Any], before: str = "") -> dict[str, Tensor]:
+    """Every tensor of a checkpoint, whatever it is wrapped in."""
+    found: dict[str, Tensor] = {}
+    for name, value in checkpoint.items():
+        if isinstance(value, Tensor):
+            found[f"{before}{name}"] = value
+        elif isinstance(value, Mapping) and name != "_ema":
+            found |= _tensors(value, "" if name in WRAPPERS else f"{before}{name}.")
+    return found
+
+
 def _rows(state: State, name: str = "pos_embed") -> int:
     """Entries of the table of positions, those of whole-clip tokens included; 0 where there is none."""
     table = state.get(name)
@@ -101,13 +147,64 @@ def _spectrogram_transformer(state: State) -> Known | None:
 
 def _fairseq(state: State) -> Known | None:
     """MAE-AST and BEATs project patches alike. The two sizes of MAE-AST's patches have the same tensors."""
-    if "post_extract_proj.weight" not in state:
+    projection = _ending(state, "post_extract_proj.weight")
+    if projection is None:
         return None
-    if "patch_embedding.weight" in state:
-        return Known("beats", "a BEATs", "a beats or openbeats encoder")
+    if _ending(state, "patch_embedding.weight") is not None:
+        size = {768: "base", 1024: "large"}.get(len(projection), "other")
+        if "predictor.weight" in state:
+            return Known(f"beats.{size}.as2m", f"a BEATs fine-tuned on AudioSet ({size})", "beats.as2m")
+        encoders = {"base": "beats.iter3, beats.iter3_plus or openbeats.base", "large": "openbeats.large"}
+        return Known(f"beats.{size}", f"a pre-trained BEATs ({size})", encoders.get(size, "a YAML of your own"))
     if "batch_norm.running_mean" in state:
         return Known("mae_ast", "an MAE-AST", "mae_ast.patch or mae_ast.frame")
     return None
 
 
-RULES: list[Rule] = [_masked_autoencoder, _spectrogram_transformer, _fairseq]
+def _eat(state: State) -> Known | None:
+    """EAT and SSLAM cannot be told apart; fine-tuned ones have a head behind a LayerNorm."""
+    kernel = _ending(state, "local_encoder.proj.weight")
+    if kernel is None:
+        return None
+    size = {768: "base", 1024: "large"}.get(len(kernel), "other")
+    if _ending(state, "fc_norm.weight") is not None:
+        encoder = "eat.as2m or sslam.as2m" if size == "base" else "eat.large with the option n_classes: 527"
+        return Known(f"eat.{size}.as2m", f"an EAT or SSLAM fine-tuned on AudioSet ({size})", encoder)
+    encoder = "eat.base or sslam" if size == "base" else "eat.large"
+    return Known(f"eat.{size}", f"a pre-trained EAT or SSLAM ({size})", encoder)
+
+
+def _atst(state: State) -> Known | None:
+    """ATST-Frame normalises frames; ATST-Clip has a token of the whole clip."""
+    if _ending(state, "patch_embed.patch_embed.weight") is None:
+        return None
+    if _ending(state, "norm_frame.weight") is not None:
+        return Known("atst_frame", "an ATST-Frame", "atst_frame")
+    return Known("atst_clip", "an ATST-Clip", "atst_clip")
+
+
+def _position_of_time(state: State) -> Known | None:
+    """CED and Dasheng share names; the size of a patch tells them apart, and CED has a head unless it only begins."""
+    kernel = _ending(state, "patch_embed.proj.weight")
+    if _ending(state, "time_pos_embed") is None or kernel is None or kernel.dim() != 4:
+        return None
+    has_tags, width = _ending(state, "outputlayer.1.weight") is not None, len(kernel)
+    if kernel.shape[2] == 64:
+        size = {768: "base", 1280: "0_6b", 1536: "1_2b"}.get(width, "base")
+        if has_tags:
+            return Known("dasheng.as2m", "a Dasheng fine-tuned on AudioSet", "dasheng.as2m")
+        return Known(f"dasheng.{size}", f"a pre-trained Dasheng of width {width}", f"dasheng.{size}")
+    size = {192: "tiny", 256: "mini", 384: "small"}.get(width, "base")
+    if not has_tags:
+        return Known(
+            "ced.start", "what CED's training starts from, without tags", f"the tagger's file, with ced.{size}"
+        )
+    return Known(f"ced.{size}", f"a CED of width {width}", f"ced.{size}")
+
+
+def _ending(state: State, end: str) -> Tensor | None:
+    """The first tensor whose name ends so, whatever wrapper stands before it."""
+    return next((value for name, value in state.items() if name == end or name.endswith(f".{end}")), None)
+
+
+RULES: list[Rule] = [_masked_autoencoder, _spectrogram_transformer, _fairseq, _eat, _atst, _position_of_time]

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from evar.config.registry import near_miss
+from evar.encoders._checkpoints import load_or_explain
 from evar.encoders._names import NamedLayers, head_method, is_declaration, move_declaration, refuse_taken_name
 from evar.encoders.features import LayerFeatures, LayerInfo
-from evar.encoders.weights import load_strict, read_checkpoint, state_dict_of
+from evar.encoders.weights import state_dict_of
 
 if TYPE_CHECKING:
     from evar.config.encoder import EncoderConfig
@@ -166,7 +167,7 @@ class Encoder(nn.Module, ABC):
                 raise  # the class is at fault, not its YAML
             raise ValueError(f"{config.name} cannot be built with the options {config.options}: {error}") from error
         if weights is not None:
-            load_strict(encoder, encoder.convert(read_checkpoint(weights)), weights, ignore=cls.ignored_tensors)
+            load_or_explain(encoder, encoder.convert, weights, config.name, cls.ignored_tensors)
         return encoder
 
     @property

@@ -104,7 +104,7 @@ class Beats(Encoder):
     min_samples = 400 + (PATCH - 1) * HOP
     batch_seconds = 80.0
     # of training, or copies; no feature depends on them
-    ignored_tensors = ("mask_", "*_pad.weight", "decoder", "final_proj", "label_embs_concat", "quantize")
+    ignored_tensors = ("mask_", "*_pad.weight", "decoder.", "final_proj.", "label_embs_concat", "quantize.")
 
     def __init__(
         self,
@@ -291,9 +291,14 @@ def buckets(distance: Tensor, n_buckets: int, max_distance: int) -> Tensor:
 
 def _without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """ESPnet's models hold the network under "encoder."."""
+    if "decoder.linear_out.weight" in state:
+        raise ValueError(
+            "the checkpoint is an OpenBEATs that was fine-tuned with ESPnet, which no encoder takes; use the pre-trained "
+            "file of the repository that its name tells, with openbeats.base or openbeats.large"
+        )
     if "encoder.patch_embedding.weight" not in state:
         return dict(state)
-    return {name.removeprefix("encoder."): value for name, value in state.items() if name.startswith("encoder.")}
+    return {name.removeprefix("encoder."): value for name, value in state.items()}
 
 
 def _options(config: EncoderConfig, checkpoint: Mapping[str, Any], file: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from evar.config.registry import near_miss
 
 _HUB_ADDRESS = re.compile(r"hf:(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?(/(?P<file>.+))?")
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "0")
+WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "0")
 
 
 @dataclass(frozen=True)
@@ -440,7 +440,7 @@ def state_dict_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
         {'w': tensor([1., 1.])}
     """
     if not any(isinstance(value, Tensor) for value in checkpoint.values()):
-        for name in _WRAPPERS:
+        for name in WRAPPERS:
             if isinstance(checkpoint.get(name), Mapping):
                 return state_dict_of(checkpoint[name])
     state = {str(name): value for name, value in checkpoint.items() if isinstance(value, Tensor)}
