@@ -18,6 +18,7 @@ _PUBLIC = {
     "load_encoder": "evar.encoders",
     "load_task": "evar.data.task",
     "evaluate": "evar.lineval.evaluate",
+    "fine_tune": "evar.finetune.request",
     "embed": "evar.extraction.embed",
     "compare": "evar.report.comparing",
 }

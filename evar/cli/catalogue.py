@@ -82,11 +82,11 @@ def layers(encoder: str) -> int:
 
     built = load_encoder(encoder, "random")
     rows = []
-    for number, layer in enumerate(built.layers, start=1):
+    for number, layer in enumerate(built.layer_infos, start=1):
         hop = f"{layer.hop} ({1000 * layer.hop / built.sample_rate:.4g} ms)" if layer.hop else "0 (clip)"
         mark = "*" if layer.name in built.default_layers else ""
         vector = pooled_width(layer.width, layer.pooling)
-        depth = f"{number / len(built.layers):.2f}"
+        depth = f"{number / len(built.layer_infos):.2f}"
         rows.append([layer.name + mark, str(layer.width), hop, depth, layer.pooling, str(vector), layer.note])
     print(f"{encoder}: {built.sample_rate} Hz, at least {built.min_samples} samples (shorter clips are padded)")
     print(columns(["layer", "width", "hop", "depth", "pooling", "vector", "note"], rows, width=60))
@@ -125,7 +125,7 @@ def check(encoder: str, weights: str = "random") -> int:
     n_parameters = sum(parameter.numel() for parameter in built.parameters())
     print(
         f"{encoder} keeps every promise ({', '.join(check.__name__ for check in CHECKS)}, seeded, no_socket): "
-        f"layers {built.layers[0].name} to {built.layers[-1].name}, {n_parameters / 1e6:.2f} M parameters"
+        f"layers {built.layer_infos[0].name} to {built.layer_infos[-1].name}, {n_parameters / 1e6:.2f} M parameters"
         + (f", weights {built.weights_label}" if n_parameters else "")
     )
     print(

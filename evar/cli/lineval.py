@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from evar.cli.terminal import DONE, SOME_FAILED
-from evar.cli.words import UsageError, decimal, statistics, truth, whole
+from evar.cli.words import UsageError, takes_flags
+from evar.config.flag_tables import LINEVAL_FLAGS
 from evar.storage.mirror import at_hand
 
 
-def lineval(
-    encoders: str = "",
-    tasks: str = "",
-    layers: str = "",
-    fusion: str = "",
-    objective: str = "",
-    max_layers: str = "",
-    export: str = "",
-    protocol: str = "",
-    seeds: str = "",
-    learning_rate: str = "",
-    data_root: str = "",
-    weights: str = "",
-    norm_stats: str = "",
-    device: str = "auto",
-    batch_size: str = "",
-    limit: str = "",
-    out: str = "results",
-    store: str = "",
-    skip_bad: bool = False,
-    frames_gb: str = "",
-    only: str = "",
-    engine: str = "",
-    jobs: str = "",
-    address: str = "",
-    dry_run: bool = False,
-) -> int:
+@takes_flags(LINEVAL_FLAGS)
+def lineval(encoders: str = "", tasks: str = "", **flags: Any) -> int:
     """Linear evaluation of frozen encoders: one pass over the audio, a probe per layer, one table.
 
     evar lineval [ENCODERS TASKS | GRID] [flags]        (the same: python lineval.py ...)
@@ -52,74 +29,16 @@ def lineval(
       evar lineval crepe.tiny gm_pitch --layers=conv4,conv6 --fusion=concat
       evar lineval crepe.tiny gm_pitch,spoken_words --fusion=search --export=general
 
-    Flags:
-      --layers=default|all|NAME,NAME   which layers to probe, one row each             (default: default)
-                                       a number is a position: 0 the first layer, -1 the last, as --layers=0,6,-1
-      --fusion=none|concat|average|pca|weighted   make one feature of the layers instead   (default: none)
-      --fusion=search                  all layers, pairs and more are tried on validation clips, for all TASKS at once, at no
-                                       further encoding; the best is tested beside the default layer, the best single
-                                       layers and the weighted sum of all (fusion.md)
-      --objective=mean_score|mean_rank over the tasks, for a search                    (default: mean_score)
-      --max_layers=N                   that a search may put together                  (default: 4)
-      --export=NAME                    what a search chooses becomes an encoder of that name (several: ENCODER.NAME)
-      --protocol=NAME                  hyper-parameters, config/protocols/NAME.yaml    (default: linear)
-      --seeds=N                        repeats where something is random       (default: the protocol's, mostly 1)
-      --learning_rate=X|search         of a protocol that trains by gradient steps; search: the best of its grid on
-                                       validation clips
-      --data_root=DIR                  folder that holds the tasks' folders            (default: $EVAR_DATA, ./data)
-      --weights=PATH|URL|hf:ORG/NAME|random   another checkpoint; random = the untrained baseline, marked in tables;
-                                     ENCODER=WHAT,ENCODER=WHAT for some of several encoders
-      --norm_stats=default|train|task|MEAN,STD   mean and std of the log-mel, for encoders that normalise by them:
-                                       of the training clips of each round (one more encode a round), of all clips of
-                                       the task, or as given; default: what the encoder's paper does
-      --device=auto|cpu|cuda|mps                                                       (default: auto)
-      --batch_size=N                   clips a batch                                   (default: by seconds of audio)
-      --limit=N                        class-balanced subset: at most N clips of each split or fold
-      --out=DIR|ADDRESS                results: runs/*.json, table.md, table.csv, plots (default: results)
-      --store=DIR|ADDRESS              where features live                   (default: $EVAR_STORE, the user's cache);
-                                       an address (s3://..., gs://...: what fsspec knows) is worked on in a local mirror
-      --skip_bad                       leave unreadable test clips out instead of counting them as wrong
-      --frames_gb=N                    disk that the frames of a cell may take, for --protocol=attentive (default: 50)
-      --only=ENCODER:TASK,...          these cells of the grid, and no others
-      --jobs=N                         cells at the same time, in processes that share the cores (default: 1); a killed
-                                       one costs its own cell only
-      --engine=local|ray               where they run; ray: pip install 'evar-audio[ray]'  (default: local)
-      --address=auto|ray://HOST:PORT   of an existing Ray cluster; results and store then lie on a folder that its
-                                       nodes share, or at an address                   (default: one on this machine)
-      --dry_run                        print what would be computed, what is stored, time and disk; compute nothing
+    {flags}
 
     Whatever was computed is on disk: stop it whenever you like, the same command goes on where it stopped.
     Exit status: 0 all rows are there, 1 some cell failed (its reason is in the table), 2 the command line is wrong.
     """
     from evar.experiment.request import asked
 
-    settings = asked(
-        encoders,
-        tasks,
-        layers=layers,
-        fusion=fusion,
-        objective=objective,
-        max_layers=whole(max_layers, "max_layers"),
-        export=export or None,
-        protocol=protocol,
-        seeds=whole(seeds, "seeds"),
-        learning_rate=learning_rate or None,
-        data_root=data_root or None,
-        weights=weights or None,
-        norm_stats=statistics(norm_stats, "norm_stats"),
-        device=device,
-        batch_size=whole(batch_size, "batch_size"),
-        limit=whole(limit, "limit"),
-        out=out,
-        store=store or None,
-        skip_bad=truth(skip_bad, "skip_bad"),
-        frames_gb=decimal(frames_gb, "frames_gb"),
-        only=only,
-        engine=engine,
-        jobs=whole(jobs, "jobs"),
-        address=address or None,
-    )
-    if truth(dry_run, "dry_run"):
+    out, dry_run = flags["out"], flags.pop("dry_run")
+    settings = asked(encoders, tasks, **flags)
+    if dry_run:
         from evar.lineval.dry_run import describe
 
         print(describe(settings))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
+from typing import Any
 
+from evar.config.flags import Flag, decimal, read_flags, render_flags, statistics, truth, whole
 from evar.config.registry import nearest
+
+__all__ = ["UsageError", "check_words", "decimal", "statistics", "takes_flags", "truth", "whole"]
 
 #: short flag -> what it stands for: the first of these that a command has
 SHORT_FLAGS = {"-o": ("output", "out"), "--from": ("source",)}
@@ -92,44 +97,31 @@ def check_words(name: str, command: Callable[..., int], words: Sequence[str]) ->
     return [*positionals, *(f"--{flag}={value}" for flag, value in flags.items())]
 
 
-def whole(text: str, name: str) -> int | None:
-    """A whole number, or None where nothing was said."""
-    if not text:
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(f"--{name} must be a whole number, got {text!r}") from None
+def takes_flags(flags: Sequence[Flag]) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Give a command the flags of a table: its signature, the values that it is called with, and the text of its help.
 
+    Args:
+        flags: the table. The command takes them as `**flags`, and gets a value for each of them.
 
-def decimal(text: str, name: str) -> float | None:
-    """A number, or None where nothing was said."""
-    if not text:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise UsageError(f"--{name} must be a number, got {text!r}") from None
+    Returns:
+        A decorator. The line `{flags}` of the command's docstring becomes the description of the flags.
+    """
 
+    def decorate(command: Callable[..., int]) -> Callable[..., int]:
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        own = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        parameters = [
+            *own,
+            *(inspect.Parameter(flag.name, keyword, default=flag.typed_default) for flag in flags),
+        ]
 
-def statistics(text: str, name: str) -> str | tuple[float, float] | None:
-    """A word such as train, two numbers separated by a comma, or None where nothing was said."""
-    if not text:
-        return None
-    if text.isalpha():
-        return text
-    try:
-        first, second = (float(part) for part in text.strip("()[]").split(","))
-    except ValueError:
-        raise UsageError(
-            f"--{name} must be default, train, task, or two numbers MEAN,STD such as -5.5,5.0; got {text!r}"
-        ) from None
-    return first, second
+        @functools.wraps(command)
+        def read_and_call(*words: str, **typed: Any) -> int:
+            by_name = {parameter.name: typed.pop(parameter.name) for parameter in own if parameter.name in typed}
+            return command(*words, **by_name, **read_flags(flags, typed, f"evar {command.__name__}"))
 
+        read_and_call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        read_and_call.__doc__ = (inspect.getdoc(command) or "").replace("{flags}", render_flags(flags))
+        return read_and_call
 
-def truth(value: bool | str, name: str) -> bool:
-    """True or false in the words that people type."""
-    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if str(value).lower() not in words:
-        raise UsageError(f"--{name} must be true or false, got {value!r}")
-    return words[str(value).lower()]
+    return decorate

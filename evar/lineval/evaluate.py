@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from evar.config.flag_tables import LINEVAL_FLAGS
+from evar.config.flags import read_flags
 from evar.experiment.outcome import Outcome
 from evar.experiment.request import asked
+
+#: the flags of the command that say what is computed, rather than whether
+_FLAGS = tuple(flag for flag in LINEVAL_FLAGS if flag.name != "dry_run")
 
 
 def evaluate(encoders: str | Sequence[str] = "", tasks: str | Sequence[str] = "", **flags: Any) -> Outcome:
@@ -14,7 +19,7 @@ def evaluate(encoders: str | Sequence[str] = "", tasks: str | Sequence[str] = ""
 
     Args:
         encoders, tasks: names (a list or a comma list), "all", or a grid; nothing: the embedded default grid.
-        **flags: fields of `evar.experiment.settings.Settings`, such as layers="all", data_root="/data", out="results".
+        **flags: as `evar lineval --help` lists them, such as layers="all", data_root="/data", out="results".
 
     Returns:
         All rows of the grid, and the cells that failed with their reasons.
@@ -26,10 +31,7 @@ def evaluate(encoders: str | Sequence[str] = "", tasks: str | Sequence[str] = ""
         >>> outcome = evaluate("logmel", "esc10", data_root="/data", limit=20)  # doctest: +SKIP
         >>> outcome.rows[0].score  # doctest: +SKIP
     """
-    words = {  # a pair of numbers is no comma list
-        name: ",".join(map(str, value)) if isinstance(value, list | tuple) and name != "norm_stats" else value
-        for name, value in flags.items()
-    }
+    words = read_flags(_FLAGS, flags, "evar.evaluate")
     from evar.lineval.engine import run  # which imports this module
 
     return run(asked(*(v if isinstance(v, str) else ",".join(v) for v in (encoders, tasks)), **words))
