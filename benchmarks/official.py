@@ -93,13 +93,31 @@ def timm_call(rows: int, columns: Callable[[int], int]) -> Callable[[Encoder, Te
     return build
 
 
+def m2d_call(encoder: Encoder, waveform: Tensor) -> Call:
+    """timm's network on units of 608 frames, each by itself and the last as short as it is, as M2D's encoder cuts clips."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    lengths, unit = torch.full((len(waveform),), waveform.shape[1]), 608
+    network = VisionTransformer(
+        img_size=(80, unit), patch_size=16, in_chans=1, num_classes=0, embed_dim=768, depth=12, num_heads=12,
+        dynamic_img_size=True,
+    ).eval()  # fmt: skip
+
+    def call() -> object:
+        image = encoder.network_input(waveform, lengths).transpose(1, 2)[:, None]  # (clip, 1, mel, time)
+        units = image.split(unit, dim=3)
+        return [network.forward_features(torch.nn.functional.pad(one, (0, -one.shape[3] % 16))) for one in units]
+
+    return call
+
+
 #: our encoder -> a function that builds a call of the other implementation
 OTHERS: dict[str, Callable[[Encoder, Tensor], Call]] = {
     "beats.iter3": openbeats_call,
     "dasheng.base": dasheng_call,
     "eat.base": timm_call(8, lambda n_frames: 64),
     "audio_mae": timm_call(8, lambda n_frames: 64),
-    "m2d": timm_call(5, lambda n_frames: -(-n_frames // 16)),
+    "m2d": m2d_call,
 }
 
 
