@@ -77,10 +77,10 @@ def layers(encoder: str) -> int:
     width: features per frame; hop: samples between frames at the encoder's rate (0: one frame per clip); depth: relative,
     1 is the deepest; vector: features of a clip after pooling. The default layer is marked *.
     """
-    from evar.encoders import load_encoder
+    from evar.encoders import describe_encoder
     from evar.encoders.pooling import pooled_width
 
-    built = load_encoder(encoder, "random")
+    built = describe_encoder(encoder)
     rows = []
     for number, layer in enumerate(built.layer_infos, start=1):
         hop = f"{layer.hop} ({1000 * layer.hop / built.sample_rate:.4g} ms)" if layer.hop else "0 (clip)"

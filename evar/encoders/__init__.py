@@ -108,7 +108,8 @@ def describe_encoder(name: str, **options: Any) -> Encoder:
     """Build an encoder without memory for its weights, to read its layers and count its parameters.
 
     It lies on torch's "meta" device, so that networks of any size are built in a moment; it cannot encode. Models by
-    "hf:" name are run once to learn their layers and are built in full, with random weights.
+    "hf:" name are run once to learn their layers and are built in full, with random weights, and so are classes that need
+    the values of their own tensors when they are built.
 
     Args:
         name: as for `load_encoder`.
@@ -132,8 +133,16 @@ def describe_encoder(name: str, **options: Any) -> Encoder:
         return load_encoder(name, "random", **options)
     config = configs.load_encoder_config(name)
     config = dataclasses.replace(config, options={**config.options, **options})
-    with torch.device("meta"):
-        encoder: Encoder = resolve(config.implementation).from_config(config, weights=None)
+    try:
+        with torch.device("meta"):
+            encoder: Encoder = resolve(config.implementation).from_config(config, weights=None)
+    except (
+        NotImplementedError,
+        RuntimeError,
+        TypeError,
+        AttributeError,
+    ):  # somebody's class that reads its own tensors
+        return load_encoder(name, "random", **options)
     encoder.name = config.name
     if config.default_layers:
         encoder.default_layers = tuple(encoder.layer(layer).name for layer in config.default_layers)

@@ -27,10 +27,13 @@ How a clip comes in, and which frames come out:
         longest clip that it takes; where time and padding lie among the tokens is unknown, so that each layer gives one
         frame a clip (hop 0): the mean over all tokens, padding included, over parts by duration.
 
-Not supported, and refused with a sentence: models that bring their own code (but MERT-v1, a HuBERT under a type of its
-own, is read as one); models whose audio half AutoModel does not give or that return no hidden states (SpeechT5, SeamlessM4T
-v2, the audio encoder of Qwen2.5-Omni, WavTokenizer and other tokenisers); EnCodec of two channels (48 kHz); MERT with a
-constant-Q transform.
+Folders of CED, Dasheng, EAT and SSLAM bring code of their own; instead of it, our own classes `Ced`, `Dasheng` and `Eat`
+take their tensors, chosen by the `model_type` of config.json (`evar/encoders/_hf_own.py`).
+
+Not supported, and refused with a sentence: other models that bring their own code (but MERT-v1, a HuBERT under a type of
+its own, is read as one); models whose audio half AutoModel does not give or that return no hidden states (SpeechT5,
+SeamlessM4T v2, the audio encoder of Qwen2.5-Omni, WavTokenizer and other tokenisers); EnCodec of two channels (48 kHz); MERT
+with a constant-Q transform.
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ from evar import download
 from evar.config.registry import near_miss
 from evar.encoders._hf_codecs import BATCH_SECONDS, DECODING_PARTS, CodecReader
 from evar.encoders._hf_loading import build_audio_part, read_config, read_extractor
+from evar.encoders._hf_own import OWN_CLASSES, build_own_encoder, read_settings
 from evar.encoders._hf_readers import MelPairsReader, Reader, WaveformReader
 from evar.encoders._hf_windows import PatchReader, TokenReader, WhisperReader
 from evar.encoders._transformers import load_transformers
@@ -90,10 +94,7 @@ class HuggingFaceEncoder(Encoder):
     def __init__(self, model: str, revision: str | None = None, *, weights: str | Path | None = None) -> None:
         super().__init__()
         transformers = load_transformers("a model of the Hugging Face hub")
-        if weights is not None and Path(weights).is_dir():
-            folder = Path(weights)
-        else:
-            folder = download.hub_folder(str(model), revision, with_weights=False)
+        folder = _folder(model, revision, weights)
         config = read_config(transformers, folder)
         extractor = read_extractor(transformers, folder, config)
         part = build_audio_part(transformers, config, weights)
@@ -118,7 +119,17 @@ class HuggingFaceEncoder(Encoder):
 
     @classmethod
     def from_config(cls, config: EncoderConfig, *, weights: str | Path | None) -> Encoder:
-        """Build from a name's options; `weights` is a model's folder, a checkpoint file, or None for random ones."""
+        """Build from a name's options; `weights` is a model's folder, a checkpoint file, or None for random ones.
+
+        Where config.json names a model of which this toolkit has a class of its own, that class is built, and takes the
+        other options.
+        """
+        model, revision = config.options.get("model", ""), config.options.get("revision")
+        folder = _folder(model, revision, weights)
+        settings = read_settings(folder)
+        if settings.get("model_type") in OWN_CLASSES:
+            own = {name: value for name, value in config.options.items() if name not in ("model", "revision")}
+            return build_own_encoder(settings, folder, weights, own)
         for option in config.options:
             if option not in ("model", "revision"):
                 raise ValueError(f"{config.name} has no option {option!r}; {near_miss(option, ['model', 'revision'])}")
@@ -173,6 +184,13 @@ class HuggingFaceEncoder(Encoder):
             LayerInfo(name, value.shape[2], self.reader.hop(name), "mean", DESCRIPTIONS.get(name, ""))
             for name, value in states.items()
         )
+
+
+def _folder(model: str, revision: str | None, weights: str | Path | None) -> Path:
+    """Where config.json lies: beside whole weights, else in the model's folder on disk or of the hub."""
+    if weights is not None and Path(weights).is_dir():
+        return Path(weights)
+    return download.hub_folder(str(model), revision, with_weights=False)
 
 
 def _sample_rate(extractor: Any, config: Any) -> int:
