@@ -23,11 +23,9 @@ Loader = Callable[..., Encoder]
 UNMAPPED: dict[str, str] = {}
 
 
-def blocks(encoder: Encoder, waveform: Tensor, bands: int = 1) -> NDArray[Any]:
+def blocks(clip: Arrays, bands: int = 1) -> NDArray[Any]:
     """(block, feature): each block's vector of the clip; of bands side by side their mean where `bands` says how many."""
-    clip = embed(encoder, waveform, layers="all")
-    names = [info.name for info in encoder.layer_infos if info.name.startswith("block")]
-    return np.stack([clip[name][0].reshape(bands, -1).mean(0) for name in names])
+    return np.stack([value.reshape(bands, -1).mean(0) for name, value in clip.items() if name.startswith("block")])
 
 
 def token_arrays(encoder: Encoder, waveform: Tensor, layer: str, prefix: str = "") -> Arrays:
@@ -50,34 +48,40 @@ def stats(values: NDArray[Any]) -> NDArray[Any]:
     return np.array([*values.shape, values.mean(), values.std(), values.min(), values.max()])
 
 
+def logits(encoder: Encoder, waveform: Tensor) -> Arrays:
+    values = encoder.outputs(waveform)[0].numpy()
+    return {"logits_first16": values[:16], "logits_mean": values.mean(keepdims=True)}
+
+
+def clip_vectors(encoder: Encoder, waveform: Tensor, bands: int = 1) -> tuple[Arrays, Arrays]:
+    """Every layer's vector of the clip in one forward, and the arrays "blocks" and "emb" (the default layer) of it."""
+    clip = {name: value[0] for name, value in embed(encoder, waveform, layers="all").items()}
+    default = clip[encoder.default_layers[0]]
+    return clip, {"blocks": blocks(clip, bands), "emb": default.reshape(bands, -1).mean(0)}
+
+
 def audio_mae(load: Loader, waveform: Tensor) -> Arrays:
     encoder = load("audio_mae", input="padded")
-    clip, frames = embed(encoder, waveform, layers="all"), encoder.encode(waveform)
+    clip, arrays = clip_vectors(encoder, waveform)
+    contextual = encoder.tokens(waveform)[0]  # (time, band, width)
     return {
-        **front(load("audio_mae").frontend(waveform)),
-        "blocks": blocks(encoder, waveform),
-        "emb": embed(encoder, waveform)[0],
-        "norm_mean": clip["norm"][0],
-        "cls": clip["cls"][0],
+        **front(encoder.mel(waveform)),
+        **arrays,
+        "norm_mean": clip["norm"],
+        "cls": clip["cls"],
         **token_arrays(encoder, waveform, "norm"),
-        "contextual_frames2": frames["contextual"][0, [0, -1]].numpy(),
+        "contextual_frames2": contextual[[0, -1]].mean(dim=1).numpy(),
     }
 
 
 def audio_mae_as2m(load: Loader, waveform: Tensor) -> Arrays:
     encoder = load("audio_mae.as2m", input="padded")
     return {
-        **front(load("audio_mae.as2m").frontend(waveform)),
-        "blocks": blocks(encoder, waveform),
-        "emb": embed(encoder, waveform)[0],
+        **front(encoder.mel(waveform)),
+        **clip_vectors(encoder, waveform)[1],
         **token_arrays(encoder, waveform, "block12"),
         **logits(encoder, waveform),
     }
-
-
-def logits(encoder: Encoder, waveform: Tensor) -> Arrays:
-    values = encoder.outputs(waveform)[0].numpy()
-    return {"logits_first16": values[:16], "logits_mean": values.mean(keepdims=True)}
 
 
 def m2d(name: str) -> Callable[[Loader, Tensor], Arrays]:
@@ -86,9 +90,8 @@ def m2d(name: str) -> Callable[[Loader, Tensor], Arrays]:
         frames = encoder.encode(waveform)["norm"][0]  # (time, 3840)
         return {
             **front(encoder.frontend(waveform)),
-            "blocks": blocks(encoder, waveform),
-            "emb": embed(encoder, waveform)[0],
-            "flat_emb": embed(load(name, bands="mean"), waveform)[0],
+            **clip_vectors(encoder, waveform)[1],
+            "flat_emb": encoder.tokens(waveform).mean(dim=(1, 2))[0].numpy(),
             "max_last": frames.amax(dim=0).numpy(),
             "frames2": frames[[0, -1]].numpy(),
             "n_frames": np.array([len(frames)]),
@@ -100,13 +103,13 @@ def m2d(name: str) -> Callable[[Loader, Tensor], Arrays]:
 def ssast(name: str, **options: Any) -> Callable[[Loader, Tensor], Arrays]:
     def arrays(load: Loader, waveform: Tensor) -> Arrays:
         encoder = load(name, **options)
-        n_columns = encoder.tokens(waveform).shape[1]
-        table = encoder.position_table(n_columns)[0]
+        clip, arrays = clip_vectors(encoder, waveform)
+        lengths = torch.tensor([waveform.shape[1]])
+        table = encoder.position_table(int(encoder.valid_frames(lengths)["norm"]))[0]
         return {
-            **front(load(name).frontend(waveform)),
-            "blocks": blocks(encoder, waveform),
-            "emb": embed(encoder, waveform)[0],
-            "cls_dist": embed(encoder, waveform, layers="cls_dist")["cls_dist"][0],
+            **front(encoder.mel(waveform)),
+            **arrays,
+            "cls_dist": clip["cls_dist"],
             **token_arrays(encoder, waveform, "norm"),
             "pos_embed_first4": table[:4].numpy(),
             "pos_embed_last": table[-1].numpy(),
@@ -118,14 +121,13 @@ def ssast(name: str, **options: Any) -> Callable[[Loader, Tensor], Arrays]:
 def mae_ast(name: str) -> Callable[[Loader, Tensor], Arrays]:
     def arrays(load: Loader, waveform: Tensor) -> Arrays:
         encoder = load(name)
-        tokens = encoder.tokens(waveform)
+        frames = encoder.encode(waveform)["block12"][0]  # (time, band x width)
         return {
             **front(encoder.frontend(waveform)),
-            "blocks": blocks(encoder, waveform, tokens.shape[2]),
-            "emb": embed(load(name, bands="mean"), waveform)[0],
+            **clip_vectors(encoder, waveform, encoder.n_bands)[1],
             **token_arrays(encoder, waveform, "block12"),
-            "frames2_cat": encoder.encode(waveform)["block12"][0, [0, -1]].numpy(),
-            "n_tokens": np.array([tokens.shape[1] * tokens.shape[2]]),
+            "frames2_cat": frames[[0, -1]].numpy(),
+            "n_tokens": np.array([len(frames) * encoder.n_bands]),
         }
 
     return arrays
@@ -133,40 +135,33 @@ def mae_ast(name: str) -> Callable[[Loader, Tensor], Arrays]:
 
 def mask_spec(load: Loader, waveform: Tensor) -> Arrays:
     encoder = load("mask_spec", input="padded")
+    clip, arrays = clip_vectors(encoder, waveform)
     return {
-        **front(load("mask_spec", input="stretched").frontend(waveform)),
+        **front(encoder.log_mel(waveform)),
         "input_stats": stats(encoder.normalised_input(waveform)[0].double().numpy()),
-        "blocks": blocks(encoder, waveform),
-        "emb": embed(encoder, waveform)[0],
+        **arrays,
         "half_emb": embed(load("mask_spec", input="padded", half_waveform=True), waveform)[0],
-        "cls": embed(encoder, waveform, layers="cls")["cls"][0],
+        "cls": clip["cls"],
         **token_arrays(encoder, waveform, "norm"),
     }
 
 
 def mask_spec_as2m(load: Loader, waveform: Tensor) -> Arrays:
     name = "mask_spec.as2m"
-    encoder, cropped, stretched = (load(name, input=kind) for kind in ("padded", "clip", "stretched"))
+    encoder, stretched, cropped = (load(name, input=kind) for kind in ("padded", "stretched", "clip"))
+    ours = clip_vectors(stretched, waveform)[1]
+    # The reference's crop takes one input of at most 10 s.
+    crop = {f"crop_{key}": value for key, value in clip_vectors(cropped, waveform[:, :320000])[1].items()}
     return {
-        **front(stretched.frontend(waveform)),
-        "blocks": blocks(encoder, waveform),
-        "emb": embed(encoder, waveform)[0],
+        **front(encoder.log_mel(waveform)),
+        **clip_vectors(encoder, waveform)[1],
         "half_emb": embed(load(name, input="padded", half_waveform=True), waveform)[0],
         **token_arrays(encoder, waveform, "block12"),
         **logits(encoder, waveform),
-        "stretch_emb": embed(stretched, waveform)[0],
-        "stretch_blocks": blocks(stretched, waveform)[[0, -1]],
-        **crop(cropped, waveform),
-    }
-
-
-def crop(encoder: Encoder, waveform: Tensor) -> Arrays:
-    """The reference's crop takes at most one input of 10 s."""
-    waveform = waveform[:, :320000]
-    return {
-        "crop_emb": embed(encoder, waveform)[0],
-        "crop_blocks": blocks(encoder, waveform),
-        **token_arrays(encoder, waveform, "block12", "crop_"),
+        "stretch_emb": ours["emb"],
+        "stretch_blocks": ours["blocks"][[0, -1]],
+        **crop,
+        **token_arrays(cropped, waveform[:, :320000], "block12", "crop_"),
     }
 
 

@@ -157,21 +157,21 @@ class MaskSpec(PatchEncoder):
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """(batch, samples) -> (batch, time, 128) log-mel after (x + 4.5) / 5, before the statistics of the bands."""
         if self.input == "stretched":
-            return self._logmel(waveform, lengths)
+            return self.log_mel(waveform, lengths)
         if self.input == "padded":
             waveform = nn.functional.pad(waveform, (0, max(0, WINDOW_SAMPLES - waveform.shape[1])))
-            return self._logmel(waveform[:, :WINDOW_SAMPLES])
+            return self.log_mel(waveform[:, :WINDOW_SAMPLES])
         n_windows = -(-waveform.shape[1] // WINDOW_SAMPLES)
         # Own frames of a shorter window hear its samples and zeros; how many zeros follow, up to 10 s, they do not hear.
         size = WINDOW_SAMPLES if n_windows > 1 else min(WINDOW_SAMPLES, waveform.shape[1] + 1024)
         waveform = nn.functional.pad(waveform, (0, n_windows * size - waveform.shape[1]))
         return (
-            self._logmel(waveform.unflatten(1, (n_windows, size)).flatten(0, 1))
+            self.log_mel(waveform.unflatten(1, (n_windows, size)).flatten(0, 1))
             .unflatten(0, (-1, n_windows))
             .flatten(1, 2)
         )
 
-    def _logmel(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def log_mel(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
         """(batch, samples) -> (batch, time, 128), mirrored at each clip's own end."""
         if self.half_waveform:
             share = torch.tensor(PREEMPHASIS).half().float()
