@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs clean
 
 demo: $(VENV)/.installed  ## the main job: 5 trained encoders x 4 tasks, table and layer plot in results/
 	$(BIN)/python lineval.py
@@ -16,6 +16,11 @@ lint: $(VENV)/.linted
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.documented  ## the website in site/; runs the notebooks; a warning is an error
+	$(BIN)/python docs/make_task_pages.py --check
+	$(BIN)/python docs/make_encoder_pages.py --check
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m mkdocs build --quiet --strict
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -35,5 +40,9 @@ $(VENV)/.linted: $(VENV)/.installed
 	$(PIP) -e ".[dev]"
 	touch $@
 
+$(VENV)/.documented: $(VENV)/.installed
+	$(PIP) -e ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
