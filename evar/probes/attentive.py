@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from evar.metrics import METRICS
 from evar.numeric.frames import Frames
+from evar.probes.choosing import BestEpoch
+from evar.probes.protocol import ProbeTraits
 from evar.probes.targets import TrainedProbe, clip_losses
 
 #: clips whose frames are read at once when nothing is learned
@@ -69,8 +70,7 @@ class AttentiveProbe(TrainedProbe):
         True
     """
 
-    kinds = ("multilabel", "regression")
-    reads_frames = True
+    traits = ProbeTraits(kinds=("multiclass", "multilabel", "regression"), reads_frames=True, takes_device=True)
 
     def __init__(
         self,
@@ -224,9 +224,9 @@ class AttentiveProbe(TrainedProbe):
 
     def _choose(self, networks: Sequence[_Network]) -> None:
         best = self._best(networks)
-        self.chosen_ = {"learning_rate": best.learning_rate, "epoch": best.best_epoch}
-        self.converged_ = best.n_without >= self.patience
-        self._parameters = best.best
+        self.chosen_ = {"learning_rate": best.learning_rate, "epoch": best.best.epoch}
+        self.converged_ = best.is_done(self.patience)
+        self._parameters = best.kept
 
 
 @dataclass(eq=False)
@@ -236,14 +236,11 @@ class _Network:
     learning_rate: float
     parameters: list[Tensor]
     settings: AttentiveProbe
-    best: list[Tensor] = field(default_factory=list)
-    best_score: float = -math.inf
-    best_loss: float = math.inf
-    best_epoch: int = 0
-    n_without: int = 0
+    kept: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.learning_rate = float(self.learning_rate)
+        self.best = BestEpoch(self.settings.metric, "loss")
         for value in self.parameters:
             value.requires_grad_()
         maps = [value for value in self.parameters if value.dim() == 3]
@@ -256,16 +253,12 @@ class _Network:
 
     def judge(self, score: float, loss: float, epoch: int) -> None:
         """Keep the weights if they are the best so far."""
-        sign = 1 if METRICS[self.settings.metric].higher_is_better else -1
-        if (-sign * score, loss) < (-sign * self.best_score, self.best_loss) or not self.best:
-            self.best = [value.detach().clone() for value in self.parameters]
-            self.best_score, self.best_loss, self.best_epoch, self.n_without = score, loss, epoch, 0
-        else:
-            self.n_without += 1
+        if self.best.take(score, loss, epoch):
+            self.kept = [value.detach().clone() for value in self.parameters]
 
     def is_done(self, patience: int) -> bool:
-        """Has it not improved for so long?"""
-        return self.n_without >= patience
+        """Tell whether `patience` epochs have passed without a better one."""
+        return self.best.n_without >= patience
 
 
 def _moments(X: Frames, layer: str, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from evar.numeric.rows import Rows
 
 
-def checked_labels(y: Any, n_clips: int, which: str) -> NDArray[np.uint8]:
+def check_labels(y: Any, n_clips: int, which: str) -> NDArray[np.uint8]:
     """(clips, labels) of 0 and 1.
 
     Raises:
@@ -69,10 +69,10 @@ def check_pair(X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:
     if y is None:
         raise ValueError(f"a probe requires y to be passed, but the target y is None ({which} labels)")
     features = check_features(X, which)
-    return features, checked_classes(y, len(features), which)
+    return features, check_classes(y, len(features), which)
 
 
-def checked_classes(y: Any, n_clips: int, which: str) -> NDArray[Any]:
+def check_classes(y: Any, n_clips: int, which: str) -> NDArray[Any]:
     """(clips,) labels of classes.
 
     Raises:
@@ -89,7 +89,7 @@ def checked_classes(y: Any, n_clips: int, which: str) -> NDArray[Any]:
     return labels
 
 
-def checked_numbers(y: Any, n_clips: int, which: str) -> NDArray[np.float64]:
+def check_numbers(y: Any, n_clips: int, which: str) -> NDArray[np.float64]:
     """(clips,) finite numbers.
 
     Raises:

@@ -16,7 +16,9 @@ from evar.metrics import METRICS
 from evar.metrics.events import count_clip
 from evar.numeric.frames import Frames
 from evar.probes.checks import STRENGTHS
+from evar.probes.choosing import choose_setting
 from evar.probes.multilabel import MultilabelProbe
+from evar.probes.protocol import ProbeTraits
 
 #: clips whose frames are in memory at once when events are looked for
 _CLIPS_AT_ONCE = 8
@@ -102,8 +104,7 @@ class EventsProbe(BaseEstimator):
         with logistic regression in place of its network.
     """
 
-    kinds = only = ("events",)
-    reads_frames = True
+    traits = ProbeTraits(kinds=("events",), reads_frames=True)
 
     def __init__(
         self,
@@ -160,8 +161,13 @@ class EventsProbe(BaseEstimator):
                 (self._scored(said, y_valid), least, strength)
                 for least, said in zip(self.least_seconds, self._events(X_valid, self.least_seconds), strict=True)
             ]
-        self.valid_scores_ = np.array([max(score for score, _, own in found if own == one) for one in strengths])
-        score, least, self.strength_ = max(found, key=lambda one: (one[0], one[1], -one[2]))
+        orient = METRICS[self.metric].orient
+        self.valid_scores_ = np.array(
+            [max((score for score, _, own in found if own == one), key=orient) for one in strengths]
+        )
+        scores, leasts, tried = zip(*found, strict=True)
+        best = choose_setting(self.metric, scores, [-least for least in leasts], tried)
+        score, least, self.strength_ = found[best]
         self.valid_score_, self.chosen_ = score, {"least_seconds": least}
         self.on_grid_edge_ = len(strengths) > 1 and self.strength_ in (strengths[0], strengths[-1])
         if self.refit == "train_and_valid":

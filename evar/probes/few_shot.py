@@ -11,7 +11,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from evar.probes.checks import check_pair
-from evar.probes.linear import LinearProbe
+from evar.probes.linear import BYTES_OF_FEATURE, LinearProbe
+from evar.probes.protocol import ProbeTraits
 
 Split = tuple[ArrayLike, ArrayLike, ArrayLike | None, ArrayLike | None]
 
@@ -41,6 +42,14 @@ class FewShotProbe(ClassifierMixin, BaseEstimator):
         >>> len(probe.drawn_), bool(probe.score(X[60:], y[60:]) > 0.8)
         (15, True)
     """
+
+    # The split that is passed in holds every clip in single precision; the fit itself holds the clips that are drawn.
+    traits = ProbeTraits(
+        fits_together=True,
+        count_bytes=lambda probe, n_clips, width, n_classes: (
+            width * (4 * n_clips + BYTES_OF_FEATURE * min(n_clips, probe.n_per_class * n_classes))
+        ),
+    )
 
     def __init__(self, n_per_class: int = 5, strength: float = 0.1, random_state: int = 0) -> None:
         self.n_per_class = n_per_class
@@ -84,7 +93,7 @@ class FewShotProbe(ClassifierMixin, BaseEstimator):
             features, labels = check_pair(X, y, "training")
             if probe.n_per_class < 1:
                 raise ValueError(f"n_per_class must be at least 1, got {probe.n_per_class}")
-            probe.drawn_ = drawn(labels, probe.n_per_class, probe.random_state)
+            probe.drawn_ = draw_clips(labels, probe.n_per_class, probe.random_state)
             inner.append(LinearProbe(strengths=(probe.strength,)))
             drawn_splits.append((features[probe.drawn_], labels[probe.drawn_], None, None))
         for probe, fitted in zip(probes, LinearProbe.fit_together(inner, drawn_splits), strict=True):
@@ -104,11 +113,11 @@ class FewShotProbe(ClassifierMixin, BaseEstimator):
         return self._fitted.predict(X)
 
 
-def drawn(y: NDArray[Any], n_per_class: int, seed: int) -> NDArray[np.int64]:
+def draw_clips(y: NDArray[Any], n_per_class: int, seed: int) -> NDArray[np.int64]:
     """Positions of so many clips of each class, at random: (clips,) labels -> (drawn,) rising.
 
     Example:
-        >>> drawn(np.array([0, 0, 0, 1, 1, 2]), 2, seed=0).tolist()
+        >>> draw_clips(np.array([0, 0, 0, 1, 1, 2]), 2, seed=0).tolist()
         [0, 2, 3, 4, 5]
     """
     shuffled = np.random.default_rng(seed).permutation(len(y))

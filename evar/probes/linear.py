@@ -20,6 +20,8 @@ from evar.numeric.logistic_problem import Coordinates, LogisticFit, LogisticProb
 from evar.numeric.rows import Rows, RowsInMemory, RowsJoined, standardisation_of
 from evar.numeric.solve import solve_all
 from evar.probes.checks import STRENGTHS, check_features, check_pair
+from evar.probes.choosing import choose_setting, count_always_tried, is_getting_worse
+from evar.probes.protocol import ProbeTraits, per_number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +37,7 @@ _SEARCH_MARGIN = 3
 
 
 #: bytes that a fit in memory holds for each feature of a clip, and for each class of a clip
-_BYTES_OF_FEATURE, _BYTES_OF_CLASS = 48, 64
+BYTES_OF_FEATURE, BYTES_OF_CLASS = 48, 64
 
 
 class LinearProbe(ClassifierMixin, BaseEstimator):
@@ -94,8 +96,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         (True, (8,), (3, 20))
     """
 
-    reads_rows = True
-    bytes_together = _BYTES_OF_FEATURE
+    traits = ProbeTraits(reads_parts=True, fits_together=True, count_bytes=per_number(BYTES_OF_FEATURE))
 
     def __init__(
         self,
@@ -230,7 +231,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         """Arrays as they are, or as rows that are read in passes where a fit of all of them would hold too much."""
         n_clips = len(X) + (0 if X_valid is None else len(X_valid))
         n_classes = y.shape[1] if y.ndim == 2 else len(self.classes_)
-        n_bytes = n_clips * (_BYTES_OF_FEATURE * X.shape[1] + _BYTES_OF_CLASS * n_classes)
+        n_bytes = n_clips * (BYTES_OF_FEATURE * X.shape[1] + BYTES_OF_CLASS * n_classes)
         if n_bytes <= BYTES_IN_MEMORY and not isinstance(X, Rows):
             return X, X_valid
         every = [rows if rows is None or isinstance(rows, Rows) else RowsInMemory(rows) for rows in (X, X_valid)]
@@ -306,9 +307,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         order = sorted(range(len(strengths)), key=lambda at: strengths[at])
         self.valid_scores_ = np.full(len(strengths), np.nan)
         self.valid_log_losses_ = np.full(len(strengths), np.nan)
-        sign = 1 if METRICS[self.metric].higher_is_better else -1
         # Those that are tried in any case, together; of the others each costs more than the one before.
-        n_together = (len(order) + 4) // 2
+        n_together = count_always_tried(len(order))
         tried: list[int] = []
         fits: dict[int, LogisticFit] = {}
         for block in (order[:n_together], *([at] for at in order[n_together:])):
@@ -320,21 +320,12 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
                 self.valid_scores_[at], self.valid_log_losses_[at] = score, log_loss
                 tried.append(at)
             fits.update((at, path.only(number)) for number, at in enumerate(block))
-            best = self._best(tried, strengths, sign)
+            tried_scores, tried_losses = self.valid_scores_[tried], self.valid_log_losses_[tried]
+            best = tried[choose_setting(self.metric, tried_scores, tried_losses, [strengths[at] for at in tried])]
             fits = {best: fits[best]}
-            *before, last = tried
-            if (
-                before
-                and sign * self.valid_scores_[last] < max(sign * self.valid_scores_[before])
-                and self.valid_log_losses_[last] > min(self.valid_log_losses_[before])
-            ):
+            if is_getting_worse(self.metric, tried_scores, tried_losses):
                 break
         return strengths[best], fits[best]
-
-    def _best(self, tried: Sequence[int], strengths: Sequence[float], sign: int) -> int:
-        """Highest score, then lowest log-loss, then strongest regularisation: its position."""
-        key = {at: (-sign * self.valid_scores_[at], self.valid_log_losses_[at], strengths[at]) for at in tried}
-        return min(tried, key=key.__getitem__)
 
     def _wanted(
         self, coordinates: Tensor | Coordinates, y: NDArray[Any], strengths: Sequence[float], tol: float

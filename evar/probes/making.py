@@ -4,41 +4,82 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from evar.config.registry import resolve
+from evar.config.registry import hash_source, resolve
 from evar.metrics import METRICS
+from evar.probes.protocol import check_probe, get_traits
 
 if TYPE_CHECKING:
     from evar.config.protocol import ProtocolConfig
 
+#: own probes that have been checked: "module:Class" and the hash of its source
+_CHECKED: set[tuple[str, str]] = set()
 
-def probe_class(protocol: ProtocolConfig, kind: str) -> Any:
-    """The protocol's estimator class for a kind of task.
+
+def find_probe_class(protocol: ProtocolConfig, kind: str) -> Any:
+    """Return the class of the probe that a protocol has for a kind of task.
+
+    Args:
+        protocol: as its YAML says it; "module:Class" of an own class is checked when it is met first.
+        kind: one of `evar.metrics.KINDS`.
 
     Raises:
-        ValueError: if it has none.
+        ValueError: if the protocol has none for that kind, or an own class breaks a promise of `evar.probes.protocol`.
+
+    Example:
+        >>> from evar.config.protocol import load_protocol_config
+        >>> find_probe_class(load_protocol_config("linear"), "regression").__name__
+        'RidgeProbe'
     """
-    found = resolve(protocol.probes.get(kind, protocol.probe))
-    known = getattr(found, "only", ("multiclass", *protocol.probes, *getattr(found, "kinds", ())))
-    if kind in known:
+    name = protocol.probes.get(kind, protocol.probe)
+    found = resolve(name)
+    _require_promises(name, found)
+    kinds = dict.fromkeys([*get_traits(resolve(protocol.probe)).kinds, *protocol.probes])
+    if kind in kinds:
         return found
     raise ValueError(
-        f"protocol {protocol.name} has no probe for {kind} tasks, only for {', '.join(dict.fromkeys(known))}; protocol "
+        f"protocol {protocol.name} has no probe for {kind} tasks, only for {', '.join(kinds)}; protocol "
         f"{'events' if kind == 'events' else 'linear'} has one"
     )
 
 
-def new_probe(protocol: ProtocolConfig, metric: str, seed: int) -> Any:
-    """The protocol's estimator for the metric's kind of task, unfitted; refit, metric and seed go in where it has such
-    a parameter.
+def make_probe(protocol: ProtocolConfig, metric: str, seed: int, device: str = "auto") -> Any:
+    """Make the protocol's probe for tasks of a metric's kind, unfitted.
+
+    Args:
+        protocol: whose probe and parameters.
+        metric: name in `evar.metrics.METRICS`; its kind tells what the labels are.
+        seed: of what is random in the probe.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps", for probes whose traits say that they take a device.
+
+    Returns:
+        The probe; `refit`, `metric`, `random_state` and `device` are set where it has such a parameter.
 
     Raises:
-        ValueError: if the protocol has none for it.
+        ValueError: as `find_probe_class`, or if the probe does not know a parameter of the protocol.
+
+    Example:
+        >>> from evar.config.protocol import load_protocol_config
+        >>> make_probe(load_protocol_config("evar"), "accuracy", 3, "cpu").get_params()["random_state"]
+        3
     """
     kind = METRICS[metric].kind
-    made = probe_class(protocol, kind)
+    made = find_probe_class(protocol, kind)
     known = made().get_params()
     # The protocol's own probe must know every parameter; one that takes its place may have no use for some.
     params = {k: v for k, v in protocol.params.items() if k in known or kind not in protocol.probes}
     probe = made(**params)
-    told = {"refit": protocol.refit, "metric": metric, "random_state": seed}
-    return probe.set_params(**{name: value for name, value in told.items() if name in probe.get_params()})
+    given = {"refit": protocol.refit, "metric": metric, "random_state": seed}
+    if get_traits(made).takes_device:
+        given["device"] = device
+    return probe.set_params(**{name: value for name, value in given.items() if name in probe.get_params()})
+
+
+def _require_promises(name: str, found: Any) -> None:
+    """Raise ValueError if an own class breaks a promise."""
+    key = (name, hash_source(name))
+    if not key[1] or key in _CHECKED:
+        return
+    broken = check_probe(found)
+    if broken:
+        raise ValueError(f"probe {name} breaks {len(broken)} promise(s): {'; '.join(broken)}")
+    _CHECKED.add(key)

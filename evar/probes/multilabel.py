@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from evar.metrics import METRICS
 from evar.numeric.logistic_problem import Coordinates, LogisticProblem
-from evar.probes.checks import STRENGTHS, check_features, checked_labels
-from evar.probes.linear import LinearProbe
+from evar.probes.checks import STRENGTHS, check_features, check_labels
+from evar.probes.linear import BYTES_OF_FEATURE, LinearProbe
+from evar.probes.protocol import ProbeTraits, per_number
 
 
 class MultilabelProbe(LinearProbe):
@@ -42,6 +43,10 @@ class MultilabelProbe(LinearProbe):
         ((20, 3), True)
     """
 
+    traits = ProbeTraits(
+        kinds=("multilabel",), reads_parts=True, fits_together=True, count_bytes=per_number(BYTES_OF_FEATURE)
+    )
+
     def __init__(
         self,
         strengths: Any = STRENGTHS,
@@ -68,7 +73,7 @@ class MultilabelProbe(LinearProbe):
         return (self.decision_function(X) > 0).astype(np.uint8)
 
     def _pair(self, X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:
-        return check_features(X, which), checked_labels(y, len(X), which)
+        return check_features(X, which), check_labels(y, len(X), which)
 
     def _learn_classes(self, y: NDArray[Any]) -> None:
         self.classes_ = np.arange(y.shape[1])

@@ -13,7 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 from evar.config.registry import near_miss
 from evar.metrics import METRICS
 from evar.numeric.axes import standardisation
-from evar.probes.checks import check_features, check_pair, checked_labels, checked_numbers
+from evar.probes.checks import check_features, check_labels, check_numbers, check_pair
+from evar.probes.choosing import choose_setting
+from evar.probes.protocol import ProbeTraits
 
 # Similarities held at once, in numbers: 64 MB, whatever the number of clips.
 _NUMBERS_AT_ONCE = 2**24
@@ -193,12 +195,11 @@ class KNNProbe(ClassifierMixin, _Nearest):
     def _choose(self, ks: Sequence[int], X_valid: NDArray[Any], y_valid: NDArray[Any]) -> None:
         shares = np.concatenate(list(self._shares(self._directions(X_valid), ks)), axis=1)  # (ks, clips, classes)
         metric = METRICS[self.metric]
-        sign = 1 if metric.higher_is_better else -1
         known = np.isin(y_valid, self.classes_)
         picked = shares[:, known, np.searchsorted(self.classes_, y_valid[known])]
         self.valid_scores_ = np.array([metric.function(y_valid, self.classes_[of_k.argmax(axis=1)]) for of_k in shares])
         self.valid_log_losses_ = -np.log(np.maximum(picked, 1e-12)).sum(axis=1) / max(1, known.sum())
-        best = min(range(len(ks)), key=lambda at: (-sign * self.valid_scores_[at], self.valid_log_losses_[at], ks[at]))
+        best = choose_setting(self.metric, self.valid_scores_, self.valid_log_losses_, ks)
         self.chosen_ = {"k": ks[best]}
         self.valid_score_, self.valid_log_loss_ = float(self.valid_scores_[best]), float(self.valid_log_losses_[best])
 
@@ -239,8 +240,7 @@ class _KNNAverages(_Nearest):
         metric = METRICS[self.metric]
         scores = [metric.function(y_valid, self._told(of_k)) for of_k in averages]
         errors = np.square(averages - self._numeric(y_valid)).mean(axis=(1, 2))
-        sign = 1 if metric.higher_is_better else -1
-        best = min(range(len(ks)), key=lambda at: (-sign * scores[at], errors[at], ks[at]))
+        best = choose_setting(self.metric, scores, errors, ks)
         self.valid_scores_, self.valid_score_ = np.array(scores), float(scores[best])
         self.chosen_ = {"k": ks[best]}
         if self.refit == "train_and_valid":
@@ -281,8 +281,10 @@ class KNNLabelsProbe(_KNNAverages):
         [[1, 0], [1, 1], [0, 1], [0, 1]]
     """
 
+    traits = ProbeTraits(kinds=("multilabel",))
+
     def _pair(self, X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:
-        return check_features(X, which), checked_labels(y, len(X), which)
+        return check_features(X, which), check_labels(y, len(X), which)
 
     def _numeric(self, y: NDArray[Any]) -> NDArray[np.float64]:
         return y.astype(np.float64)
@@ -313,8 +315,10 @@ class KNNNumbersProbe(RegressorMixin, _KNNAverages):
         [1.0, 2.0, 3.0, 4.0]
     """
 
+    traits = ProbeTraits(kinds=("regression",))
+
     def _pair(self, X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:
-        return check_features(X, which), checked_numbers(y, len(X), which)
+        return check_features(X, which), check_numbers(y, len(X), which)
 
     def _numeric(self, y: NDArray[Any]) -> NDArray[np.float64]:
         return np.asarray(y, np.float64)[:, None]

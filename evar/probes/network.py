@@ -18,7 +18,9 @@ from sklearn.utils.validation import check_is_fitted
 from evar.config.registry import near_miss
 from evar.numeric.rows import Rows, standardisation_of
 from evar.probes.checks import check_features
+from evar.probes.choosing import BestEpoch
 from evar.probes.network_training import NetworkData, TrainedNetwork, group_networks, run_forward, train_networks
+from evar.probes.protocol import ProbeTraits, per_number
 from evar.probes.targets import TrainedProbe
 
 INITS = ("default", "xavier_uniform", "xavier_normal")
@@ -83,9 +85,13 @@ class NetworkProbe(TrainedProbe):
         True
     """
 
-    kinds = ("multilabel", "regression")
-    bytes_together = 4
-    reads_rows = True
+    traits = ProbeTraits(
+        kinds=("multiclass", "multilabel", "regression"),
+        reads_parts=True,
+        fits_together=True,
+        count_bytes=per_number(4),
+        takes_device=True,
+    )
 
     def __init__(
         self,
@@ -198,8 +204,11 @@ class NetworkProbe(TrainedProbe):
         data = NetworkData(self._scaled_or_later(features), self._scaled_or_later(valid), self._targets)
         self.combinations_ = self._combinations()
         return [
-            TrainedNetwork(number, data, self._targets.n_outputs, **combination) for combination in self.combinations_
+            TrainedNetwork(number, data, self._targets.n_outputs, self._start_epochs(), **combination) for combination in self.combinations_
         ]
+
+    def _start_epochs(self) -> BestEpoch:
+        return BestEpoch(self.metric, "last" if self.ties_improve else "first")
 
     def _combinations(self) -> list[dict[str, Any]]:
         every = [
@@ -238,7 +247,7 @@ class NetworkProbe(TrainedProbe):
     def _choose(self, networks: Sequence[TrainedNetwork]) -> None:
         best = self._best(networks)
         self.chosen_ = {
-            "learning_rate": best.learning_rate, "hidden": list(best.hidden), "init": best.init, "epoch": best.best_epoch,
+            "learning_rate": best.learning_rate, "hidden": list(best.hidden), "init": best.init, "epoch": best.best.epoch,
         }  # fmt: skip
         self.converged_ = best.stopped_early
         self._weights, self._moments = best.weights, best.moments

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evar.metrics import METRICS
 from evar.numeric.rows import Rows
+from evar.probes.choosing import BestEpoch
 from evar.probes.targets import Targets, clip_losses
 
 #: bytes of training and validation vectors of the networks that are trained side by side
@@ -69,12 +69,10 @@ class TrainedNetwork:
     probe: int
     data: NetworkData
     n_outputs: int
+    best: BestEpoch
     learning_rate: float
     hidden: tuple[int, ...]
     init: str
-    best_score: float = -math.inf
-    best_loss: float = math.inf
-    best_epoch: int = 0
     stopped_early: bool = False
     weights: list[Tensor] = field(default_factory=list)
     moments: list[tuple[Tensor, Tensor]] = field(default_factory=list)
@@ -93,7 +91,7 @@ def group_networks(
         groups.setdefault(shape, []).append(network)
     batches = []
     for (width, *_), group in groups.items():
-        n_most = max(1, _STEP_BYTES // (4 * width * 200))
+        n_most = max(1, _STEP_BYTES // (4 * width * probes[group[0].probe].batch_size))
         batch: list[TrainedNetwork] = []
         held: dict[int, int] = {}
         for network in group:
@@ -210,7 +208,6 @@ class _Training:
         self.starts = [int(starts[one]) for one in at]
         self.valid_starts = [int(valid_starts[one]) for one in at]
         self.sizes = [len(network.data.features) for network in networks]
-        self.since_best = [0] * len(networks)
 
     def _held(self, features: Sequence[Any]) -> Tensor:
         """Features of all clips in memory, (clips, width); nothing where they are read in parts."""
@@ -296,8 +293,6 @@ class _Training:
     @torch.no_grad()
     def validate(self, epoch: int) -> None:
         """Score the validation clips, keep what is best, and drop the networks that no longer improve."""
-        metric = METRICS[self.settings.metric]
-        sign = 1 if metric.higher_is_better else -1
         improved, left = [], []
         for at, network in enumerate(self.networks):
             own = slice(at, at + 1)
@@ -305,14 +300,9 @@ class _Training:
             moments = [(mean[own], variance[own]) for mean, variance in self.moments]
             outputs = torch.cat([run_forward(weights, rows, moments)[0].cpu() for rows in self._valid_parts(at)])
             score, loss = network.data.targets.validated(outputs)
-            is_better = sign * score > sign * network.best_score or network.best_epoch == 0
-            if is_better or (self.settings.ties_improve and score == network.best_score):
-                network.best_score, network.best_loss, network.best_epoch = score, loss, epoch
+            if network.best.take(score, loss, epoch):
                 improved.append(at)
-                self.since_best[at] = 0
-            else:
-                self.since_best[at] += 1
-            network.stopped_early = self.since_best[at] >= self.settings.patience or not math.isfinite(loss)
+            network.stopped_early = network.best.n_without >= self.settings.patience or not math.isfinite(loss)
             if not network.stopped_early:
                 left.append(at)
         for at in improved:
@@ -323,7 +313,7 @@ class _Training:
 
     def _keep(self, left: Sequence[int]) -> None:
         """Only these networks go on."""
-        for name in ("networks", "generators", "sources", "starts", "valid_starts", "sizes", "since_best"):
+        for name in ("networks", "generators", "sources", "starts", "valid_starts", "sizes"):
             values = getattr(self, name)
             setattr(self, name, [values[at] for at in left])
         index = torch.tensor(left, dtype=torch.int64, device=self.device)

@@ -15,7 +15,9 @@ from evar.config.registry import near_miss
 from evar.metrics import METRICS
 from evar.numeric.axes import standardisation
 from evar.numeric.logistic import principal_coordinates
-from evar.probes.checks import STRENGTHS, check_features, checked_numbers
+from evar.probes.checks import STRENGTHS, check_features, check_numbers
+from evar.probes.choosing import choose_setting
+from evar.probes.protocol import ProbeTraits
 
 
 class RidgeProbe(RegressorMixin, BaseEstimator):
@@ -51,6 +53,8 @@ class RidgeProbe(RegressorMixin, BaseEstimator):
         True
     """
 
+    traits = ProbeTraits(kinds=("regression",))
+
     def __init__(
         self, strengths: Sequence[float] = STRENGTHS, refit: str = "train_and_valid", metric: str = "pearson"
     ) -> None:
@@ -85,7 +89,7 @@ class RidgeProbe(RegressorMixin, BaseEstimator):
         has_valid = X_valid is not None and y_valid is not None
         if not has_valid and len(strengths) > 1:
             raise ValueError(f"choosing among {len(strengths)} strengths needs X_valid and y_valid")
-        features, labels = check_features(X, "training"), checked_numbers(y, len(np.asarray(X)), "training")
+        features, labels = check_features(X, "training"), check_numbers(y, len(np.asarray(X)), "training")
         self.n_features_in_ = features.shape[1]
         self.mean_, self.scale_ = standardisation(features)
         self._centre, self._spread = float(labels.mean()), float(labels.std())
@@ -95,7 +99,7 @@ class RidgeProbe(RegressorMixin, BaseEstimator):
         self.valid_score_: float | None = None
         if has_valid:
             valid = check_features(X_valid, "validation")
-            y_valid = checked_numbers(y_valid, len(valid), "validation")
+            y_valid = check_numbers(y_valid, len(valid), "validation")
             self._choose(self._solved(features, labels, strengths), valid, y_valid, strengths)
             if self.refit == "train_and_valid":
                 features, labels = np.concatenate([features, valid]), np.concatenate([labels, y_valid])
@@ -147,6 +151,5 @@ class RidgeProbe(RegressorMixin, BaseEstimator):
         predicted = [self._centre + self._spread * (rows @ weights + level) for weights, level in solutions]
         scores = [metric.function(y_valid, one) for one in predicted]
         errors = [float(np.mean((y_valid - one) ** 2)) for one in predicted]
-        sign = 1 if metric.higher_is_better else -1
-        best = min(range(len(scores)), key=lambda at: (-sign * scores[at], errors[at], strengths[at]))
+        best = choose_setting(self.metric, scores, errors, strengths)
         self.strength_, self.valid_score_, self.valid_scores_ = strengths[best], float(scores[best]), np.array(scores)

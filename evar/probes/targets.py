@@ -15,7 +15,8 @@ from torch import Tensor
 
 from evar.config.registry import near_miss
 from evar.metrics import METRICS
-from evar.probes.checks import checked_classes, checked_labels, checked_numbers
+from evar.probes.checks import check_classes, check_labels, check_numbers
+from evar.probes.choosing import BestEpoch, choose_setting
 
 #: class number of a validation clip whose class no training clip has: an error of every network
 UNKNOWN = -1
@@ -61,14 +62,14 @@ class Targets:
         """
         kind, pairs = METRICS[metric].kind, ((y, n_clips, "training"), (y_valid, n_valid, "validation"))
         if kind == "multiclass":
-            labels, valid = (checked_classes(*pair) for pair in pairs)
+            labels, valid = (check_classes(*pair) for pair in pairs)
             classes = np.unique(labels)
             if len(classes) < 2:
                 raise ValueError(f"a probe needs training clips of at least 2 classes, got one class, {labels[0]!r}")
             train = torch.from_numpy(np.searchsorted(classes, labels).astype(np.int64))
             numbers = np.searchsorted(classes, valid).clip(max=len(classes) - 1)
             return cls(metric, classes, len(classes), train, np.where(classes[numbers] == valid, numbers, UNKNOWN))
-        checked = checked_labels if kind == "multilabel" else checked_numbers
+        checked = check_labels if kind == "multilabel" else check_numbers
         labels, valid = (checked(*pair) for pair in pairs)
         if kind == "multilabel":
             n_labels = labels.shape[1]
@@ -85,7 +86,7 @@ class Targets:
     def validated(self, outputs: Tensor) -> tuple[float, float]:
         """Score and mean loss of a network's outputs (clips, outputs) for the validation clips."""
         if not bool(torch.isfinite(outputs).all()):
-            return -math.inf, math.inf
+            return METRICS[self.metric].worst, math.inf
         function = METRICS[self.metric].function
         if self.kind == "multiclass":
             known = self.valid != UNKNOWN
@@ -129,11 +130,10 @@ def clip_losses(outputs: Tensor, targets: Tensor, kind: str) -> Tensor:
 
 
 class Judged(Protocol):
-    """A network that was trained at some learning rate, and how its best weights did on the validation clips."""
+    """A network that was trained at some learning rate, and the epoch of its best weights."""
 
     learning_rate: float
-    best_score: float
-    best_loss: float
+    best: BestEpoch
 
 
 class TrainedProbe(BaseEstimator):
@@ -185,12 +185,12 @@ class TrainedProbe(BaseEstimator):
 
     def _best(self, networks: Sequence[JudgedNetwork]) -> JudgedNetwork:
         """The network with the best validation score (ties: smaller loss, then the first); sets what is told of it."""
-        sign = 1 if METRICS[self.metric].higher_is_better else -1
-        best = min(networks, key=lambda one: (-sign * one.best_score, one.best_loss))
-        if not math.isfinite(best.best_loss):
+        scores, losses = [one.best.score for one in networks], [one.best.loss for one in networks]
+        best = networks[choose_setting(self.metric, scores, losses)]
+        if not math.isfinite(best.best.loss):
             raise ValueError("the training diverged: no validation loss is finite; is the learning rate too large?")
-        self.valid_scores_ = np.array([one.best_score for one in networks])
-        self.valid_score_, self.valid_log_loss_ = best.best_score, best.best_loss
+        self.valid_scores_ = np.array(scores)
+        self.valid_score_, self.valid_log_loss_ = best.best.score, best.best.loss
         rates = [float(rate) for rate in self.learning_rates]
         self.on_grid_edge_ = len(rates) > 1 and best.learning_rate in (min(rates), max(rates))
         return best

@@ -15,6 +15,8 @@ from sklearn.utils.validation import check_is_fitted
 from evar.metrics import METRICS
 from evar.numeric.axes import standardisation
 from evar.probes.checks import STRENGTHS, check_features, check_pair
+from evar.probes.choosing import choose_setting, count_always_tried, is_getting_worse
+from evar.probes.protocol import ProbeTraits
 
 
 class WeightedSumProbe(ClassifierMixin, BaseEstimator):
@@ -55,6 +57,8 @@ class WeightedSumProbe(ClassifierMixin, BaseEstimator):
         >>> bool(probe.layer_weights_[1] > 0.8), bool(probe.score(X[90:], y[90:]) > 0.8)
         (True, True)
     """
+
+    traits = ProbeTraits()
 
     def __init__(
         self,
@@ -152,7 +156,6 @@ class WeightedSumProbe(ClassifierMixin, BaseEstimator):
     ) -> NDArray[np.float64]:
         """Set the best strength; returns its solution."""
         metric, solutions, start = METRICS[self.metric], [], None
-        sign = 1 if metric.higher_is_better else -1
         scores, losses = [], []
         known = np.isin(y_valid, self.classes_)
         index = np.searchsorted(self.classes_, y_valid[known])
@@ -163,11 +166,10 @@ class WeightedSumProbe(ClassifierMixin, BaseEstimator):
             scores.append(metric.function(y_valid, self.classes_[logits.argmax(axis=1)]))
             picked = (logits - logsumexp(logits, axis=1, keepdims=True))[known, index]
             losses.append(float(-picked.mean()) if len(picked) else 0.0)
-            worse = sign * scores[-1] < max(sign * score for score in scores) and losses[-1] > min(losses)
-            if worse and len(scores) > (len(strengths) + 2) // 2:
-                break  # as in LinearProbe: weaker regularisation only overfits from there on
+            if len(scores) >= count_always_tried(len(strengths)) and is_getting_worse(self.metric, scores, losses):
+                break
         self.valid_scores_, self.valid_log_losses_ = np.array(scores), np.array(losses)
-        best = min(range(len(scores)), key=lambda at: (-sign * scores[at], losses[at], strengths[at]))
+        best = choose_setting(self.metric, scores, losses, strengths[: len(scores)])
         self.strength_, self.valid_score_, self.valid_log_loss_ = strengths[best], float(scores[best]), losses[best]
         return solutions[best]
 

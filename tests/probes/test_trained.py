@@ -12,7 +12,7 @@ from evar.config.protocol import load_protocol_config
 from evar.experiment.request import protocol_asked
 from evar.experiment.settings import Settings
 from evar.metrics import METRICS
-from evar.probes.few_shot import FewShotProbe, drawn
+from evar.probes.few_shot import FewShotProbe, draw_clips
 from evar.probes.network import NetworkProbe
 
 
@@ -157,8 +157,8 @@ def test_what_cannot_be_trained_is_told(settings, said):
 
 def test_few_shots_are_drawn_by_seed_and_class():
     y = np.repeat([0, 1, 2], [10, 5, 2])
-    assert np.bincount(y[drawn(y, 4, 0)]).tolist() == [4, 4, 2]
-    assert drawn(y, 4, 0).tolist() == drawn(y, 4, 0).tolist() != drawn(y, 4, 1).tolist()
+    assert np.bincount(y[draw_clips(y, 4, 0)]).tolist() == [4, 4, 2]
+    assert draw_clips(y, 4, 0).tolist() == draw_clips(y, 4, 0).tolist() != draw_clips(y, 4, 1).tolist()
     fitting, (X, y) = clips(signal=2.0)
     poisoned = (fitting[0], fitting[1], fitting[2], fitting[3][::-1])
     one, other = (FewShotProbe(n_per_class=3, random_state=1).fit(*split) for split in (fitting, poisoned))
