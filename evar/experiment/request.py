@@ -31,7 +31,7 @@ def checked(settings: Settings) -> tuple[ProtocolConfig, list[Task], list[tuple[
     from evar.data.task import load_task
     from evar.data.task_config import load_task_config
     from evar.encoders import load_encoder
-    from evar.probes.making import probe_class
+    from evar.probes.making import find_probe_class
 
     probe = resolve(protocol.probe)
     try:
@@ -55,7 +55,7 @@ def checked(settings: Settings) -> tuple[ProtocolConfig, list[Task], list[tuple[
             absent.append((config, error))
     for task in list(tasks):
         try:
-            probe_class(protocol, task.config.kind)
+            find_probe_class(protocol, task.config.kind)
         except ValueError as error:
             tasks.remove(task)
             absent.append((task.config, error))

@@ -17,6 +17,7 @@ from evar.experiment.identity import extraction_settings, name_poolings
 from evar.extraction import input_statistics as norm_stats
 from evar.extraction.fusion import commutes
 from evar.metrics import METRICS, calibration_error, estimate_chance, list_extra_metrics, score_interval
+from evar.probes.protocol import report_fit
 from evar.results import Result
 
 if TYPE_CHECKING:
@@ -138,33 +139,34 @@ def make_result(
 def _params(protocol: ProtocolConfig, fitted: Sequence[FittedRound]) -> dict[str, Any]:
     """Every effective hyper-parameter: the protocol's, the estimator's own, and what each round chose."""
     effective = {k: v for k, v in fitted[0].probe.get_params(deep=False).items() if isinstance(v, int | float | str)}
-    chosen = [getattr(one.probe, "strength_", None) for one in fitted]
-    others = [one.probe.chosen_ for one in fitted if hasattr(one.probe, "chosen_")]
-    weights = [one.probe.layer_weights_.tolist() for one in fitted if hasattr(one.probe, "layer_weights_")]
+    reports = [report_fit(one.probe) for one in fitted]
+    others = [dict(one.chosen) for one in reports if one.chosen is not None]
+    weights = [np.asarray(one.layer_weights).tolist() for one in reports if one.layer_weights is not None]
     return {
         **effective,
         **protocol.params,
         "protocol_version": protocol.version,
         "refit": protocol.refit,
         "validation": fitted[0].a_round.drawn or "published",
-        "chosen_strengths": [None if strength is None else float(strength) for strength in chosen],
+        "chosen_strengths": [None if one.strength is None else float(one.strength) for one in reports],
         **({"chosen": others} if others else {}),
         **({"layer_weights": weights} if weights else {}),
     }
 
 
 def _round_record(one: FittedRound) -> dict[str, Any]:
+    report = report_fit(one.probe)
     return {
         "name": one.a_round.name,
         "score": one.score,
         "n_train": one.n_train,
         "n_valid": one.n_valid,
         "n_test": len(one.tested),
-        "strength": None if not hasattr(one.probe, "strength_") else float(one.probe.strength_),
-        "valid_score": getattr(one.probe, "valid_score_", None),
-        "valid_log_loss": getattr(one.probe, "valid_log_loss_", None),
-        "converged": bool(getattr(one.probe, "converged_", True)),
-        "on_grid_edge": bool(getattr(one.probe, "on_grid_edge_", False)),
+        "strength": None if report.strength is None else float(report.strength),
+        "valid_score": report.valid_score,
+        "valid_log_loss": report.valid_log_loss,
+        "converged": bool(report.converged),
+        "on_grid_edge": bool(report.on_grid_edge),
         "validation": one.a_round.drawn or "published",
         "valid_clips_sha256": _rows_sha256(one.a_round.valid),
         "norm_stats": None if one.norm_stats is None else list(one.norm_stats),

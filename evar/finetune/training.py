@@ -24,6 +24,7 @@ from evar.encoders.base import Encoder
 from evar.finetune import augmentation
 from evar.finetune.network import Lars, Network, replaced_input
 from evar.metrics import METRICS
+from evar.probes.choosing import is_improvement
 from evar.storage.atomic import changed
 
 if TYPE_CHECKING:
@@ -381,7 +382,8 @@ class Training:
         said = said_by(outputs, self.clips.kind, self.result.centre, self.result.spread)
         score = float(METRICS[self.clips.metric].function(self.clips.y[self.clips.valid], said))
         result = self.result
-        if score > result.valid_score or result.best_epoch == 0:
+        is_first = result.best_epoch == 0
+        if is_first or is_improvement(self.clips.metric, score, loss, result.valid_score, result.valid_loss):
             result.valid_score, result.valid_loss, result.best_epoch = score, loss, self.epoch
             self.best = {key: value.detach().clone().cpu() for key, value in network.state_dict().items()}
             self.since_best = 0

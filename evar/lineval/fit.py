@@ -13,7 +13,8 @@ from evar.metrics import METRICS
 from evar.metrics.events import count_clip
 from evar.numeric.rows import Rows
 from evar.probes.linear import LinearProbe
-from evar.probes.making import new_probe
+from evar.probes.making import make_probe
+from evar.probes.protocol import fit_probes, get_traits
 from evar.probes.weighted_sum import WeightedSumProbe
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _Fit = TypeVar("_Fit")
 
 def _probe_for(protocol: ProtocolConfig, task: Task, selection: Selection, seed: int) -> Any:
     """The protocol's probe; for a weighted sum of layers the probe that learns the weights, with the same settings."""
-    probe = new_probe(protocol, task.config.metric, seed)
+    probe = make_probe(protocol, task.config.metric, seed)
     if isinstance(probe, WeightedSumProbe):
         return probe.set_params(n_layers=len(selection.layers))
     if selection.fusion != "weighted":
@@ -73,14 +74,24 @@ def fit_rows(
     """
     fits = [_row_fit(protocol, task, vectors, selection, seed) for selection, seed in rows]
     probes, splits = [p for fit in fits for p in fit.probes], [s for fit in fits for s in fit.splits]
-    fit_all(probes, splits)
+    fit_probes(probes, splits)
     return [_tested(task, fit, skip_bad) for fit in fits]
 
 
-def bytes_of_fit(probe: Any, n_numbers: int) -> int:
-    """Bytes that a fit of so many numbers (clips x width) holds, told by a probe or its class in `bytes_together`, for each
-    number; one that gains nothing by company tells nothing, and is given all that there is."""
-    return n_numbers * int(getattr(probe, "bytes_together", BYTES_TOGETHER))
+def estimate_fit_bytes(probe: Any, n_clips: int, width: int, n_classes: int) -> int:
+    """Estimate the memory that one fit of a probe holds.
+
+    Args:
+        probe: unfitted.
+        n_clips: training and validation clips.
+        width: features of a clip.
+        n_classes: classes or labels of the task.
+
+    Returns:
+        Bytes; for a probe that gains nothing by company as many as there are, so that it is fitted alone.
+    """
+    count_bytes = get_traits(probe).count_bytes
+    return BYTES_TOGETHER if count_bytes is None else count_bytes(probe, n_clips, width, n_classes)
 
 
 def side_by_side(fits: Iterable[tuple[_Fit, int]]) -> Iterator[list[_Fit]]:
@@ -97,15 +108,6 @@ def side_by_side(fits: Iterable[tuple[_Fit, int]]) -> Iterator[list[_Fit]]:
         yield group
 
 
-def fit_all(probes: Sequence[Any], splits: Sequence[tuple[Any, ...]]) -> None:
-    """Fit each probe on its split (X, y, X_valid, y_valid), side by side where the probe, of one kind, knows how."""
-    if hasattr(probes[0], "fit_together"):
-        probes[0].fit_together(probes, splits)
-    else:
-        for probe, split in zip(probes, splits, strict=True):
-            probe.fit(*split)
-
-
 def _row_fit(protocol: ProtocolConfig, task: Task, vectors: Vectors, selection: Selection, seed: int) -> _RowFit:
     rounds, usable = task.rounds(seed), vectors.usable
     parts = [[rows[usable[rows]] for rows in (one.train, one.valid, one.test)] for one in rounds]
@@ -114,7 +116,7 @@ def _row_fit(protocol: ProtocolConfig, task: Task, vectors: Vectors, selection: 
             raise ValueError(f"{task.name} {a_round.name}: no usable clip is left in the training or test set")
     features = vectors.of_every_round(selection, seed, [train for train, *_ in parts], [valid for _, valid, _ in parts])
     probes = [_probe_for(protocol, task, selection, seed) for _ in rounds]
-    if not getattr(probes[0], "reads_rows", False):
+    if not get_traits(probes[0]).reads_parts:
         read = {id(rows): np.asarray(rows) if isinstance(rows, Rows) else rows for rows in features}  # shared by rounds
         features = [read[id(rows)] for rows in features]
     splits = [

@@ -14,10 +14,11 @@ from evar import results
 from evar.experiment.identity import extraction_settings
 from evar.experiment.result_row import versions
 from evar.extraction import input_statistics as norm_stats
-from evar.lineval.fit import bytes_of_fit, fit_all, side_by_side
+from evar.lineval.fit import estimate_fit_bytes, side_by_side
 from evar.lineval.ranker import N_COMPONENTS, PENALTIES, Layers, SearchRound
 from evar.lineval.search import N_FINALISTS, Search, search
-from evar.probes.making import new_probe
+from evar.probes.making import make_probe
+from evar.probes.protocol import fit_probes, report_fit
 from evar.results import SearchRecord
 
 if TYPE_CHECKING:
@@ -154,12 +155,13 @@ def probe_sets(
     for _, of_task in itertools.groupby(candidates, key=lambda candidate: rounds[candidate[1]].task):
         for group in side_by_side(_finalists(protocol, rounds, of_task)):
             probes, splits = zip(*group, strict=True)
-            fit_all(probes, splits)
+            fit_probes(probes, splits)
             for probe, (_, _, valid, y_valid) in group:
-                if getattr(probe, "valid_score_", None) is None:  # a probe that chooses nothing
+                report = report_fit(probe)
+                if report.valid_score is None:  # a probe that chooses nothing
                     yield float(probe.score(valid, y_valid)), 0.0
                 else:
-                    yield probe.valid_score_, getattr(probe, "valid_log_loss_", 0.0)
+                    yield report.valid_score, 0.0 if report.valid_log_loss is None else report.valid_log_loss
 
 
 def _finalists(
@@ -171,15 +173,20 @@ def _finalists(
         vectors = {position: a_round.layer(position) for position in sorted(set().union(*finalists))}
         for layers in finalists:
             train, valid = (np.concatenate([vectors[at][part] for at in layers], axis=1) for part in (0, 1))
-            probe = new_probe(protocol, a_round.metric, SEED)
+            probe = make_probe(protocol, a_round.metric, SEED)
             known = probe.get_params()
             # The fit that would meet the test clips is not needed: it is as rough as the search itself.
             rough = {"refit": "train", **({"tol": known["search_tol"]} if "search_tol" in known else {})}
             probe.set_params(**{name: value for name, value in rough.items() if name in known})
             yield (
                 (probe, (train, a_round.y_train, valid, a_round.y_valid)),
-                bytes_of_fit(probe, train.size + valid.size),
+                estimate_fit_bytes(probe, len(train) + len(valid), train.shape[1], _count_classes(a_round)),
             )
+
+
+def _count_classes(a_round: SearchRound) -> int:
+    y = a_round.y_train
+    return y.shape[1] if y.ndim == 2 else len(np.unique(y))
 
 
 def _record(

@@ -107,7 +107,7 @@ class Ranker:
             if not failed:
                 said = self._said(valid @ coefficients + self._shares)
                 scores.append(self._metric.function(self._y_valid, said))
-        return float(max(scores) if self._metric.higher_is_better else -min(scores))
+        return float(max(self._metric.orient(score) for score in scores))
 
     def _said(self, outputs: NDArray[np.float64]) -> NDArray[Any]:
         """(clips, classes) outputs as the metric wants them: classes, scores of labels, or values."""

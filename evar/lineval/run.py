@@ -23,9 +23,10 @@ from evar.experiment.result_row import make_result, save_row
 from evar.experiment.selection import Selection, compared_fusions, layers_asked, selections
 from evar.experiment.settings import Settings
 from evar.lineval.cell_features import Vectors, extracted
-from evar.lineval.fit import bytes_of_fit, fit_rows, side_by_side
+from evar.lineval.fit import estimate_fit_bytes, fit_rows, side_by_side
 from evar.numeric.device import pick_device
-from evar.probes.making import probe_class
+from evar.probes.making import make_probe
+from evar.probes.protocol import report_fit
 from evar.probes.weighted_sum import WeightedSumProbe
 from evar.results import Result, SearchRecord
 from evar.storage.feature_store import FeatureStore
@@ -279,7 +280,7 @@ def _probe_rows(
             for (selection, seed, id), fitted in zip(together, rows, strict=True):
                 for one, stats in zip(fitted, vectors.of_rounds[seed], strict=True):
                     one.norm_stats = stats
-                if not all(getattr(one.probe, "converged_", True) for one in fitted):
+                if not all(report_fit(one.probe).converged for one in fitted):
                     said = f"  {label} {'+'.join(selection.layers)}: the probe stopped before its optimum"
                     tqdm.write(said) if bar.n else print(said, flush=True)
                 result = make_result(
@@ -294,11 +295,12 @@ def group_rows(
     protocol: ProtocolConfig, task: Task, vectors: Vectors, pending: Sequence[tuple[Selection, int, str]]
 ) -> Iterator[list[tuple[Selection, int, str]]]:
     """Rows to fit side by side: several where the probe gains by it, as many as memory bears."""
-    probe = probe_class(protocol, task.config.kind)
+    probe = make_probe(protocol, task.config.metric, 0)
 
     def n_bytes(selection: Selection, seed: int) -> int:
-        n_numbers = len(task) * vectors.width(selection) * len(task.rounds(seed))
-        return bytes_of_fit(WeightedSumProbe if selection.fusion == "weighted" else probe, n_numbers)
+        fitted = WeightedSumProbe() if selection.fusion == "weighted" else probe
+        width, n_classes = vectors.width(selection), len(task.config.classes)
+        return len(task.rounds(seed)) * estimate_fit_bytes(fitted, len(task), width, n_classes)
 
     return side_by_side((row, n_bytes(*row[:2])) for row in pending)
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from evar.config.registry import near_miss
 from evar.lineval.ranker import MAX_LAYERS, Layers, Ranker, SearchRound
+from evar.probes.choosing import choose_best, rank_candidates
 
 N_FINALISTS = 6
 
@@ -145,7 +146,10 @@ def _best(
 ) -> list[Layers]:
     """Candidates from best to worst; of equals the smaller set, then the deeper layers."""
     values = objectives(scores, rounds, view, objective)
-    return sorted(values, key=lambda layers: (-values[layers], len(layers), tuple(-layer for layer in layers)))
+    candidates = list(values)
+    deepest_first = [tuple(-layer for layer in layers) for layers in candidates]
+    order = rank_candidates(list(values.values()), [len(layers) for layers in candidates], deepest_first)
+    return [candidates[at] for at in order]
 
 
 def _grow(
@@ -165,7 +169,7 @@ def _grow(
         rank(larger)
         compared = {layers: found.ranked[layers] for layers in (best, *larger)}
         values = objectives(compared, rounds, view, objective)
-        top = max(larger, key=lambda layers: values[layers])
+        top = larger[choose_best([values[layers] for layers in larger])]
         if values[top] <= values[best]:
             return
         best = top
@@ -177,4 +181,5 @@ def _choose(
     """Highest objective by the probe; of equals the lower log-loss, then the smaller set."""
     scores = objectives({layers: found.probed[layers] for layers in finalists}, rounds, view, objective)
     losses = objectives({layers: -found.log_losses[layers] for layers in finalists}, rounds, view, "mean_score")
-    return min(finalists, key=lambda layers: (-round(scores[layers], 12), -losses[layers], len(layers)))
+    goodness = [round(scores[layers], 12) for layers in finalists]
+    return finalists[choose_best(goodness, [-losses[layers] for layers in finalists], [len(one) for one in finalists])]

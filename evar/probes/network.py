@@ -204,7 +204,8 @@ class NetworkProbe(TrainedProbe):
         data = NetworkData(self._scaled_or_later(features), self._scaled_or_later(valid), self._targets)
         self.combinations_ = self._combinations()
         return [
-            TrainedNetwork(number, data, self._targets.n_outputs, self._start_epochs(), **combination) for combination in self.combinations_
+            TrainedNetwork(number, data, self._targets.n_outputs, self._start_epochs(), **combination)
+            for combination in self.combinations_
         ]
 
     def _start_epochs(self) -> BestEpoch:

@@ -182,9 +182,13 @@ def _make_for_check(probe: Any) -> tuple[Any, list[str]]:
         made = probe() if isinstance(probe, type) else probe
     except TypeError as error:
         return None, [f"every parameter must have a default, but making it raised TypeError: {error}"]
-    missing = [name for name in ("fit", "predict", "get_params", "set_params") if not callable(getattr(made, name, None))]
+    missing = [
+        name for name in ("fit", "predict", "get_params", "set_params") if not callable(getattr(made, name, None))
+    ]
     if missing:
-        return made, [f"it has no {', '.join(missing)}; inherit from sklearn.base.BaseEstimator and write fit and predict"]
+        return made, [
+            f"it has no {', '.join(missing)}; inherit from sklearn.base.BaseEstimator and write fit and predict"
+        ]
     return made, []
 
 

@@ -95,7 +95,7 @@ def test_what_does_not_fit_is_told(n_layers: int, strengths: tuple[float, ...], 
 
 def test_rows_are_fitted_side_by_side_as_memory_bears_and_a_weighted_sum_alone(monkeypatch) -> None:
     class SomeTask(list):
-        config = SimpleNamespace(kind="multiclass")
+        config = SimpleNamespace(kind="multiclass", metric="accuracy", classes=["a", "b"])
 
         def rounds(self, seed: int) -> list[int]:
             return [seed]
@@ -109,7 +109,7 @@ def test_rows_are_fitted_side_by_side_as_memory_bears_and_a_weighted_sum_alone(m
         monkeypatch.setattr("evar.lineval.fit.BYTES_TOGETHER", n_bytes)
         return ["".join(name for *_, name in rows) for rows in group_rows(protocol, SomeTask("xyz"), vectors, pending)]
 
-    each = LinearProbe.bytes_together * 3 * 10
+    each = LinearProbe.traits.count_bytes(LinearProbe(), 3, 10, 2)
     assert groups(10 * each) == ["abc", "a+b", "d"]
     assert groups(2 * each) == ["ab", "c", "a+b", "d"]
     assert groups(1) == names
