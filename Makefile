@@ -20,7 +20,7 @@ lint: $(VENV)/.linted
 docs: $(VENV)/.documented  ## the website in site/; runs the notebooks; a warning is an error
 	$(BIN)/python docs/make_task_pages.py --check
 	$(BIN)/python docs/make_encoder_pages.py --check
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m mkdocs build --quiet --strict
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
