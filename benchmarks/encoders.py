@@ -1,7 +1,7 @@
 """Cost of each encoder: parameters, speed, share of its front-end, peak memory.
 
     python benchmarks/encoders.py [--encoders=NAME,NAME] [--device=cpu|cuda] [--seconds=N] [--repeats=N] [--threads=N]
-                                  [--clock=wall|processor]
+                                  [--clock=wall|processor] [--without_yardstick]
 
 Each encoder runs in a Python process of its own, with random weights (speed does not depend on them) and noise cut into
 clips of 10 s. One batch is what `extract` would make, `batch_seconds` of audio, unless --seconds says otherwise. After a
@@ -14,7 +14,10 @@ as a Markdown table:
 - peak memory beyond a Python that has imported torch (resident on CPU, allocated on CUDA), of building and encoding;
 - the front-end against CNN14's forward at 16 kHz on the same seconds of audio, timed in turns in one process, from the
   shortest times. The goal on CPU is less than 15 %. Once against the whole forward, which holds CNN14's own front-end
-  too, and once, more strictly, against the forward without that.
+  too, and once, more strictly, against the forward without that. --without_yardstick leaves this out.
+
+Without --encoders, every encoder of `config/encoders/` is measured once: variants that read other layers of the same
+network, or other weights of it, are left out.
 
 The shortest times bear other load on the machine best. Where others compute too, --threads=1 --clock=processor counts
 the processor seconds of one thread, whoever else runs; seconds of a second of audio are then those of one core.
@@ -37,6 +40,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evar.config.encoder import load_encoder_config
+from evar.config.folders import names
 
 # torch is imported by the measuring processes only: Linux counts the parent's peak memory as its children's.
 if TYPE_CHECKING:
@@ -44,10 +48,6 @@ if TYPE_CHECKING:
 
     from evar.encoders.base import Encoder
 
-ENCODERS = (
-    "vggish,cnn14.16k,cnn14.32k,ast,wav2vec2.base,wav2vec2.large,byol_a.d512,byol_a.d1024,byol_a.d2048,byol_a2,"
-    "msm_mae.208,msm_mae.512,crepe.tiny"
-)
 YARDSTICK = "cnn14.16k"
 GOAL = 0.15
 CLIP_SECONDS = 10.0
@@ -139,7 +139,8 @@ def measure(name: str, asked: argparse.Namespace) -> Cost:
         share = min(fronts) / min(encodes)
     on_cuda = encoder.device.type == "cuda"
     peak = torch.cuda.max_memory_allocated() if on_cuda else peak_resident() - before
-    of_forward, of_network = against_yardstick(encoder, asked) if fronts else (None, None)
+    has_yardstick = bool(fronts) and not asked.without_yardstick
+    of_forward, of_network = against_yardstick(encoder, asked) if has_yardstick else (None, None)
     chosen = [encoder.layer(layer) for layer in encoder.default_layers]
     return Cost(
         encoder=name,
@@ -185,7 +186,7 @@ def table(costs: Sequence[Cost]) -> str:
         "s / s of audio",
         "x real time",
         "front-end in encode",
-        "front-end / CNN14 forward",
+        *(["front-end / CNN14 forward"] if any(cost.of_forward is not None for cost in costs) else []),
         "peak memory (MB)",
     ]
     lines = ["| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
@@ -200,7 +201,7 @@ def table(costs: Sequence[Cost]) -> str:
             f"{rate:.2g}",
             f"{1 / rate:.{0 if rate < 0.1 else 1}f}",
             percent(cost.share),
-            percent(cost.of_forward),
+            *([percent(cost.of_forward)] if len(header) == 10 else []),
             f"{cost.peak_bytes / 1e6:.0f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -240,7 +241,7 @@ def processor() -> str:
 def in_own_process(name: str, arguments: argparse.Namespace) -> Cost | None:
     """Measure one encoder in a fresh process; None, with the reason on stderr, where that fails."""
     words = [f"--one={name}", f"--device={arguments.device}", f"--repeats={arguments.repeats}"]
-    words.append(f"--clock={arguments.clock}")
+    words += [f"--clock={arguments.clock}", *(["--without_yardstick"] if arguments.without_yardstick else [])]
     environment = dict(os.environ)
     if arguments.seconds:
         words.append(f"--seconds={arguments.seconds}")
@@ -269,10 +270,22 @@ def machine(device: str) -> str:
     return f"{accelerator or processor()}, torch {version}, {threads} threads by default, {os.cpu_count()} cores"
 
 
+def networks() -> list[str]:
+    """Names of the encoders, one for each network: of those that differ in layers or weights only, one."""
+    known = names("encoders")
+    entries = {name: load_encoder_config(name) for name in known}
+    keys = {name: f"{entry.implementation} {sorted(entry.options.items())}" for name, entry in entries.items()}
+    found: dict[str, str] = {}
+    for name in sorted(known, key=lambda name: bool(entries[name].base)):  # variants after all others
+        found.setdefault(keys[name], name)
+    return sorted(found.values())
+
+
 def main() -> int:
     """Measure and print; 1 where an encoder could not be measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoders", default=ENCODERS, help="names with commas between (default: %(default)s)")
+    parser.add_argument("--encoders", default=",".join(networks()), help="names with commas between (default: all)")
+    parser.add_argument("--without_yardstick", action="store_true", help="do not time CNN14 beside each front-end")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument(
         "--seconds",
@@ -294,16 +307,16 @@ def main() -> int:
         cost = measure(arguments.one, arguments)
         print(json.dumps(asdict(cost)))
         return 0
-    names = arguments.encoders.split(",")
+    asked = arguments.encoders.split(",")
     try:
-        for name in names:
+        for name in asked:
             load_encoder_config(name)
     except ValueError as error:
         parser.error(str(error))
     threads = f"{arguments.threads or 'default'} threads, {arguments.clock} clock, {arguments.repeats} repeats"
     print(f"{time.strftime('%Y-%m-%d')}: {machine(arguments.device)}; measured with {threads}\n")
     costs = []
-    for name in names:
+    for name in asked:
         print(f"measuring {name}", file=sys.stderr)
         cost = in_own_process(name, arguments)
         if cost:
@@ -311,7 +324,7 @@ def main() -> int:
     print(table(costs))
     if any(cost.of_forward is not None for cost in costs):
         print("\n" + verdict(costs))
-    return 0 if len(costs) == len(names) else 1
+    return 0 if len(costs) == len(asked) else 1
 
 
 if __name__ == "__main__":
