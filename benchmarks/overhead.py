@@ -32,7 +32,7 @@ from evar.encoders.base import Encoder
 from evar.extraction.extract import extract
 from evar.extraction.plan import plan
 from evar.lineval.evaluate import evaluate
-from evar.report import build
+from evar.report import write_tables_and_plots
 from evar.storage.feature_store import FeatureStore
 
 LINEVAL = Path(__file__).resolve().parent.parent / "lineval.py"
@@ -87,7 +87,7 @@ def breakdown(name: str, encoder: Encoder, task: Task, data_root: str) -> dict[s
         evaluate(name, task.name, layers="all", data_root=data_root, out=f"{folder}/r", store=f"{folder}/s")
         parts["probes of all layers and folds"] = time.perf_counter() - began
         began = time.perf_counter()
-        build(Path(folder) / "r")
+        write_tables_and_plots(Path(folder) / "r")
         parts["tables and plots"] = time.perf_counter() - began
     return parts
 

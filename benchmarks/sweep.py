@@ -28,7 +28,7 @@ from evar.data.task import load_task
 from evar.encoders import load_encoder
 from evar.extraction.extract import extract
 from evar.lineval.evaluate import evaluate
-from evar.report import build
+from evar.report import write_tables_and_plots
 from evar.results import load_searches
 from evar.storage.feature_store import FeatureStore
 
@@ -51,7 +51,7 @@ def sweep(name: str, task: str, data_root: str, seeds: int) -> tuple[float, dict
         flags = {"data_root": data_root, "store": f"{folder}/s", "layers": "all"}
         began = time.perf_counter()
         evaluate(name, task, fusion="search", seeds=seeds, out=f"{folder}/r", **flags)
-        build(Path(folder) / "r")
+        write_tables_and_plots(Path(folder) / "r")
         total = time.perf_counter() - began
         (record,) = load_searches(Path(folder) / "r")
         parts = {}
@@ -60,7 +60,7 @@ def sweep(name: str, task: str, data_root: str, seeds: int) -> tuple[float, dict
         parts[f"hints, and every layer, fold and seed ({seeds})"] = time.perf_counter() - began
         parts["search: ranker and finalists"] = record.seconds
         began = time.perf_counter()
-        build(Path(folder) / "r")
+        write_tables_and_plots(Path(folder) / "r")
         parts["tables and plots"] = time.perf_counter() - began
     said = f"{record.n_ranked} combinations ranked, {record.n_probed} probed, chosen {'+'.join(record.choice)}"
     return total, parts, said

@@ -34,14 +34,14 @@ def finetune(encoders: str = "", tasks: str = "", **flags: Any) -> int:
     """
     from evar.finetune.request import parse_tuning
     from evar.finetune.run import run_tuning
-    from evar.report import build, terminal_table
+    from evar.report import format_terminal_table, write_tables_and_plots
 
     settings = parse_tuning(encoders, tasks, flags)
     outcome = run_tuning(settings)
     if int(os.environ.get("RANK", "0")):  # the first process writes and says what there is
         return SOME_FAILED if outcome.failures else DONE
-    written = build(settings.out)
-    print("\n" + terminal_table(outcome.rows, outcome.failures, Path(settings.out)))
+    written = write_tables_and_plots(settings.out)
+    print("\n" + format_terminal_table(outcome.rows, outcome.failures, Path(settings.out)))
     print(f"\n{len(outcome.rows)} rows, {outcome.n_new} of them new")
     print(f"written to {flags['out']}: " + ", ".join(path.name for path in written))
     return SOME_FAILED if outcome.failures else DONE

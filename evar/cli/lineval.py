@@ -44,18 +44,18 @@ def lineval(encoders: str = "", tasks: str = "", **flags: Any) -> int:
         print(describe(settings))
         return DONE
     from evar.lineval.engine import run
-    from evar.report import build, fusion_text, terminal_table
+    from evar.report import format_fusion_tables, format_terminal_table, write_tables_and_plots
 
     try:
         outcome = run(settings)
     except KeyboardInterrupt:
-        build(at_hand(out))  # what is there is shown
+        write_tables_and_plots(at_hand(out))  # what is there is shown
         raise
     folder = at_hand(out)
-    written = build(folder)
-    print("\n" + terminal_table(outcome.rows, outcome.failures, Path(folder)))
+    written = write_tables_and_plots(folder)
+    print("\n" + format_terminal_table(outcome.rows, outcome.failures, Path(folder)))
     if settings.fusion == "search":
-        print("\n" + fusion_text(folder))
+        print("\n" + format_fusion_tables(folder))
     print(f"\n{len(outcome.rows)} rows, {outcome.n_new} of them new; {outcome.n_encoded} clips encoded")
     print(f"written to {out}: " + ", ".join(path.name for path in written))
     return SOME_FAILED if outcome.failures else DONE
@@ -88,13 +88,13 @@ def compare(out: str = "results", filter: str = "", baseline: str = "", publishe
     """
     from evar import report, results
     from evar.report.tables.filters import parse_filter
-    from evar.report.tables.published import chosen
+    from evar.report.tables.published import load_published
 
-    parse_filter(filter), chosen(published)  # wrong words fail before anything is written
+    parse_filter(filter), load_published(published)  # wrong words fail before anything is written
     folder = at_hand(out)
     if not results.load_all(Path(folder)):
         raise UsageError(f"no results below {out}/runs; run `evar lineval` first or name the folder with --out")
-    written = report.build(folder)
+    written = report.write_tables_and_plots(folder)
     found = report.compare(folder, filter, baseline, published)
     print(found.text)
     print(f"written to {out}: " + ", ".join(path.name for path in [*written, *found.files]))

@@ -92,7 +92,7 @@ def audit(task: Task) -> Audit:
 
 def write_audit(found: Audit, task: Task, stem: Path) -> list[Path]:
     """Write `STEM.csv` (one line a clip), `.png` and `.svg` (durations, levels, labels)."""
-    from evar.figures.style import COLOURS, PAGE_INCHES, new_figure, save_figure
+    from evar.figures.style import COLOURS, PAGE_INCHES, make_figure, save_figure
 
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -103,7 +103,7 @@ def write_audit(found: Audit, task: Task, stem: Path) -> list[Path]:
         writer.writerow([path, found.split_of[path], *rounded])
     stem.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(stem.with_name(f"{stem.name}.csv"), buffer.getvalue().encode("utf-8"))
-    figure = new_figure(
+    figure = make_figure(
         PAGE_INCHES, 2.2, f"{task.name}: {len(found.sounds)} files that can be read, {len(found.bad)} that cannot."
     )
     durations, levels, labels = figure.subplots(1, 3)

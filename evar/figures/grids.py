@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evar.figures.style import COLUMN_INCHES, FONT_POINTS, PAGE_INCHES, new_figure
+from evar.figures.style import COLUMN_INCHES, FONT_POINTS, PAGE_INCHES, make_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +56,7 @@ class Box:
         return self.above + self.cell_height * len(self.rows) + self.below
 
 
-def text_inches(text: str, points: float, *, bold: bool = False) -> float:
+def measure_text(text: str, points: float, *, bold: bool = False) -> float:
     """Width of a line of text in the figures' font, without drawing it."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextPath
@@ -67,7 +67,7 @@ def text_inches(text: str, points: float, *, bold: bool = False) -> float:
     return float(path.get_extents().width) / 72
 
 
-def box(
+def make_box(
     title: str,
     rows: Sequence[str],
     columns: Sequence[str],
@@ -87,10 +87,10 @@ def box(
     """
     rotation = _UPRIGHT if cell_width < _NARROW else _SLANT
     slant = math.radians(rotation)
-    below = [text_inches(name, LABEL_POINTS) for name in columns]
+    below = [measure_text(name, LABEL_POINTS) for name in columns]
     leaning = max(length * math.cos(slant) - (i + 0.5) * cell_width for i, length in enumerate(below))
-    left = max(max(text_inches(name, LABEL_POINTS, bold=True) for name in rows) + mark_inches + 0.06, leaning)
-    heading = max(text_inches(title, TITLE_POINTS), text_inches(subtitle, SMALL_POINTS))
+    left = max(max(measure_text(name, LABEL_POINTS, bold=True) for name in rows) + mark_inches + 0.06, leaning)
+    heading = max(measure_text(title, TITLE_POINTS), measure_text(subtitle, SMALL_POINTS))
     return Box(
         title,
         subtitle,
@@ -106,7 +106,7 @@ def box(
     )
 
 
-def place(boxes: Sequence[Box], caption: str = "") -> tuple[Figure, list[Axes], float]:
+def place_boxes(boxes: Sequence[Box], caption: str = "") -> tuple[Figure, list[Axes], float]:
     """A figure with an empty grid for each box, side by side as far as the page is wide; room for a foot below.
 
     Args:
@@ -124,7 +124,7 @@ def place(boxes: Sequence[Box], caption: str = "") -> tuple[Figure, list[Axes], 
         rows[-1].append(one)
     width = max(COLUMN_INCHES, *(sum(one.width + 2 * _MARGIN for one in row) for row in rows))
     grids = sum(max(one.height for one in row) for row in rows) + _MARGIN
-    figure = new_figure(width, grids + FOOT_INCHES, caption)
+    figure = make_figure(width, grids + FOOT_INCHES, caption)
     figure.set_layout_engine("none")  # everything has its place already
     height = figure.get_figheight()
     axes, top = [], height - _MARGIN
@@ -134,14 +134,14 @@ def place(boxes: Sequence[Box], caption: str = "") -> tuple[Figure, list[Axes], 
             size = one.cell_width * len(one.columns), one.cell_height * len(one.rows)
             corner = x + one.left, top - one.above - size[1]
             ax = figure.add_axes((corner[0] / width, corner[1] / height, size[0] / width, size[1] / height))
-            _name(ax, one)
+            _name_rows_and_columns(ax, one)
             axes.append(ax)
             x += one.width + 2 * _MARGIN
         top -= max(one.height for one in row)
     return figure, axes, height - grids - FOOT_INCHES
 
 
-def _name(ax: Axes, one: Box) -> None:
+def _name_rows_and_columns(ax: Axes, one: Box) -> None:
     ax.set_yticks(range(len(one.rows)), one.rows)
     ax.set_xticks(range(len(one.columns)), one.columns, rotation=one.rotation, ha="right", rotation_mode="anchor")
     if one.rotation == _UPRIGHT:
@@ -162,7 +162,7 @@ def _name(ax: Axes, one: Box) -> None:
         )
 
 
-def fill(
+def fill_cells(
     ax: Axes,
     shades: Sequence[Sequence[float | None]],
     texts: Sequence[Sequence[str]],
@@ -172,7 +172,7 @@ def fill(
     """Colour the cells and write into them.
 
     Args:
-        ax: as `place` gave it.
+        ax: as `place_boxes` gave it.
         shades: [row][column] 0 (dark) to 1 (light), None for a cell without colour.
         texts: [row][column], may be empty.
         bold: (row, column) of cells whose text is bold.
@@ -196,18 +196,18 @@ def fill(
             ax.text(column, row, text, ha="center", va="center", fontsize=points, fontweight=weight, color=colour)
 
 
-def colour_bar(figure: Figure, label: str, ends: tuple[str, str], foot: float) -> Axes:
+def draw_colour_bar(figure: Figure, label: str, ends: tuple[str, str], foot: float) -> Axes:
     """A bar from dark to light at the right of the foot, with what its ends mean.
 
     Args:
-        figure, foot: as `place` gave them.
+        figure, foot: as `place_boxes` gave them.
         label: above the bar.
         ends: left and right of it.
     """
     import numpy as np
 
     width, height = figure.get_size_inches()
-    length, right = 0.9, text_inches(ends[1], LABEL_POINTS) + 0.16
+    length, right = 0.9, measure_text(ends[1], LABEL_POINTS) + 0.16
     ax = figure.add_axes(((width - right - length) / width, (foot + 0.1) / height, length / width, 0.09 / height))
     ax.imshow(np.linspace(0, 1, 256)[None], cmap=COLOUR_MAP, aspect="auto", interpolation="nearest")
     ax.set_xticks([])

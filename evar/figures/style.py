@@ -26,14 +26,14 @@ _LINE_INCHES = 1.3 * _CAPTION_POINTS / 72
 _CAPTION_MARGIN = 0.04  # inches
 
 
-def new_figure(width: float, height: float, caption: str = "", title: str = "", legend_inches: float = 0.0) -> Figure:
+def make_figure(width: float, height: float, caption: str = "", title: str = "", legend_inches: float = 0.0) -> Figure:
     """An empty figure for PNG and SVG; no window system and no global state is touched.
 
     Args:
         width, height: of what is drawn, title and legend included, in inches.
         caption: small print below, wrapped to the width; its lines are added to the height.
         title: above everything.
-        legend_inches: room between the panels and the caption, for `legend_below`; part of the height.
+        legend_inches: room between the panels and the caption, for `draw_legend_below`; part of the height.
 
     Returns:
         A figure whose layout leaves room for the caption.
@@ -41,8 +41,8 @@ def new_figure(width: float, height: float, caption: str = "", title: str = "", 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    lines = _caption_lines(caption, width)
-    below = _caption_inches(caption, width)
+    lines = _wrap_caption(caption, width)
+    below = _measure_caption(caption, width)
     figure = Figure(figsize=(width, height + below), layout="constrained")
     FigureCanvasAgg(figure)
     share = (below + legend_inches) / (height + below)
@@ -62,7 +62,7 @@ def new_figure(width: float, height: float, caption: str = "", title: str = "", 
     return figure
 
 
-def _caption_lines(caption: str, width: float) -> list[str]:
+def _wrap_caption(caption: str, width: float) -> list[str]:
     """Lines as wide as the figure allows, measured in its font: letters differ too much to be counted."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
@@ -86,21 +86,21 @@ def _caption_lines(caption: str, width: float) -> list[str]:
     return lines
 
 
-def _caption_inches(caption: str, width: float) -> float:
-    n_lines = len(_caption_lines(caption, width))
+def _measure_caption(caption: str, width: float) -> float:
+    n_lines = len(_wrap_caption(caption, width))
     return _LINE_INCHES * n_lines + 2 * _CAPTION_MARGIN if n_lines else 0.0
 
 
-def legend_below(
+def draw_legend_below(
     figure: Figure, handles: Sequence[Artist], labels: Sequence[str], n_columns: int, caption: str = ""
 ) -> None:
-    """A legend in the room that `new_figure` left above the caption."""
+    """A legend in the room that `make_figure` left above the caption."""
     width, height = figure.get_size_inches()
     figure.legend(
         handles,
         labels,
         loc="lower center",
-        bbox_to_anchor=(0.5, _caption_inches(caption, width) / height),
+        bbox_to_anchor=(0.5, _measure_caption(caption, width) / height),
         ncols=n_columns,
         fontsize=FONT_POINTS - 1,
         frameon=False,
@@ -112,21 +112,21 @@ def legend_below(
     )
 
 
-def number(value: float, digits: int = 3) -> str:
+def format_number(value: float, digits: int = 3) -> str:
     """A number with so many digits and, as matplotlib writes it on the axes, a true minus sign.
 
     Example:
-        >>> number(-0.12345, 2)
+        >>> format_number(-0.12345, 2)
         '−0.12'
     """
     return f"{value:.{digits}g}".replace("-", "\N{MINUS SIGN}")
 
 
-def legend_columns(labels: Sequence[str], width: float) -> int:
+def count_legend_columns(labels: Sequence[str], width: float) -> int:
     """Columns of a legend below a figure of that width in inches, so that its longest label fits.
 
     Example:
-        >>> legend_columns(["dog", "rooster"], 3.5), legend_columns(["a very long label of a class"] * 9, 3.5)
+        >>> count_legend_columns(["dog", "rooster"], 3.5), count_legend_columns(["a very long label of a class"] * 9, 3.5)
         (2, 1)
     """
     longest = max(map(len, labels), default=0)
@@ -137,7 +137,7 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
     """Write `stem.png` (200 dpi) and `stem.svg`; the same figure gives the same bytes each time.
 
     Args:
-        figure: as `new_figure` made it; it keeps the places that it is saved with.
+        figure: as `make_figure` made it; it keeps the places that it is saved with.
         stem: path without its ending; a dot in the name is kept.
 
     Returns:

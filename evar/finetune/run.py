@@ -355,7 +355,7 @@ def _save_curves(trained: Trained, folder: Path, label: str) -> None:
     import csv
     import io
 
-    from evar.figures.style import COLOURS, PAGE_INCHES, new_figure, save_figure
+    from evar.figures.style import COLOURS, PAGE_INCHES, make_figure, save_figure
     from evar.storage.atomic import write_atomic
 
     if not trained.history:
@@ -366,7 +366,7 @@ def _save_curves(trained: Trained, folder: Path, label: str) -> None:
     writer.writerows(trained.history)
     write_atomic(folder / "curves.csv", buffer.getvalue().encode())
     epochs = [one["epoch"] for one in trained.history]
-    figure = new_figure(PAGE_INCHES, 2.0, f"{label}; the dotted line is the epoch whose weights were tested.")
+    figure = make_figure(PAGE_INCHES, 2.0, f"{label}; the dotted line is the epoch whose weights were tested.")
     panels: Sequence[tuple[str, Sequence[str]]] = (
         ("loss", ("train_loss", "valid_loss")),
         ("validation score", ("valid_score",)),

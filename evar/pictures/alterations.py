@@ -61,7 +61,7 @@ class AlteredClip:
     alterations: tuple[Alteration, ...]
 
 
-def alter(waveform: NDArray[np.float32], sample_rate: int, seed: int = 0) -> AlteredClip:
+def alter_clip(waveform: NDArray[np.float32], sample_rate: int, seed: int = 0) -> AlteredClip:
     """Every altered version of a clip, all of its length.
 
     Nothing clips: where a shifted or noisy version would exceed full scale, all versions and the clip itself are lowered by
@@ -79,42 +79,42 @@ def alter(waveform: NDArray[np.float32], sample_rate: int, seed: int = 0) -> Alt
         raise ValueError("the clip is silent; there is nothing to shift, and no signal-to-noise ratio")
     steps = np.geomspace(1e-3 * sample_rate, len(waveform) / 2, N_TIME_SHIFTS)
     shifts = [0, *np.unique(np.round(steps).astype(np.int64)).tolist()]
-    pitch = {step: pitch_shift(waveform, sample_rate, step) for step in SEMITONES}
-    back = {step: pitch_shift(pitch[step], sample_rate, -step) for step in CONTROL_SEMITONES}
+    pitch = {step: shift_pitch(waveform, sample_rate, step) for step in SEMITONES}
+    back = {step: shift_pitch(pitch[step], sample_rate, -step) for step in CONTROL_SEMITONES}
     noise = {ratio: add_noise(waveform, ratio, seed) for ratio in SNRS_DB}
     peak = max(float(np.abs(clip).max()) for clip in (waveform, *pitch.values(), *back.values(), *noise.values()))
     gain = min(1.0, 1.0 / peak)
-    reference = scale(waveform, gain)
+    reference = scale_level(waveform, gain)
     highest = float(np.abs(reference).max())
-    levels = {db: scale(reference, from_db(db)) for db in LEVELS_DB if highest * from_db(db) <= 1.0}
+    levels = {db: scale_level(reference, convert_db(db)) for db in LEVELS_DB if highest * convert_db(db) <= 1.0}
     moved = {1000 * shift / sample_rate: np.roll(reference, shift) for shift in shifts}
     return AlteredClip(
         reference,
         -20 * math.log10(gain) + 0.0,
         (
-            Alteration("pitch", "pitch shift", "shift (semitones)", _scaled(pitch, gain)),
-            Alteration("pitch_and_back", "pitch shift, taken back", "shift (semitones)", _scaled(back, gain)),
+            Alteration("pitch", "pitch shift", "shift (semitones)", _scale_all(pitch, gain)),
+            Alteration("pitch_and_back", "pitch shift, taken back", "shift (semitones)", _scale_all(back, gain)),
             Alteration("level", "level", "change of level (dB)", levels),
-            Alteration("noise", "white noise", "signal-to-noise ratio (dB)", _scaled(noise, gain)),
+            Alteration("noise", "white noise", "signal-to-noise ratio (dB)", _scale_all(noise, gain)),
             Alteration("time", "time shift, circular", "shift (ms)", moved),
         ),
     )
 
 
-def _scaled(clips: dict[float, NDArray[np.float32]], gain: float) -> dict[float, NDArray[np.float32]]:
-    return {value: scale(clip, gain) for value, clip in clips.items()}
+def _scale_all(clips: dict[float, NDArray[np.float32]], gain: float) -> dict[float, NDArray[np.float32]]:
+    return {value: scale_level(clip, gain) for value, clip in clips.items()}
 
 
-def scale(waveform: NDArray[np.float32], gain: float) -> NDArray[np.float32]:
+def scale_level(waveform: NDArray[np.float32], gain: float) -> NDArray[np.float32]:
     """(samples,) float32 times a factor; the clip itself, bit for bit, where the factor is 1."""
     return (waveform * np.float32(gain)).astype(np.float32)
 
 
-def from_db(level: float) -> float:
+def convert_db(level: float) -> float:
     """Factor on the amplitude.
 
     Example:
-        >>> from_db(-20.0)
+        >>> convert_db(-20.0)
         0.1
     """
     return 10.0 ** (level / 20.0)
@@ -130,10 +130,10 @@ def add_noise(waveform: NDArray[np.float32], snr_db: float, seed: int) -> NDArra
     """
     noise = np.random.default_rng(seed).standard_normal(len(waveform))
     clip_power, noise_power = np.mean(np.square(waveform, dtype=np.float64)), np.mean(np.square(noise))
-    return (waveform + noise * math.sqrt(clip_power / noise_power) * from_db(-snr_db)).astype(np.float32)
+    return (waveform + noise * math.sqrt(clip_power / noise_power) * convert_db(-snr_db)).astype(np.float32)
 
 
-def pitch_shift(waveform: NDArray[np.float32], sample_rate: int, semitones: float) -> NDArray[np.float32]:
+def shift_pitch(waveform: NDArray[np.float32], sample_rate: int, semitones: float) -> NDArray[np.float32]:
     """Shift every frequency by the same interval and keep the length; formants move along.
 
     Args:
@@ -148,12 +148,12 @@ def pitch_shift(waveform: NDArray[np.float32], sample_rate: int, semitones: floa
         return waveform.copy()
     rate_above = round(sample_rate * 2.0 ** (semitones / 12.0))  # whole Hz: at most 0.1 cent off at 8 kHz
     n_fft = 2 ** math.ceil(math.log2(0.064 * sample_rate))  # 64 to 128 ms resolve partials from about 60 Hz
-    stretched = time_stretch(waveform, rate_above / sample_rate, n_fft)
+    stretched = stretch_time(waveform, rate_above / sample_rate, n_fft)
     shifted = resample(stretched, rate_above, sample_rate)[: len(waveform)]
     return np.pad(shifted, (0, len(waveform) - len(shifted)))
 
 
-def time_stretch(waveform: NDArray[np.float32], factor: float, n_fft: int) -> NDArray[np.float32]:
+def stretch_time(waveform: NDArray[np.float32], factor: float, n_fft: int) -> NDArray[np.float32]:
     """Make a clip longer or shorter at its own pitch, by a phase vocoder with locked phases.
 
     Frames of the short-time spectrum are read at another speed. The phase of each spectral peak is summed up from the
@@ -186,12 +186,12 @@ def time_stretch(waveform: NDArray[np.float32], factor: float, n_fft: int) -> ND
     expected = 2 * np.pi * hop / n_fft * np.arange(n_fft // 2 + 1)[:, None]  # turn of a bin's own frequency in a hop
     deviation = np.angle(after) - np.angle(before) - expected
     advance = expected + deviation - 2 * np.pi * np.round(deviation / (2 * np.pi))
-    phase = _locked_phases(magnitude, advance, np.angle(np.where(share < 0.5, before, after)))
+    phase = _lock_phases(magnitude, advance, np.angle(np.where(share < 0.5, before, after)))
     stretched = torch.from_numpy(magnitude * np.exp(1j * phase))
     return torch.istft(stretched, n_fft, hop, window=window, center=True, length=n_out).float().numpy()
 
 
-def _locked_phases(
+def _lock_phases(
     magnitude: NDArray[np.float64], advance: NDArray[np.float64], given: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """(bin, time) phases: at the peaks, the last frame's plus its advance; elsewhere as `given`, turned with the peak."""

@@ -11,10 +11,10 @@ import numpy as np
 
 from evar.extraction.embed import embed
 from evar.extraction.fusion import fuse
-from evar.figures.style import COLOURS, FONT_POINTS, PAGE_INCHES, new_figure, number, save_figure
+from evar.figures.style import COLOURS, FONT_POINTS, PAGE_INCHES, format_number, make_figure, save_figure
 from evar.pictures.loading import Chosen, Sound
 from evar.pictures.saving import save_table
-from evar.report.tables.labels import layers_label
+from evar.report.tables.labels import label_layers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,26 +82,28 @@ class ClipData:
         )
 
 
-def clip_data(sound: Sound, chosen: Sequence[Chosen]) -> ClipData:
+def make_clip_data(sound: Sound, chosen: Sequence[Chosen]) -> ClipData:
     """Spectrogram of a clip, and its vector of every selected layer: the numbers of `evar.embed`.
 
     Args:
         sound: the clip.
         chosen: encoders and layers.
     """
-    decibels, frequencies = spectrogram(sound.waveform, sound.sample_rate)
+    decibels, frequencies = compute_spectrogram(sound.waveform, sound.sample_rate)
     vectors = []
     for one in chosen:
         layers = list(dict.fromkeys(layer for selection in one.selections for layer in selection.layers))
         found = embed(one.encoder, sound.waveform, layers, sample_rate=sound.sample_rate)
         for selection in one.selections:
             fused = fuse({layer: found[layer] for layer in selection.layers}, selection.fusion)
-            vectors.append(Vector(one.label, layers_label(selection.layers, selection.fusion), fused[0]))
+            vectors.append(Vector(one.label, label_layers(selection.layers, selection.fusion), fused[0]))
     notes = tuple(filter(None, (one.note(one.encoder.norm_stats) for one in chosen)))
     return ClipData(sound, decibels, frequencies, tuple(vectors), notes)
 
 
-def spectrogram(waveform: NDArray[np.float32], sample_rate: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+def compute_spectrogram(
+    waveform: NDArray[np.float32], sample_rate: int
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Mel spectrogram in dB, for the eye: windows of 46 to 93 ms, at most MAX_COLUMNS frames.
 
     Args:
@@ -128,11 +130,11 @@ def spectrogram(waveform: NDArray[np.float32], sample_rate: int) -> tuple[NDArra
     return decibels, centres
 
 
-def envelope(waveform: NDArray[np.float32], n_columns: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def compute_envelope(waveform: NDArray[np.float32], n_columns: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Lowest and highest sample of each column of a picture: (columns,) each, at most `n_columns`.
 
     Example:
-        >>> low, high = envelope(np.array([0.0, 1.0, -1.0, 0.5], np.float32), 2)
+        >>> low, high = compute_envelope(np.array([0.0, 1.0, -1.0, 0.5], np.float32), 2)
         >>> low.tolist(), high.tolist()
         ([0.0, -1.0], [1.0, 0.5])
     """
@@ -140,13 +142,13 @@ def envelope(waveform: NDArray[np.float32], n_columns: int) -> tuple[NDArray[np.
     return np.minimum.reduceat(waveform, starts), np.maximum.reduceat(waveform, starts)
 
 
-def colour_range(values: NDArray[np.float32]) -> tuple[float, float, str]:
+def find_colour_range(values: NDArray[np.float32]) -> tuple[float, float, str]:
     """Ends of the colour scale of a vector, and the colour map: from 0 where no value is negative, else centred on 0.
 
     The 1st and 99th percentile count, so that one outlier does not grey out all others.
 
     Example:
-        >>> colour_range(np.array([-1.0, 2.0, 0.0], np.float32))[2], colour_range(np.ones(4, np.float32))
+        >>> find_colour_range(np.array([-1.0, 2.0, 0.0], np.float32))[2], find_colour_range(np.ones(4, np.float32))
         ('PuOr_r', (0.0, 1.0, 'viridis'))
     """
     low, high = (float(value) for value in np.percentile(values, (1, 99)))
@@ -163,7 +165,7 @@ def draw_clip(data: ClipData) -> Figure:
         "Vectors as the encoder gives them, not standardised: one column a feature, each strip with its own colour scale "
         "(1st to 99th percentile; purple below 0, orange above; viridis where nothing is negative)."
     )
-    figure = new_figure(
+    figure = make_figure(
         PAGE_INCHES,
         sum(heights) + 0.9 + 0.36 * len(data.vectors),
         "\n".join([caption, *data.notes]),
@@ -181,7 +183,7 @@ def draw_clip(data: ClipData) -> Figure:
 
 
 def _draw_waveform(ax: Axes, sound: Sound) -> None:
-    low, high = envelope(sound.waveform, MAX_COLUMNS)
+    low, high = compute_envelope(sound.waveform, MAX_COLUMNS)
     times = np.linspace(0, sound.seconds, len(low), endpoint=False)
     ax.fill_between(times, low, high, color=COLOURS[0], linewidth=0.4)
     reach = max(1.08 * float(np.abs(sound.waveform).max()), 1e-3)
@@ -215,7 +217,7 @@ def _draw_spectrogram(ax: Axes, scale: Axes, data: ClipData) -> None:
 
 
 def _draw_vector(ax: Axes, scale: Axes, vector: Vector) -> None:
-    low, high, colours = colour_range(vector.values)
+    low, high, colours = find_colour_range(vector.values)
     width = len(vector.values)
     image = ax.imshow(
         vector.values[None],
@@ -228,7 +230,7 @@ def _draw_vector(ax: Axes, scale: Axes, vector: Vector) -> None:
     )
     ax.set_title(
         f"{vector.encoder}{'' if vector.layer == vector.encoder else ', ' + vector.layer}: {width} features, "
-        f"{number(vector.values.min())} to {number(vector.values.max())}",
+        f"{format_number(vector.values.min())} to {format_number(vector.values.max())}",
         fontsize=FONT_POINTS,
         loc="left",
         pad=4,
@@ -236,11 +238,11 @@ def _draw_vector(ax: Axes, scale: Axes, vector: Vector) -> None:
     ax.set_yticks([])
     ax.tick_params(labelsize=FONT_POINTS - 2, pad=1, length=2)
     bar = ax.figure.colorbar(image, cax=scale)
-    bar.set_ticks([low, high], labels=[number(low, 2), number(high, 2)])
+    bar.set_ticks([low, high], labels=[format_number(low, 2), format_number(high, 2)])
     bar.ax.tick_params(labelsize=FONT_POINTS - 2)
 
 
 def plot_clip(sound: Sound, chosen: Sequence[Chosen], stem: Path) -> list[Path]:
     """Write `stem.png`, `stem.svg` and the vectors as `stem.csv`; returns these three."""
-    data = clip_data(sound, chosen)
+    data = make_clip_data(sound, chosen)
     return [*save_figure(draw_clip(data), stem), save_table(data.table(), stem)]

@@ -10,10 +10,10 @@ from evar import config as configs
 from evar.config.registry import near_miss
 from evar.pictures import PICTURES
 from evar.pictures.clip import plot_clip
-from evar.pictures.loading import Chosen, choose_encoders, named_layers, read_sound
-from evar.pictures.map import MapData, map_data, plot_map
-from evar.pictures.plane import METHODS, MIN_CLIPS, require
-from evar.pictures.saving import stem_of
+from evar.pictures.loading import Chosen, choose_encoders, parse_layers, read_sound
+from evar.pictures.map import MapData, make_map_data, plot_map
+from evar.pictures.plane import METHODS, MIN_CLIPS, require_method
+from evar.pictures.saving import choose_stem
 from evar.pictures.sensitivity import plot_sensitivity
 
 if TYPE_CHECKING:
@@ -58,27 +58,27 @@ def plot(
         ImportError: if an encoder's or the method's package is not installed.
     """
     given = {name: value for name, value in flags.items() if value not in (None, "")}
-    _check(picture, given, norm_stats)
+    _check_words(picture, given, norm_stats)
     names = [name.strip() for name in encoders.split(",") if name.strip()]
     names = configs.names("encoders") if names == ["all"] else names
 
     def chosen() -> list[Chosen]:
-        return choose_encoders(names, named_layers(layers), weights, norm_stats, device)
+        return choose_encoders(names, parse_layers(layers), weights, norm_stats, device)
 
     if picture == "map":
         method = given.get("method", METHODS[0])
-        task = _task(target, given)
-        data = _map(task, chosen(), method, norm_stats, given)
+        task = _load_task(target, given)
+        data = _make_map(task, chosen(), method, norm_stats, given)
         name = f"map_{task.name}" + ("" if method == METHODS[0] else f"_{method}")
-        return plot_map(data, stem_of(out, name)), data
+        return plot_map(data, choose_stem(out, name)), data
     sound = read_sound(target, float(given.get("seconds", SECONDS)))
-    stem = stem_of(out, f"{picture}_{Path(target).stem}")
+    stem = choose_stem(out, f"{picture}_{Path(target).stem}")
     if picture == "clip":
         return plot_clip(sound, chosen(), stem), None
     return plot_sensitivity(sound, chosen(), stem, int(given.get("seed", 0))), None
 
 
-def _check(picture: str, given: Mapping[str, Any], norm_stats: str | tuple[float, float] | None) -> None:
+def _check_words(picture: str, given: Mapping[str, Any], norm_stats: str | tuple[float, float] | None) -> None:
     """Everything that can be wrong before a file is opened."""
     if picture not in PICTURES:
         raise ValueError(f"no picture {picture!r}; {near_miss(picture, list(PICTURES))}")
@@ -96,14 +96,14 @@ def _check(picture: str, given: Mapping[str, Any], norm_stats: str | tuple[float
     method = given.get("method", METHODS[0])
     if method not in METHODS:
         raise ValueError(f"no method {method!r}; {near_miss(method, METHODS)}")
-    require(method)
+    require_method(method)
     if int(given.get("max_clips", MAX_CLIPS)) < MIN_CLIPS:
         raise ValueError(f"a map needs at least {MIN_CLIPS} clips, got --max_clips={given['max_clips']}")
     if int(given.get("seed", 0)) < 0:
         raise ValueError(f"--seed must be at least 0, got {given['seed']}")
 
 
-def _task(name: str, given: Mapping[str, Any]) -> Task:
+def _load_task(name: str, given: Mapping[str, Any]) -> Task:
     """The task, with its clips where they are not rendered at first use."""
     from evar.data.task import load_task
 
@@ -114,7 +114,7 @@ def _task(name: str, given: Mapping[str, Any]) -> Task:
     return task
 
 
-def _map(
+def _make_map(
     task: Task,
     chosen: Sequence[Chosen],
     method: str,
@@ -128,4 +128,6 @@ def _map(
     task.require_files()
     seed, max_clips = int(given.get("seed", 0)), int(given.get("max_clips", MAX_CLIPS))
     batch_size = given.get("batch_size")
-    return map_data(task, chosen, FeatureStore(given.get("store")), method, seed, max_clips, norm_stats, batch_size)
+    return make_map_data(
+        task, chosen, FeatureStore(given.get("store")), method, seed, max_clips, norm_stats, batch_size
+    )

@@ -16,7 +16,7 @@ from evar.audio.reading import AudioError
 from evar.config.registry import near_miss
 from evar.encoders import load_encoder
 from evar.experiment.selection import Selection, selections
-from evar.figures.style import number
+from evar.figures.style import format_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,7 +55,7 @@ class Chosen:
             "task": "statistics of all clips of the task",
             "given": "as given",
         }[self.stats]
-        mean, std = (number(value, 4) for value in norm_stats)
+        mean, std = (format_number(value, 4) for value in norm_stats)
         return f"{self.encoder.name} normalises its log-mel by mean {mean} and standard deviation {std} ({whose})."
 
     def depth(self, selection: Selection) -> float:
@@ -110,11 +110,11 @@ def choose_encoders(
     return found
 
 
-def named_layers(text: str) -> str | tuple[str, ...]:
+def parse_layers(text: str) -> str | tuple[str, ...]:
     """The value of a `--layers`: "default", "all", or names.
 
     Example:
-        >>> named_layers("all"), named_layers("conv1,conv2")
+        >>> parse_layers("all"), parse_layers("conv1,conv2")
         ('all', ('conv1', 'conv2'))
     """
     if text in ("", "default", "all"):
@@ -172,7 +172,7 @@ def read_sound(path: str | Path, seconds: float) -> Sound:
     return Sound(Path(path).name, waveform, info.sample_rate, info.n_samples / info.sample_rate)
 
 
-def known(name: str, what: str, names: Sequence[str]) -> str:
+def check_name(name: str, what: str, names: Sequence[str]) -> str:
     """The name itself if it is one of `names`.
 
     Raises:

@@ -20,9 +20,9 @@ from evar.figures.style import (
     FONT_POINTS,
     MARKERS,
     PAGE_INCHES,
-    legend_below,
-    legend_columns,
-    new_figure,
+    count_legend_columns,
+    draw_legend_below,
+    make_figure,
     save_figure,
 )
 from evar.pictures.loading import Chosen
@@ -30,17 +30,17 @@ from evar.pictures.plane import (
     MAX_COMPONENTS,
     MIN_CLIPS,
     UMAP_NEIGHBOURS,
-    balanced_subset,
-    chance_purity,
-    layout,
-    perplexity,
-    purity,
-    require,
-    silhouette,
-    standardised,
+    choose_perplexity,
+    compute_chance_purity,
+    compute_purity,
+    compute_silhouette,
+    draw_balanced_subset,
+    place_clips,
+    require_method,
+    standardise,
 )
 from evar.pictures.saving import save_table
-from evar.report.tables.labels import layers_label
+from evar.report.tables.labels import label_layers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,7 +140,7 @@ class MapData:
                     panel.silhouette,
                     panel.purity,
                     self.n_neighbours,
-                    chance_purity(self.y[panel.clips]),
+                    compute_chance_purity(self.y[panel.clips]),
                 )
                 for panel in self.panels
             ],
@@ -148,7 +148,7 @@ class MapData:
         )
 
 
-def map_data(
+def make_map_data(
     task: Task,
     chosen: Sequence[Chosen],
     store: FeatureStore,
@@ -176,10 +176,10 @@ def map_data(
     """
     from tqdm import tqdm
 
-    require(method)
+    require_method(method)
     if task.config.kind != "multiclass":
         raise ValueError(f"a map needs a task of one class a clip, but {task.name} is {task.config.kind}")
-    drawn = balanced_subset(task.y, max_clips, seed)
+    drawn = draw_balanced_subset(task.y, max_clips, seed)
     y = task.y[drawn]
     n_neighbours = max(1, min(MAX_NEIGHBOURS, int(np.bincount(y)[np.unique(y)].min()) - 1))
     notes, panels = [], []
@@ -193,20 +193,20 @@ def map_data(
             stats = statistics.of_task(one.encoder, task, "task", [0], store, batch_size)[0][0]
             one = dataclasses.replace(one, stats="task")
         notes.append(one.note(stats))
-        usable, layers, n_bad = _vectors(one, stats, task, drawn, store, batch_size)
+        usable, layers, n_bad = _load_vectors(one, stats, task, drawn, store, batch_size)
         if n_bad:
             notes.append(f"{one.encoder.name}: {n_bad} clips that could not be used are left out.")
         for selection in tqdm(one.selections, f"{method} {one.encoder.name}", unit="layer", leave=False, disable=None):
-            vectors = standardised(fuse({layer: layers[layer] for layer in selection.layers}, selection.fusion))
+            vectors = standardise(fuse({layer: layers[layer] for layer in selection.layers}, selection.fusion))
             panels.append(
                 Panel(
                     one.label,
-                    layers_label(selection.layers, selection.fusion),
+                    label_layers(selection.layers, selection.fusion),
                     one.is_default(selection),
                     usable,
-                    layout(vectors, method, seed),
-                    silhouette(vectors, y[usable]),
-                    purity(vectors, y[usable], min(n_neighbours, len(usable) - 1)),
+                    place_clips(vectors, method, seed),
+                    compute_silhouette(vectors, y[usable]),
+                    compute_purity(vectors, y[usable], min(n_neighbours, len(usable) - 1)),
                 )
             )
     paths = tuple(task.index["path"].iloc[drawn])
@@ -215,7 +215,7 @@ def map_data(
     )
 
 
-def _vectors(
+def _load_vectors(
     one: Chosen,
     stats: statistics.Statistics,
     task: Task,
@@ -237,21 +237,21 @@ def _vectors(
     return usable, {layer: store.load(found.key, rows, layer, where) for layer in names}, len(drawn) - len(usable)
 
 
-def class_style(label: int, n_classes: int) -> tuple[str, str]:
+def pick_class_style(label: int, n_classes: int) -> tuple[str, str]:
     """Colour and marker of a class.
 
     Dots while the colours last. With more classes both colour and marker change from class to class, in cycles without a
     common divisor (8 and 7), so that 56 pairs come before the first returns.
 
     Example:
-        >>> class_style(1, 5), class_style(1, 20)
+        >>> pick_class_style(1, 5), pick_class_style(1, 20)
         (('#D55E00', 'o'), ('#D55E00', 's'))
     """
     marker = POINT_MARKERS[label % len(POINT_MARKERS)] if n_classes > len(POINT_COLOURS) else POINT_MARKERS[0]
     return POINT_COLOURS[label % len(POINT_COLOURS)], marker
 
 
-def rows_of_panels(panels: Sequence[Panel]) -> list[list[Panel]]:
+def arrange_panels(panels: Sequence[Panel]) -> list[list[Panel]]:
     """Panels in rows: an encoder with several layers begins a row; else they just follow one another."""
     encoders = list(dict.fromkeys(panel.encoder for panel in panels))
     if len(encoders) == len(panels):
@@ -265,19 +265,19 @@ def rows_of_panels(panels: Sequence[Panel]) -> list[list[Panel]]:
 
 def draw_map(data: MapData) -> Figure:
     """A panel a layer, coloured by class, with a legend below where the classes are not too many."""
-    rows = rows_of_panels(data.panels)
+    rows = arrange_panels(data.panels)
     n_columns = max(map(len, rows))
     width = COLUMN_INCHES if n_columns == 1 else PAGE_INCHES
     shown = [label for label in range(len(data.classes)) if (data.y == label).any()]
     labels = [data.classes[label] for label in shown]
-    per_line = legend_columns(labels, width)
+    per_line = count_legend_columns(labels, width)
     n_lines = math.ceil(len(labels) / per_line)
     has_legend = len(labels) <= MAX_LEGEND and n_lines <= MAX_LEGEND_LINES
     side = min(width / n_columns, 2.6 if n_columns > 1 else width)
     legend_inches = 0.15 * n_lines + 0.12 if has_legend else 0.0
     height = len(rows) * (side + 0.3) + 0.35 + legend_inches
-    caption = "\n".join(_caption(data, has_legend))
-    figure = new_figure(width, height, caption, f"{data.task}, {TITLES[data.method]}", legend_inches)
+    caption = "\n".join(_write_caption(data, has_legend))
+    figure = make_figure(width, height, caption, f"{data.task}, {TITLES[data.method]}", legend_inches)
     axes = figure.subplots(len(rows), n_columns, squeeze=False)
     for number, (line, row) in enumerate(zip(axes, rows, strict=True)):
         for column, ax in enumerate(line):
@@ -289,7 +289,7 @@ def draw_map(data: MapData) -> Figure:
                 ax.set_xlabel(f"{TITLES[data.method]} 1", fontsize=FONT_POINTS)
         line[0].set_ylabel(f"{TITLES[data.method]} 2", fontsize=FONT_POINTS)
     if has_legend:
-        legend_below(figure, axes[0, 0].collections, labels, per_line, caption)
+        draw_legend_below(figure, axes[0, 0].collections, labels, per_line, caption)
     return figure
 
 
@@ -297,7 +297,7 @@ def _draw_panel(ax: Axes, data: MapData, panel: Panel, shown: Sequence[int]) -> 
     y = data.y[panel.clips]
     size = float(np.clip(3000 / len(y), 3, 14))
     for number_shown, label in enumerate(shown):
-        colour, marker = class_style(number_shown, len(shown))
+        colour, marker = pick_class_style(number_shown, len(shown))
         places = panel.points[y == label]
         ax.scatter(places[:, 0], places[:, 1], s=size, c=colour, marker=marker, linewidths=0, alpha=0.85)
     ax.set_xticks([])
@@ -306,20 +306,20 @@ def _draw_panel(ax: Axes, data: MapData, panel: Panel, shown: Sequence[int]) -> 
     ax.set_title(
         f"{panel.encoder}{'' if panel.layer == panel.encoder else ' ' + panel.layer}"
         f"{' (default)' if panel.is_default else ''}\n"
-        f"silhouette {_two_places(panel.silhouette)}, "
+        f"silhouette {_format_silhouette(panel.silhouette)}, "
         f"purity@{data.n_neighbours} {100 * panel.purity:.0f} %",
         fontsize=FONT_POINTS - 1,
     )
 
 
-def _two_places(value: float) -> str:
+def _format_silhouette(value: float) -> str:
     return "undefined" if math.isnan(value) else f"{round(value, 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _caption(data: MapData, has_legend: bool) -> list[str]:
+def _write_caption(data: MapData, has_legend: bool) -> list[str]:
     k, n_points = data.n_neighbours, max(len(panel.clips) for panel in data.panels)
     how = {
-        "tsne": f"t-SNE with perplexity {perplexity(n_points):.3g}",
+        "tsne": f"t-SNE with perplexity {choose_perplexity(n_points):.3g}",
         "umap": f"UMAP with {min(UMAP_NEIGHBOURS, n_points - 1)} neighbours",
     }[data.method]
     said = [
@@ -327,7 +327,7 @@ def _caption(data: MapData, has_legend: bool) -> list[str]:
         f"components, {how}; distances on the map have no unit. Silhouette and purity are of the standardised vectors, not "
         "of the map. "
         f"purity@{k}: share of a clip's {k} nearest others that are of its class (leave-one-out); chance "
-        f"{100 * chance_purity(data.y):.0f} %."
+        f"{100 * compute_chance_purity(data.y):.0f} %."
     ]
     if not has_legend:
         said.append(

@@ -17,7 +17,7 @@ UMAP_NEIGHBOURS = 15
 MIN_CLIPS = 5
 
 
-def balanced_subset(y: NDArray[np.int64], n_most: int, seed: int) -> NDArray[np.int64]:
+def draw_balanced_subset(y: NDArray[np.int64], n_most: int, seed: int) -> NDArray[np.int64]:
     """At most so many positions, equally many of each class as far as the classes reach.
 
     Args:
@@ -29,7 +29,7 @@ def balanced_subset(y: NDArray[np.int64], n_most: int, seed: int) -> NDArray[np.
         (clips',) positions, rising; all of them where they are no more than `n_most`.
 
     Example:
-        >>> np.bincount(np.array([0, 0, 0, 0, 0, 0, 1, 1])[balanced_subset(np.array([0, 0, 0, 0, 0, 0, 1, 1]), 5, 0)])
+        >>> np.bincount(np.array([0, 0, 0, 0, 0, 0, 1, 1])[draw_balanced_subset(np.array([0, 0, 0, 0, 0, 0, 1, 1]), 5, 0)])
         array([3, 2])
     """
     if len(y) <= n_most:
@@ -42,7 +42,7 @@ def balanced_subset(y: NDArray[np.int64], n_most: int, seed: int) -> NDArray[np.
     return np.sort(shuffled[np.argsort(turn[shuffled], kind="stable")][:n_most])  # all firsts, all seconds, ...
 
 
-def standardised(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+def standardise(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
     """(clips, width) with mean 0 and standard deviation 1 of each feature; features that never change become 0."""
     vectors = vectors.astype(np.float64)
     centred = vectors - vectors.mean(axis=0)
@@ -51,7 +51,7 @@ def standardised(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.where(varies, centred / np.where(varies, deviation, 1.0), 0.0)
 
 
-def silhouette(vectors: NDArray[np.float64], y: NDArray[np.int64]) -> float:
+def compute_silhouette(vectors: NDArray[np.float64], y: NDArray[np.int64]) -> float:
     """How much nearer clips are to their own class than to the next, -1..1, mean over clips, Euclidean distance.
 
     NaN where it is not defined: one class, or as many classes as clips.
@@ -64,7 +64,7 @@ def silhouette(vectors: NDArray[np.float64], y: NDArray[np.int64]) -> float:
     return float(silhouette_score(vectors, y)) if 2 <= n_classes < len(y) else float("nan")
 
 
-def purity(vectors: NDArray[np.float64], y: NDArray[np.int64], n_neighbours: int) -> float:
+def compute_purity(vectors: NDArray[np.float64], y: NDArray[np.int64], n_neighbours: int) -> float:
     """Share of each clip's nearest neighbours, itself left out, that are of its class; mean over clips.
 
     Args:
@@ -73,7 +73,7 @@ def purity(vectors: NDArray[np.float64], y: NDArray[np.int64], n_neighbours: int
         n_neighbours: 1..clips - 1, by Euclidean distance.
 
     Example:
-        >>> purity(np.array([[0.0], [1.0], [5.0], [6.0]]), np.array([0, 0, 1, 0]), 1)
+        >>> compute_purity(np.array([[0.0], [1.0], [5.0], [6.0]]), np.array([0, 0, 1, 0]), 1)
         0.5
     """
     from sklearn.neighbors import NearestNeighbors
@@ -82,18 +82,18 @@ def purity(vectors: NDArray[np.float64], y: NDArray[np.int64], n_neighbours: int
     return float((y[nearest] == y[:, None]).mean())
 
 
-def chance_purity(y: NDArray[np.int64]) -> float:
+def compute_chance_purity(y: NDArray[np.int64]) -> float:
     """The purity to expect of vectors that say nothing about the class.
 
     Example:
-        >>> chance_purity(np.array([0, 0, 1, 1]))
+        >>> compute_chance_purity(np.array([0, 0, 1, 1]))
         0.3333333333333333
     """
     counts = np.bincount(y)
     return float((counts * (counts - 1)).sum() / (len(y) * (len(y) - 1)))
 
 
-def require(method: str) -> None:
+def require_method(method: str) -> None:
     """Fail before any work is done if a method's package is missing.
 
     Raises:
@@ -109,7 +109,7 @@ def require(method: str) -> None:
             ) from error
 
 
-def layout(vectors: NDArray[np.float64], method: str, seed: int) -> NDArray[np.float64]:
+def place_clips(vectors: NDArray[np.float64], method: str, seed: int) -> NDArray[np.float64]:
     """Places in the plane, after principal components where there are more than MAX_COMPONENTS features.
 
     Args:
@@ -133,16 +133,16 @@ def layout(vectors: NDArray[np.float64], method: str, seed: int) -> NDArray[np.f
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="n_jobs value")  # a seed means one thread, and that is wanted
             mapper = umap.UMAP(
-                n_neighbors=min(UMAP_NEIGHBOURS, len(vectors) - 1), random_state=seed, init=_start(vectors)
+                n_neighbors=min(UMAP_NEIGHBOURS, len(vectors) - 1), random_state=seed, init=_find_start(vectors)
             )
             return np.asarray(mapper.fit_transform(vectors), np.float64)
     from sklearn.manifold import TSNE
 
-    start = _start(vectors) * 1e-4  # as scikit-learn's init="pca", which wants two features at least
-    return TSNE(perplexity=perplexity(len(vectors)), init=start, random_state=seed).fit_transform(vectors)
+    start = _find_start(vectors) * 1e-4  # as scikit-learn's init="pca", which wants two features at least
+    return TSNE(perplexity=choose_perplexity(len(vectors)), init=start, random_state=seed).fit_transform(vectors)
 
 
-def _start(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
+def _find_start(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
     """(clips, 2) first two principal components, the first with deviation 1."""
     from sklearn.decomposition import PCA
 
@@ -152,11 +152,11 @@ def _start(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
     return (places / (places[:, 0].std() or 1.0)).astype(np.float32)
 
 
-def perplexity(n_clips: int) -> float:
+def choose_perplexity(n_clips: int) -> float:
     """Of t-SNE: about how many neighbours count; a third of the clips at most.
 
     Example:
-        >>> perplexity(1000), perplexity(31)
+        >>> choose_perplexity(1000), choose_perplexity(31)
         (30.0, 10.0)
     """
     return min(MAX_PERPLEXITY, (n_clips - 1) / 3)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def stem_of(out: str, name: str) -> Path:
+def choose_stem(out: str, name: str) -> Path:
     """Path of a picture without its ending.
 
     Args:
@@ -20,7 +20,7 @@ def stem_of(out: str, name: str) -> Path:
         name: of the picture in the folder; what no file name should hold becomes "_".
 
     Example:
-        >>> stem_of("results", "map_esc10").as_posix(), stem_of("paper/figure2.png", "map_esc10").as_posix()
+        >>> choose_stem("results", "map_esc10").as_posix(), choose_stem("paper/figure2.png", "map_esc10").as_posix()
         ('results/map_esc10', 'paper/figure2')
     """
     path = Path(out)

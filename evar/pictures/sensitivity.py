@@ -11,11 +11,11 @@ import numpy as np
 
 from evar.extraction.embed import embed
 from evar.extraction.fusion import fuse
-from evar.figures.style import FONT_POINTS, PAGE_INCHES, new_figure, save_figure
-from evar.pictures.alterations import LEVELS_DB, AlteredClip, alter
+from evar.figures.style import FONT_POINTS, PAGE_INCHES, make_figure, save_figure
+from evar.pictures.alterations import LEVELS_DB, AlteredClip, alter_clip
 from evar.pictures.loading import Chosen, Sound
 from evar.pictures.saving import save_table
-from evar.report.tables.labels import layers_label
+from evar.report.tables.labels import label_layers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,7 +84,7 @@ class SensitivityData:
         )
 
 
-def sensitivity_data(sound: Sound, chosen: Sequence[Chosen], seed: int = 0) -> SensitivityData:
+def make_sensitivity_data(sound: Sound, chosen: Sequence[Chosen], seed: int = 0) -> SensitivityData:
     """Alter a clip at the file's own rate, encode every version, and measure how far each layer's vector moved.
 
     Args:
@@ -95,19 +95,19 @@ def sensitivity_data(sound: Sound, chosen: Sequence[Chosen], seed: int = 0) -> S
     Raises:
         ValueError: if the clip is silent.
     """
-    altered = alter(sound.waveform, sound.sample_rate, seed)
+    altered = alter_clip(sound.waveform, sound.sample_rate, seed)
     return SensitivityData(
         title=sound.title,
         lowered_db=altered.lowered_db,
         values={one.name: tuple(one.clips) for one in altered.alterations},
         titles={one.name: one.title for one in altered.alterations},
         units={one.name: one.unit for one in altered.alterations},
-        layers={one.label: _layers(one, altered, sound.sample_rate) for one in chosen},
+        layers={one.label: _measure_layers(one, altered, sound.sample_rate) for one in chosen},
         notes=tuple(filter(None, (one.note(one.encoder.norm_stats) for one in chosen))),
     )
 
 
-def _layers(one: Chosen, altered: AlteredClip, sample_rate: int) -> tuple[Layer, ...]:
+def _measure_layers(one: Chosen, altered: AlteredClip, sample_rate: int) -> tuple[Layer, ...]:
     names = list(dict.fromkeys(layer for selection in one.selections for layer in selection.layers))
     clips = [altered.unaltered, *(clip for kind in altered.alterations for clip in kind.clips.values())]
     vectors = embed(one.encoder, clips, names, sample_rate=sample_rate)  # layer -> (clips, width)
@@ -115,11 +115,11 @@ def _layers(one: Chosen, altered: AlteredClip, sample_rate: int) -> tuple[Layer,
     found = []
     for selection in one.selections:
         fused = fuse({layer: vectors[layer] for layer in selection.layers}, selection.fusion)
-        parts = np.split(cosine_distances(fused[1:], fused[0]), ends)
+        parts = np.split(compute_cosine_distances(fused[1:], fused[0]), ends)
         distances = {kind.name: part for kind, part in zip(altered.alterations, parts, strict=True)}
         found.append(
             Layer(
-                layers_label(selection.layers, selection.fusion),
+                label_layers(selection.layers, selection.fusion),
                 one.depth(selection),
                 one.is_default(selection),
                 distances,
@@ -128,7 +128,7 @@ def _layers(one: Chosen, altered: AlteredClip, sample_rate: int) -> tuple[Layer,
     return tuple(found)
 
 
-def cosine_distances(vectors: NDArray[np.floating], reference: NDArray[np.floating]) -> NDArray[np.float64]:
+def compute_cosine_distances(vectors: NDArray[np.floating], reference: NDArray[np.floating]) -> NDArray[np.float64]:
     """1 - cosine of the angle to a reference: 0 same direction, 1 at right angles, 2 opposite.
 
     Args:
@@ -139,7 +139,7 @@ def cosine_distances(vectors: NDArray[np.floating], reference: NDArray[np.floati
         (clips,) 0..2, exactly 0 where a vector equals the reference; NaN where only one of the two is all zero.
 
     Example:
-        >>> cosine_distances(np.array([[2.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]), np.array([1.0, 0.0])).tolist()
+        >>> compute_cosine_distances(np.array([[2.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]), np.array([1.0, 0.0])).tolist()
         [0.0, 1.0, 2.0]
     """
     vectors, reference = vectors.astype(np.float64), reference.astype(np.float64)
@@ -151,7 +151,7 @@ def cosine_distances(vectors: NDArray[np.floating], reference: NDArray[np.floati
     return distances
 
 
-def layer_colours(layers: Sequence[Layer]) -> list[tuple[float, float, float, float]]:
+def pick_layer_colours(layers: Sequence[Layer]) -> list[tuple[float, float, float, float]]:
     """Dark to light from shallow to deep; the faint yellow end of viridis is left out."""
     from matplotlib import colormaps
 
@@ -160,9 +160,9 @@ def layer_colours(layers: Sequence[Layer]) -> list[tuple[float, float, float, fl
 
 def draw_sensitivity(data: SensitivityData) -> Figure:
     """One row of panels an encoder, one panel an alteration, one line a layer."""
-    figure_caption = "\n".join([_caption(data), *data.notes])
+    figure_caption = "\n".join([_write_caption(data), *data.notes])
     n_rows, n_panels = len(data.layers), len(PANELS)
-    figure = new_figure(PAGE_INCHES, 0.75 + 1.55 * n_rows, figure_caption, data.title)
+    figure = make_figure(PAGE_INCHES, 0.75 + 1.55 * n_rows, figure_caption, data.title)
     axes = figure.subplots(
         n_rows, n_panels + 1, squeeze=False, sharex="col", width_ratios=[*[1.0] * n_panels, 0.12]
     )  # the last column holds the names of the layers
@@ -181,7 +181,7 @@ def draw_sensitivity(data: SensitivityData) -> Figure:
     return figure
 
 
-def _caption(data: SensitivityData) -> str:
+def _write_caption(data: SensitivityData) -> str:
     said = [
         "Distance of the altered clip's vector to the unaltered clip's, 1 \N{MINUS SIGN} cosine; the scale is shared within "
         "a row. Thick: default layer. Grey: pitch shifted and shifted back, the largest of the layers drawn; a line within "
@@ -199,7 +199,7 @@ def _draw_panel(ax: Axes, data: SensitivityData, name: str, layers: Sequence[Lay
     if name == "pitch":
         control = np.max([np.nan_to_num(layer.distances[CONTROL]) for layer in layers], axis=0)
         ax.fill_between(data.values[CONTROL], control, color="0.82", linewidth=0, zorder=0.5)
-    for layer, colour in zip(layers, layer_colours(layers), strict=True):
+    for layer, colour in zip(layers, pick_layer_colours(layers), strict=True):
         width = 2.2 if layer.is_default else 1.0
         ax.plot(values, layer.distances[name][-len(values) :], color=colour, linewidth=width, label=layer.name)
     if name == "pitch":
@@ -237,7 +237,10 @@ def _name_layers(ax: Axes, drawn: Axes, layers: Sequence[Layer]) -> None:
         )
         return
     ax.imshow(
-        np.array(layer_colours(layers))[:, None], origin="lower", aspect="auto", extent=(0, 1, -0.5, len(layers) - 0.5)
+        np.array(pick_layer_colours(layers))[:, None],
+        origin="lower",
+        aspect="auto",
+        extent=(0, 1, -0.5, len(layers) - 0.5),
     )
     named = [number for number, layer in enumerate(layers) if layer.is_default]
     named += [end for end in (0, len(layers) - 1) if all(abs(end - number) > 1 for number in named)]
@@ -248,5 +251,5 @@ def _name_layers(ax: Axes, drawn: Axes, layers: Sequence[Layer]) -> None:
 
 def plot_sensitivity(sound: Sound, chosen: Sequence[Chosen], stem: Path, seed: int = 0) -> list[Path]:
     """Write `stem.png`, `stem.svg` and the distances as `stem.csv`; returns these three."""
-    data = sensitivity_data(sound, chosen, seed)
+    data = make_sensitivity_data(sound, chosen, seed)
     return [*save_figure(draw_sensitivity(data), stem), save_table(data.table(), stem)]

@@ -11,14 +11,22 @@ from evar.report.plots.fusion import plot_search, plot_weights
 from evar.report.plots.heatmap import plot_heatmap
 from evar.report.plots.layer_curves import plot_layers
 from evar.report.plots.layers_by_name import plot_layers_by_name
-from evar.report.tables.terminal import terminal_table
+from evar.report.tables.terminal import format_terminal_table
 from evar.report.tables.writing import has_layer_curve, write_tables
-from evar.report.where import readings, write_where
+from evar.report.where import find_readings, write_where
 from evar.results import load_all, load_failures, load_searches
 from evar.results.hints import load_hints
 from evar.storage.atomic import remove
 
-__all__ = ["Comparison", "build", "compare", "fusion_text", "plot_layers", "terminal_table", "write_tables"]
+__all__ = [
+    "Comparison",
+    "compare",
+    "format_fusion_tables",
+    "format_terminal_table",
+    "plot_layers",
+    "write_tables",
+    "write_tables_and_plots",
+]
 
 _SOMETIMES = (
     *("layers.md", "layers.csv", "layers.png", "layers.svg", "where.md", "where.csv"),
@@ -28,12 +36,14 @@ _SOMETIMES = (
 )
 
 
-def fusion_text(out: Path | str, width: int = 100) -> str:
+def format_fusion_tables(out: Path | str, width: int = 100) -> str:
     """The fusion tables of a results folder as plain text for the end of a run; "" where no search was run."""
-    return fusion.terminal(fusion.tables(load_searches(Path(out)), load_all(Path(out)), Path(out)), width)
+    return fusion.format_terminal(
+        fusion.make_fusion_tables(load_searches(Path(out)), load_all(Path(out)), Path(out)), width
+    )
 
 
-def build(out: Path | str) -> list[Path]:
+def write_tables_and_plots(out: Path | str) -> list[Path]:
     """Write the tables; the layer curves and where to read each encoder where some encoder has at least two single
     layers; the hints where there are some; the fusion table where layers were searched for.
 
@@ -52,7 +62,7 @@ def build(out: Path | str) -> list[Path]:
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as out:
-        ...     [path.name for path in build(out)]
+        ...     [path.name for path in write_tables_and_plots(out)]
         ['table.md', 'table.csv', 'table.tex', 'table.json']
     """
     from filelock import FileLock
@@ -66,11 +76,11 @@ def build(out: Path | str) -> list[Path]:
             paths += plot_layers(results, out)
             paths += plot_layers_by_name(results, out)
             paths += plot_heatmap(results, out)
-            paths += write_where(readings(results, out), out)
+            paths += write_where(find_readings(results, out), out)
         paths += write_hints(load_hints(out), results, out)
         searches = load_searches(out)
         if searches:
-            paths += fusion.write_fusion(fusion.tables(searches, results, out), out)
+            paths += fusion.write_fusion(fusion.make_fusion_tables(searches, results, out), out)
             paths += plot_search(searches, out)
             paths += plot_weights(results, out)
         for name in _SOMETIMES:

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evar.report.plots.ranks import plot_ranks, ranked
-from evar.report.tables.cells import Section, sections
-from evar.report.tables.compared import with_equals
-from evar.report.tables.differences import HEADER, Line, against, as_data, as_texts
-from evar.report.tables.filters import matching, matching_failures, nothing_matches, parse_filter, still_differing
-from evar.report.tables.latex import latex, latex_table, tex
-from evar.report.tables.layout import escape
-from evar.report.tables.machine import long_csv, machine_json
-from evar.report.tables.markdown import markdown, markdown_table
-from evar.report.tables.published import chosen, why_none, with_published
-from evar.report.tables.terminal import terminal_sections, text_table
+from evar.report.plots.ranks import plot_ranks, rank_rows
+from evar.report.tables.cells import Section, make_sections
+from evar.report.tables.compared import mark_equals
+from evar.report.tables.differences import HEADER, Line, compare_with_baseline, format_lines, list_lines
+from evar.report.tables.filters import explain_differences, explain_no_match, parse_filter, select_failures, select_rows
+from evar.report.tables.latex import escape_latex, format_latex, format_latex_table
+from evar.report.tables.layout import escape_markdown
+from evar.report.tables.machine import format_csv, format_json
+from evar.report.tables.markdown import format_markdown, format_markdown_table
+from evar.report.tables.published import add_published_rows, explain_missing_rows, load_published
+from evar.report.tables.terminal import format_terminal_sections, format_text_table
 from evar.results import load_all, load_failures
 from evar.storage.atomic import remove, write_atomic
 
@@ -60,17 +60,19 @@ class Comparison:
         """A row a cell, as in `compare.csv`; scores are fractions."""
         import pandas as pd
 
-        return pd.read_csv(io.StringIO(long_csv(self.sections)))
+        return pd.read_csv(io.StringIO(format_csv(self.sections)))
 
     @property
     def differences(self) -> pd.DataFrame:
         """A row a comparison with the baseline; differences are fractions."""
         import pandas as pd
 
-        return pd.DataFrame([{"table": title, **one} for title, lines in self.lines.items() for one in as_data(lines)])
+        return pd.DataFrame(
+            [{"table": title, **one} for title, lines in self.lines.items() for one in list_lines(lines)]
+        )
 
     def _repr_markdown_(self) -> str:
-        return _markdown(self)
+        return _format_markdown(self)
 
 
 def compare(
@@ -95,42 +97,42 @@ def compare(
         ValueError: if the filter is wrong or nothing matches, a table lacks the baseline, or a name is unknown.
     """
     out = Path(out)
-    every, patterns, known = load_all(out), parse_filter(filter), chosen(published)
+    every, patterns, known = load_all(out), parse_filter(filter), load_published(published)
     if not every:
         raise ValueError(f"no results below {out}/runs; run `evar lineval` first or name the folder with --out")
-    rows = matching(every, patterns)
+    rows = select_rows(every, patterns)
     if not rows:
-        raise ValueError(nothing_matches(every, patterns))
-    failures = matching_failures(load_failures(out), patterns)
-    found = sections(rows, failures, out, every="layers" in patterns or "fusion" in patterns)
-    shown = tuple(with_published(with_equals(section, out), known) for section in found)
+        raise ValueError(explain_no_match(every, patterns))
+    failures = select_failures(load_failures(out), patterns)
+    found = make_sections(rows, failures, out, every="layers" in patterns or "fusion" in patterns)
+    shown = tuple(add_published_rows(mark_equals(section, out), known) for section in found)
     lines = {}
     if baseline:
         # The first table says what it has, where none has the baseline.
-        own = [section for section in shown if baseline in _names(section)] or shown[:1]
-        lines = {section.title: against(section, baseline, out) for section in own}
-    notes = still_differing(shown)
+        own = [section for section in shown if baseline in _list_names(section)] or shown[:1]
+        lines = {section.title: compare_with_baseline(section, baseline, out) for section in own}
+    notes = explain_differences(shown)
     if baseline:
         notes += [
             f"{section.title} has no row {baseline}, and so no differences to it."
             for section in shown
             if section.title not in lines
         ]
-    notes += [sentence for section in shown if (sentence := why_none(section, known))]
-    notes += [_ranks_sentence(section) for section in shown]
+    notes += [sentence for section in shown if (sentence := explain_missing_rows(section, known))]
+    notes += [_describe_ranks(section) for section in shown]
     made = Comparison(shown, lines, tuple(notes), "", ())
-    files = _write(made, baseline, out) if write else ()
-    return Comparison(shown, lines, tuple(notes), _text(made, baseline), files)
+    files = _write_files(made, baseline, out) if write else ()
+    return Comparison(shown, lines, tuple(notes), _format_text(made, baseline), files)
 
 
-def _names(section: Section) -> set[str]:
+def _list_names(section: Section) -> set[str]:
     """What a row may be called as a baseline."""
     ours = [row for row in section.rows if not row.published]
     return {name for row in ours for name in (row.encoder, f"{row.encoder}:{row.layers}")}
 
 
-def _ranks_sentence(section: Section) -> str:
-    of_ranks = ranked(section)
+def _describe_ranks(section: Section) -> str:
+    of_ranks = rank_rows(section)
     if isinstance(of_ranks, str):
         return of_ranks
     names, ranks = of_ranks
@@ -144,36 +146,38 @@ def _ranks_sentence(section: Section) -> str:
     )
 
 
-def _title(title: str, baseline: str) -> str:
+def _name_differences(title: str, baseline: str) -> str:
     return f"{title}: differences to {baseline}"
 
 
-def _text(found: Comparison, baseline: str) -> str:
-    parts = [terminal_sections(found.sections, _WIDTH)]
+def _format_text(found: Comparison, baseline: str) -> str:
+    parts = [format_terminal_sections(found.sections, _WIDTH)]
     for title, lines in found.lines.items():
-        parts.append(f"{_title(title, baseline)}\n\n{text_table([HEADER], as_texts(lines), 3, 140)}")
+        parts.append(
+            f"{_name_differences(title, baseline)}\n\n{format_text_table([HEADER], format_lines(lines), 3, 140)}"
+        )
     notes = [_BASELINE_NOTE, *found.notes] if found.lines else found.notes
     parts.append("\n".join(textwrap.fill(note, _WIDTH, subsequent_indent="  ") for note in notes))
     return "\n\n\n".join(parts)
 
 
-def _markdown(found: Comparison, baseline: str = "the baseline") -> str:
-    parts = [markdown(found.sections).rstrip()]
+def _format_markdown(found: Comparison, baseline: str = "the baseline") -> str:
+    parts = [format_markdown(found.sections).rstrip()]
     for title, lines in found.lines.items():
-        body = [[escape(text) for text in line] for line in as_texts(lines)]
-        parts += [f"## {escape(_title(title, baseline))}", markdown_table(HEADER, body, 3)]
+        body = [[escape_markdown(text) for text in line] for line in format_lines(lines)]
+        parts += [f"## {escape_markdown(_name_differences(title, baseline))}", format_markdown_table(HEADER, body, 3)]
     notes = [_BASELINE_NOTE, *found.notes] if found.lines else found.notes
     if notes:
-        parts += ["## Notes", "\n".join(f"- {escape(note)}" for note in notes)]
+        parts += ["## Notes", "\n".join(f"- {escape_markdown(note)}" for note in notes)]
     return "\n\n".join(parts) + "\n"
 
 
-def _write(found: Comparison, baseline: str, out: Path) -> tuple[Path, ...]:
+def _write_files(found: Comparison, baseline: str, out: Path) -> tuple[Path, ...]:
     more: list[dict[str, Any]] = []
-    documents = [latex(found.sections).rstrip()]
+    documents = [format_latex(found.sections).rstrip()]
     for section in found.sections:
         further: dict[str, Any] = {}
-        of_ranks = ranked(section)
+        of_ranks = rank_rows(section)
         if not isinstance(of_ranks, str):
             names, ranks = of_ranks
             further["ranks"] = {
@@ -184,16 +188,20 @@ def _write(found: Comparison, baseline: str, out: Path) -> tuple[Path, ...]:
             }
         if section.title in found.lines:
             lines = found.lines[section.title]
-            further["baseline"] = {"name": baseline, "differences": as_data(lines)}
-            body = [[tex(text) for text in line] for line in as_texts(lines)]
-            title = _title(section.title, baseline)
-            documents.append(latex_table(title, [tex(name) for name in HEADER], body, 3, [tex(_BASELINE_NOTE)]))
+            further["baseline"] = {"name": baseline, "differences": list_lines(lines)}
+            body = [[escape_latex(text) for text in line] for line in format_lines(lines)]
+            title = _name_differences(section.title, baseline)
+            documents.append(
+                format_latex_table(
+                    title, [escape_latex(name) for name in HEADER], body, 3, [escape_latex(_BASELINE_NOTE)]
+                )
+            )
         more.append(further)
     texts = {
-        "compare.md": _markdown(found, baseline),
-        "compare.csv": long_csv(found.sections),
+        "compare.md": _format_markdown(found, baseline),
+        "compare.csv": format_csv(found.sections),
         "compare.tex": "\n\n".join(documents) + "\n",
-        "compare.json": machine_json(found.sections, more),
+        "compare.json": format_json(found.sections, more),
     }
     if found.lines:
         texts["baseline.csv"] = found.differences.drop(columns=["ids", "baseline_ids"], errors="ignore").to_csv(

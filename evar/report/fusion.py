@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evar.report.tables.choices import Chosen, Difference, Layers, best_layers, compose, difference
-from evar.report.tables.labels import limit_label
-from evar.report.tables.layout import escape, percent
-from evar.report.tables.markdown import markdown_table
-from evar.report.tables.terminal import text_table
+from evar.report.tables.choices import Chosen, Difference, Layers, compose_choice, find_best_layers, subtract_choices
+from evar.report.tables.labels import label_limit
+from evar.report.tables.layout import escape_markdown, format_percent
+from evar.report.tables.markdown import format_markdown_table
+from evar.report.tables.terminal import format_text_table
 from evar.results import Result, SearchRecord
 
 
@@ -54,7 +54,7 @@ class FusionTable:
     notes: tuple[str, ...]
 
 
-def tables(records: Sequence[SearchRecord], results: Sequence[Result], out: Path) -> list[FusionTable]:
+def make_fusion_tables(records: Sequence[SearchRecord], results: Sequence[Result], out: Path) -> list[FusionTable]:
     """One table for all searches over the same tasks under one protocol and limit; the newest of each encoder.
 
     Args:
@@ -71,15 +71,15 @@ def tables(records: Sequence[SearchRecord], results: Sequence[Result], out: Path
     for (protocol, _, limit, tasks), of_encoders in sorted(groups.items(), key=lambda item: item[0]):
         lines, notes = [], []
         for record in of_encoders.values():
-            made, said = _lines(record, results, out)
+            made, said = _make_lines(record, results, out)
             lines += made
             notes += said
-        title = limit_label(f"{protocol}: {', '.join(tasks)}", limit or None)
+        title = label_limit(f"{protocol}: {', '.join(tasks)}", limit or None)
         found.append(FusionTable(title, tasks, tuple(lines), tuple(dict.fromkeys(notes))))
     return found
 
 
-def _lines(record: SearchRecord, results: Sequence[Result], out: Path) -> tuple[list[Line], list[str]]:
+def _make_lines(record: SearchRecord, results: Sequence[Result], out: Path) -> tuple[list[Line], list[str]]:
     from evar.metrics import holm
 
     default: dict[str, Chosen | None] = {}
@@ -89,13 +89,13 @@ def _lines(record: SearchRecord, results: Sequence[Result], out: Path) -> tuple[
     notes = []
     for task in record.tasks:
         name, n_rounds = str(task["name"]), len(task["rounds"])
-        rows = _rows(record, task, results)
+        rows = _find_rows(record, task, results)
         plain = {layers: same for (layers, fusion), same in rows.items() if fusion in ("none", "concat")}
         summed = {layers: same for (layers, fusion), same in rows.items() if fusion == "weighted"}
-        default[name] = compose(plain, [tuple(record.default_layers)] * n_rounds, out)
-        best[name] = compose(plain, best_layers(plain, record.seed) or [], out)
-        searched[name] = compose(plain, [tuple(layers) for layers in record.choices[name]], out)
-        weighted[name] = compose(summed, [tuple(record.layers)] * n_rounds, out)
+        default[name] = compose_choice(plain, [tuple(record.default_layers)] * n_rounds, out)
+        best[name] = compose_choice(plain, find_best_layers(plain, record.seed) or [], out)
+        searched[name] = compose_choice(plain, [tuple(layers) for layers in record.choices[name]], out)
+        weighted[name] = compose_choice(summed, [tuple(record.layers)] * n_rounds, out)
         if any("after_pool" in row.flags for same in summed.values() for row in same):
             notes.append(f"{record.encoder}: the weighted sum is taken after pooling over time (after_pool)")
         labels = [chosen.label for chosen in (best[name], searched[name]) if chosen is not None]
@@ -112,7 +112,7 @@ def _lines(record: SearchRecord, results: Sequence[Result], out: Path) -> tuple[
     lines.append(Line(record.encoder, f"{choice} (search)", "search", searched))
     for kind, name, cells in (("default", usual, default), ("best", "best layer", best)):
         minus = {
-            task: difference(mine, other) if (mine := searched[task]) and (other := cells[task]) else None
+            task: subtract_choices(mine, other) if (mine := searched[task]) and (other := cells[task]) else None
             for task in cells
         }
         tested = [task for task, cell in minus.items() if cell is not None]
@@ -129,7 +129,7 @@ def _lines(record: SearchRecord, results: Sequence[Result], out: Path) -> tuple[
     return lines, notes
 
 
-def _rows(
+def _find_rows(
     record: SearchRecord, task: Mapping[str, Any], results: Sequence[Result]
 ) -> dict[tuple[Layers, str], list[Result]]:
     """(layers, fusion) -> the encoder's rows on the task, one for each seed, the newest."""
@@ -154,8 +154,8 @@ def write_fusion(found: Sequence[FusionTable], out: Path) -> list[Path]:
     if not found:
         return []
     paths = [out / "fusion.md", out / "fusion.csv"]
-    write_atomic(paths[0], markdown(found).encode("utf-8"))
-    write_atomic(paths[1], to_csv(found).encode("utf-8"))
+    write_atomic(paths[0], format_markdown(found).encode("utf-8"))
+    write_atomic(paths[1], format_csv(found).encode("utf-8"))
     return paths
 
 
@@ -168,28 +168,31 @@ NOTES = (
 )
 
 
-def markdown(found: Sequence[FusionTable]) -> str:
+def format_markdown(found: Sequence[FusionTable]) -> str:
     """Tables under headings, each with its notes."""
     parts = ["# Fusion of layers"]
     for table in found:
-        header = ["encoder", "feature", *map(escape, table.tasks), "average"]
-        body = [_texts(line, table.tasks, escape, lambda text: f"**{text}**", table.lines) for line in table.lines]
-        notes = "\n".join(f"- {text}" for text in (*NOTES, *(f"{escape(note)}." for note in table.notes)))
-        parts += [f"## {escape(table.title)}", markdown_table(header, body, 2), notes]
+        header = ["encoder", "feature", *map(escape_markdown, table.tasks), "average"]
+        body = [
+            _format_cells(line, table.tasks, escape_markdown, lambda text: f"**{text}**", table.lines)
+            for line in table.lines
+        ]
+        notes = "\n".join(f"- {text}" for text in (*NOTES, *(f"{escape_markdown(note)}." for note in table.notes)))
+        parts += [f"## {escape_markdown(table.title)}", format_markdown_table(header, body, 2), notes]
     return "\n\n".join(parts) + "\n"
 
 
-def terminal(found: Sequence[FusionTable], width: int = 100) -> str:
+def format_terminal(found: Sequence[FusionTable], width: int = 100) -> str:
     """The tables as plain text, without their notes."""
     parts = []
     for table in found:
-        body = [_texts(line, table.tasks, str, str, table.lines) for line in table.lines]
-        parts.append(f"fusion, {table.title}\n\n" + text_table(
+        body = [_format_cells(line, table.tasks, str, str, table.lines) for line in table.lines]
+        parts.append(f"fusion, {table.title}\n\n" + format_text_table(
             [["encoder", "feature", *table.tasks, "average"]], body, 2, width))  # fmt: skip
     return "\n\n".join(parts)
 
 
-def _texts(line: Line, tasks: Sequence[str], clean: Any, bold: Any, lines: Sequence[Line]) -> list[str]:
+def _format_cells(line: Line, tasks: Sequence[str], clean: Any, bold: Any, lines: Sequence[Line]) -> list[str]:
     rivals = [other for other in lines if other.encoder == line.encoder and not other.minus]
     texts = [clean(line.encoder), clean(line.feature)]
     for task in tasks:
@@ -200,7 +203,7 @@ def _texts(line: Line, tasks: Sequence[str], clean: Any, bold: Any, lines: Seque
             texts.append(f"{100 * cell.score:+.1f}" + ("*" if (line.p_values or {}).get(task, 1.0) < 0.05 else ""))
         else:
             best = max(other.cells[task].score for other in rivals if other.cells[task] is not None)  # type: ignore
-            text = percent(cell.score, cell.interval)
+            text = format_percent(cell.score, cell.interval)
             texts.append(bold(text) if cell.score >= best else text)
     average = line.average
     if average is None:
@@ -208,10 +211,10 @@ def _texts(line: Line, tasks: Sequence[str], clean: Any, bold: Any, lines: Seque
     if line.minus:
         return [*texts, f"{100 * average:+.1f}"]
     best = max(other.average for other in rivals if other.average is not None)
-    return [*texts, bold(percent(average)) if average >= best else percent(average)]
+    return [*texts, bold(format_percent(average)) if average >= best else format_percent(average)]
 
 
-def to_csv(found: Sequence[FusionTable]) -> str:
+def format_csv(found: Sequence[FusionTable]) -> str:
     """One line a cell; fractions."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from evar.report.plots.hints import plot_similarity, similarity_maps
-from evar.report.tables.cells import Section, sections
-from evar.report.tables.labels import limit_label
-from evar.report.tables.layout import escape, percent
+from evar.report.plots.hints import make_similarity_maps, plot_similarity
+from evar.report.tables.cells import Section, make_sections
+from evar.report.tables.labels import label_limit
+from evar.report.tables.layout import escape_markdown, format_percent
 from evar.results import Result
 from evar.results.hints import HintsRecord
 from evar.storage.atomic import write_atomic
@@ -99,33 +99,33 @@ def write_hints(records: Sequence[HintsRecord], results: Sequence[Result], out: 
     """
     if not records:
         return []
-    found, n_older = hint_tables(records, results)
+    found, n_older = make_hint_tables(records, results)
     paths = []
-    for name, text in (("hints.md", markdown(found, n_older)), ("hints.csv", long_csv(found))):
+    for name, text in (("hints.md", format_markdown(found, n_older)), ("hints.csv", format_csv(found))):
         write_atomic(Path(out) / name, text.encode("utf-8"))
         paths.append(Path(out) / name)
-    return paths + plot_similarity(similarity_maps([(one.label, one.record) for one in found]), Path(out))
+    return paths + plot_similarity(make_similarity_maps([(one.label, one.record) for one in found]), Path(out))
 
 
-def hint_tables(records: Sequence[HintsRecord], results: Sequence[Result]) -> tuple[list[HintTable], int]:
+def make_hint_tables(records: Sequence[HintsRecord], results: Sequence[Result]) -> tuple[list[HintTable], int]:
     """Put scores beside hints.
 
     Returns:
         Tables by encoder and task, and how many records were left out because a newer one of other settings has the
         same names.
     """
-    tables = sections(results, single_layers=True)
+    tables = make_sections(results, single_layers=True)
     several = len({(table.protocol, table.protocol_version) for table in tables}) > 1
     newest: dict[tuple[str, str, str], HintTable] = {}
     for record in sorted(records, key=lambda record: (record.created, record.id)):
-        for one in _tables_of(record, tables, records, several):
+        for one in _make_tables(record, tables, records, several):
             newest[one.label, one.task, one.protocol] = one
     with_scores = {(label, task) for label, task, protocol in newest if protocol}
     found = [one for key, one in sorted(newest.items()) if key[2] or key[:2] not in with_scores]
     return found, len({record.id for record in records} - {one.record.id for one in found})
 
 
-def _tables_of(
+def _make_tables(
     record: HintsRecord, tables: Sequence[Section], records: Sequence[HintsRecord], several: bool
 ) -> list[HintTable]:
     """One table for each protocol that has scores of these vectors; one without scores where none has."""
@@ -142,24 +142,24 @@ def _tables_of(
                 scores = {result.layers[0]: score for _, result, score in here}
                 defaults = {result.layers[0] for _, result, _ in here if result.default}
                 label, first, _ = here[0]
-                lines = _lines(record, scores, defaults)
+                lines = _make_lines(record, scores, defaults)
                 found.append(HintTable(label, column.label, protocol, first.metric, record, lines))
     if not found:
         rivals = {other.weights_sha256 for other in records if other.encoder == record.encoder}
         label = record.encoder if len(rivals) == 1 else f"{record.encoder} (weights {record.weights})"
-        task = limit_label(record.task, record.limit)
-        found.append(HintTable(label, task, "", "", record, _lines(record, {}, set())))
+        task = label_limit(record.task, record.limit)
+        found.append(HintTable(label, task, "", "", record, _make_lines(record, {}, set())))
     # The tables of two protocols may tell an encoder's variants apart in other words: here they share a table.
-    label = _marked(max((one.label for one in found), key=len), record)
+    label = _mark_random(max((one.label for one in found), key=len), record)
     return [replace(one, label=label) for one in found]
 
 
-def _marked(label: str, record: HintsRecord) -> str:
+def _mark_random(label: str, record: HintsRecord) -> str:
     """Untrained weights must show wherever the label does."""
     return f"{label} (random weights)" if record.weights == "random" and "random" not in label else label
 
 
-def _lines(record: HintsRecord, scores: dict[str, float], defaults: set[str]) -> tuple[LayerLine, ...]:
+def _make_lines(record: HintsRecord, scores: dict[str, float], defaults: set[str]) -> tuple[LayerLine, ...]:
     n = len(record.layers)
     return tuple(
         LayerLine(
@@ -174,14 +174,17 @@ def _lines(record: HintsRecord, scores: dict[str, float], defaults: set[str]) ->
     )
 
 
-def markdown(found: Sequence[HintTable], n_older: int = 0) -> str:
+def format_markdown(found: Sequence[HintTable], n_older: int = 0) -> str:
     """The rank correlations of all tables, then a table an encoder, then what the numbers are."""
     several = len({one.protocol for one in found if one.protocol}) > 1
     parts = ["# Hints without labels", "## Do they go along with the score?"]
     headings = [heading for heading, _, _ in HINTS.values()]
     lines = [["encoder", "task", "layers", *headings]]
-    lines += [[escape(one.label), escape(_task(one, several)), *_correlations(one)] for one in found]
-    parts.append(_pipe_table(lines, 2))
+    lines += [
+        [escape_markdown(one.label), escape_markdown(_name_task(one, several)), *_format_correlations(one)]
+        for one in found
+    ]
+    parts.append(_align_table(lines, 2))
     parts.append(
         f"Spearman's rank correlation over the layers of one encoder on one task, between the hint and the test score; "
         f"from {MIN_LAYERS} layers on. Layers of one encoder are few and not independent of one another: a hint that helps "
@@ -191,31 +194,31 @@ def markdown(found: Sequence[HintTable], n_older: int = 0) -> str:
         own = [one for one in found if one.label == label]
         metrics = " / ".join(dict.fromkeys(one.metric for one in own if one.metric)) or "score"
         lines = [["task", "layer", "depth", "width", f"{metrics} (%)", *headings]]
-        lines += [_cells(one, line, several) for one in own for line in one.lines]
-        parts += [f"## {escape(label)}", _pipe_table(lines, 2)]
+        lines += [_format_line(one, line, several) for one in own for line in one.lines]
+        parts += [f"## {escape_markdown(label)}", _align_table(lines, 2)]
     notes = [f"{heading}: {meaning}." for heading, _, meaning in HINTS.values()]
     notes.append("Scores: mean over seeds, test clips; -: no row of these vectors, or no number.")
-    notes.append(f"{_clips(found)}, of all splits, test clips among them. Labels have no say in any hint.")
+    notes.append(f"{_count_clips(found)}, of all splits, test clips among them. Labels have no say in any hint.")
     if n_older:
         notes.append(f"{n_older} older records of other settings are not shown.")
     parts += ["## How they were made", "\n".join(f"- {note}" for note in notes)]
     return "\n\n".join(parts) + "\n"
 
 
-def _task(one: HintTable, several: bool) -> str:
+def _name_task(one: HintTable, several: bool) -> str:
     return f"{one.task}, {one.protocol}" if several and one.protocol else one.task
 
 
-def _clips(found: Sequence[HintTable]) -> str:
+def _count_clips(found: Sequence[HintTable]) -> str:
     counts: dict[str, set[str]] = {}
     for one in found:
         n, of = one.record.n_clips, one.record.n_usable
         counts.setdefault(one.task, set()).add(f"{n} of {of}" if n < of else str(n))
     said = [f"{task} {' or '.join(sorted(numbers))}" for task, numbers in sorted(counts.items())]
-    return f"Clips looked at: {escape(', '.join(said))}"
+    return f"Clips looked at: {escape_markdown(', '.join(said))}"
 
 
-def _correlations(one: HintTable) -> list[str]:
+def _format_correlations(one: HintTable) -> list[str]:
     found = {hint: one.correlation(hint) for hint in HINTS}
     n_scored = sum(line.score is not None for line in one.lines)
     texts = []
@@ -225,17 +228,17 @@ def _correlations(one: HintTable) -> list[str]:
     return [str(n_scored), *texts]
 
 
-def _cells(one: HintTable, line: LayerLine, several: bool) -> list[str]:
+def _format_line(one: HintTable, line: LayerLine, several: bool) -> list[str]:
     numbers = [
         "-" if (number := line.numbers[hint]) is None else f"{number:.{digits}f}"
         for hint, (_, digits, _) in HINTS.items()
     ]
-    layer = escape(line.layer) + (" (default)" if line.is_default else "")
-    score = "-" if line.score is None else percent(line.score)
-    return [escape(_task(one, several)), layer, f"{line.depth:.2f}", str(line.width), score, *numbers]
+    layer = escape_markdown(line.layer) + (" (default)" if line.is_default else "")
+    score = "-" if line.score is None else format_percent(line.score)
+    return [escape_markdown(_name_task(one, several)), layer, f"{line.depth:.2f}", str(line.width), score, *numbers]
 
 
-def _pipe_table(lines: Sequence[Sequence[str]], n_text_columns: int) -> str:
+def _align_table(lines: Sequence[Sequence[str]], n_text_columns: int) -> str:
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
     rule = ["-" * width if i < n_text_columns else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
     aligned = [
@@ -246,7 +249,7 @@ def _pipe_table(lines: Sequence[Sequence[str]], n_text_columns: int) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [aligned[0], rule, *aligned[1:]])
 
 
-def long_csv(found: Sequence[HintTable]) -> str:
+def format_csv(found: Sequence[HintTable]) -> str:
     """One line a layer; correlations, which belong to all layers of a table, are repeated in each of its lines."""
     columns = [
         *("encoder", "label", "weights", "weights_sha256", "task", "task_version", "limit", "protocol", "metric"),
@@ -261,7 +264,7 @@ def long_csv(found: Sequence[HintTable]) -> str:
         correlations: dict[str, object] = {}
         for hint in HINTS:
             value, n = one.correlation(hint)
-            correlations |= {f"spearman_{hint}": _number(value), f"n_layers_{hint}": n}
+            correlations |= {f"spearman_{hint}": _format_number(value), f"n_layers_{hint}": n}
         for line in one.lines:
             writer.writerow(
                 {
@@ -274,11 +277,11 @@ def long_csv(found: Sequence[HintTable]) -> str:
                     "protocol": one.protocol,
                     "metric": one.metric,
                     "layer": line.layer,
-                    "depth": _number(line.depth),
+                    "depth": _format_number(line.depth),
                     "width": line.width,
                     "default": str(line.is_default).lower(),
-                    "score": _number(line.score),
-                    **{hint: _number(line.numbers[hint]) for hint in HINTS},
+                    "score": _format_number(line.score),
+                    **{hint: _format_number(line.numbers[hint]) for hint in HINTS},
                     "n_clips": record.n_clips,
                     "n_usable": record.n_usable,
                     **correlations,
@@ -287,5 +290,5 @@ def long_csv(found: Sequence[HintTable]) -> str:
     return buffer.getvalue()
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "" if value is None else repr(round(value, 10))

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evar.report.tables.cells import sections
-from evar.report.tables.choices import Chosen, Difference, Layers, best_layers, compose, difference
-from evar.report.tables.labels import variant_key
-from evar.report.tables.layout import escape, percent
-from evar.report.tables.markdown import markdown_table
+from evar.report.tables.cells import make_sections
+from evar.report.tables.choices import Chosen, Difference, Layers, compose_choice, find_best_layers, subtract_choices
+from evar.report.tables.labels import make_variant_key
+from evar.report.tables.layout import escape_markdown, format_percent
+from evar.report.tables.markdown import format_markdown_table
 from evar.results import Result
 
 
@@ -42,27 +42,27 @@ class Reading:
     is_random: bool
 
 
-def readings(results: Sequence[Result], out: Path) -> list[Reading]:
+def find_readings(results: Sequence[Result], out: Path) -> list[Reading]:
     """Every encoder x task of which several single layers and the default were evaluated, in reading order."""
     from evar.metrics import holm
 
     found = []
-    for section in sections(results):
+    for section in make_sections(results):
         own = [
             result
             for result in results
             if (result.protocol, result.limit) == (section.protocol, section.limit)
             and str(result.params.get("protocol_version", "")) == section.protocol_version
         ]
-        for (encoder, task, *_), rows in sorted(by_encoder_and_task(own).items()):
-            chosen = best_layers(rows)
+        for (encoder, task, *_), rows in sorted(group_by_encoder_and_task(own).items()):
+            chosen = find_best_layers(rows)
             default = next((layers for layers, same in rows.items() if same[0].default), None)
             if chosen is None or default is None:
                 continue
-            best, usual = compose(rows, chosen, out), compose(rows, [default] * len(chosen), out)
+            best, usual = compose_choice(rows, chosen, out), compose_choice(rows, [default] * len(chosen), out)
             if best is not None and usual is not None:
                 random = rows[default][0].is_random
-                gain = difference(best, usual)
+                gain = subtract_choices(best, usual)
                 found.append(Reading(section.protocol, section.limit, encoder, task, best, usual, gain, None, random))
     tested = [at for at, one in enumerate(found) if one.gain is not None]
     corrected = holm([gain.p_value for at in tested if (gain := found[at].gain)]).tolist()
@@ -71,14 +71,14 @@ def readings(results: Sequence[Result], out: Path) -> list[Reading]:
     return found
 
 
-def by_encoder_and_task(results: Sequence[Result]) -> dict[tuple[str, ...], dict[Layers, list[Result]]]:
+def group_by_encoder_and_task(results: Sequence[Result]) -> dict[tuple[str, ...], dict[Layers, list[Result]]]:
     """(encoder, task, what else tells them apart) -> layers -> results by seed; the newest where two share a place."""
     groups: dict[tuple[str, ...], dict[Layers, dict[int, Result]]] = {}
     for result in sorted(results, key=lambda result: (result.created, result.id)):
         if result.fusion not in ("none", "concat"):
             continue
         index = json.dumps([result.task_version, result.metric, result.index_sha256])
-        where = groups.setdefault((result.encoder, result.task, variant_key(result), index), {})
+        where = groups.setdefault((result.encoder, result.task, make_variant_key(result), index), {})
         where.setdefault(tuple(result.layers), {})[result.seed] = result
     return {key: {layers: list(seeds.values()) for layers, seeds in rows.items()} for key, rows in groups.items()}
 
@@ -90,21 +90,21 @@ def write_where(found: Sequence[Reading], out: Path) -> list[Path]:
     if not found:
         return []
     paths = [out / "where.md", out / "where.csv"]
-    write_atomic(paths[0], markdown(found).encode("utf-8"))
-    write_atomic(paths[1], to_csv(found).encode("utf-8"))
+    write_atomic(paths[0], format_markdown(found).encode("utf-8"))
+    write_atomic(paths[1], format_csv(found).encode("utf-8"))
     return paths
 
 
-def markdown(found: Sequence[Reading]) -> str:
+def format_markdown(found: Sequence[Reading]) -> str:
     """The table with its notes."""
     header = ["encoder", "task", "layer by validation", "score", "default layer", "score", "gain"]
     lines = []
     for one in found:
         task = one.task if one.limit is None else f"{one.task} (limit {one.limit})"
         texts = [one.encoder + ("†" if one.is_random else ""), task, one.best.label]
-        texts += [percent(one.best.score, one.best.interval), one.default.label]
-        texts += [percent(one.default.score, one.default.interval), signed(one.gain, one.p_value)]
-        lines.append([escape(text) if index < 5 and index != 3 else text for index, text in enumerate(texts)])
+        texts += [format_percent(one.best.score, one.best.interval), one.default.label]
+        texts += [format_percent(one.default.score, one.default.interval), format_gain(one.gain, one.p_value)]
+        lines.append([escape_markdown(text) if index < 5 and index != 3 else text for index, text in enumerate(texts)])
     notes = [
         "layer by validation: the single layer with the best score on the validation clips (of equals, the lower log-loss); "
         "in a task with folds each fold has a choice of its own, made without its test clips. The scores are of the test "
@@ -113,15 +113,15 @@ def markdown(found: Sequence[Reading]) -> str:
         "randomisation test over groups of test clips, p < 0.05 after Holm's correction over this table.",
         *(["† random weights."] if any(one.is_random for one in found) else []),
     ]
-    table = markdown_table(header, lines, 3)
+    table = format_markdown_table(header, lines, 3)
     return "# Where to read it\n\n" + table + "\n\n" + "\n".join(f"- {note}" for note in notes) + "\n"
 
 
-def signed(gain: Difference | None, p_value: float | None) -> str:
+def format_gain(gain: Difference | None, p_value: float | None) -> str:
     """A difference in percent points, its interval, and a star where it is no accident.
 
     Example:
-        >>> signed(Difference(0.031, (0.004, 0.052), 0.01), 0.02)
+        >>> format_gain(Difference(0.031, (0.004, 0.052), 0.01), 0.02)
         '+3.1 [+0.4, +5.2]*'
     """
     if gain is None:
@@ -130,7 +130,7 @@ def signed(gain: Difference | None, p_value: float | None) -> str:
     return f"{100 * gain.score:+.1f} [{100 * gain.interval[0]:+.1f}, {100 * gain.interval[1]:+.1f}]{star}"
 
 
-def to_csv(found: Sequence[Reading]) -> str:
+def format_csv(found: Sequence[Reading]) -> str:
     """One line a reading; fractions 0..1."""
     buffer = io.StringIO()
     names = ["protocol", "limit", "encoder", "task", "layers", "score", "low", "high"]

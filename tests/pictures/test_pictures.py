@@ -22,18 +22,25 @@ from evar.data.task import load_task
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
 from evar.experiment.selection import selections
-from evar.figures.style import COLOURS, new_figure, save_figure
+from evar.figures.style import COLOURS, make_figure, save_figure
 from evar.pictures import PICTURES, alterations, plane
-from evar.pictures.clip import FLOOR_DB, clip_data, colour_range, draw_clip, envelope, spectrogram
-from evar.pictures.loading import Chosen, Sound, choose_encoders, named_layers, read_sound
-from evar.pictures.map import POINT_COLOURS, MapData, Panel, class_style, draw_map, map_data, rows_of_panels
+from evar.pictures.clip import (
+    FLOOR_DB,
+    compute_envelope,
+    compute_spectrogram,
+    draw_clip,
+    find_colour_range,
+    make_clip_data,
+)
+from evar.pictures.loading import Chosen, Sound, choose_encoders, parse_layers, read_sound
+from evar.pictures.map import POINT_COLOURS, MapData, Panel, arrange_panels, draw_map, make_map_data, pick_class_style
 from evar.pictures.sensitivity import (
     PANELS,
     Layer,
     SensitivityData,
-    cosine_distances,
+    compute_cosine_distances,
     draw_sensitivity,
-    sensitivity_data,
+    make_sensitivity_data,
 )
 from evar.storage.feature_store import FeatureStore
 
@@ -77,15 +84,15 @@ def texts(figure) -> list[str]:
 @pytest.mark.parametrize("semitones", [-12, -7, 1, 5, 12])
 def test_pitch_is_shifted_and_the_length_and_level_kept(rate, semitones):
     clip = sine(440, rate)
-    shifted = alterations.pitch_shift(clip, rate, semitones)
+    shifted = alterations.shift_pitch(clip, rate, semitones)
     assert shifted.dtype == np.float32 and shifted.shape == clip.shape
     assert 1200 * abs(np.log2(peak_hz(shifted, rate) / (440 * 2 ** (semitones / 12)))) < 3  # cents
     assert level_db(shifted) == pytest.approx(level_db(clip), abs=0.1)
-    assert alterations.pitch_shift(clip, rate, 0).tobytes() == clip.tobytes()
+    assert alterations.shift_pitch(clip, rate, 0).tobytes() == clip.tobytes()
 
 
 def test_a_tone_an_octave_up_peaks_at_880_hz():
-    assert peak_hz(alterations.pitch_shift(sine(440), 16000, 12), 16000) == pytest.approx(880, abs=0.5)
+    assert peak_hz(alterations.shift_pitch(sine(440), 16000, 12), 16000) == pytest.approx(880, abs=0.5)
 
 
 @pytest.mark.parametrize("semitones", [-5, 4])
@@ -95,7 +102,7 @@ def test_pitch_shift_agrees_with_librosa(semitones):
     ours, theirs = (
         np.abs(np.fft.rfft(np.hanning(len(clip)) * shifted))
         for shifted in (
-            alterations.pitch_shift(clip, 22050, semitones),
+            alterations.shift_pitch(clip, 22050, semitones),
             librosa.effects.pitch_shift(clip, sr=22050, n_steps=semitones),
         )
     )
@@ -108,7 +115,7 @@ def test_an_impulse_stays_where_it_is():
     clip = np.zeros(16000, np.float32)
     clip[6000] = 0.9
     for semitones in (-4, 4):
-        shifted = alterations.pitch_shift(clip, 16000, semitones)
+        shifted = alterations.shift_pitch(clip, 16000, semitones)
         centre = np.average(np.arange(16000), weights=np.square(shifted, dtype=np.float64))
         assert centre == pytest.approx(6000, abs=160)  # 10 ms
 
@@ -117,14 +124,14 @@ def test_an_impulse_stays_where_it_is():
 def test_short_clips_are_shifted_too(n_samples):
     clip = tone(0, 1)[:n_samples]
     for semitones in (-12, 7):
-        shifted = alterations.pitch_shift(clip, RATE, semitones)
+        shifted = alterations.shift_pitch(clip, RATE, semitones)
         assert len(shifted) == n_samples and np.isfinite(shifted).all()
 
 
 def test_time_stretch_changes_the_duration_alone():
     clip = sine(440, 16000)
     for factor in (0.5, 1.7):
-        stretched = alterations.time_stretch(clip, factor, 1024)
+        stretched = alterations.stretch_time(clip, factor, 1024)
         assert len(stretched) == round(16000 * factor)
         assert peak_hz(stretched, 16000) == pytest.approx(440, abs=1)
 
@@ -144,7 +151,7 @@ def test_noise_has_the_ratio_that_it_says():
 
 def test_nothing_clips_and_every_version_has_the_same_length():
     clip = sine(500, RATE, 0.5, 0.99)
-    altered = alterations.alter(clip, RATE)
+    altered = alterations.alter_clip(clip, RATE)
     kinds = {kind.name: kind.clips for kind in altered.alterations}
     assert list(kinds) == ["pitch", "pitch_and_back", "level", "noise", "time"]
     for clips in kinds.values():
@@ -163,14 +170,14 @@ def test_nothing_clips_and_every_version_has_the_same_length():
 
 def test_a_quiet_clip_is_left_as_it_is():
     clip = sine(500, RATE, 0.5, 0.05)
-    altered = alterations.alter(clip, RATE)
+    altered = alterations.alter_clip(clip, RATE)
     assert altered.lowered_db == 0 and np.array_equal(altered.unaltered, clip)
     assert tuple(altered.alterations[2].clips) == alterations.LEVELS_DB
 
 
 def test_a_silent_clip_is_refused():
     with pytest.raises(ValueError, match="the clip is silent"):
-        alterations.alter(np.zeros(800, np.float32), RATE)
+        alterations.alter_clip(np.zeros(800, np.float32), RATE)
 
 
 # --- sensitivity ---------------------------------------------------------------------------------------------------------
@@ -216,7 +223,7 @@ def moved() -> SensitivityData:
     random = np.random.default_rng(0)
     clip = sine(500, RATE, 0.5, 0.1) * np.repeat([1, 0.05], 2000).astype(np.float32)
     clip += (1e-4 * random.standard_normal(4000)).astype(np.float32)
-    return sensitivity_data(Sound("planted.wav", clip, RATE, 0.5), [planted()])
+    return make_sensitivity_data(Sound("planted.wav", clip, RATE, 0.5), [planted()])
 
 
 def test_each_layer_moves_with_what_it_hears(moved):
@@ -251,10 +258,10 @@ def test_sensitivity_table_holds_every_number(moved, tmp_path):
 def test_cosine_distances_agree_with_scipy():
     random = np.random.default_rng(1)
     vectors, reference = random.normal(size=(20, 7)), random.normal(size=7)
-    assert np.allclose(cosine_distances(vectors, reference), [cosine(vector, reference) for vector in vectors])
-    assert cosine_distances(3 * reference[None], reference)[0] == pytest.approx(0, abs=1e-15)
-    assert np.isnan(cosine_distances(np.zeros((1, 7)), reference)).all()
-    assert cosine_distances(np.zeros((1, 7)), np.zeros(7)).tolist() == [0]
+    assert np.allclose(compute_cosine_distances(vectors, reference), [cosine(vector, reference) for vector in vectors])
+    assert compute_cosine_distances(3 * reference[None], reference)[0] == pytest.approx(0, abs=1e-15)
+    assert np.isnan(compute_cosine_distances(np.zeros((1, 7)), reference)).all()
+    assert compute_cosine_distances(np.zeros((1, 7)), np.zeros(7)).tolist() == [0]
 
 
 def test_sensitivity_figure_says_what_it_shows(moved):
@@ -301,31 +308,31 @@ def test_many_layers_have_a_colour_bar_and_a_lowered_clip_is_said():
 
 def test_spectrogram_shows_tones_at_their_pitch_and_level():
     two = sine(1000, 16000, 2.0, 0.5) + sine(4000, 16000, 2.0, 0.05)  # 20 dB apart
-    decibels, centres = spectrogram(two, 16000)
+    decibels, centres = compute_spectrogram(two, 16000)
     middle = decibels[:, decibels.shape[1] // 2]
     assert decibels.max() == 0 and decibels.min() >= FLOOR_DB and decibels.shape[1] == 401  # a frame every 5 ms
     assert centres[np.argmax(middle)] == pytest.approx(1000, rel=0.05)
     high = np.where(centres > 2000, middle, -np.inf)
     assert centres[np.argmax(high)] == pytest.approx(4000, rel=0.05) and high.max() == pytest.approx(-20, abs=3)
-    assert (spectrogram(np.zeros(4000, np.float32), 8000)[0] == FLOOR_DB).all()
-    assert spectrogram(np.ones(80, np.float32), 8000)[0].shape[0] == len(centres)
-    assert spectrogram(tone(0, 1, 60.0), 8000)[0].shape[1] <= 1501
+    assert (compute_spectrogram(np.zeros(4000, np.float32), 8000)[0] == FLOOR_DB).all()
+    assert compute_spectrogram(np.ones(80, np.float32), 8000)[0].shape[0] == len(centres)
+    assert compute_spectrogram(tone(0, 1, 60.0), 8000)[0].shape[1] <= 1501
 
 
 def test_envelope_keeps_every_peak():
     random = np.random.default_rng(2)
     clip = random.normal(size=10_007).astype(np.float32)
-    low, high = envelope(clip, 100)
+    low, high = compute_envelope(clip, 100)
     assert len(low) == len(high) == 100 and low.min() == clip.min() and high.max() == clip.max()
-    assert [len(part) for part in envelope(clip[:7], 100)] == [7, 7]
+    assert [len(part) for part in compute_envelope(clip[:7], 100)] == [7, 7]
 
 
 def test_colour_ranges():
-    assert colour_range(np.linspace(0, 10, 101, dtype=np.float32)) == (0.0, pytest.approx(9.9), "viridis")
-    low, high, colours = colour_range(np.linspace(-1, 10, 101, dtype=np.float32))
+    assert find_colour_range(np.linspace(0, 10, 101, dtype=np.float32)) == (0.0, pytest.approx(9.9), "viridis")
+    low, high, colours = find_colour_range(np.linspace(-1, 10, 101, dtype=np.float32))
     assert low == -high and colours == "PuOr_r"
     for constant in (np.zeros(5, np.float32), np.array([0, 0, 0, 0, -1] + [0] * 500, np.float32)):
-        low, high, _ = colour_range(constant)
+        low, high, _ = find_colour_range(constant)
         assert low < high
 
 
@@ -338,7 +345,7 @@ def one_clip(tones):
 
 def test_clip_vectors_are_those_of_embed(one_clip):
     chosen = choose_encoders(["toy", "toy_normalised"], "all")
-    data = clip_data(read_sound(one_clip, 30.0), chosen)
+    data = make_clip_data(read_sound(one_clip, 30.0), chosen)
     assert [(vector.encoder, vector.layer) for vector in data.vectors] == [
         (name + " (random weights)", layer) for name in ("toy", "toy_normalised") for layer in ("level", "bands")
     ]
@@ -351,12 +358,12 @@ def test_clip_vectors_are_those_of_embed(one_clip):
 
 
 def test_concatenated_default_layers_are_one_vector(one_clip):
-    data = clip_data(read_sound(one_clip, 30.0), [planted("default")])
+    data = make_clip_data(read_sound(one_clip, 30.0), [planted("default")])
     assert [(vector.layer, len(vector.values)) for vector in data.vectors] == [("loudness+spectrum", 66)]
 
 
 def test_clip_figure_says_what_it_shows(one_clip, tmp_path):
-    data = clip_data(read_sound(one_clip, 0.25), choose_encoders(["toy"], "all"))
+    data = make_clip_data(read_sound(one_clip, 0.25), choose_encoders(["toy"], "all"))
     figure = draw_clip(data)
     said = texts(figure)
     assert f"{one_clip.name} (first 0.25 of 0.5 s, 8000 Hz)" in said
@@ -392,8 +399,8 @@ def test_purity_agrees_with_a_naive_loop():
         for clip in range(60):
             others = sorted((np.linalg.norm(vectors[clip] - vectors[i]), i) for i in range(60) if i != clip)
             shares.append(np.mean([y[i] == y[clip] for _, i in others[:k]]))
-        assert plane.purity(vectors, y, k) == pytest.approx(np.mean(shares))
-    assert plane.purity(y[:, None] * 10.0 + 0.1 * vectors, y, 3) == 1.0
+        assert plane.compute_purity(vectors, y, k) == pytest.approx(np.mean(shares))
+    assert plane.compute_purity(y[:, None] * 10.0 + 0.1 * vectors, y, 3) == 1.0
 
 
 def test_silhouette_agrees_with_its_formula():
@@ -406,32 +413,34 @@ def test_silhouette_agrees_with_its_formula():
         own = distances[clip, y == y[clip]].sum() / 9
         next_best = min(distances[clip, y == label].mean() for label in range(3) if label != y[clip])
         scores.append((next_best - own) / max(own, next_best))
-    assert plane.silhouette(vectors, y) == pytest.approx(np.mean(scores))
-    assert np.isnan(plane.silhouette(vectors, np.zeros(30, int))) and np.isnan(plane.silhouette(vectors, np.arange(30)))
+    assert plane.compute_silhouette(vectors, y) == pytest.approx(np.mean(scores))
+    assert np.isnan(plane.compute_silhouette(vectors, np.zeros(30, int))) and np.isnan(
+        plane.compute_silhouette(vectors, np.arange(30))
+    )
 
 
 def test_chance_purity_is_what_shuffled_labels_give():
     random = np.random.default_rng(5)
     vectors, y = random.normal(size=(90, 4)), np.repeat([0, 1, 2], [50, 30, 10])
-    shuffled = [plane.purity(vectors, random.permutation(y), 5) for _ in range(200)]
-    assert plane.chance_purity(y) == pytest.approx(np.mean(shuffled), abs=0.01)
+    shuffled = [plane.compute_purity(vectors, random.permutation(y), 5) for _ in range(200)]
+    assert plane.compute_chance_purity(y) == pytest.approx(np.mean(shuffled), abs=0.01)
 
 
 def test_standardised_features():
     random = np.random.default_rng(6)
     vectors = random.normal(3, 5, size=(40, 4)).astype(np.float32)
     vectors[:, 2] = 1e4  # never changes
-    found = plane.standardised(vectors)
+    found = plane.standardise(vectors)
     assert np.allclose(found.mean(0), 0) and np.allclose(found.std(0), [1, 1, 0, 1])
 
 
 def test_a_subset_is_balanced_seeded_and_whole_where_it_can_be():
     y = np.repeat([0, 1, 2], [100, 50, 4])
-    drawn = plane.balanced_subset(y, 40, 0)
+    drawn = plane.draw_balanced_subset(y, 40, 0)
     assert np.bincount(y[drawn]).tolist() == [18, 18, 4] and (np.diff(drawn) > 0).all()
-    assert np.array_equal(drawn, plane.balanced_subset(y, 40, 0))
-    assert not np.array_equal(drawn, plane.balanced_subset(y, 40, 1))
-    assert np.array_equal(plane.balanced_subset(y, 154, 0), np.arange(154))
+    assert np.array_equal(drawn, plane.draw_balanced_subset(y, 40, 0))
+    assert not np.array_equal(drawn, plane.draw_balanced_subset(y, 40, 1))
+    assert np.array_equal(plane.draw_balanced_subset(y, 154, 0), np.arange(154))
 
 
 @pytest.mark.parametrize("method", plane.METHODS)
@@ -440,25 +449,25 @@ def test_layouts_keep_planted_clusters_apart(method):
         pytest.importorskip("umap")
     random = np.random.default_rng(7)
     y = np.repeat([0, 1, 2], 20)
-    vectors = plane.standardised(random.normal(size=(60, 80)) + 4 * random.normal(size=(3, 80))[y])
-    points = plane.layout(vectors, method, seed=0)
-    assert points.shape == (60, 2) and plane.purity(points, y, 5) == 1.0
-    assert np.array_equal(points, plane.layout(vectors, method, seed=0))
-    shuffled = plane.layout(random.permutation(vectors), method, seed=0)
-    assert plane.purity(shuffled, y, 5) < 0.6  # labels have no say
+    vectors = plane.standardise(random.normal(size=(60, 80)) + 4 * random.normal(size=(3, 80))[y])
+    points = plane.place_clips(vectors, method, seed=0)
+    assert points.shape == (60, 2) and plane.compute_purity(points, y, 5) == 1.0
+    assert np.array_equal(points, plane.place_clips(vectors, method, seed=0))
+    shuffled = plane.place_clips(random.permutation(vectors), method, seed=0)
+    assert plane.compute_purity(shuffled, y, 5) < 0.6  # labels have no say
 
 
 def test_few_clips_and_one_feature_have_a_layout():
     random = np.random.default_rng(8)
     for shape in ((5, 3), (12, 1), (9, 200)):
-        assert np.isfinite(plane.layout(plane.standardised(random.normal(size=shape)), "tsne", 0)).all()
+        assert np.isfinite(plane.place_clips(plane.standardise(random.normal(size=shape)), "tsne", 0)).all()
 
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "umap", None)
     with pytest.raises(ImportError, match="pip install umap-learn.*--method=tsne"):
-        plane.require("umap")
-    plane.require("tsne")
+        plane.require_method("umap")
+    plane.require_method("tsne")
 
 
 @pytest.fixture
@@ -467,7 +476,9 @@ def toy_map(tones):
     root = tones()
 
     def make(names=("toy",), layers="all", **options) -> MapData:
-        return map_data(load_task("tones"), choose_encoders(names, layers), FeatureStore(root / "store"), **options)
+        return make_map_data(
+            load_task("tones"), choose_encoders(names, layers), FeatureStore(root / "store"), **options
+        )
 
     return make
 
@@ -482,8 +493,8 @@ def test_a_map_tells_good_layers_from_bad(toy_map):
     )
     assert data.n_neighbours == 10 and all(panel.points.shape == (36, 2) for panel in data.panels)
     stored = embed("toy", load_task("tones").paths)
-    assert good["bands"].purity == plane.purity(plane.standardised(stored), data.y, 10)
-    assert good["bands"].silhouette == pytest.approx(plane.silhouette(plane.standardised(stored), data.y))
+    assert good["bands"].purity == plane.compute_purity(plane.standardise(stored), data.y, 10)
+    assert good["bands"].silhouette == pytest.approx(plane.compute_silhouette(plane.standardise(stored), data.y))
     table, scores = data.table(), data.scores()
     assert len(table) == 72 and set(table["class"]) == {"low", "middle", "high"}
     assert (table["clip"].str.split("_").str[0] == table["class"]).all()
@@ -551,8 +562,8 @@ def crowded(n_classes: int, n_panels: int = 1) -> MapData:
 
 
 def test_many_classes_have_markers_and_too_many_no_legend():
-    styles = {class_style(label, 40) for label in range(40)}
-    assert len(styles) == 40 and {marker for _, marker in (class_style(label, 8) for label in range(8))} == {"o"}
+    styles = {pick_class_style(label, 40) for label in range(40)}
+    assert len(styles) == 40 and {marker for _, marker in (pick_class_style(label, 8) for label in range(8))} == {"o"}
     assert len(POINT_COLOURS) == 8 and COLOURS[7] not in POINT_COLOURS  # the faint yellow
     some, many = draw_map(crowded(20)), draw_map(crowded(60))
     assert [text.get_text() for text in some.legends[0].get_texts()] == [f"class {label}" for label in range(20)]
@@ -565,15 +576,15 @@ def test_panels_are_laid_out_by_encoder():
         return Panel(encoder, layer, False, np.arange(0), np.zeros((0, 2)), 0.0, 0.0)
 
     single = [panel(name, "x") for name in "abcd"]
-    assert [len(row) for row in rows_of_panels(single)] == [4]
+    assert [len(row) for row in arrange_panels(single)] == [4]
     mixed = [*(panel("a", f"l{i}") for i in range(8)), panel("b", "l0")]
-    assert [[one.encoder for one in row] for row in rows_of_panels(mixed)] == [["a"] * 4, ["a"] * 4, ["b"]]
+    assert [[one.encoder for one in row] for row in arrange_panels(mixed)] == [["a"] * 4, ["a"] * 4, ["b"]]
 
 
 def test_a_figure_is_higher_by_its_caption():
-    assert tuple(new_figure(3.5, 2.0).get_size_inches()) == (3.5, 2.0)
+    assert tuple(make_figure(3.5, 2.0).get_size_inches()) == (3.5, 2.0)
     for words in ("www MMM " * 20, "ill fit " * 40, "one\ntwo " + "word " * 40):
-        captioned = new_figure(3.5, 2.0, words)
+        captioned = make_figure(3.5, 2.0, words)
         text = captioned.texts[0]
         assert text.get_text().split() == words.split() and captioned.get_size_inches()[1] > 2.3
         captioned.set_dpi(200)  # as it is saved; letters are wider on coarser grids
@@ -674,4 +685,4 @@ def test_every_flag_of_a_picture_is_one_of_the_command():
     assert {flag for taken in PICTURES.values() for flag in taken} < flags
     text = inspect.getdoc(cli.COMMANDS["plot"])
     assert all(f"--{flag}" in text for flag in flags - {"picture", "target"})
-    assert named_layers("") == "default"
+    assert parse_layers("") == "default"

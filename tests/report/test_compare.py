@@ -13,8 +13,8 @@ from test_report import layer_rows, row
 from evar import cli, report, results
 from evar.cli import run
 from evar.report.comparing import compare
-from evar.report.plots.ranks import ranked
-from evar.report.tables.filters import matching, parse_filter
+from evar.report.plots.ranks import rank_rows
+from evar.report.tables.filters import parse_filter, select_rows
 
 N = 120
 
@@ -43,7 +43,7 @@ def add(out, encoder, task, true, predicted, **others):
 
 
 def test_equally_good_is_underlined_and_worse_is_not(folder):
-    report.build(folder)
+    report.write_tables_and_plots(folder)
     text = (folder / "table.md").read_text()
     lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
     assert text.count("**") >= 12 and "<ins>" not in lines["bad"]
@@ -68,8 +68,8 @@ def test_an_unknown_baseline_names_the_nearest(folder):
 
 def test_filters(folder, capsys):
     rows = results.load_all(folder)
-    assert {one.encoder for one in matching(rows, parse_filter("encoder=g*|bad"))} == {"good", "bad"}
-    assert len(matching(rows, parse_filter("encoder=good,task=task[12]"))) == 2
+    assert {one.encoder for one in select_rows(rows, parse_filter("encoder=g*|bad"))} == {"good", "bad"}
+    assert len(select_rows(rows, parse_filter("encoder=good,task=task[12]"))) == 2
     found = compare(folder, "task=task1|task3,encoder=good|bad", write=False)
     assert [column.task for column in found.sections[0].columns] == ["task1", "task3"] and not found.files
     assert run(["compare", f"--out={folder}", "--filter=encodr=good"]) == cli.WRONG
@@ -96,7 +96,7 @@ def test_predictions_for_other_clips_are_not_compared(folder):
 
 
 def test_json_holds_every_cell_and_its_files(folder):
-    report.build(folder)
+    report.write_tables_and_plots(folder)
     (table,) = json.loads((folder / "table.json").read_text())
     assert len(table["cells"]) == 18 and table["protocol"] == "linear"
     for cell in table["cells"]:
@@ -108,7 +108,7 @@ def test_json_holds_every_cell_and_its_files(folder):
 def test_latex_is_escaped_and_closed(folder, tmp_path):
     true = np.zeros(N, int)
     add(folder, "my_encoder", "a&b_50%", true, true)
-    report.build(folder)
+    report.write_tables_and_plots(folder)
     text = (folder / "table.tex").read_text()
     lines = [line for line in text.splitlines() if not line.startswith("%")]
     body = "\n".join(lines)
@@ -122,12 +122,12 @@ def test_latex_is_escaped_and_closed(folder, tmp_path):
 
 def test_the_diagram_needs_enough_tasks_and_shows_who_cannot_be_told_apart(folder):
     found = compare(folder)
-    names, ranks = ranked(found.sections[0])
+    names, ranks = rank_rows(found.sections[0])
     assert names[int(ranks.ranks.argmax())].startswith("bad") and ranks.n_tasks == 6
     assert {path.name for path in found.files} >= {"ranks.png", "ranks.svg", "compare.tex"}
     assert "mean ranks over 6 tasks" in found.text
     few = compare(folder, "task=task1|task2", write=False)
-    assert isinstance(ranked(few.sections[0]), str) and "at least 5 different tasks" in " ".join(few.text.split())
+    assert isinstance(rank_rows(few.sections[0]), str) and "at least 5 different tasks" in " ".join(few.text.split())
 
 
 def test_comparing_needs_no_torch(folder):

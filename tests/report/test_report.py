@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from evar import report, results
-from evar.report.plots.layer_curves import draw, panels
-from evar.report.tables.cells import sections
-from evar.report.tables.layout import escape
-from evar.report.tables.markdown import markdown
+from evar.report.plots.layer_curves import draw_layers, make_panels
+from evar.report.tables.cells import make_sections
+from evar.report.tables.layout import escape_markdown
+from evar.report.tables.markdown import format_markdown
 from evar.results import Failure, Result
 
 NOW = "2026-01-31T12:00:00+00:00"
@@ -92,7 +92,7 @@ def cells(text: str) -> list[list[list[str]]]:
 
 
 def table(found: Sequence[Result], failures: Sequence[Failure] = (), **options: bool) -> list[list[str]]:
-    (only,) = cells(markdown(sections(found, failures, **options)))
+    (only,) = cells(format_markdown(make_sections(found, failures, **options)))
     return only
 
 
@@ -134,7 +134,7 @@ def test_the_half_width_of_an_uneven_interval() -> None:
 
 def test_failed_cells_share_their_reason() -> None:
     failures = [failed("d", "t1", "no weights"), failed("d", "t2", "no weights"), failed("a", "t3", "no | clips")]
-    text = markdown(sections(FOUR, failures))
+    text = format_markdown(make_sections(FOUR, failures))
     (found,) = cells(text)
     assert found[0] == ["encoder", "layers", "t1 (n=80)", "t2 (n=80)", "t3"]  # no row has all: no average, no rank
     assert found[1] == ["a", "out", "**90.0 ± 5.0**", "50.0 ± 5.0", "failed [1]"]
@@ -145,8 +145,8 @@ def test_failed_cells_share_their_reason() -> None:
 
 def test_a_failure_gives_way_to_a_result_but_not_to_another_seeds() -> None:
     found = [row("a", "t", 0.5, seed=0)]
-    assert "failed" not in markdown(sections(found, [failed("a", "t", seed=0), failed("a", "t")]))
-    text = markdown(sections(found, [failed("a", "t", "it broke", seed=1)]))
+    assert "failed" not in format_markdown(make_sections(found, [failed("a", "t", seed=0), failed("a", "t")]))
+    text = format_markdown(make_sections(found, [failed("a", "t", "it broke", seed=1)]))
     assert "**50.0 ± 5.0** [1]" in text and "[1] without seed 1, which failed: it broke." in text
 
 
@@ -169,7 +169,7 @@ def test_which_rows_a_failure_belongs_to(layers: object, fusion: str, labels: li
 
 
 def test_failures_alone_make_a_table() -> None:
-    text = markdown(sections([], [failed("a", "t", protocol="linear", limit=5)]))
+    text = format_markdown(make_sections([], [failed("a", "t", protocol="linear", limit=5)]))
     assert "## linear (limit 5)" in text and "failed [1] |" in text and "t (limit 5)" in text
 
 
@@ -184,7 +184,7 @@ def test_what_must_not_share_a_column_or_table() -> None:
         row("a", "u", 0.7, index_sha256="1" * 64),
         row("a", "u", 0.8, index_sha256="2" * 64),
     ]
-    text = markdown(sections(found))
+    text = format_markdown(make_sections(found))
     assert re.findall("^## (.*)$", text, re.MULTILINE) == [
         "finetune",
         "linear version 1",
@@ -209,7 +209,7 @@ def test_variants_of_an_encoder_are_rows_of_their_own() -> None:
     untrained = row("a", "t", 0.2, ["layer2"], weights="random", weights_sha256="c" * 64, n_layers=2, layer_index=1)
     options = row("b", "t", 0.3, encoder_options={"n_mels": 64}), row("b", "t", 0.4, encoder_options={"n_mels": 80})
     pooled = row("c", "t", 0.5), row("c", "t", 0.6, pooling={"out": "max"})
-    text = markdown(sections([*trained, untrained, *options, *pooled], single_layers=True))
+    text = format_markdown(make_sections([*trained, untrained, *options, *pooled], single_layers=True))
     assert [line[0] for line in cells(text)[0][1:-1]] == [
         *("a (weights random)†", "a (weights x.pt)", "a (weights x.pt)"),
         *("b (n_mels 64)", "b (n_mels 80)", "c (pooling max)", "c (pooling mean)"),
@@ -226,7 +226,7 @@ def test_flags_are_marked_where_they_hold() -> None:
     ]
     lines = table(found)
     assert lines[1][:4] == ["a†", "out", "50.0 ± 5.0", "50.0 ± 5.0‡"] and lines[2][0] == "b"
-    assert "- ‡ trained on the test clips." in markdown(sections(found))
+    assert "- ‡ trained on the test clips." in format_markdown(make_sections(found))
 
 
 def test_skipped_clips_and_other_test_sets_are_said() -> None:
@@ -236,7 +236,7 @@ def test_skipped_clips_and_other_test_sets_are_said() -> None:
         {"clip": "c.wav", "split": "train", "reason": "empty", "counted": "left_out"},
     ]
     found = [row("a", "t", 0.5, skipped=bad), row("b", "t", 0.6), row("c", "t", 0.6), row("d", "t", 0.1, n_test=79)]
-    text = markdown(sections(found))
+    text = format_markdown(make_sections(found))
     assert "[1] t: 2 unusable clips counted wrong (test); 1 unusable clip left out (train)." in text
     assert "[2] tested on n=79." in text
     lines = cells(text)[0]
@@ -247,11 +247,13 @@ def test_the_newest_of_two_settings_is_shown_and_said() -> None:
     older = row("a", "t", 0.5, extraction={"clip_seconds": 1})
     newer = row("a", "t", 0.6, extraction={"clip_seconds": 2}, created="2026-02-01T12:00:00+00:00")
     assert table([newer, older])[1][2] == table([older, newer])[1][2] == "**60.0 ± 5.0** [1]"
-    assert "[1] the newest results; 1 older ones of other settings are not shown." in markdown(sections([older, newer]))
+    assert "[1] the newest results; 1 older ones of other settings are not shown." in format_markdown(
+        make_sections([older, newer])
+    )
 
 
 def test_every_sentence_that_a_reader_needs() -> None:
-    text = markdown(sections(FOUR))
+    text = format_markdown(make_sections(FOUR))
     for sentence in ("accuracy in percent", "half the width of the 95 % interval", "How the interval was made.",
                      "Protocol linear: What the protocol does.", "ties share the mean"):  # fmt: skip
         assert text.count(sentence) == 1
@@ -311,33 +313,33 @@ def test_several_seeds_are_averaged_clip_by_clip(tmp_path: Path) -> None:
     from evar.metrics import bootstrap_interval
 
     found = seeded(tmp_path, [[1, 1, 0, 0], [1, 0, 1, 0]])
-    ((only,),) = ([cell for table in sections(found, (), tmp_path) for line in table.rows for cell in line.cells],)
+    ((only,),) = ([cell for table in make_sections(found, (), tmp_path) for line in table.rows for cell in line.cells],)
     low, high = bootstrap_interval(np.array([1.0, 0.5, 0.5, 0.0]), np.array(["p", "q", "r", "s"]), np.zeros(4, int))
     assert only is not None and only.score == 0.5 and only.interval == (low, high) and 0.0 < low < 0.5 < high < 1.0
     # Opposite seeds are right half the time on every clip, so which clips were drawn makes no difference.
     opposite = seeded(tmp_path, [[1, 1, 0, 0], [0, 0, 1, 1]])
-    text = markdown(sections(opposite, (), tmp_path))
+    text = format_markdown(make_sections(opposite, (), tmp_path))
     assert "**50.0 ± 0.0**" in text and "means over 2 seeds" in text
 
 
 def test_seeds_without_common_clips_have_no_interval(tmp_path: Path) -> None:
     found = seeded(tmp_path, [[1, 0], [1, 0]])
-    text = markdown(sections(found, (), tmp_path))
+    text = format_markdown(make_sections(found, (), tmp_path))
     assert "**50.0** [1]" in text and "no interval: the seeds were tested on other clips" in text
-    assert "**50.0**" in markdown(sections(found))
+    assert "**50.0**" in format_markdown(make_sections(found))
     for path in (tmp_path / "predictions").iterdir():
         path.write_bytes(b"torn")
     with pytest.warns(UserWarning, match="does not hold a run's predictions"):
-        assert "predictions cannot be read" in markdown(sections(found, (), tmp_path))
+        assert "predictions cannot be read" in format_markdown(make_sections(found, (), tmp_path))
     for path in (tmp_path / "predictions").iterdir():
         path.unlink()
-    assert "predictions are missing" in markdown(sections(found, (), tmp_path))
+    assert "predictions are missing" in format_markdown(make_sections(found, (), tmp_path))
 
 
 def test_one_seed_without_a_recorded_interval_gets_one_from_its_predictions(tmp_path: Path) -> None:
     found = seeded(tmp_path, [[1, 1, 1, 1]])
     assert table(found)[1][2] == "**100.0**"
-    assert "**100.0 ± 0.0**" in markdown(sections(found, (), tmp_path))
+    assert "**100.0 ± 0.0**" in format_markdown(make_sections(found, (), tmp_path))
 
 
 def test_csv_has_a_line_a_cell(tmp_path: Path) -> None:
@@ -361,29 +363,33 @@ def test_csv_has_a_line_a_cell(tmp_path: Path) -> None:
 def test_nothing_breaks_markdown() -> None:
     nasty = "a|b`c*d<e>[f](g)\n| h | _i_ \\"
     found = [row(nasty, nasty, 0.5, [nasty], flags=[nasty], protocol_description=nasty), row("silero_vad", nasty, 0.4)]
-    text = markdown(sections(found, [failed("x", nasty, nasty)]))
+    text = format_markdown(make_sections(found, [failed("x", nasty, nasty)]))
     (lines,) = cells(text)
     assert {len(line) for line in lines} == {3} and len(lines) == 5
-    assert lines[1][0].startswith(escape(nasty)) and "silero_vad" in text
+    assert lines[1][0].startswith(escape_markdown(nasty)) and "silero_vad" in text
     bare = re.sub(r"\\.", "", text.replace("**", ""))
     assert not re.search(r"[`*<>]|\]\(", bare)
 
 
 def test_markdown_columns_are_aligned() -> None:
-    lines = [line for line in markdown(sections(FOUR, [failed("a", "漢字")])).splitlines() if line.startswith("|")]
+    lines = [
+        line
+        for line in format_markdown(make_sections(FOUR, [failed("a", "漢字")])).splitlines()
+        if line.startswith("|")
+    ]
     places = {tuple(match.start() for match in re.finditer(r"\|", line)) for line in lines if "漢字" not in line}
     assert len(lines) == 6 and len(places) == 1
 
 
 def test_terminal_table_fits_and_marks_the_best() -> None:
     found = [row("a", f"quite_a_long_task_{index}", index / 10) for index in range(1, 10)]
-    text = report.terminal_table(found)
+    text = report.format_terminal_table(found)
     assert max(map(len, text.splitlines())) <= 100
     assert all(f"quite_a_long_task_{index}" in text and f"{10 * index}.0 ± 5.0*" in text for index in range(1, 10))
     assert len(re.findall("^a ", text, re.MULTILINE)) == len(re.findall("^chance", text, re.MULTILINE)) == 3
     assert "**" not in text and "n=80" in text
-    assert max(map(len, report.terminal_table(found, width=60).splitlines())) <= 60
-    assert "failed [1]" in report.terminal_table(FOUR, [failed("z", "t1")])
+    assert max(map(len, report.format_terminal_table(found, width=60).splitlines())) <= 60
+    assert "failed [1]" in report.format_terminal_table(FOUR, [failed("z", "t1")])
 
 
 def test_layer_curve_data(tmp_path: Path) -> None:
@@ -394,7 +400,7 @@ def test_layer_curve_data(tmp_path: Path) -> None:
         *layer_rows("floor", "t1", [0.35]),
         row("a", "t1", 0.99, ["layer1", "layer2"], default=False),
     ]
-    figure = draw(panels(found))
+    figure = draw_layers(make_panels(found))
     first, second = figure.axes
     assert (first.get_title(), second.get_title()) == ("t1", "t2")
     assert first.get_ylabel() == "accuracy (%)" and "relative depth" in first.get_xlabel()
@@ -424,7 +430,7 @@ def test_layer_curve_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("n_panels", "shape"), [(1, (1, 1)), (2, (1, 2)), (3, (1, 3)), (4, (2, 2)), (7, (3, 3))])
 def test_panels_wrap(n_panels: int, shape: tuple[int, int]) -> None:
     found = [one for index in range(n_panels) for one in layer_rows("a", f"t{index}", [0.1, 0.2])]
-    figure = draw(panels(found))
+    figure = draw_layers(make_panels(found))
     grid = figure.axes[0].get_gridspec()
     assert (grid.nrows, grid.ncols) == shape
     assert [ax.get_title() for ax in figure.axes if ax.axison] == [f"t{index}" for index in range(n_panels)]
@@ -440,7 +446,7 @@ def test_nothing_in_a_picture_is_clipped_or_overlaps() -> None:
         for encoder, n in encoders.items()
         for one in layer_rows(encoder, task, [(index + 1) / (n + 1) for index in range(n)], weights="random")
     ]
-    figure = draw(panels(found))
+    figure = draw_layers(make_panels(found))
     figure.draw_without_rendering()
     page = figure.bbox
     boxes = [figure.legends[0].get_window_extent(), *(ax.get_tightbbox() for ax in figure.axes)]
@@ -455,7 +461,7 @@ def test_build_makes_everything_again_and_the_same(tmp_path: Path) -> None:
     for one in found:
         results.save(one, tmp_path)
     results.save_failure(tmp_path, {"encoder": "a", "task": "u", "layers": "all"}, "it broke")
-    paths = report.build(tmp_path)
+    paths = report.write_tables_and_plots(tmp_path)
     names = ["table.md", "table.csv", "layers.md", "layers.csv", "table.tex", "table.json", "layers.png", "layers.svg"]
     names += ["layers_by_name.png", "layers_by_name.svg", "heatmap.png", "heatmap.svg"]
     assert [path.name for path in paths] == names and all(path.stat().st_size for path in paths)
@@ -464,11 +470,11 @@ def test_build_makes_everything_again_and_the_same(tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in paths}
     for path in paths:
         path.unlink()
-    assert {path: path.read_bytes() for path in report.build(str(tmp_path))} == before
+    assert {path: path.read_bytes() for path in report.write_tables_and_plots(str(tmp_path))} == before
     assert "failed [1]" in paths[0].read_text(encoding="utf-8")
     results.run_path(tmp_path, found[0].id).unlink()
     kept = [name for name in names if name.startswith("table.")]
-    assert [path.name for path in report.build(tmp_path)] == kept
+    assert [path.name for path in report.write_tables_and_plots(tmp_path)] == kept
     assert not any((tmp_path / name).exists() for name in names if name not in kept)
 
 
@@ -476,14 +482,14 @@ def test_a_torn_result_does_not_stop_the_others(tmp_path: Path) -> None:
     path = results.save(row("a", "t", 0.5), tmp_path)
     path.with_name("torn.json").write_text("{", encoding="utf-8")
     with pytest.warns(UserWarning, match="torn.json"):
-        report.build(tmp_path)
+        report.write_tables_and_plots(tmp_path)
     assert "50.0 ± 5.0" in (tmp_path / "table.md").read_text(encoding="utf-8")
 
 
 def test_no_results_are_no_error(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert [path.name for path in report.build(tmp_path / "new")] == [
+        assert [path.name for path in report.write_tables_and_plots(tmp_path / "new")] == [
             f"table.{end}" for end in ("md", "csv", "tex", "json")
         ]
     assert "no results yet" in (tmp_path / "new" / "table.md").read_text(encoding="utf-8")
@@ -498,7 +504,7 @@ def test_report_works_without_torch_and_leaves_matplotlib_as_it_was(tmp_path: Pa
         "import evar.report\n"
         "assert not {'matplotlib', 'numpy', 'pandas'} & set(sys.modules)\n"
         "import matplotlib; before = dict(matplotlib.rcParams)\n"
-        f"evar.report.build({str(tmp_path)!r})\n"
+        f"evar.report.write_tables_and_plots({str(tmp_path)!r})\n"
         "assert dict(matplotlib.rcParams) == before and 'matplotlib.pyplot' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "MPLBACKEND": "svg"})

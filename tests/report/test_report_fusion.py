@@ -15,9 +15,9 @@ from test_report import cells, row
 from evar import report, results
 from evar.metrics import holm, paired_permutation
 from evar.report import fusion
-from evar.report.plots.fusion import pair_maps, weight_curves
-from evar.report.tables.choices import best_layers, compose, difference
-from evar.report.where import by_encoder_and_task, readings
+from evar.report.plots.fusion import make_pair_maps, make_weight_curves
+from evar.report.tables.choices import compose_choice, find_best_layers, subtract_choices
+from evar.report.where import find_readings, group_by_encoder_and_task
 from evar.results import Result, SearchRecord
 
 #: test clips of each of two folds; right or wrong by layer
@@ -107,14 +107,14 @@ def out(tmp_path: Path) -> Path:
 
 
 def rows_of(out: Path) -> dict[tuple[str, ...], list[Result]]:
-    (rows,) = by_encoder_and_task(results.load_all(out)).values()
+    (rows,) = group_by_encoder_and_task(results.load_all(out)).values()
     return rows
 
 
 def test_each_fold_has_the_layer_that_its_own_validation_clips_choose(out: Path) -> None:
     rows = rows_of(out)
-    assert best_layers(rows) == [("low",), ("high",)]
-    best = compose(rows, [("low",), ("high",)], out)
+    assert find_best_layers(rows) == [("low",), ("high",)]
+    best = compose_choice(rows, [("low",), ("high",)], out)
     assert best is not None
     assert best.correct.tolist() == [1, 1, 1, 1, 1, 1, 1, 0]
     assert best.score == pytest.approx((1 + 0.75) / 2)
@@ -130,15 +130,15 @@ def test_equal_scores_are_decided_by_log_loss_then_depth(out: Path) -> None:
             (one,) = rows[name,]
             parts = [{**part, "valid_score": 0.5, "valid_log_loss": loss} for part in one.rounds]
             told[name,] = [Result.from_dict({**one.to_dict(), "rounds": parts})]
-        assert best_layers(told) == [(expected,)] * 2
+        assert find_best_layers(told) == [(expected,)] * 2
 
 
 def test_a_gain_is_paired(out: Path) -> None:
     rows = rows_of(out)
-    best = compose(rows, [("low",), ("high",)], out)
-    default = compose(rows, [("high",)] * 2, out)
+    best = compose_choice(rows, [("low",), ("high",)], out)
+    default = compose_choice(rows, [("high",)] * 2, out)
     assert best is not None and default is not None
-    gain = difference(best, default)
+    gain = subtract_choices(best, default)
     assert gain is not None
     assert gain.score == pytest.approx(0.25)  # two clips of the first fold
     assert gain.p_value == 0.5  # both signs alike: 2 of 4 flips
@@ -146,7 +146,7 @@ def test_a_gain_is_paired(out: Path) -> None:
 
 
 def test_where_to_read_it(out: Path) -> None:
-    report.build(out)
+    report.write_tables_and_plots(out)
     (table,) = cells((out / "where.md").read_text())
     assert table[1][:2] == ["toy", "esc10"]
     assert table[1][2] == "low (1 of 2 folds)" and table[1][4] == "high"
@@ -159,7 +159,7 @@ def test_where_to_read_it(out: Path) -> None:
 def test_p_values_are_corrected_over_the_table(out: Path) -> None:
     for layers in RIGHT:
         saved(out, layers, task="fsdd")
-    found = readings(results.load_all(out), out)
+    found = find_readings(results.load_all(out), out)
     assert [one.task for one in found] == ["esc10", "fsdd"]
     assert [one.gain.p_value for one in found if one.gain] == [0.5, 0.5]
     assert [one.p_value for one in found] == [1.0, 1.0]
@@ -167,7 +167,7 @@ def test_p_values_are_corrected_over_the_table(out: Path) -> None:
 
 def test_fusion_table_and_its_differences(out: Path) -> None:
     results.save_search(record(), out)
-    report.build(out)
+    report.write_tables_and_plots(out)
     (table,) = cells((out / "fusion.md").read_text())
     by_feature = {line[1]: line[2:] for line in table}
     assert list(by_feature) == [
@@ -186,14 +186,14 @@ def test_fusion_table_and_its_differences(out: Path) -> None:
 def test_averages_are_over_all_tasks_and_missing_where_a_task_is(out: Path) -> None:
     for layers in RIGHT:
         saved(out, layers, task="fsdd", flip=True)
-    table = fusion.tables([record(("esc10", "fsdd"))], results.load_all(out), out)[0]
+    table = fusion.make_fusion_tables([record(("esc10", "fsdd"))], results.load_all(out), out)[0]
     search = next(line for line in table.lines if line.kind == "search" and not line.minus)
     assert search.average == pytest.approx(0.5)
     minus = next(line for line in table.lines if line.minus == "default")
     assert minus.average == pytest.approx(0.0)
-    alone = fusion.tables([record(("esc10", "gone"))], results.load_all(out), out)[0]
+    alone = fusion.make_fusion_tables([record(("esc10", "gone"))], results.load_all(out), out)[0]
     assert all(line.average is None for line in alone.lines)
-    lines = cells(fusion.markdown([alone]))[0][1:]
+    lines = cells(fusion.format_markdown([alone]))[0][1:]
     assert {line[3] for line in lines} == {line[4] for line in lines} == {"-"}
 
 
@@ -201,7 +201,7 @@ def test_rows_of_other_weights_protocols_or_statistics_do_not_mix_in(out: Path) 
     for change in ({"weights_sha256": "cd" * 32}, {"protocol": "knn"}, {"extraction": {"norm_stats": "task"}},
                    {"encoder_options": {"input": "padded"}}, {"task_version": "2"}, {"limit": 5}):  # fmt: skip
         saved(out, "high", flip=True, created="2026-02-01T12:00:00+00:00", **change)
-    table = fusion.tables([record()], results.load_all(out), out)[0]
+    table = fusion.make_fusion_tables([record()], results.load_all(out), out)[0]
     assert table.lines[0].cells["esc10"].score == pytest.approx(0.625)
 
 
@@ -209,12 +209,12 @@ def test_a_row_without_predictions_is_left_out(out: Path) -> None:
     for path in (out / "predictions").glob("toy__low__*"):
         path.unlink()
     with pytest.warns(UserWarning, match="left out of the comparison"):
-        table = fusion.tables([record()], results.load_all(out), out)[0]
+        table = fusion.make_fusion_tables([record()], results.load_all(out), out)[0]
     assert next(line for line in table.lines if line.kind == "search").cells["esc10"] is None
 
 
 def test_pair_map_data() -> None:
-    (found,) = pair_maps([record()])
+    (found,) = make_pair_maps([record()])
     assert found.layers == ("low", "high") and found.choice == (0, 1)
     assert found.scores.tolist() == [
         [pytest.approx(55.0), pytest.approx(85.0)],
@@ -228,7 +228,7 @@ def test_weight_curves_are_means_over_folds_and_seeds() -> None:
             params={"protocol_version": "1", "layer_weights": weights})
         for seed, weights in enumerate(([[0.2, 0.8], [0.4, 0.6]], [[0.5, 0.5], [0.5, 0.5]]))
     ]  # fmt: skip
-    (curve,) = weight_curves(made)
+    (curve,) = make_weight_curves(made)
     assert curve.weights == (pytest.approx(0.4), pytest.approx(0.6))
 
 

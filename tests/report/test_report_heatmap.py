@@ -11,9 +11,9 @@ from test_report import layer_rows, row
 from evar import report, results
 from evar.report.plots import heatmap
 from evar.report.plots import layers_by_name as by_name
-from evar.report.plots.heatmap import layer_maps, plot_heatmap
-from evar.report.plots.layer_curves import panels
-from evar.report.plots.layers_by_name import encoder_panels, plot_layers_by_name
+from evar.report.plots.heatmap import make_layer_maps, plot_heatmap
+from evar.report.plots.layer_curves import make_panels
+from evar.report.plots.layers_by_name import make_encoder_panels, plot_layers_by_name
 from evar.results import Result
 
 FOUND = [
@@ -42,7 +42,7 @@ def sweep(encoder: str, tasks: list[str], n_layers: int, **others: object) -> li
 
 
 def test_map_by_hand() -> None:
-    a, b = layer_maps(panels(FOUND))
+    a, b = make_layer_maps(make_panels(FOUND))
     assert (a.label, a.layers, a.tasks) == ("a", ("layer1", "layer2", "layer3"), ("t1", "t2"))
     np.testing.assert_allclose(np.array(a.scores), [[20, 50], [40, 70], [30, 70]])
     assert a.best == {(1, 0), (1, 1), (2, 1)}  # both of two that are equal
@@ -55,10 +55,10 @@ def test_map_by_hand() -> None:
 
 def test_missing_and_equal_scores() -> None:
     found = [*layer_rows("a", "t1", [0.5, 0.5]), layer_rows("a", "t2", [0.1, 0.6])[1]]
-    (only,) = layer_maps(panels(found))
+    (only,) = make_layer_maps(make_panels(found))
     assert only.scores == ((50.0, None), (50.0, 60.0)) and only.shades == ((1.0, None), (1.0, 1.0))
     assert only.best == {(0, 0), (1, 0), (1, 1)}
-    ax = heatmap.draw([only]).axes[0]
+    ax = heatmap.draw_heatmap([only]).axes[0]
     assert [text.get_text() for text in ax.texts] == ["50.0", "-", "50.0", "60.0"]
     assert np.ma.is_masked(ax.images[0].get_array()[0, 1])
 
@@ -71,7 +71,7 @@ def test_only_encoders_with_two_single_layers(tmp_path: Path) -> None:
 
 
 def test_what_the_heat_map_shows() -> None:
-    figure = heatmap.draw(layer_maps(panels(FOUND)), "accuracy")
+    figure = heatmap.draw_heatmap(make_layer_maps(make_panels(FOUND)), "accuracy")
     a, b, bar = figure.axes
     assert [ax.get_title(loc="left") for ax in (a, b)] == ["a", "b"] and bar.get_title() == "score of the task"
     assert [text.get_text() for text in a.get_yticklabels()] == ["layer1", "layer2", "layer3"]
@@ -93,7 +93,7 @@ def test_what_the_heat_map_shows() -> None:
 
 
 def test_cells_have_one_size_in_all_panels() -> None:
-    figure = heatmap.draw(layer_maps(panels([*FOUND, *sweep("long", ["t1", "t2", "t3"], 13)])))
+    figure = heatmap.draw_heatmap(make_layer_maps(make_panels([*FOUND, *sweep("long", ["t1", "t2", "t3"], 13)])))
     page = figure.get_size_inches()
     for ax in figure.axes[:-1]:
         n_rows, n_columns = ax.images[0].get_array().shape
@@ -105,7 +105,7 @@ def test_cells_have_one_size_in_all_panels() -> None:
 
 
 def test_curves_by_name() -> None:
-    a, b = encoder_panels(panels(FOUND))
+    a, b = make_encoder_panels(make_panels(FOUND))
     assert (a.label, a.metrics, a.layers) == ("a", ("accuracy",), ("layer1", "layer2", "layer3"))
     assert {task: [point.score for point in points] for task, points in a.curves.items()} == {
         "t1": pytest.approx([20, 40, 30]),
@@ -121,7 +121,7 @@ def test_curves_by_name() -> None:
 
 
 def test_what_the_curves_by_name_show() -> None:
-    figure = by_name.draw(encoder_panels(panels(FOUND)))
+    figure = by_name.draw_layers_by_name(make_encoder_panels(make_panels(FOUND)))
     a, b = figure.axes
     assert (a.get_title(), b.get_title()) == ("a", "b") and a.get_ylabel() == "accuracy (%)"
     assert [text.get_text() for text in a.get_xticklabels()] == ["layer1", "layer2", "layer3", "floor", "chance"]
@@ -146,14 +146,14 @@ def test_what_the_curves_by_name_show() -> None:
 
 def test_a_layer_without_a_score_keeps_its_place() -> None:
     found = [*layer_rows("a", "t1", [0.1, 0.2, 0.3]), *layer_rows("a", "t2", [0.4, 0.5, 0.6])[::2]]
-    ax = by_name.draw(encoder_panels(panels(found))).axes[0]
+    ax = by_name.draw_layers_by_name(make_encoder_panels(make_panels(found))).axes[0]
     (line,) = [line for line in ax.lines if line.get_label() == "t2"]
     np.testing.assert_allclose(line.get_xydata(), [[0, 40], [2, 60]])
 
 
 def test_many_tasks_are_spread_over_panels() -> None:
     tasks = [f"t{index}" for index in range(1, 10)]
-    figure = by_name.draw(encoder_panels(panels(sweep("a", tasks, 3))))
+    figure = by_name.draw_layers_by_name(make_encoder_panels(make_panels(sweep("a", tasks, 3))))
     assert [ax.get_title() for ax in figure.axes if ax.axison] == ["a, tasks 1 to 4 of 9", "a, tasks 5 to 9 of 9"]
     shown = [line.get_label() for ax in figure.axes for line in ax.lines if line.get_label() in tasks]
     assert shown == tasks
@@ -174,7 +174,10 @@ def test_nothing_is_clipped_or_overlaps(n_layers: int) -> None:
         *sweep("silero_vad", tasks, 7),
         *sweep("logmel", tasks, 1),
     ]
-    for figure in (heatmap.draw(layer_maps(panels(found))), by_name.draw(encoder_panels(panels(found)))):
+    for figure in (
+        heatmap.draw_heatmap(make_layer_maps(make_panels(found))),
+        by_name.draw_layers_by_name(make_encoder_panels(make_panels(found))),
+    ):
         figure.draw_without_rendering()
         page = figure.bbox
         shown = [ax for ax in figure.axes if ax.axison]
@@ -191,11 +194,11 @@ def test_build_writes_both_and_removes_them(tmp_path: Path) -> None:
     for one in found:
         results.save(one, tmp_path)
     names = {f"{stem}{suffix}" for stem in ("heatmap", "layers_by_name") for suffix in (".png", ".svg")}
-    assert names < {path.name for path in report.build(tmp_path)}
+    assert names < {path.name for path in report.write_tables_and_plots(tmp_path)}
     assert all((tmp_path / name).stat().st_size > 1000 for name in names)
     before = {name: (tmp_path / name).read_bytes() for name in names}
     again = [*plot_heatmap(found, tmp_path / "again"), *plot_layers_by_name(found, tmp_path / "again")]
     assert {path.name: path.read_bytes() for path in again} == before
     results.run_path(tmp_path, found[0].id).unlink()
-    report.build(tmp_path)
+    report.write_tables_and_plots(tmp_path)
     assert not any((tmp_path / name).exists() for name in names)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evar.figures.style import PAGE_INCHES, new_figure, save_figure
+from evar.figures.style import PAGE_INCHES, make_figure, save_figure
 from evar.results import Result, load_predictions
 from evar.storage.atomic import write_atomic
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _MOST_NAMES = 60
 
 
-def confusion(y_true: np.ndarray, y_pred: np.ndarray, n_classes: int) -> np.ndarray:
+def count_confusions(y_true: np.ndarray, y_pred: np.ndarray, n_classes: int) -> np.ndarray:
     """How often each class was taken for each: (true classes, predicted classes + 1) whole numbers.
 
     Args:
@@ -29,7 +29,7 @@ def confusion(y_true: np.ndarray, y_pred: np.ndarray, n_classes: int) -> np.ndar
 
     Example:
         >>> import numpy as np
-        >>> confusion(np.array([0, 0, 1]), np.array([0, 1, -1]), 2).tolist()
+        >>> count_confusions(np.array([0, 0, 1]), np.array([0, 1, -1]), 2).tolist()
         [[1, 1, 0], [0, 0, 1]]
     """
     import numpy as np
@@ -39,11 +39,11 @@ def confusion(y_true: np.ndarray, y_pred: np.ndarray, n_classes: int) -> np.ndar
     return counts
 
 
-def class_scores(counts: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+def score_classes(counts: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
     """One dict a class: name, clips, recall, precision, F1, and what it is taken for most; fractions 0..1.
 
     Args:
-        counts: of `confusion`.
+        counts: of `count_confusions`.
         names: (classes,).
     """
     found = []
@@ -96,8 +96,8 @@ def plot_confusion(
         )
     if max(int(y_true.max()), int(y_pred.max())) >= len(names):
         raise ValueError(f"{result.id}: the task has {len(names)} classes now, but the predictions are of more")
-    counts = confusion(y_true, y_pred, len(names))
-    scores = class_scores(counts, names)
+    counts = count_confusions(y_true, y_pred, len(names))
+    scores = score_classes(counts, names)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     with_unreadable = bool(counts[:, -1].any())
     shown = shares if with_unreadable else shares[:, :-1]
@@ -109,7 +109,7 @@ def plot_confusion(
         f"{len(y_true)} clips over all rounds."
     )
     size = min(PAGE_INCHES, max(3.5, 1.5 + 0.16 * len(names)))
-    figure = new_figure(size, size, caption)
+    figure = make_figure(size, size, caption)
     ax = figure.add_subplot()
     image = ax.imshow(100 * shown, cmap="Blues", vmin=0, vmax=100, aspect="auto" if with_unreadable else "equal")
     if len(names) <= _MOST_NAMES:

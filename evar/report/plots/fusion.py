@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evar.figures.style import COLOURS, COLUMN_INCHES, FONT_POINTS, MARKERS, PAGE_INCHES, new_figure, save_figure
+from evar.figures.style import COLOURS, COLUMN_INCHES, FONT_POINTS, MARKERS, PAGE_INCHES, make_figure, save_figure
 from evar.results import Result, SearchRecord
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class PairMap:
     choice: tuple[int, ...]
 
 
-def pair_maps(records: Sequence[SearchRecord]) -> list[PairMap]:
+def make_pair_maps(records: Sequence[SearchRecord]) -> list[PairMap]:
     """The newest search of each encoder and set of tasks, by encoder."""
     import numpy as np
 
@@ -61,7 +61,7 @@ def plot_search(records: Sequence[SearchRecord], out: Path) -> list[Path]:
     """Draw `search.png` and `search.svg`: a map of all pairs for each encoder, the chosen layers marked."""
     import numpy as np
 
-    maps = pair_maps(records)
+    maps = make_pair_maps(records)
     if not maps:
         return []
     n_columns = min(len(maps), 3 if max(len(one.layers) for one in maps) <= 9 else 2)
@@ -71,7 +71,7 @@ def plot_search(records: Sequence[SearchRecord], out: Path) -> list[Path]:
         "Validation score of the search's ranker for every pair of layers, mean over the tasks, in percent; single layers "
         "on the diagonal. Frames: pairs (or single layers) of the chosen set."
     )
-    figure = new_figure(width, n_rows * (width / n_columns * 0.86 + 0.25), caption)
+    figure = make_figure(width, n_rows * (width / n_columns * 0.86 + 0.25), caption)
     axes = np.atleast_1d(figure.subplots(n_rows, n_columns, squeeze=False)).ravel()
     for ax in axes[len(maps) :]:
         ax.set_visible(False)
@@ -117,7 +117,7 @@ class WeightCurve:
     fusion: str = "weighted"
 
 
-def weight_curves(results: Sequence[Result]) -> list[WeightCurve]:
+def make_weight_curves(results: Sequence[Result]) -> list[WeightCurve]:
     """One curve for each encoder x task with a weighted sum or attention over layers; the newest row of each seed."""
     import numpy as np
 
@@ -134,7 +134,7 @@ def weight_curves(results: Sequence[Result]) -> list[WeightCurve]:
 
 def plot_weights(results: Sequence[Result], out: Path) -> list[Path]:
     """Draw `weights.png` and `weights.svg`: layer weights of every weighted sum and attention, one panel an encoder."""
-    curves = weight_curves(results)
+    curves = make_weight_curves(results)
     if not curves:
         return []
     panels = sorted({(curve.encoder, curve.layers, curve.fusion) for curve in curves})
@@ -142,7 +142,7 @@ def plot_weights(results: Sequence[Result], out: Path) -> list[Path]:
     n_rows = math.ceil(len(panels) / n_columns)
     width = COLUMN_INCHES if n_columns == 1 else PAGE_INCHES
     caption = "Weights of the layers, learned with the classifier; mean over folds. Dotted: equal weights."
-    figure = new_figure(width, 2.3 * n_rows, caption)
+    figure = make_figure(width, 2.3 * n_rows, caption)
     axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for ax in axes[len(panels) :]:
         ax.set_visible(False)

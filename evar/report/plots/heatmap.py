@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evar.figures.grids import LABEL_POINTS, box, colour_bar, fill, place
+from evar.figures.grids import LABEL_POINTS, draw_colour_bar, fill_cells, make_box, place_boxes
 from evar.figures.style import COLOURS, save_figure
-from evar.report.plots.layer_curves import Panel, panels
+from evar.report.plots.layer_curves import Panel, make_panels
 from evar.report.tables.cells import is_better
 from evar.results import Result
 
@@ -58,13 +58,13 @@ def plot_heatmap(results: Sequence[Result], out: Path) -> list[Path]:
     Returns:
         The files written; none where no encoder has two single layers.
     """
-    found = panels(results)
-    maps = layer_maps(found)
+    found = make_panels(results)
+    maps = make_layer_maps(found)
     metrics = " and ".join(sorted({panel.metric for panel in found}))
-    return save_figure(draw(maps, metrics), Path(out) / "heatmap") if maps else []
+    return save_figure(draw_heatmap(maps, metrics), Path(out) / "heatmap") if maps else []
 
 
-def layer_maps(found: Sequence[Panel]) -> list[LayerMap]:
+def make_layer_maps(found: Sequence[Panel]) -> list[LayerMap]:
     """From one panel a task to one map an encoder, by label; encoders with fewer than two layers are left out."""
     scores: dict[str, dict[tuple[str, str], float]] = {}  # encoder -> (layer, task) -> percent
     depths: dict[str, dict[str, float]] = {}  # encoder -> layer -> depth
@@ -92,7 +92,7 @@ def layer_maps(found: Sequence[Panel]) -> list[LayerMap]:
             )
             for line in grid
         )
-        best = frozenset(place for column in range(len(tasks)) for place in _best(grid, column))
+        best = frozenset(place for column in range(len(tasks)) for place in _find_best(grid, column))
         marked = frozenset(index for index, layer in enumerate(layers) if layer in defaults[label])
         maps.append(LayerMap(label, tuple(layers), tuple(tasks), grid, shades, best, marked))
     return maps
@@ -102,7 +102,7 @@ def _shade(score: float, lowest: float, highest: float) -> float:
     return (score - lowest) / (highest - lowest) if highest > lowest else 1.0
 
 
-def _best(grid: Sequence[Sequence[float | None]], column: int) -> list[tuple[int, int]]:
+def _find_best(grid: Sequence[Sequence[float | None]], column: int) -> list[tuple[int, int]]:
     known = [score for line in grid if (score := line[column]) is not None]
     return [
         (row, column)
@@ -111,7 +111,7 @@ def _best(grid: Sequence[Sequence[float | None]], column: int) -> list[tuple[int
     ]
 
 
-def draw(maps: Sequence[LayerMap], metrics: str = "score") -> Figure:
+def draw_heatmap(maps: Sequence[LayerMap], metrics: str = "score") -> Figure:
     """Lay out the maps side by side as far as the page is wide, with one colour bar and one legend.
 
     Args:
@@ -125,11 +125,13 @@ def draw(maps: Sequence[LayerMap], metrics: str = "score") -> Figure:
         f"{metrics[0].upper()}{metrics[1:]} in percent. Colours, for each task: from its lowest to its highest score over "
         "the layers of all encoders shown."
     )
-    boxes = [box(one.label, one.layers, one.tasks, CELL_WIDTH, CELL_HEIGHT, mark_inches=_MARK_INCHES) for one in maps]
-    figure, axes, foot = place(boxes, caption)
+    boxes = [
+        make_box(one.label, one.layers, one.tasks, CELL_WIDTH, CELL_HEIGHT, mark_inches=_MARK_INCHES) for one in maps
+    ]
+    figure, axes, foot = place_boxes(boxes, caption)
     for ax, one in zip(axes, maps, strict=True):
         _draw_map(ax, one)
-    colour_bar(figure, "score of the task", ("lowest", "highest"), foot)
+    draw_colour_bar(figure, "score of the task", ("lowest", "highest"), foot)
     figure.legend(
         [
             Patch(facecolor="none", edgecolor=FRAME_COLOUR, linewidth=1.5),
@@ -151,7 +153,7 @@ def _draw_map(ax: Axes, one: LayerMap) -> None:
     from matplotlib.patches import Rectangle
 
     texts = [["-" if score is None else f"{score:.1f}" for score in line] for line in one.scores]
-    fill(ax, one.shades, texts, one.best)
+    fill_cells(ax, one.shades, texts, one.best)
     for row, column in sorted(one.best):
         ax.add_patch(
             Rectangle((column - 0.46, row - 0.43), 0.92, 0.86, fill=False, edgecolor=FRAME_COLOUR, linewidth=1.5)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evar.figures.grids import box, colour_bar, fill, place
+from evar.figures.grids import draw_colour_bar, fill_cells, make_box, place_boxes
 from evar.figures.style import save_figure
-from evar.report.tables.labels import limit_label
+from evar.report.tables.labels import label_limit
 from evar.results.hints import HintsRecord
 
 if TYPE_CHECKING:
@@ -32,16 +32,16 @@ def plot_similarity(maps: Sequence[SimilarityMap], out: Path) -> list[Path]:
     """Draw `hints.png` and `hints.svg`.
 
     Args:
-        maps: as `similarity_maps` gives them.
+        maps: as `make_similarity_maps` gives them.
         out: results folder.
 
     Returns:
         The files written; none without maps.
     """
-    return save_figure(draw(maps), Path(out) / "hints") if maps else []
+    return save_figure(draw_similarity(maps), Path(out) / "hints") if maps else []
 
 
-def similarity_maps(found: Sequence[tuple[str, HintsRecord]]) -> list[SimilarityMap]:
+def make_similarity_maps(found: Sequence[tuple[str, HintsRecord]]) -> list[SimilarityMap]:
     """One map an encoder: the mean over its tasks, since a map says more of the encoder than of the task.
 
     Records of a limit, and of other layers, are maps of their own. Encoders with one layer have none.
@@ -57,22 +57,22 @@ def similarity_maps(found: Sequence[tuple[str, HintsRecord]]) -> list[Similarity
     for (label, limit, layers), records in sorted(groups.items()):
         n = range(len(layers))
         matrices = [record.cka for record in records.values()]
-        values = tuple(tuple(_mean([matrix[i][j] for matrix in matrices]) for j in n) for i in n)
+        values = tuple(tuple(_average_known([matrix[i][j] for matrix in matrices]) for j in n) for i in n)
         tasks = tuple(dict.fromkeys(record.task for record in records.values()))
-        maps.append(SimilarityMap(limit_label(label, limit), layers, tasks, values))
+        maps.append(SimilarityMap(label_limit(label, limit), layers, tasks, values))
     return maps
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def _average_known(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
 
-def draw(maps: Sequence[SimilarityMap]) -> Figure:
+def draw_similarity(maps: Sequence[SimilarityMap]) -> Figure:
     """One square an encoder, shallow layers first; dark 0, light 1 in all of them."""
     tasks = sorted({task for one in maps for task in one.tasks})
     same = all(set(one.tasks) == set(tasks) for one in maps)
-    over = _over(tasks, ", ".join(tasks)) if same else "mean over the tasks of each encoder"
+    over = _name_tasks(tasks, ", ".join(tasks)) if same else "mean over the tasks of each encoder"
     caption = (
         "Linear CKA between the layers of an encoder (Kornblith et al. 2019): 1 where two layers arrange the clips "
         f"alike; {over}. Labels have no say."
@@ -80,23 +80,23 @@ def draw(maps: Sequence[SimilarityMap]) -> Figure:
     is_small = [len(one.layers) > _NUMBERED_LAYERS for one in maps]
     sizes = [0.15 if small else 0.28 for small in is_small]
     boxes = [
-        box(
+        make_box(
             one.label,
             one.layers,
             one.layers,
             size,
             size,
-            subtitle="" if same else _over(one.tasks, f"{len(one.tasks)} tasks"),
+            subtitle="" if same else _name_tasks(one.tasks, f"{len(one.tasks)} tasks"),
         )
         for one, size in zip(maps, sizes, strict=True)
     ]
-    figure, axes, foot = place(boxes, caption)
+    figure, axes, foot = place_boxes(boxes, caption)
     for ax, one, small in zip(axes, maps, is_small, strict=True):
         texts = [["" if small or value is None else f"{value:.2f}" for value in row] for row in one.values]
-        fill(ax, one.values, texts, points=5.5)
-    colour_bar(figure, "linear CKA", ("0", "1"), foot)
+        fill_cells(ax, one.values, texts, points=5.5)
+    draw_colour_bar(figure, "linear CKA", ("0", "1"), foot)
     return figure
 
 
-def _over(tasks: Sequence[str], all_tasks: str) -> str:
+def _name_tasks(tasks: Sequence[str], all_tasks: str) -> str:
     return f"mean over {all_tasks}" if len(tasks) > 1 else f"on {tasks[0]}"

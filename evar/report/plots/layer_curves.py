@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evar.figures.style import COLOURS, COLUMN_INCHES, FONT_POINTS, MARKERS, PAGE_INCHES, new_figure, save_figure
-from evar.report.tables.cells import Column, Section, sections
+from evar.figures.style import COLOURS, COLUMN_INCHES, FONT_POINTS, MARKERS, PAGE_INCHES, make_figure, save_figure
+from evar.report.tables.cells import Column, Section, make_sections
 from evar.results import Result
 
 if TYPE_CHECKING:
@@ -73,25 +73,25 @@ def plot_layers(results: Sequence[Result], out: Path) -> list[Path]:
         The files written; none where no result has a depth.
     """
     out = Path(out)
-    found = panels(results, out)
+    found = make_panels(results, out)
     if not found:
         return []
-    return save_figure(draw(found), out / "layers")
+    return save_figure(draw_layers(found), out / "layers")
 
 
-def panels(results: Sequence[Result], out: Path | None = None) -> list[Panel]:
+def make_panels(results: Sequence[Result], out: Path | None = None) -> list[Panel]:
     """What a figure shows, in the order of the tables."""
-    tables = sections(results, (), out, single_layers=True)
+    tables = make_sections(results, (), out, single_layers=True)
     protocols = {(section.protocol, section.protocol_version) for section in tables}
     return [
         panel
         for section in tables
         for index, column in enumerate(section.columns)
-        if (panel := _panel(section, index, column, name_protocol=len(protocols) > 1)).curves
+        if (panel := _make_panel(section, index, column, name_protocol=len(protocols) > 1)).curves
     ]
 
 
-def _panel(section: Section, index: int, column: Column, *, name_protocol: bool) -> Panel:
+def _make_panel(section: Section, index: int, column: Column, *, name_protocol: bool) -> Panel:
     points: dict[str, list[Point]] = {}
     floors, metric = set(), ""
     for row in section.rows:
@@ -115,7 +115,7 @@ def _panel(section: Section, index: int, column: Column, *, name_protocol: bool)
     return Panel(title, metric, None if column.chance is None else 100 * column.chance, curves)
 
 
-def draw(found: Sequence[Panel]) -> Figure:
+def draw_layers(found: Sequence[Panel]) -> Figure:
     """Lay out panels in up to three columns with one legend below."""
     n_columns = {1: 1, 2: 2, 4: 2}.get(len(found), 3)
     n_rows = math.ceil(len(found) / n_columns)
@@ -128,7 +128,7 @@ def draw(found: Sequence[Panel]) -> Figure:
     legend_columns = max(1, min(4, int(width / (0.065 * max(map(len, ordered)) + 0.6))))
     legend_inches = 0.2 * math.ceil((len(ordered) + 3) / legend_columns) + 0.1
     height = n_rows * (2.3 if n_columns < 3 else 1.9) + legend_inches
-    figure = new_figure(width, height)
+    figure = make_figure(width, height)
     axes = figure.subplots(n_rows, n_columns, squeeze=False)
     for index, ax in enumerate(axes.flat):
         if index >= len(found):
@@ -141,7 +141,7 @@ def draw(found: Sequence[Panel]) -> Figure:
         ax.tick_params(labelbottom=is_lowest)
         if index % n_columns == 0 or found[index].metric != found[index - 1].metric:
             ax.set_ylabel(f"{found[index].metric} (%)", fontsize=FONT_POINTS)
-    _legend(figure, legend_columns, ordered)
+    _draw_legend(figure, legend_columns, ordered)
     return figure
 
 
@@ -194,7 +194,7 @@ def _draw_panel(ax: Axes, panel: Panel, style: dict[str, int]) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _legend(figure: Figure, n_columns: int, labels: Sequence[str]) -> None:
+def _draw_legend(figure: Figure, n_columns: int, labels: Sequence[str]) -> None:
     """One entry a name, the encoders first; what all encoders share is grey."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch

@@ -15,11 +15,11 @@ from evar.figures.style import (
     FONT_POINTS,
     MARKERS,
     PAGE_INCHES,
-    legend_columns,
-    new_figure,
+    count_legend_columns,
+    make_figure,
     save_figure,
 )
-from evar.report.plots.layer_curves import LINE_STYLES, Panel, Point, panels
+from evar.report.plots.layer_curves import LINE_STYLES, Panel, Point, make_panels
 from evar.results import Result
 
 if TYPE_CHECKING:
@@ -63,11 +63,11 @@ def plot_layers_by_name(results: Sequence[Result], out: Path) -> list[Path]:
         The files written; none where no encoder has two single layers.
     """
     out = Path(out)
-    found = encoder_panels(panels(results, out))
-    return save_figure(draw(found), out / "layers_by_name") if found else []
+    found = make_encoder_panels(make_panels(results, out))
+    return save_figure(draw_layers_by_name(found), out / "layers_by_name") if found else []
 
 
-def encoder_panels(found: Sequence[Panel]) -> list[EncoderPanel]:
+def make_encoder_panels(found: Sequence[Panel]) -> list[EncoderPanel]:
     """From one panel a task to one panel an encoder, by label; encoders with fewer than two layers are references."""
     curves: dict[str, dict[str, tuple[Point, ...]]] = {}  # encoder -> task -> points
     for panel in found:
@@ -101,9 +101,9 @@ def encoder_panels(found: Sequence[Panel]) -> list[EncoderPanel]:
     return shown
 
 
-def draw(found: Sequence[EncoderPanel]) -> Figure:
+def draw_layers_by_name(found: Sequence[EncoderPanel]) -> Figure:
     """Lay out panels in rows of two, or one where there are many layers, with one legend below."""
-    found = [part for panel in found for part in _parts(panel)]
+    found = [part for panel in found for part in _split_panel(panel)]
     tasks = list(dict.fromkeys(task for panel in found for task in panel.curves))
     style = {task: index for index, task in enumerate(tasks)}
     n_names = max(len(panel.layers) + len(panel.references) for panel in found)
@@ -113,8 +113,8 @@ def draw(found: Sequence[EncoderPanel]) -> Figure:
     entries = [*tasks, "default layer", "95 % interval"]
     longest_name = max(len(name) for panel in found for name in (*panel.layers, *panel.references))
     names_inches = 0.2 + 0.055 * longest_name * math.sin(math.radians(50))
-    legend_inches = 0.2 * math.ceil(len(entries) / legend_columns(entries, width)) + 0.1
-    figure = new_figure(width, n_rows * (1.9 + names_inches) + legend_inches)
+    legend_inches = 0.2 * math.ceil(len(entries) / count_legend_columns(entries, width)) + 0.1
+    figure = make_figure(width, n_rows * (1.9 + names_inches) + legend_inches)
     axes = figure.subplots(n_rows, n_columns, squeeze=False, sharey=True)
     for index, ax in enumerate(axes.flat):
         if index >= len(found):
@@ -125,11 +125,11 @@ def draw(found: Sequence[EncoderPanel]) -> Figure:
             ax.set_ylabel(f"{' / '.join(found[index].metrics)} (%)", fontsize=FONT_POINTS)
     low, high = axes[0, 0].get_ylim()
     axes[0, 0].set_ylim(max(low, -2.0), min(high, 104.0))
-    _legend(figure, style, entries, legend_columns(entries, width))
+    _draw_legend(figure, style, entries, count_legend_columns(entries, width))
     return figure
 
 
-def _parts(panel: EncoderPanel) -> list[EncoderPanel]:
+def _split_panel(panel: EncoderPanel) -> list[EncoderPanel]:
     """One panel, or several with about as many tasks each."""
     tasks = list(panel.curves)
     n_parts = math.ceil(len(tasks) / _TASKS_A_PANEL)
@@ -196,7 +196,7 @@ def _draw_panel(ax: Axes, panel: EncoderPanel, style: dict[str, int]) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _legend(figure: Figure, style: dict[str, int], entries: Sequence[str], n_columns: int) -> None:
+def _draw_legend(figure: Figure, style: dict[str, int], entries: Sequence[str], n_columns: int) -> None:
     """One entry a task; what all tasks share is grey, and named only where it is drawn."""
     from matplotlib.artist import Artist
     from matplotlib.lines import Line2D

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evar.figures.style import PAGE_INCHES, new_figure, save_figure
+from evar.figures.style import PAGE_INCHES, make_figure, save_figure
 from evar.report.tables.cells import Section
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from evar.metrics.significance import Ranking
 
 
-def ranked(section: Section) -> tuple[list[str], Ranking] | str:
+def rank_rows(section: Section) -> tuple[list[str], Ranking] | str:
     """Names and ranks of the rows that have every task; or one sentence why there are none."""
     from evar.metrics.significance import LEAST_ROWS, LEAST_TASKS, rank_rows
 
@@ -48,7 +48,7 @@ def plot_ranks(sections: Sequence[Section], out: Path) -> list[Path]:
         The files written; none where no table has.
     """
     for section in sections:
-        found = ranked(section)
+        found = rank_rows(section)
         if not isinstance(found, str):
             return save_figure(draw_ranks(*found, section.title), Path(out) / "ranks")
     return []
@@ -72,7 +72,7 @@ def draw_ranks(names: Sequence[str], found: Ranking, title: str) -> Figure:
         f"all are equal: p {p}."
     )
     height = 0.9 + 0.22 * half + 0.1 * len(cliques)
-    figure = new_figure(PAGE_INCHES, height, caption)
+    figure = make_figure(PAGE_INCHES, height, caption)
     ax = figure.add_subplot()
     n = len(names)
     top, below = 0.0, 0.35 + 0.25 * len(cliques)

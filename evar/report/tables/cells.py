@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from evar.report.tables.labels import (
-    column_key,
-    column_label,
-    encoder_label,
     is_trained_on,
-    layers_label,
-    limit_label,
-    row_key,
+    label_column,
+    label_encoder,
+    label_layers,
+    label_limit,
+    make_column_key,
+    make_row_key,
 )
 from evar.results import Failure, Result, load_predictions
 
@@ -108,14 +108,14 @@ class Section:
     @property
     def flags(self) -> list[str]:
         """Every flag of a row or cell once, in reading order."""
-        return _distinct(
+        return _drop_repeats(
             flag for row in self.rows for flag in (*row.flags, *(f for cell in row.cells if cell for f in cell.flags))
         )
 
     @property
     def notes(self) -> list[str]:
         """Every footnote once, in reading order."""
-        return _distinct(note for row in self.rows for cell in row.cells if cell for note in cell.notes)
+        return _drop_repeats(note for row in self.rows for cell in row.cells if cell for note in cell.notes)
 
 
 def is_single_layer(result: Result) -> bool:
@@ -123,14 +123,14 @@ def is_single_layer(result: Result) -> bool:
     return len(result.layers) == 1
 
 
-def relative_depth(result: Result) -> float | None:
+def find_depth(result: Result) -> float | None:
     """(layer_index + 1) / n_layers of a single layer, 0..1; None where it is not known."""
     if result.depth is not None or not is_single_layer(result):
         return result.depth
     return (result.layer_index + 1) / result.n_layers if result.layer_index is not None and result.n_layers else None
 
 
-def sections(
+def make_sections(
     results: Sequence[Result],
     failures: Sequence[Failure] = (),
     out: Path | None = None,
@@ -154,10 +154,10 @@ def sections(
     Returns:
         Tables by protocol, those of all clips before those of a limit.
     """
-    kept = [result for result in results if is_single_layer(result)] if single_layers else _main(results)
+    kept = [result for result in results if is_single_layer(result)] if single_layers else _select_main_rows(results)
     kept = list(results) if every else kept
     grouped = _group(kept, _section_key)
-    placed = {key: [failure for failure in failures if _agrees(failure, _said_by(key))] for key in grouped}
+    placed = {key: [failure for failure in failures if _agrees(failure, _describe_section(key))] for key in grouped}
     for failure in failures:
         if not any(failure in found for found in placed.values()):
             limit = failure.cell.get("limit")
@@ -169,12 +169,12 @@ def sections(
         protocol, version, limit = key
         several = len({other[1] for other in grouped if other[0] == protocol}) > 1
         title = f"{protocol} version {version}" if several and version else protocol or "no protocol"
-        columns, rows = _columns_and_rows(grouped[key], placed[key], limit or None, out)
-        tables.append(Section(limit_label(title, limit), protocol, version, limit or None, tuple(columns), tuple(rows)))
+        columns, rows = _make_columns_and_rows(grouped[key], placed[key], limit or None, out)
+        tables.append(Section(label_limit(title, limit), protocol, version, limit or None, tuple(columns), tuple(rows)))
     return tables
 
 
-def _main(results: Sequence[Result]) -> list[Result]:
+def _select_main_rows(results: Sequence[Result]) -> list[Result]:
     """All but the single layers that only `--layers=all` went through, and the candidates of a fusion search.
 
     The settings of a result say so; an encoder of which every layer is there was swept too. The layers of an encoder
@@ -206,7 +206,7 @@ def _section_key(result: Result) -> tuple[str, str, int]:
     return result.protocol, str(result.params.get("protocol_version", "")), result.limit or 0
 
 
-def _said_by(key: tuple[str, str, int]) -> dict[str, Any]:
+def _describe_section(key: tuple[str, str, int]) -> dict[str, Any]:
     return {"protocol": key[0], "limit": key[2] or None}
 
 
@@ -221,29 +221,29 @@ def _group(items: Iterable[T], key: Callable[[T], Any]) -> dict[Any, list[T]]:
     return {name: groups[name] for name in sorted(groups)}
 
 
-def _distinct(texts: Iterable[str]) -> list[str]:
+def _drop_repeats(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-def _columns_and_rows(
+def _make_columns_and_rows(
     results: list[Result], failures: list[Failure], limit: int | None, out: Path | None
 ) -> tuple[list[Column], list[Row]]:
-    by_column = _group(results, column_key)
+    by_column = _group(results, make_column_key)
     columns, belongs = [], []  # a column, and what a failure must agree with to belong to it
     for key, found in by_column.items():
         n_test = Counter(result.n_test for result in found).most_common(1)[0][0]
         chance = next((result.chance for result in found if result.chance is not None), None)
-        columns.append(Column(column_label(key, list(by_column), limit), key[0], n_test, chance))
+        columns.append(Column(label_column(key, list(by_column), limit), key[0], n_test, chance))
         belongs.append({"task": key[0], "task_version": key[1], "metric": key[2]})
     for failure in failures:
         if not any(_agrees(failure, known) for known in belongs):
-            columns.append(Column(limit_label(failure.cell["task"], limit), failure.cell["task"]))
+            columns.append(Column(label_limit(failure.cell["task"], limit), failure.cell["task"]))
             names = ("task", "task_version", "metric")
             belongs.append({name: failure.cell[name] for name in names if name in failure.cell})
 
     keys = [*by_column, *(None for _ in columns[len(by_column) :])]
 
-    by_row = _group(results, row_key)
+    by_row = _group(results, make_row_key)
     firsts = [found[0] for found in by_row.values()]
     rows, without_row = [], list(failures)
     for first, found in zip(firsts, by_row.values(), strict=True):
@@ -251,17 +251,19 @@ def _columns_and_rows(
         without_row = [failure for failure in without_row if failure not in own]
         cells = []
         for index, column in enumerate(columns):
-            here = [result for result in found if column_key(result) == keys[index]]
-            cells.append(_cell(here, [failure for failure in own if _agrees(failure, belongs[index])], column, out))
-        rows.append(_row(encoder_label(first, firsts), first, cells))
-    for (encoder, layers), failed in _group(without_row, _failed_row).items():
-        cells = [_cell([], [failure for failure in failed if _agrees(failure, known)], column, out)
+            here = [result for result in found if make_column_key(result) == keys[index]]
+            cells.append(
+                _make_cell(here, [failure for failure in own if _agrees(failure, belongs[index])], column, out)
+            )
+        rows.append(_make_row(label_encoder(first, firsts), first, cells))
+    for (encoder, layers), failed in _group(without_row, _name_failed_row).items():
+        cells = [_make_cell([], [failure for failure in failed if _agrees(failure, known)], column, out)
                  for column, known in zip(columns, belongs, strict=True)]  # fmt: skip
         rows.append(Row(encoder, layers, None, None, tuple(cells)))
     order = sorted(range(len(columns)), key=lambda index: columns[index].label)
     rows = [replace(row, cells=tuple(row.cells[index] for index in order)) for row in rows]
     rows.sort(key=lambda row: (row.encoder, row.depth is None, row.depth or 0.0, row.layers))
-    return [columns[index] for index in order], _with_ranks(rows)
+    return [columns[index] for index in order], _add_ranks(rows)
 
 
 def _is_of_row(failure: Failure, row: Result) -> bool:
@@ -277,32 +279,32 @@ def _is_of_row(failure: Failure, row: Result) -> bool:
     return failure.cell.get("fusion", "none") == "none" and is_single_layer(row) and row.layers[0] in names
 
 
-def _failed_row(failure: Failure) -> tuple[str, str]:
+def _name_failed_row(failure: Failure) -> tuple[str, str]:
     layers = failure.cell.get("layers", "all")
     names = layers.split(",") if isinstance(layers, str) else layers
-    return failure.cell["encoder"], layers_label(names, str(failure.cell.get("fusion", "none")))
+    return failure.cell["encoder"], label_layers(names, str(failure.cell.get("fusion", "none")))
 
 
-def _row(label: str, first: Result, cells: list[Cell | None]) -> Row:
+def _make_row(label: str, first: Result, cells: list[Cell | None]) -> Row:
     """Flags that every score of a row has are said once, at its name."""
     scored = [cell for cell in cells if cell is not None and cell.results]
     common = tuple(flag for flag in scored[0].flags if all(flag in cell.flags for cell in scored))
     marked = [cell and replace(cell, flags=tuple(flag for flag in cell.flags if flag not in common)) for cell in cells]
-    return Row(label, layers_label(first.layers, first.fusion), first, relative_depth(first), tuple(marked), common)
+    return Row(label, label_layers(first.layers, first.fusion), first, find_depth(first), tuple(marked), common)
 
 
-def _cell(results: list[Result], failures: list[Failure], column: Column, out: Path | None) -> Cell | None:
+def _make_cell(results: list[Result], failures: list[Failure], column: Column, out: Path | None) -> Cell | None:
     if not results:
-        notes = _distinct(f"failed: {failure.reason}" for failure in failures)
+        notes = _drop_repeats(f"failed: {failure.reason}" for failure in failures)
         return Cell(notes=tuple(notes)) if notes else None
     by_seed = _group(results, lambda result: result.seed)
     shown = tuple(max(same, key=lambda result: (result.created, result.id)) for same in by_seed.values())
-    flags = _distinct(flag for result in shown for flag in result.flags if flag != "random weights")
+    flags = _drop_repeats(flag for result in shown for flag in result.flags if flag != "random weights")
     if any(result.is_random for result in shown):
         flags.insert(0, "random weights")
     if any(map(is_trained_on, shown)):
         flags.append("trained on this data")
-    interval, problem = _interval(shown, out)
+    interval, problem = _find_interval(shown, out)
     notes = [problem] if problem else []
     # A seed that has a result did not fail, whatever an earlier run left behind.
     for failure in failures:
@@ -313,12 +315,12 @@ def _cell(results: list[Result], failures: list[Failure], column: Column, out: P
     tested = sorted({result.n_test for result in shown})
     if tested != [column.n_test]:
         notes.append(f"tested on n={' and '.join(map(str, tested))}")
-    notes += _distinct(f"{column.label}: {text}" for result in shown if (text := _skipped(result)))
+    notes += _drop_repeats(f"{column.label}: {text}" for result in shown if (text := _describe_skipped_clips(result)))
     score = sum(result.score for result in shown) / len(shown)
     return Cell(shown, score, interval, tuple(flags), tuple(notes))
 
 
-def _skipped(result: Result) -> str:
+def _describe_skipped_clips(result: Result) -> str:
     """How many clips could not be used, of which splits, and what became of them."""
     said = []
     for counted, text in (("wrong", "counted wrong"), ("left_out", "left out")):
@@ -329,7 +331,7 @@ def _skipped(result: Result) -> str:
     return "; ".join(said)
 
 
-def _interval(results: Sequence[Result], out: Path | None) -> tuple[tuple[float, float] | None, str]:
+def _find_interval(results: Sequence[Result], out: Path | None) -> tuple[tuple[float, float] | None, str]:
     """95 % interval of the mean over seeds, and why there is none where that is worth a note.
 
     One seed: as its run recorded it. Several: from each clip's correctness averaged over the seeds, so that seeds are
@@ -362,7 +364,7 @@ def _interval(results: Sequence[Result], out: Path | None) -> tuple[tuple[float,
     return score_interval(metric, first["y_true"][order], predictions, *where), ""
 
 
-def _with_ranks(rows: list[Row]) -> list[Row]:
+def _add_ranks(rows: list[Row]) -> list[Row]:
     """Average and rank of the rows that have every column; tied rows share the mean of their ranks."""
     complete = [row for row in rows if row.cells and all(cell and cell.score is not None for cell in row.cells)]
     if not complete:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evar.report.tables.labels import layers_label
+from evar.report.tables.labels import label_layers
 from evar.results import Result, load_predictions
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Chosen:
     def label(self) -> str:
         """The layers of most rounds, and in how many."""
         (most, count), *others = Counter(self.layers).most_common()
-        text = layers_label(most, "concat")
+        text = label_layers(most, "concat")
         return text if not others else f"{text} ({count} of {len(self.layers)} folds)"
 
 
@@ -65,7 +65,7 @@ class Difference:
     p_value: float
 
 
-def compose(rows: Mapping[Layers, Sequence[Result]], layers: Sequence[Layers], out: Path) -> Chosen | None:
+def compose_choice(rows: Mapping[Layers, Sequence[Result]], layers: Sequence[Layers], out: Path) -> Chosen | None:
     """Put together the predictions of the layers that each round chose.
 
     Args:
@@ -117,7 +117,7 @@ def compose(rows: Mapping[Layers, Sequence[Result]], layers: Sequence[Layers], o
     )
 
 
-def difference(one: Chosen, other: Chosen) -> Difference | None:
+def subtract_choices(one: Chosen, other: Chosen) -> Difference | None:
     """`one` minus `other`; None where they were tested on different clips."""
     import numpy as np
 
@@ -130,7 +130,7 @@ def difference(one: Chosen, other: Chosen) -> Difference | None:
     return Difference(one.score - other.score, (2 * low - 1, 2 * high - 1), p_value)
 
 
-def best_layers(rows: Mapping[Layers, Sequence[Result]], seed: int = 0) -> list[Layers] | None:
+def find_best_layers(rows: Mapping[Layers, Sequence[Result]], seed: int = 0) -> list[Layers] | None:
     """For each round the single layer with the best validation score; of equals the lower log-loss, then the deeper.
 
     Args:

@@ -31,7 +31,7 @@ class Tested:
     runs: list[np.ndarray]
 
 
-def tested(cell: Cell | None, out: Path) -> Tested | None:
+def load_tested(cell: Cell | None, out: Path) -> Tested | None:
     """What the cell's rows predicted; None where that is not there, or its seeds were tested on different clips."""
     import numpy as np
 
@@ -57,7 +57,7 @@ def tested(cell: Cell | None, out: Path) -> Tested | None:
     return Tested(metric, first["clip"], first["round"], first["group"], first["y_true"], runs)
 
 
-def difference(one: Tested | None, other: Tested | None) -> PairedDifference | None:
+def subtract_scores(one: Tested | None, other: Tested | None) -> PairedDifference | None:
     """`one` minus `other`; None where they were not tested on the same clips, or the metric cannot be resampled."""
     from evar.metrics.significance import paired_difference
 
@@ -66,8 +66,8 @@ def difference(one: Tested | None, other: Tested | None) -> PairedDifference | N
     return paired_difference(one.metric, one.y_true, one.runs, other.runs, one.group, one.round)
 
 
-def _p_value(one: Tested | None, other: Tested | None) -> float | None:
-    """As `difference`, but the p-value alone, which is quick where the metric is a mean over clips."""
+def _find_p_value(one: Tested | None, other: Tested | None) -> float | None:
+    """As `subtract_scores`, but the p-value alone, which is quick where the metric is a mean over clips."""
     from evar.metrics.significance import paired_p
 
     if one is None or other is None or not _is_paired(one, other):
@@ -88,7 +88,7 @@ def _is_paired(one: Tested, other: Tested) -> bool:
     )
 
 
-def with_equals(section: Section, out: Path | None) -> Section:
+def mark_equals(section: Section, out: Path | None) -> Section:
     """The table, where each cell knows whether it is significantly worse than the best of its column.
 
     All cells are compared with the best of their column; Holm's correction is over all pairs of rows in all columns, as
@@ -108,12 +108,12 @@ def with_equals(section: Section, out: Path | None) -> Section:
         if len(scored) < 2:
             continue
         best = max(scored, key=lambda entry: entry[1].score or 0.0)
-        of_best = tested(best[1], out)
+        of_best = load_tested(best[1], out)
         n_pairs += len(scored) * (len(scored) - 1) // 2
         for index, cell in scored:
             if index == best[0] or of_best is None:
                 continue
-            p = _p_value(of_best, tested(cell, out))
+            p = _find_p_value(of_best, load_tested(cell, out))
             if p is not None:
                 places.append((index, column))
                 p_values.append(p)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evar.report.tables.cells import Section
-from evar.report.tables.compared import LEVEL, difference, tested
+from evar.report.tables.compared import LEVEL, load_tested, subtract_scores
 
 if TYPE_CHECKING:
     from evar.metrics.significance import PairedDifference
@@ -40,7 +40,7 @@ class Line:
         return "not significant" if self.p_holm > LEVEL else "better" if self.difference.value > 0 else "worse"
 
 
-def against(section: Section, baseline: str, out: Path) -> list[Line]:
+def compare_with_baseline(section: Section, baseline: str, out: Path) -> list[Line]:
     """Every cell of a table minus that of the baseline in its column.
 
     Args:
@@ -63,7 +63,7 @@ def against(section: Section, baseline: str, out: Path) -> list[Line]:
         which = [names[i] for i in chosen]
         raise ValueError(f"table {section.title} has {len(which)} rows of {baseline}; name one, such as {which[0]}")
     base = section.rows[chosen[0]]
-    of_base = [tested(cell, out) for cell in base.cells]
+    of_base = [load_tested(cell, out) for cell in base.cells]
     found = []
     for row in section.rows:
         if row is base or row.published:
@@ -73,7 +73,7 @@ def against(section: Section, baseline: str, out: Path) -> list[Line]:
             if cell is None or not cell.results or base_cell is None or not base_cell.results:
                 continue
             ids = tuple(one.id for one in cell.results), tuple(one.id for one in base_cell.results)
-            by = difference(tested(cell, out), of_base[index])
+            by = subtract_scores(load_tested(cell, out), of_base[index])
             found.append(Line(row.encoder, row.layers, column.label, ids, by, None))
     known_p = [line.difference.p for line in found if line.difference is not None]
     corrected = iter(holm(known_p).tolist() if known_p else [])
@@ -83,7 +83,7 @@ def against(section: Section, baseline: str, out: Path) -> list[Line]:
 HEADER = ("encoder", "layers", "task", "difference", "95 % interval", "p (Holm)", "test", "verdict")
 
 
-def as_texts(lines: Sequence[Line]) -> list[list[str]]:
+def format_lines(lines: Sequence[Line]) -> list[list[str]]:
     """A line of texts each, for `HEADER`; differences in points of percent."""
     body = []
     for line in lines:
@@ -97,7 +97,7 @@ def as_texts(lines: Sequence[Line]) -> list[list[str]]:
     return body
 
 
-def as_data(lines: Sequence[Line]) -> list[dict[str, Any]]:
+def list_lines(lines: Sequence[Line]) -> list[dict[str, Any]]:
     """A dict each, for programs: differences as fractions."""
     return [
         {

@@ -56,12 +56,12 @@ def parse_filter(text: str) -> dict[str, list[str]]:
     return found
 
 
-def matching(rows: Sequence[Result], patterns: Mapping[str, Sequence[str]]) -> list[Result]:
+def select_rows(rows: Sequence[Result], patterns: Mapping[str, Sequence[str]]) -> list[Result]:
     """Rows whose every named column matches one of its patterns (`*` and `?` as in file names; case matters)."""
     return [row for row in rows if all(_fits(COLUMNS[column](row), wanted) for column, wanted in patterns.items())]
 
 
-def matching_failures(failures: Sequence[Failure], patterns: Mapping[str, Sequence[str]]) -> list[Failure]:
+def select_failures(failures: Sequence[Failure], patterns: Mapping[str, Sequence[str]]) -> list[Failure]:
     """Failed cells that may be among the rows: what they say of themselves matches, so that none vanishes unseen."""
     return [
         failure
@@ -74,7 +74,7 @@ def matching_failures(failures: Sequence[Failure], patterns: Mapping[str, Sequen
     ]
 
 
-def nothing_matches(rows: Sequence[Result], patterns: Mapping[str, Sequence[str]]) -> str:
+def explain_no_match(rows: Sequence[Result], patterns: Mapping[str, Sequence[str]]) -> str:
     """Why no row is left: the column that no row matches, with what it has, or that no row matches them together."""
     for column, wanted in patterns.items():
         there = sorted({name for row in rows for name in COLUMNS[column](row)})
@@ -84,31 +84,31 @@ def nothing_matches(rows: Sequence[Result], patterns: Mapping[str, Sequence[str]
     return f"none of {len(rows)} rows matches all of {parts}, though each part matches some"
 
 
-def still_differing(tables: Sequence[Section]) -> list[str]:
+def explain_differences(tables: Sequence[Section]) -> list[str]:
     """One sentence for whatever keeps rows out of one table or out of one column, with the filter that leaves one."""
     said = []
     shown = [row for table in tables for row in table.results]
     for column in _APART:
         if column == "protocol_version":
-            groups: Iterable[list[Result]] = _by(shown, "protocol").values()
+            groups: Iterable[list[Result]] = _group_by(shown, "protocol").values()
         else:
             groups = [shown]
         for rows in groups:
-            kinds = _by(rows, column)
+            kinds = _group_by(rows, column)
             if len(kinds) > 1:
-                named = ", ".join(f"{name or 'unknown'}: {_count(found)}" for name, found in kinds.items())
+                named = ", ".join(f"{name or 'unknown'}: {_count_rows(found)}" for name, found in kinds.items())
                 of = f" of protocol {rows[0].protocol}" if column == "protocol_version" else ""
                 said.append(
                     f"The rows{of} stand in separate tables, since they differ in {column} ({named}); "
                     f"--filter={column}={next(iter(kinds))} leaves one."
                 )
     for table in tables:
-        for task, rows in _by(table.results, "task").items():
+        for task, rows in _group_by(table.results, "task").items():
             for column in _SIDE_BY_SIDE:
-                kinds = _by(rows, column)
+                kinds = _group_by(rows, column)
                 if len(kinds) > 1:
                     short = {name: name[:8] if column == "index" else name for name in kinds}
-                    named = "; ".join(f"{short[name]}: {_encoders(found)}" for name, found in kinds.items())
+                    named = "; ".join(f"{short[name]}: {_name_encoders(found)}" for name, found in kinds.items())
                     first = short[next(iter(kinds))]
                     pattern = f"{first}*" if column == "index" and first != "none" else first
                     said.append(
@@ -122,16 +122,16 @@ def _fits(names: Sequence[str], wanted: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in wanted)
 
 
-def _by(rows: Sequence[Result], column: str) -> dict[str, list[Result]]:
+def _group_by(rows: Sequence[Result], column: str) -> dict[str, list[Result]]:
     groups: dict[str, list[Result]] = {}
     for row in rows:
         groups.setdefault(COLUMNS[column](row)[0], []).append(row)
     return dict(sorted(groups.items()))
 
 
-def _count(rows: Sequence[Result]) -> str:
+def _count_rows(rows: Sequence[Result]) -> str:
     return f"{len(rows)} row" + ("s" if len(rows) != 1 else "")
 
 
-def _encoders(rows: Sequence[Result]) -> str:
+def _name_encoders(rows: Sequence[Result]) -> str:
     return ", ".join(sorted({row.encoder for row in rows}))

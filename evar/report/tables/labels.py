@@ -20,44 +20,44 @@ ColumnKey = tuple[str, str, str, str]
 RowKey = tuple[str, tuple[str, ...], str, str]
 
 
-def column_key(result: Result) -> ColumnKey:
+def make_column_key(result: Result) -> ColumnKey:
     """(task, version, metric, hash of the index): results that differ in one of them never share a column."""
     return result.task, result.task_version, result.metric, result.index_sha256
 
 
-def row_key(result: Result) -> RowKey:
+def make_row_key(result: Result) -> RowKey:
     """(encoder, layers, fusion, everything else that makes it another encoder, as JSON)."""
-    variant = {**_variant(result), "weights_sha256": result.weights_sha256, "pooling": dict(result.pooling)}
+    variant = {**_describe_variant(result), "weights_sha256": result.weights_sha256, "pooling": dict(result.pooling)}
     return result.encoder, tuple(result.layers), result.fusion, json.dumps(variant, sort_keys=True)
 
 
-def variant_key(result: Result) -> str:
+def make_variant_key(result: Result) -> str:
     """What makes it another encoder, whatever its layers: weights, options, extraction; as JSON."""
-    return json.dumps({**_variant(result), "weights_sha256": result.weights_sha256}, sort_keys=True)
+    return json.dumps({**_describe_variant(result), "weights_sha256": result.weights_sha256}, sort_keys=True)
 
 
-def _variant(result: Result) -> dict[str, str]:
+def _describe_variant(result: Result) -> dict[str, str]:
     variant = {"weights": result.weights, "weights_sha256": result.weights_sha256[:8]}
     variant |= {key: str(value) for key, value in sorted(result.encoder_options.items())}
     return variant | {key: str(result.extraction[key]) for key in _EXTRACTION_KEYS if key in result.extraction}
 
 
-def limit_label(name: str, limit: int | None) -> str:
+def label_limit(name: str, limit: int | None) -> str:
     """A name, and in brackets the limit on the clips where there is one.
 
     Example:
-        >>> limit_label("esc10", 50)
+        >>> label_limit("esc10", 50)
         'esc10 (limit 50)'
     """
     return f"{name} (limit {limit})" if limit else name
 
 
-def column_label(key: ColumnKey, keys: Sequence[ColumnKey], limit: int | None) -> str:
+def label_column(key: ColumnKey, keys: Sequence[ColumnKey], limit: int | None) -> str:
     """A task's name, and in brackets what tells it from another column of the same task.
 
     Example:
         >>> keys = [("esc10", "1", "accuracy", ""), ("esc10", "2", "accuracy", "")]
-        >>> column_label(keys[1], keys, limit=None)
+        >>> label_column(keys[1], keys, limit=None)
         'esc10 (version 2)'
     """
     task, version, metric, index = key
@@ -74,33 +74,33 @@ def column_label(key: ColumnKey, keys: Sequence[ColumnKey], limit: int | None) -
     return f"{task} ({', '.join(said)})" if said else task
 
 
-def encoder_label(result: Result, others: Sequence[Result]) -> str:
+def label_encoder(result: Result, others: Sequence[Result]) -> str:
     """An encoder's name, and in brackets what tells it from another row of the same encoder.
 
     Args:
         result: any result of the row.
         others: one result of each row of the table, this one among them.
     """
-    own = _variant(result)
-    variants = [_variant(other) for other in others if other.encoder == result.encoder]
+    own = _describe_variant(result)
+    variants = [_describe_variant(other) for other in others if other.encoder == result.encoder]
     differing = [key for key in own if len({variant.get(key) for variant in variants}) > 1]
     distinct = {tuple(variant.items()) for variant in variants}
     if "weights" in differing and len({variant["weights"] for variant in variants}) == len(distinct):
         differing = ["weights"]  # other files have other hashes and often other options: their name says enough
     said = [f"{key.removesuffix('_sha256')} {own[key]}" for key in differing]
     # Layers of one encoder may well differ in pooling: that only matters where the same layers were pooled otherwise.
-    same = [other for other in others if (other.encoder, other.layers, other.fusion, _variant(other)) == (
+    same = [other for other in others if (other.encoder, other.layers, other.fusion, _describe_variant(other)) == (
         result.encoder, result.layers, result.fusion, own)]  # fmt: skip
     if len({str(other.pooling) for other in same}) > 1:
         said.append(f"pooling {'+'.join(result.pooling[layer] for layer in result.layers)}")
     return f"{result.encoder} ({', '.join(said)})" if said else result.encoder
 
 
-def layers_label(layers: Sequence[str], fusion: str) -> str:
+def label_layers(layers: Sequence[str], fusion: str) -> str:
     """The layers of a row; the middle of a long list is left out.
 
     Example:
-        >>> layers_label(["conv1", "conv2", "conv3", "conv4"], "concat")
+        >>> label_layers(["conv1", "conv2", "conv3", "conv4"], "concat")
         'conv1+...+conv4 (4 layers)'
     """
     text = "+".join(layers) if len(layers) <= 3 else f"{layers[0]}+...+{layers[-1]} ({len(layers)} layers)"

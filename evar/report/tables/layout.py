@@ -21,31 +21,31 @@ FLAG_MEANINGS = {
 }
 
 
-def n_text_columns_of(by_layer: bool) -> int:
+def count_text_columns(by_layer: bool) -> int:
     """First columns of a table that name a row."""
     return 3 if by_layer else 2
 
 
-def _one_line(text: str) -> str:
+def _join_lines(text: str) -> str:
     return " ".join(text.split())
 
 
-def escape(text: str) -> str:
+def escape_markdown(text: str) -> str:
     r"""A text that Markdown shows as it is, in one table cell; names with underscores stay readable.
 
     Example:
-        >>> print(escape("a|b *c* silero_vad _d_"))
+        >>> print(escape_markdown("a|b *c* silero_vad _d_"))
         a\|b \*c\* silero_vad \_d\_
     """
     text = re.sub(r"([\\|*`<>\[\]~&])", r"\\\1", " ".join(text.split()))
     return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
 
 
-def percent(score: float, interval: tuple[float, float] | None = None) -> str:
+def format_percent(score: float, interval: tuple[float, float] | None = None) -> str:
     """A fraction in percent, and half the width of its interval.
 
     Example:
-        >>> percent(0.853, (0.82, 0.882))
+        >>> format_percent(0.853, (0.82, 0.882))
         '85.3 ± 3.1'
     """
     half_width = "" if interval is None else f" ± {50 * (interval[1] - interval[0]):.1f}"
@@ -74,16 +74,20 @@ class Dress:
     mark: Callable[[str], str] = str
 
 
-MARKDOWN = Dress(lambda text: f"**{text}**", lambda text: f"<ins>{text}</ins>", escape, "in bold", "underlined")
+MARKDOWN = Dress(
+    lambda text: f"**{text}**", lambda text: f"<ins>{text}</ins>", escape_markdown, "in bold", "underlined"
+)
 
 
-TERMINAL = Dress(lambda text: f"{text}*", lambda text: f"{text}~", _one_line, "marked *", "marked ~")
+TERMINAL = Dress(lambda text: f"{text}*", lambda text: f"{text}~", _join_lines, "marked *", "marked ~")
 
 
-def grid(section: Section, by_layer: bool, dress: Dress) -> tuple[tuple[list[str], list[str]], list[list[str]]]:
+def lay_out_cells(
+    section: Section, by_layer: bool, dress: Dress
+) -> tuple[tuple[list[str], list[str]], list[list[str]]]:
     """Header (names, and numbers of clips) and lines of one table as texts, chance last."""
     bold, clean = dress.bold, dress.clean
-    marks = {flag: _mark(index) for index, flag in enumerate(section.flags)}
+    marks = {flag: _pick_mark(index) for index, flag in enumerate(section.flags)}
     numbers = {note: str(index + 1) for index, note in enumerate(section.notes)}
     ranked = not by_layer and len(section.columns) > 1 and any(row.rank is not None for row in section.rows)
     header = ["encoder", "layer", "depth"] if by_layer else ["encoder", "layers"]
@@ -103,10 +107,12 @@ def grid(section: Section, by_layer: bool, dress: Dress) -> tuple[tuple[list[str
             line.append("" if row.depth is None else f"{row.depth:.2f}")
             line[1] += " (default)" if row.first is not None and row.first.default else ""
         for column, cell in enumerate(row.cells):
-            text = "-" if cell is None else "failed" if cell.score is None else percent(cell.score, cell.interval)
+            text = (
+                "-" if cell is None else "failed" if cell.score is None else format_percent(cell.score, cell.interval)
+            )
             text = text.replace("±", dress.plus_minus)
             if cell is not None and cell.score is not None and not row.published:
-                best = max((s for s in _scores(column, rivals)), default=0.0)
+                best = max((s for s in _list_scores(column, rivals)), default=0.0)
                 if not is_better(best, cell.score):
                     text = bold(text)
                 elif not by_layer and cell.p_worse is not None and is_equal(cell, best):
@@ -118,36 +124,36 @@ def grid(section: Section, by_layer: bool, dress: Dress) -> tuple[tuple[list[str
                 text += "".join(f" [{numbers[note]}]" for note in cell.notes)
             line.append(text)
         if ranked and row.average is not None and row.rank is not None:
-            average, rank = percent(row.average), f"{row.rank:.2f}"
+            average, rank = format_percent(row.average), f"{row.rank:.2f}"
             line.append(average if is_better(best_average, row.average) else bold(average))
             line.append(rank if is_better(row.rank, best_rank) else bold(rank))
         elif ranked:
             line += ["-", "-"]
         lines.append(line)
     if any(column.chance is not None for column in section.columns):
-        lines.append(_chance_line(section, by_layer, ranked))
+        lines.append(_make_chance_line(section, by_layer, ranked))
     return (header, counts), lines
 
 
-def _chance_line(section: Section, by_layer: bool, ranked: bool) -> list[str]:
+def _make_chance_line(section: Section, by_layer: bool, ranked: bool) -> list[str]:
     chances = [column.chance for column in section.columns]
     line = ["chance", "", ""] if by_layer else ["chance", ""]
-    line += ["-" if chance is None else percent(chance) for chance in chances]
+    line += ["-" if chance is None else format_percent(chance) for chance in chances]
     known = [chance for chance in chances if chance is not None]
     if ranked:
-        line += [percent(sum(known) / len(known)) if len(known) == len(chances) else "-", ""]
+        line += [format_percent(sum(known) / len(known)) if len(known) == len(chances) else "-", ""]
     return line
 
 
-def _scores(column: int, rivals: Sequence[Row]) -> list[float]:
+def _list_scores(column: int, rivals: Sequence[Row]) -> list[float]:
     return [cell.score for row in rivals if (cell := row.cells[column]) is not None and cell.score is not None]
 
 
-def _mark(index: int) -> str:
+def _pick_mark(index: int) -> str:
     return MARKS[index % len(MARKS)] * (index // len(MARKS) + 1)
 
 
-def remarks(section: Section, by_layer: bool, dress: Dress) -> list[str]:
+def list_remarks(section: Section, by_layer: bool, dress: Dress) -> list[str]:
     """What must be read with a table: what is printed, how it was made, flags and numbered notes.
 
     Args:
@@ -183,12 +189,12 @@ def remarks(section: Section, by_layer: bool, dress: Dress) -> list[str]:
             seeds = str(n_seeds[0]) if len(n_seeds) == 1 else f"{n_seeds[0]} to {n_seeds[-1]}"
             texts.append(f"Scores are means over {seeds} seeds.")
         if any(cell.interval for row in section.rows for cell in row.cells if cell):
-            methods = _sentences(result.interval_method for result in shown)
+            methods = _make_sentences(result.interval_method for result in shown)
             texts.append(
                 "±: half the width of the 95 % interval, which need not lie evenly around the score; its ends are in "
                 "the CSV. " + clean(" ".join(methods))
             )
-        described = _sentences(result.protocol_description for result in shown)
+        described = _make_sentences(result.protocol_description for result in shown)
         texts += [clean(f"Protocol {section.protocol}: {text}") for text in described]
         if not by_layer and len(section.columns) > 1 and any(row.rank is not None for row in section.rows):
             texts.append(
@@ -196,14 +202,14 @@ def remarks(section: Section, by_layer: bool, dress: Dress) -> list[str]:
                 "task, 1 the best, ties share the mean of their places; rows without every task have neither."
             )
     texts += [
-        f"{dress.mark(_mark(index))} {clean(FLAG_MEANINGS.get(flag, flag))}."
+        f"{dress.mark(_pick_mark(index))} {clean(FLAG_MEANINGS.get(flag, flag))}."
         for index, flag in enumerate(section.flags)
     ]
     texts += [f"[{index + 1}] {clean(note.rstrip('.'))}." for index, note in enumerate(section.notes)]
     return texts
 
 
-def _sentences(texts: Iterable[str]) -> list[str]:
+def _make_sentences(texts: Iterable[str]) -> list[str]:
     """Each text once, as a sentence."""
     cleaned = (" ".join(text.split()).rstrip(".") for text in texts)
     return [f"{text[0].upper()}{text[1:]}." for text in dict.fromkeys(cleaned) if text]

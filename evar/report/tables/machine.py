@@ -17,7 +17,7 @@ _CSV_COLUMNS = (
 )
 
 
-def long_csv(tables: Sequence[Section]) -> str:
+def format_csv(tables: Sequence[Section]) -> str:
     """One line a cell: scores, interval ends, chance and average as fractions 0..1, several values joined with ";".
 
     A failed cell has no score, and its reason among the notes. "label" is the encoder as the tables name it, with what
@@ -38,13 +38,13 @@ def long_csv(tables: Sequence[Section]) -> str:
                             "encoder": row.encoder,
                             "label": row.encoder,
                             "layers": row.layers,
-                            "depth": _fraction(row.depth),
+                            "depth": _format_fraction(row.depth),
                             "task": column.task,
-                            "chance": _fraction(column.chance),
-                            "average": _fraction(row.average),
-                            "rank": _fraction(row.rank),
-                            **_cell_values(cell),
-                            "p_worse": _fraction(cell.p_worse),
+                            "chance": _format_fraction(column.chance),
+                            "average": _format_fraction(row.average),
+                            "rank": _format_fraction(row.rank),
+                            **_list_values(cell),
+                            "p_worse": _format_fraction(cell.p_worse),
                             "published": row.published,
                             "flags": ";".join((*row.flags, *cell.flags)),
                             "notes": ";".join(cell.notes),
@@ -53,11 +53,11 @@ def long_csv(tables: Sequence[Section]) -> str:
     return buffer.getvalue()
 
 
-def _cell_values(cell: Cell) -> dict[str, object]:
+def _list_values(cell: Cell) -> dict[str, object]:
     low, high = cell.interval or (None, None)
     if not cell.results:
         published = {"score": cell.score, "low": low, "high": high}
-        return {name: _fraction(value) for name, value in published.items()}
+        return {name: _format_fraction(value) for name, value in published.items()}
     first = cell.results[0]
     return {
         "encoder": first.encoder,
@@ -67,25 +67,25 @@ def _cell_values(cell: Cell) -> dict[str, object]:
         "default": str(first.default).lower(),
         "task_version": first.task_version,
         "metric": first.metric,
-        "score": _fraction(cell.score),
-        "low": _fraction(low),
-        "high": _fraction(high),
+        "score": _format_fraction(cell.score),
+        "low": _format_fraction(low),
+        "high": _format_fraction(high),
         "n_test": first.n_test,
         "seeds": ";".join(str(result.seed) for result in cell.results),
     }
 
 
-def _fraction(value: float | None) -> str:
+def _format_fraction(value: float | None) -> str:
     return "" if value is None else repr(round(value, 10))
 
 
-def machine_json(tables: Sequence[Section], more: Sequence[Mapping[str, Any]] = ()) -> str:
+def format_json(tables: Sequence[Section], more: Sequence[Mapping[str, Any]] = ()) -> str:
     """Everything that the tables show, for programs: a list of tables, each with its cells.
 
     Fractions are 0..1; a cell's "ids" are the stems of its result files.
 
     Args:
-        tables: as `sections` gives them.
+        tables: as `make_sections` gives them.
         more: further keys of each table, such as differences to a baseline; none where empty.
     """
     found = []

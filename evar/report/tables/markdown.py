@@ -5,34 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evar.report.tables.cells import Section
-from evar.report.tables.layout import MARKDOWN, escape, grid, n_text_columns_of, remarks
+from evar.report.tables.layout import MARKDOWN, count_text_columns, escape_markdown, lay_out_cells, list_remarks
 from evar.report.tables.terminal import align_columns, measure_text
 
 
-def markdown(tables: Sequence[Section], *, by_layer: bool = False) -> str:
+def format_markdown(tables: Sequence[Section], *, by_layer: bool = False) -> str:
     """Tables under headings, each with its notes; columns are aligned in the text too.
 
     Args:
-        tables: as `sections` gives them.
+        tables: as `make_sections` gives them.
         by_layer: one row a layer: a depth column, the best layer of each encoder in bold, no average and rank.
     """
     parts = ["# Every layer" if by_layer else "# Results"]
     if not tables:
         parts.append("There are no results yet.")
     for section in tables:
-        (header, counts), body = grid(section, by_layer, MARKDOWN)
+        (header, counts), body = lay_out_cells(section, by_layer, MARKDOWN)
         header = [f"{name} ({count})" if count else name for name, count in zip(header, counts, strict=True)]
-        table = markdown_table(header, body, n_text_columns_of(by_layer))
-        notes = "\n".join(f"- {text}" for text in remarks(section, by_layer, MARKDOWN))
-        parts += [f"## {escape(section.title)}", table, notes]
+        table = format_markdown_table(header, body, count_text_columns(by_layer))
+        notes = "\n".join(f"- {text}" for text in list_remarks(section, by_layer, MARKDOWN))
+        parts += [f"## {escape_markdown(section.title)}", table, notes]
     return "\n\n".join(parts) + "\n"
 
 
-def markdown_table(header: Sequence[str], body: Sequence[Sequence[str]], n_text_columns: int) -> str:
+def format_markdown_table(header: Sequence[str], body: Sequence[Sequence[str]], n_text_columns: int) -> str:
     """A table whose columns are aligned in the text too: the first ones to the left, numbers to the right.
 
     Example:
-        >>> print(markdown_table(["encoder", "a"], [["x", "1.0"]], 1))
+        >>> print(format_markdown_table(["encoder", "a"], [["x", "1.0"]], 1))
         | encoder |   a |
         | ------- | --: |
         | x       | 1.0 |

@@ -10,7 +10,7 @@ from evar.config.published import PublishedConfig, PublishedRow, load_published_
 from evar.report.tables.cells import Cell, Row, Section
 
 
-def chosen(published: str | Sequence[str | PublishedConfig]) -> list[PublishedConfig]:
+def load_published(published: str | Sequence[str | PublishedConfig]) -> list[PublishedConfig]:
     """The files of published numbers that were asked for.
 
     Args:
@@ -20,7 +20,7 @@ def chosen(published: str | Sequence[str | PublishedConfig]) -> list[PublishedCo
         ValueError: if a name is unknown; near misses are named.
 
     Example:
-        >>> [one.title for one in chosen("evar, msm_mae")]
+        >>> [one.title for one in load_published("evar, msm_mae")]
         ['EVAR', 'MSM-MAE']
     """
     if isinstance(published, str):
@@ -29,7 +29,7 @@ def chosen(published: str | Sequence[str | PublishedConfig]) -> list[PublishedCo
     return [load_published_config(one) if isinstance(one, str) else one for one in found if one]
 
 
-def with_published(section: Section, known: Sequence[PublishedConfig]) -> Section:
+def add_published_rows(section: Section, known: Sequence[PublishedConfig]) -> Section:
     """The table with rows of published numbers below ours; they take no part in ranks, bold or averages.
 
     Published numbers are of all clips and of their protocol, so a table of a limit, or of another kind of protocol, gets
@@ -46,14 +46,14 @@ def with_published(section: Section, known: Sequence[PublishedConfig]) -> Sectio
         if section.protocol not in one.beside:
             continue
         for row in one.rows:
-            cells = [_cell(one, row, column.task, index, section) for index, column in enumerate(section.columns)]
+            cells = [_make_cell(one, row, column.task, index, section) for index, column in enumerate(section.columns)]
             if any(cell is not None for cell in cells):
                 name = f"{one.title}, {one.source}; {one.protocol}"
                 added.append(Row(row.label, f"published: {one.name}", None, None, tuple(cells), published=name))
     return replace(section, rows=(*section.rows, *added))
 
 
-def why_none(section: Section, known: Sequence[PublishedConfig]) -> str:
+def explain_missing_rows(section: Section, known: Sequence[PublishedConfig]) -> str:
     """One sentence on why a table that was to show published numbers has none; "" where it has some."""
     if not known or any(row.published for row in section.rows):
         return ""
@@ -68,7 +68,7 @@ def why_none(section: Section, known: Sequence[PublishedConfig]) -> str:
     return start + f"{', '.join(one.name for one in fitting)} have none of {', '.join(tasks)}."
 
 
-def _cell(one: PublishedConfig, row: PublishedRow, task: str, column: int, section: Section) -> Cell | None:
+def _make_cell(one: PublishedConfig, row: PublishedRow, task: str, column: int, section: Section) -> Cell | None:
     if task not in one.tasks or task in one.other_tasks:
         return None
     at = one.tasks.index(task)

@@ -7,13 +7,13 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from evar.report.tables.cells import Section, sections
-from evar.report.tables.compared import with_equals
-from evar.report.tables.layout import TERMINAL, grid, n_text_columns_of, remarks
+from evar.report.tables.cells import Section, make_sections
+from evar.report.tables.compared import mark_equals
+from evar.report.tables.layout import TERMINAL, count_text_columns, lay_out_cells, list_remarks
 from evar.results import Failure, Result
 
 
-def terminal_table(
+def format_terminal_table(
     results: Sequence[Result], failures: Sequence[Failure] = (), out: Path | None = None, width: int = 100
 ) -> str:
     """The main tables as plain text for the end of a run; a table too wide goes on below itself.
@@ -25,32 +25,34 @@ def terminal_table(
         width: columns of the terminal.
 
     Example:
-        >>> print(terminal_table([]))
+        >>> print(format_terminal_table([]))
         There are no results yet.
     """
-    return terminal_sections([with_equals(section, out) for section in sections(results, failures, out)], width)
+    return format_terminal_sections(
+        [mark_equals(section, out) for section in make_sections(results, failures, out)], width
+    )
 
 
-def terminal_sections(tables: Sequence[Section], width: int = 100) -> str:
+def format_terminal_sections(tables: Sequence[Section], width: int = 100) -> str:
     """Tables as plain text, each with its notes."""
     parts = []
     for section in tables:
-        header, body = grid(section, False, TERMINAL)
-        table = text_table(header, body, n_text_columns_of(False), width)
-        said = remarks(section, False, TERMINAL)
+        header, body = lay_out_cells(section, False, TERMINAL)
+        table = format_text_table(header, body, count_text_columns(False), width)
+        said = list_remarks(section, False, TERMINAL)
         notes = "\n".join(textwrap.fill(text, width, subsequent_indent="  ") for text in said)
         parts.append("\n\n".join([section.title, table, notes]))
     return "\n\n\n".join(parts) or "There are no results yet."
 
 
-def text_table(
+def format_text_table(
     header: Sequence[Sequence[str]], body: Sequence[Sequence[str]], n_text_columns: int, width: int = 100
 ) -> str:
     """A table for a terminal; one that is too wide goes on below itself, the first columns repeated."""
     lines = [*header, *body]
     widths = [max(map(measure_text, column)) for column in zip(*lines, strict=True)]
     blocks = []
-    for columns in _blocks(widths, n_text_columns, width):
+    for columns in _split_columns(widths, n_text_columns, width):
         chosen = [widths[column] for column in columns]
         rendered = [align_columns([line[c] for c in columns], chosen, n_text_columns) for line in lines]
         rendered.insert(len(header), ["-" * size for size in chosen])
@@ -58,7 +60,7 @@ def text_table(
     return "\n\n".join(blocks)
 
 
-def _blocks(widths: Sequence[int], n_text_columns: int, width: int) -> list[list[int]]:
+def _split_columns(widths: Sequence[int], n_text_columns: int, width: int) -> list[list[int]]:
     """Columns that fit side by side; the first ones, which name a row, are repeated in each block."""
     named = list(range(n_text_columns))
     used = sum(widths[column] + 2 for column in named)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from evar.report.tables.cells import sections
-from evar.report.tables.compared import with_equals
-from evar.report.tables.machine import long_csv, machine_json
-from evar.report.tables.markdown import markdown
+from evar.report.tables.cells import make_sections
+from evar.report.tables.compared import mark_equals
+from evar.report.tables.machine import format_csv, format_json
+from evar.report.tables.markdown import format_markdown
 from evar.results import Failure, Result
 from evar.storage.atomic import write_atomic
 
@@ -24,18 +24,18 @@ def write_tables(results: Sequence[Result], failures: Sequence[Failure], out: Pa
     Returns:
         The files written.
     """
-    from evar.report.tables.latex import latex
+    from evar.report.tables.latex import format_latex
 
     out = Path(out)
-    tables = {"table": [with_equals(section, out) for section in sections(results, failures, out)]}
+    tables = {"table": [mark_equals(section, out) for section in make_sections(results, failures, out)]}
     if has_layer_curve(results):
-        tables["layers"] = sections(results, failures, out, single_layers=True)
+        tables["layers"] = make_sections(results, failures, out, single_layers=True)
     paths = []
     for name, found in tables.items():
-        for suffix, text in ((".md", markdown(found, by_layer=name == "layers")), (".csv", long_csv(found))):
+        for suffix, text in ((".md", format_markdown(found, by_layer=name == "layers")), (".csv", format_csv(found))):
             write_atomic(out / f"{name}{suffix}", text.encode("utf-8"))
             paths.append(out / f"{name}{suffix}")
-    for suffix, text in ((".tex", latex(tables["table"])), (".json", machine_json(tables["table"]))):
+    for suffix, text in ((".tex", format_latex(tables["table"])), (".json", format_json(tables["table"]))):
         write_atomic(out / f"table{suffix}", text.encode("utf-8"))
         paths.append(out / f"table{suffix}")
     return paths

@@ -1,6 +1,7 @@
 """Every table of a results folder with a bit of everything, byte for byte as it was when it was last looked at.
 
-Where a table is meant to change, run `python tests/test_tables_golden.py` and read the difference before you commit it.
+Where a table is meant to change, run `PYTHONPATH=.:tests:tests/report python
+tests/report/test_tables_golden.py` and read the difference before you commit it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_hints
+import test_hints_report
 import test_report_fusion
 from test_report import layer_rows, row
 
@@ -18,7 +19,7 @@ from evar import report, results
 from evar.report.comparing import compare
 from evar.results import Result, save_hints, save_search
 
-GOLDEN = Path(__file__).parent / "golden" / "tables"
+GOLDEN = Path(__file__).parents[1] / "golden" / "tables"
 N_CLIPS = 40
 #: what is compared: tables of a run and of `evar compare`, for people and for programs
 SUFFIXES = (".md", ".csv", ".tex", ".json", ".txt")
@@ -78,8 +79,8 @@ def make_folder(out: Path) -> None:
         {"encoder": "nobody", "task": "unheard", "protocol": "ridge", "limit": 5},
     ):
         results.save_failure(out, cell, "no weights: x_y & 5 %")
-    save_hints(out, test_hints.record("a", "t"))
-    save_hints(out, test_hints.record("c", "t", weights="random"))
+    save_hints(out, test_hints_report.record("a", "t"))
+    save_hints(out, test_hints_report.record("c", "t", weights="random"))
     for layers in test_report_fusion.RIGHT:
         for task in ("esc10", "vox"):
             test_report_fusion.saved(out, layers, task)
@@ -89,7 +90,7 @@ def make_folder(out: Path) -> None:
 def write_every_table(out: Path) -> dict[str, str]:
     """Build the folder's tables and four comparisons; returns file name -> text."""
     make_folder(out)
-    report.build(out)
+    report.write_tables_and_plots(out)
     found = {path.name: path.read_text("utf-8") for path in sorted(out.glob("*.*")) if path.suffix in SUFFIXES}
     for name, words in {
         "all": {}, "baseline": {"filter": "protocol=linear", "baseline": "crepe.tiny"},
@@ -100,8 +101,8 @@ def write_every_table(out: Path) -> dict[str, str]:
         found[f"{name}.txt"] = made.text + "\n"
         texts = {path: path.read_text("utf-8") for path in made.files if path.suffix in SUFFIXES}
         found |= {f"{name}_{path.name}": text for path, text in texts.items() if text not in found.values()}
-    found["terminal.txt"] = report.terminal_table(results.load_all(out), results.load_failures(out), out) + "\n"
-    found["fusion.txt"] = report.fusion_text(out) + "\n"
+    found["terminal.txt"] = report.format_terminal_table(results.load_all(out), results.load_failures(out), out) + "\n"
+    found["fusion.txt"] = report.format_fusion_tables(out) + "\n"
     return found
 
 
