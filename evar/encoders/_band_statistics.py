@@ -63,7 +63,7 @@ def _arrays(path: Path, n_bands: int) -> tuple[np.ndarray, np.ndarray]:
     for opcode, value, _ in pickletools.genops(content):
         if isinstance(value, str) and "UNICODE" in opcode.name and value in _NAMES:
             name = value
-        elif isinstance(value, bytes) and len(value) == 4 * n_bands and name not in ("", *arrays):
+        elif isinstance(value, bytes | bytearray) and len(value) == 4 * n_bands and name not in ("", *arrays):
             arrays[name] = np.frombuffer(value, "<f4").copy()
     if missing := [name for name in _NAMES if name not in arrays]:
         raise ValueError(f"it has no {missing[0]}")

@@ -126,7 +126,7 @@ def _masked_autoencoder(state: State) -> Known | None:
         return Known("mask_spec", "a pre-trained MaskSpec", "mask_spec")
     if rows % 5 == 1 and "norm.weight" in state and not fine_tuned and ("norm_stats" in state or "cls_token" in state):
         by_rows = {191: "m2d, m2d.as or m2d.32k", 311: "m2d.as_ft, m2d.ft or m2d.clap", 251: "m2d.p16x4"}
-        return Known("m2d", f"an M2D with {rows // 5} time patches", by_rows.get(rows, "m2d"))
+        return Known(f"m2d.{rows // 5}", f"an M2D with {rows // 5} time patches", by_rows.get(rows, "m2d"))
     return None
 
 

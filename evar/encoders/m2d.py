@@ -131,7 +131,7 @@ class M2D(PatchEncoder):
             path = Path(weights)
             encoder.check_folder(path, config.name)
             state = encoder.convert(read_checkpoint(path))
-            refuse_other(state, path, config.name, "m2d")
+            refuse_other(state, path, config.name, f"m2d.{encoder.unit // encoder.patch}")
             stats = state.pop("norm_stats", None)
             load_strict(encoder, state, path, ignore=cls.ignored_tensors)
             if stats is not None:
