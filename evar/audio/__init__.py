@@ -1,11 +1,10 @@
-"""Audio: the only code that decodes sound files, and the record of files that are known already."""
+"""Audio: the only code that decodes sound files and finds them in folders, and the record of known files."""
 
+from evar.audio.describing import Sound, describe
+from evar.audio.errors import AudioError
 from evar.audio.reading import (
-    AudioError,
     AudioInfo,
     ClipPolicy,
-    Sound,
-    describe,
     inspect,
     length,
     read,

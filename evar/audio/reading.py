@@ -1,32 +1,38 @@
-"""Reading audio: the only file that decodes. Any rate and channel count in, mono float32 at the encoder's rate out."""
+"""Reading audio: the only package that decodes. Any rate and channel count in, mono float32 at the encoder's rate out."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evar.audio.contents import Content, FileState, load_content
+from evar.audio.errors import AudioError
+from evar.audio.opening import (
+    FFMPEG_SUFFIXES,
+    MAX_SECONDS,
+    SPARE_SECONDS,
+    Opened,
+    decode_by_ffmpeg,
+    open_sound,
+    tell_cut_off,
+)
+
 if TYPE_CHECKING:
-    import soundfile
     from numpy.typing import NDArray
+
+__all__ = ["FFMPEG_SUFFIXES", "MAX_SECONDS", "AudioError", "AudioInfo", "ClipPolicy", "inspect", "length", "read"]
+__all__ += ["clip_length", "read_clip", "resample", "resampled_length"]
 
 #: name of the resampler in feature keys and results: soxr's "HQ" quality
 RESAMPLER = "soxr_hq"
-#: whole clips (clip_seconds: null) longer than this are refused: one of them would fill memory
-MAX_SECONDS = 1800.0
 #: anything shorter holds no audible event and is nearly always a damaged file
 MIN_SECONDS = 0.01
-#: of files that need ffmpeg
-FFMPEG_SUFFIXES = (".m4a", ".mp4", ".aac", ".wma", ".webm", ".mka", ".mkv", ".amr", ".ac3")
 #: read beyond the window, so that resampling sees the audio that follows instead of an edge
 _MARGIN_SECONDS = 0.05
-
-
-class AudioError(ValueError):
-    """A clip that cannot be used; the message says what is wrong with it, in one sentence, without its name."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +41,17 @@ class AudioInfo:
 
     Attributes:
         sha256: of the file's bytes.
-        n_samples: per channel, at the file's own rate.
+        n_samples: per channel, at the file's own rate: what the file holds, whatever its header says.
         sample_rate: Hz.
+        state: of the file when it was hashed; None where it is not known.
+        is_settled: the state alone tells whether it is the same file still; else its hash does.
     """
 
     sha256: str
     n_samples: int
     sample_rate: int
+    state: FileState | None = field(default=None, compare=False)
+    is_settled: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -90,111 +100,35 @@ class ClipPolicy:
 
 
 def inspect(path: str | Path) -> AudioInfo:
-    """Hash a file and read its header.
+    """Hash a file and find out how much sound it holds.
 
     Raises:
-        AudioError: if it is missing, unreadable, empty or no audio.
+        AudioError: if it is missing, unreadable, empty, cut off or no audio.
     """
-    import io
-
-    import soundfile
-
-    try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise AudioError("the file is missing") from None
-    except OSError as error:
-        raise AudioError(f"the file cannot be read ({error.strerror})") from error
-    if not data:
-        raise AudioError("the file is empty (0 bytes)")
-    try:
-        header = soundfile.info(io.BytesIO(data))
-    except (RuntimeError, OSError) as error:
-        with _other(path, error) as header:
-            pass
-    info = AudioInfo(hashlib.sha256(data).hexdigest(), int(header.frames), int(header.samplerate))
-    if info.n_samples < MIN_SECONDS * info.sample_rate:
-        raise AudioError(f"{info.n_samples} samples at {info.sample_rate} Hz are too short, under {MIN_SECONDS} s")
-    return info
+    content = load_content(path)
+    with open_sound(path, content) as sound:
+        n_samples, sample_rate = sound.n_samples, sound.sample_rate
+    _require_length(n_samples, sample_rate)
+    return AudioInfo(content.sha256(), n_samples, sample_rate, content.state, content.is_settled)
 
 
 def length(path: str | Path, sample_rate: int) -> int:
-    """Samples that `read` gives for a whole file, from its header alone (or one more; a damaged file holds fewer).
+    """Samples that `read` gives for a whole file, without decoding it (or one more; a damaged file holds fewer).
 
     Args:
         path: audio file.
         sample_rate: Hz to resample to.
 
     Raises:
-        AudioError: if it is missing, unreadable, empty or no audio.
+        AudioError: if it is missing, unreadable, empty, cut off or no audio.
     """
-    import soundfile
-
-    path = Path(path)
-    if not path.is_file():
-        raise AudioError("the path is a folder" if path.is_dir() else "the file is missing")
-    if path.stat().st_size == 0:
-        raise AudioError("the file is empty (0 bytes)")
-    try:
-        header = soundfile.info(str(path))
-    except (RuntimeError, OSError) as error:
-        with _other(path, error) as header:
-            pass
-    return resampled_length(int(header.frames), int(header.samplerate), sample_rate)
+    with open_sound(path) as sound:
+        return resampled_length(sound.n_samples, sound.sample_rate, sample_rate)
 
 
-@dataclass(frozen=True)
-class Sound:
-    """What a whole file is like.
-
-    Attributes:
-        sha256: of the file's bytes.
-        seconds, sample_rate, channels, subtype: as the file says; subtype is libsndfile's word for the coding.
-        rms_db, peak_db: level over all channels, dB of full scale; -inf for digital silence.
-        clipped: share of samples at the file's largest absolute value, where that is near full scale; else 0.
-        is_finite: no sample is NaN or infinite.
-    """
-
-    sha256: str
-    seconds: float
-    sample_rate: int
-    channels: int
-    subtype: str
-    rms_db: float
-    peak_db: float
-    clipped: float
-    is_finite: bool
-
-
-def describe(path: str | Path) -> Sound:
-    """Decode a whole file, block by block.
-
-    Raises:
-        AudioError: if it is missing, unreadable, empty or no audio.
-    """
-    info = inspect(path)
-    energy, peak, at_peak, n, is_finite = 0.0, 0.0, 0, 0, True
-    try:
-        with _opened(path) as file:
-            channels, subtype = int(file.channels), str(file.subtype)
-            for block in file.blocks(1 << 18, dtype="float32", always_2d=True):
-                finite = np.isfinite(block)
-                is_finite &= bool(finite.all())
-                block = np.where(finite, block, 0.0)
-                highest = float(np.abs(block).max(initial=0.0))
-                if highest > peak:
-                    peak, at_peak = highest, 0
-                at_peak += int((np.abs(block) >= peak).sum())
-                energy += float(np.square(block, dtype=np.float64).sum())
-                n += block.size
-    except (RuntimeError, OSError) as error:
-        raise AudioError(f"not decodable as audio ({_reason(error)})") from error
-    level = 10 * np.log10(energy / n) if n and energy else -np.inf
-    clipped = at_peak / n if n and peak > 0.98 else 0.0
-    return Sound(
-        info.sha256, info.n_samples / info.sample_rate, info.sample_rate, channels, subtype, float(level),
-        float(20 * np.log10(peak)) if peak else -np.inf, clipped, is_finite,
-    )  # fmt: skip
+def _require_length(n_samples: int, sample_rate: int) -> None:
+    if n_samples < MIN_SECONDS * sample_rate:
+        raise AudioError(f"{n_samples} samples at {sample_rate} Hz are too short, under {MIN_SECONDS} s")
 
 
 def read(path: str | Path, sample_rate: int, start: int = 0, n_samples: int | None = None) -> NDArray[np.float32]:
@@ -213,29 +147,55 @@ def read(path: str | Path, sample_rate: int, start: int = 0, n_samples: int | No
         (samples,) float32, nominally in [-1, 1].
 
     Raises:
-        AudioError: if it cannot be decoded, is empty, too short, too long for a whole clip or not finite.
+        AudioError: if it cannot be decoded, is empty, cut off, too short, too long for a whole clip or not finite.
     """
-    try:
-        with _opened(path) as file:
-            own_rate = int(file.samplerate)
-            if n_samples is None and file.frames > MAX_SECONDS * own_rate:
-                raise AudioError(
-                    f"{file.frames / own_rate:.0f} s are too long for a whole clip (at most {MAX_SECONDS:g} s); "
-                    "cut it, or give the task a clip_seconds"
-                )
-            file.seek(start)
-            margin = 0 if own_rate == sample_rate else round(_MARGIN_SECONDS * own_rate)
-            samples = file.read(-1 if n_samples is None else n_samples + margin, dtype="float32", always_2d=True)
-    except (RuntimeError, OSError) as error:  # soundfile's LibsndfileError is a RuntimeError
-        raise AudioError(f"not decodable as audio ({_reason(error)})") from error
-    if len(samples) < MIN_SECONDS * own_rate:
-        raise AudioError(f"{len(samples)} samples at {own_rate} Hz are too short, under {MIN_SECONDS} s")
+    return _read(load_content(path), sample_rate, start, n_samples)
+
+
+def _read(content: Content, sample_rate: int, start: int, n_samples: int | None) -> NDArray[np.float32]:
+    with open_sound(content.path, content) as sound:
+        if n_samples is None and sound.n_samples > MAX_SECONDS * sound.sample_rate:
+            raise AudioError(
+                f"{sound.n_samples / sound.sample_rate:.0f} s are too long for a whole clip (at most {MAX_SECONDS:g} s); "
+                "cut it, or give the task a clip_seconds"
+            )
+        own_rate = sound.sample_rate
+        margin = 0 if own_rate == sample_rate else round(_MARGIN_SECONDS * own_rate)
+        wanted = sound.n_samples - start if n_samples is None else n_samples + margin
+        samples = _decode_whole(sound, start, wanted)
+    _require_length(len(samples), own_rate)
     mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)  # (samples,)
     if not np.isfinite(mono).all():
         raise AudioError(f"{int((~np.isfinite(mono)).sum())} of {len(mono)} samples are NaN or infinite")
     n_native = len(mono) if n_samples is None else min(n_samples, len(mono))
     mono = resample(mono, own_rate, sample_rate)
     return np.ascontiguousarray(mono[: resampled_length(n_native, own_rate, sample_rate)], dtype=np.float32)
+
+
+def _decode_whole(sound: Opened, start: int, n_wanted: int) -> NDArray[np.float32]:
+    """Decode a part of a sound, by a second decoder where the first ends before the sound does.
+
+    Raises:
+        AudioError: if no decoder gives the whole part.
+    """
+    expected = max(0, min(n_wanted, sound.n_samples - start))
+    problem: AudioError | None = None
+    try:
+        samples = sound.read(start, n_wanted)
+    except AudioError as error:
+        problem, samples = error, np.zeros((0, 1), np.float32)
+    spare = SPARE_SECONDS * sound.sample_rate
+    if problem is None and len(samples) >= expected - spare:
+        return samples
+    if sound.decoder == "libsndfile" and (other := decode_by_ffmpeg(sound.content)) is not None:
+        with other:
+            if other.sample_rate == sound.sample_rate:
+                again = other.read(start, n_wanted)
+                if len(again) >= expected - spare:
+                    return again
+    if problem is not None:
+        raise problem
+    raise AudioError(tell_cut_off((start + len(samples)) / sound.sample_rate, sound.n_samples / sound.sample_rate))
 
 
 def resample(samples: NDArray[np.float32], from_rate: int, to_rate: int) -> NDArray[np.float32]:
@@ -259,11 +219,15 @@ def read_clip(path: str | Path, info: AudioInfo, policy: ClipPolicy, sample_rate
         (samples,) float32; exactly `round(policy.seconds * sample_rate)` samples where the policy pads.
 
     Raises:
-        AudioError: as `read`.
+        AudioError: as `read`, or if the file is not the one that `info` tells of any more.
     """
+    content = load_content(path)
+    is_same = info.is_settled and content.state == info.state
+    if not is_same and content.sha256() != info.sha256:
+        raise AudioError("the file changed after it was looked at, and has other content now; run the command again")
     start, n_samples = policy.window(info)
     whole = n_samples == info.n_samples and policy.seconds is None
-    samples = read(path, sample_rate, start, None if whole else n_samples)
+    samples = _read(content, sample_rate, start, None if whole else n_samples)
     if policy.seconds is None:  # never more than was told: batches are laid out by it
         return samples[: clip_length(info, policy, sample_rate)]
     n_wanted = round(policy.seconds * sample_rate)
@@ -289,63 +253,3 @@ def resampled_length(n_samples: int, from_rate: int, to_rate: int) -> int:
         (16000, 1)
     """
     return -(-n_samples * to_rate // from_rate)
-
-
-def _opened(path: str | Path) -> soundfile.SoundFile:
-    """A file that libsndfile reads or, where it does not, what ffmpeg makes of it."""
-    import soundfile
-
-    try:
-        return soundfile.SoundFile(str(path))
-    except (RuntimeError, OSError) as error:
-        return _other(path, error)
-
-
-def _other(path: str | Path, error: Exception) -> soundfile.SoundFile:
-    """The first sound of a file that libsndfile does not read (m4a, wma, webm, video), decoded whole in memory by ffmpeg.
-
-    Raises:
-        AudioError: if ffmpeg is not installed, or does not read it either.
-    """
-    import io
-    import shutil
-    import subprocess
-
-    import soundfile
-
-    program = shutil.which("ffmpeg")
-    if program is None:
-        of_others = Path(path).suffix.lower() in FFMPEG_SUFFIXES
-        hint = f"; install ffmpeg for {Path(path).suffix}" if of_others else ""
-        raise AudioError(f"not decodable as audio ({_reason(error)}{hint})") from error
-    # Local files only: a playlist must not make us fetch anything. A little more than the longest clip, which is refused.
-    limits = ["-protocol_whitelist", "file,pipe", "-t", f"{MAX_SECONDS + 1:g}"]
-    source = f"file:{Path(path).resolve()}"
-    command = [
-        program,
-        "-nostdin",
-        "-v",
-        "error",
-        *limits,
-        "-i",
-        source,
-        "-map",
-        "0:a:0",
-        "-c:a",
-        "pcm_f32be",
-        "-f",
-        "au",
-        "-",
-    ]
-    done = subprocess.run(command, capture_output=True, check=False)
-    try:
-        if done.returncode:
-            raise RuntimeError(done.stderr.decode(errors="replace").strip().splitlines()[-1])
-        return soundfile.SoundFile(io.BytesIO(done.stdout))
-    except (RuntimeError, OSError, IndexError) as other:
-        raise AudioError(f"not decodable as audio ({_reason(error)}; ffmpeg: {_reason(other)})") from error
-
-
-def _reason(error: Exception) -> str:
-    """libsndfile's own words, without the file name or object that it puts in front."""
-    return str(error).rsplit(": ", 1)[-1].strip().rstrip(".")

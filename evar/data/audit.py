@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evar.audio.reading import AudioError, Sound, describe
+from evar.audio import AudioError, Sound, describe
 from evar.data.fingerprint import sounding_alike
 from evar.storage.atomic import write_atomic
 

@@ -149,12 +149,12 @@ def inspect_clips(paths: Sequence[Path], store: FeatureStore) -> tuple[list[Audi
             futures = {p: pool_of_threads.submit(index.inspect, paths[p]) for p in unknown[begin : begin + 500]}
             for position, future in futures.items():
                 try:
-                    file, info = future.result()
+                    name, info = future.result()
                 except AudioError as error:
                     bad[position] = str(error)
                 else:
                     infos[position] = info
-                    found.append((file, info))
+                    found.append((name, info))
             index.remember(found)
             bar.update(len(futures))
         bar.close()

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from evar import cli
-from evar.audio.reading import describe
+from evar.audio import describe
 from evar.cli import run
 from evar.data.audit import audit
 from evar.data.task import load_task

@@ -1,0 +1,184 @@
+"""How much sound a file holds, from its structure: a length in a header is a claim, not a fact.
+
+Headers are estimated, never closed by a recorder that lost its power, or describe the first of several joined streams;
+decoders then read a part and say nothing. Here the structure of a file is compared with its header, without decoding.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from evar.audio import mpeg
+from evar.audio.ogg_flac import split_flac, split_ogg
+
+#: sizes that programs write when they do not know the size yet
+_UNKNOWN = 0x7F000000
+#: bytes behind the sound that are worth a look
+_MIN_REST = 512
+_TAGS = (b"ID3", b"TAG", b"APE", b"\0\0\0\0")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What has to be decoded in place of the file as it is.
+
+    Attributes:
+        pieces: files in memory, decoded one after another; empty: the file itself is right.
+        n_declared, n_present: frames, bytes or samples that the header promises, and of them what is there; equal where
+            nothing is promised.
+    """
+
+    pieces: tuple[bytes, ...] = ()
+    n_declared: int = 1
+    n_present: int = 1
+
+
+def find_layout(data: bytes) -> Layout:
+    """Compare the structure of an audio file with what its header says.
+
+    Args:
+        data: the whole file.
+
+    Returns:
+        An empty `Layout` where a decoder that believes the header reads the whole sound.
+    """
+    at = mpeg.skip_tags(data, 0)
+    if at and data[at : at + 4] in _OF_START:
+        data = data[at:]
+    start = bytes(data[:4])
+    if start in _OF_START:
+        return _OF_START[start](data)
+    if start[:3] == b"ID3" or mpeg.read_header(start) is not None:
+        return _of_mpeg(data)
+    return Layout()
+
+
+def _of_ogg(data: bytes) -> Layout:
+    return Layout(tuple(split_ogg(data) or ()))
+
+
+def _of_flac(data: bytes) -> Layout:
+    streams = split_flac(data)
+    if streams is None:
+        return Layout()
+    n_declared = sum(max(one.n_declared, one.n_samples) for one in streams)
+    return Layout(tuple(one.content for one in streams), n_declared, sum(one.n_samples for one in streams))
+
+
+def _of_mpeg(data: bytes, start: int = 0) -> Layout:
+    found = mpeg.walk(data, start)
+    if found is None or (found.is_plain and not start):
+        return Layout()
+    n_frames = sum(run.n_frames for run in found.runs)
+    return Layout(
+        tuple(mpeg.with_count(run) for run in found.runs), max(found.n_declared or n_frames, n_frames), n_frames
+    )
+
+
+def _chunks(data: bytes, order: str, at: int) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start of the body, and size of each chunk of RIFF and FORM files."""
+    while at + 8 <= len(data):
+        name, (size,) = data[at : at + 4], struct.unpack(f"{order}I", data[at + 4 : at + 8])
+        yield name, at + 8, size
+        at += 8 + size + size % 2
+
+
+def _of_chunks(data: bytes) -> Layout:
+    """WAV, RF64, AIFF and AIFC: the size of the chunk of samples."""
+    order = "<" if data[:4] in (b"RIFF", b"RF64") else ">"
+    wanted = b"SSND" if data[:4] == b"FORM" else b"data"
+    coding, long_size = 0, 0
+    for name, body, size in _chunks(data, order, 12):  # noqa: B007
+        if name == b"fmt " and body + 2 <= len(data):
+            (coding,) = struct.unpack(f"{order}H", data[body : body + 2])
+        elif name == b"ds64" and body + 16 <= len(data):
+            (long_size,) = struct.unpack("<Q", data[body + 8 : body + 16])
+        elif name == wanted:
+            break
+    else:
+        return Layout()
+    size = long_size if size == 0xFFFFFFFF and long_size else size
+    n_present = len(data) - body
+    if coding == 0x55:  # MPEG layer III in a WAV: the frames count
+        end = body + (size if 0 < size <= n_present else n_present)
+        return _of_mpeg(data[: max(end, body)], body)
+    if size > n_present and not _is_placeholder(size):
+        return Layout((), size, n_present)
+    behind = body + size + size % 2
+    if 0 < size <= n_present and data[behind : behind + 4] in (b"RIFF", b"FORM") and _is_file(data[behind:]):
+        rest = _of_chunks(data[behind:])
+        return Layout((data[:behind], *(rest.pieces or (data[behind:],))), rest.n_declared, rest.n_present)
+    if n_present > 0 and (size == 0 or (size < n_present and _goes_on(data, behind, order, size))):
+        return Layout((_resized(data, body, n_present, order),))
+    return Layout()
+
+
+def _is_placeholder(size: int) -> bool:
+    return size >= _UNKNOWN and (size >= 0xFFFFF000 or 0x7F000000 <= size <= 0x80000100)
+
+
+def _is_file(data: bytes) -> bool:
+    return data[8:12] in (b"WAVE", b"AIFF", b"AIFC")
+
+
+def _goes_on(data: bytes, at: int, order: str, size: int) -> bool:
+    """Sound behind the end that the header tells: bytes that are neither chunks nor tags nor padding."""
+    rest = len(data) - at
+    if rest < max(_MIN_REST, size // 100) or data[at : at + 3] in _TAGS or not any(data[at:]):
+        return False
+    for name, body, length in _chunks(data, order, at):
+        if not all(32 <= byte < 127 for byte in name):
+            return body - 8 == at  # the first is no chunk: sound; a later one: rubbish behind chunks
+        if body + length >= len(data):
+            return body - 8 == at and body + length > len(data) + 1
+    return False
+
+
+def _resized(data: bytes, body: int, n_bytes: int, order: str) -> bytes:
+    """The file with the size of its samples, and its own, put right."""
+    size = struct.pack(f"{order}I", min(n_bytes, 0xFFFFFFFF))
+    whole = struct.pack(f"{order}I", min(len(data) - 8, 0xFFFFFFFF))
+    return data[:4] + whole + data[8 : body - 4] + size + data[body:]
+
+
+def _of_au(data: bytes) -> Layout:
+    if len(data) < 24:
+        return Layout()
+    start, size = struct.unpack(">II", data[4:12])
+    n_present = len(data) - start
+    if size == 0 and n_present > 0:
+        return Layout((data[:8] + struct.pack(">I", n_present) + data[12:],))
+    if size > n_present > 0 and not _is_placeholder(size):
+        return Layout((), size, n_present)
+    behind = start + size
+    if 0 < size < n_present and data[behind : behind + 4] == b".snd":
+        rest = _of_au(data[behind:])
+        return Layout((data[:behind], *(rest.pieces or (data[behind:],))), rest.n_declared, rest.n_present)
+    return Layout()
+
+
+def _of_caf(data: bytes) -> Layout:
+    """Core Audio: the last chunk may have the size -1, which libsndfile does not know."""
+    at = 8
+    while at + 12 <= len(data):
+        name, (size,) = data[at : at + 4], struct.unpack(">q", data[at + 4 : at + 12])
+        if name == b"data":
+            n_present = len(data) - at - 12
+            if size <= 4 and n_present > 4:
+                return Layout((data[: at + 4] + struct.pack(">q", n_present) + data[at + 12 :],))
+            return Layout((), size, n_present) if size > n_present else Layout()
+        if size < 0:
+            break
+        at += 12 + size
+    return Layout()
+
+
+_OF_START: dict[bytes, Callable[[bytes], Layout]] = {
+    **dict.fromkeys((b"RIFF", b"RIFX", b"RF64", b"FORM"), _of_chunks),
+    b".snd": _of_au,
+    b"caff": _of_caf,
+    b"OggS": _of_ogg,
+    b"fLaC": _of_flac,
+}

@@ -1,0 +1,93 @@
+"""The bytes of a file and which file they come from, so that vectors are never kept under another file's hash."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from evar.audio.errors import AudioError
+
+#: files above this are not held in memory
+_IN_MEMORY_BYTES = 64 << 20
+#: a file that changed within this time of being read may change again without another time stamp (FAT counts 2 s)
+_RACY_NS = 2_000_000_000
+
+#: what changes whenever a file is written or replaced: inode, size, modification and change time in nanoseconds
+FileState = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Content:
+    """A file as it was read.
+
+    Attributes:
+        path: of the file.
+        data: its bytes; of a large file, a view of them.
+        state: to know the file again; None where it changed while it was read.
+        is_settled: the state proves it. False where the file changed a moment ago: it may change again at the same time.
+    """
+
+    path: Path
+    data: bytes | mmap.mmap
+    state: FileState | None
+    is_settled: bool
+
+    @property
+    def is_large(self) -> bool:
+        """Too large to be held in memory."""
+        return not isinstance(self.data, bytes)
+
+    def sha256(self) -> str:
+        """Hash the bytes: 64 hexadecimal digits."""
+        if isinstance(self.data, bytes):
+            return hashlib.sha256(self.data).hexdigest()
+        with memoryview(self.data) as view:
+            return hashlib.sha256(view).hexdigest()
+
+
+def state_of(status: os.stat_result) -> FileState:
+    """What tells a file from another one in its place."""
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _is_settled(status: os.stat_result, now_ns: int) -> bool:
+    """Any later change will show in the state. Windows has no time of change, only one of creation."""
+    return os.name != "nt" and now_ns - max(status.st_mtime_ns, status.st_ctime_ns) >= _RACY_NS
+
+
+def load_content(path: str | Path) -> Content:
+    """Read a file.
+
+    Raises:
+        AudioError: if it is missing, empty, no file, or cannot be read.
+    """
+    path = Path(path)
+    now_ns = time.time_ns()
+    try:
+        with open(path, "rb") as file:
+            before = os.fstat(file.fileno())
+            if before.st_size > _IN_MEMORY_BYTES:
+                data: bytes | mmap.mmap = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            else:
+                data = file.read()
+            after = os.fstat(file.fileno())
+    except FileNotFoundError:
+        broken = "; it is a link that leads nowhere" if path.is_symlink() else ""
+        raise AudioError(f"the file is missing{broken}") from None
+    except IsADirectoryError:
+        raise AudioError("the path is a folder") from None
+    except PermissionError as error:
+        if path.is_dir():  # Windows opens no folder
+            raise AudioError("the path is a folder") from None
+        raise AudioError("the file cannot be read (permission denied); change its permissions") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise AudioError(f"the file cannot be read ({reason})") from error
+    if not len(data):
+        raise AudioError("the file is empty (0 bytes)")
+    state = state_of(before) if state_of(before) == state_of(after) else None
+    return Content(path, data, state, state is not None and _is_settled(before, now_ns))

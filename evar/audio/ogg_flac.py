@@ -1,0 +1,156 @@
+"""Where streams of Ogg and FLAC files begin and end: joined files, lengths that nobody wrote down, files that were cut.
+
+Source: RFC 3533, section 6 (the Ogg page); RFC 9639, sections 8.2 (STREAMINFO), 9.1 (frame header).
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+_BEGINS, _ENDS = 2, 4  # flags of a page
+_FLAC_STARTS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
+#: bytes from the end of a FLAC file in which its last frame begins
+_LAST_FRAME_BYTES = 1 << 20
+
+
+def split_ogg(data: bytes) -> list[bytes] | None:
+    """Split an Ogg file into its streams, each with an end that decoders recognise.
+
+    Returns:
+        None where the file is one whole stream already.
+    """
+    pages = []  # (start, end, flags)
+    at, is_whole = 0, True
+    while (at := data.find(b"OggS", at)) >= 0:
+        n_segments = data[at + 26] if at + 27 <= len(data) else 0
+        body = at + 27 + n_segments
+        end = body + sum(data[at + 27 : body])
+        if at + 27 > len(data) or end > len(data):
+            is_whole = False
+            break
+        pages.append((at, end, data[at + 5]))
+        at = end
+    starts = [
+        number
+        for number, (_, _, flags) in enumerate(pages)
+        if flags & _BEGINS and (number == 0 or not pages[number - 1][2] & _BEGINS)
+    ]
+    if len(starts) < 2 and is_whole:
+        return None
+    streams = []
+    for first, behind in zip(starts, [*starts[1:], len(pages)], strict=True):
+        own = pages[first:behind]
+        content = bytearray(data[own[0][0] : own[-1][1]])
+        if not own[-1][2] & _ENDS:
+            last = own[-1][0] - own[0][0]
+            content[last + 5] |= _ENDS
+            content[last + 22 : last + 26] = bytes(4)
+            content[last + 22 : last + 26] = _checksum(bytes(content[last:])).to_bytes(4, "little")
+        streams.append(bytes(content))
+    return streams or None
+
+
+@functools.cache
+def _checksum_table() -> list[int]:
+    table = []
+    for byte in range(256):
+        value = byte << 24
+        for _ in range(8):
+            value = (value << 1 ^ 0x04C11DB7 if value & 0x80000000 else value << 1) & 0xFFFFFFFF
+        table.append(value)
+    return table
+
+
+def _checksum(page: bytes) -> int:
+    table, value = _checksum_table(), 0
+    for byte in page:
+        value = (value << 8 & 0xFFFFFFFF) ^ table[value >> 24 ^ byte]
+    return value
+
+
+@dataclass(frozen=True)
+class FlacStream:
+    """One stream of a FLAC file.
+
+    Attributes:
+        content: the stream; its STREAMINFO tells `n_samples`.
+        n_samples: per channel, up to the end of the last frame.
+        n_declared: that STREAMINFO told; 0 where it told nothing.
+    """
+
+    content: bytes
+    n_samples: int
+    n_declared: int
+
+
+def split_flac(data: bytes) -> list[FlacStream] | None:
+    """Split a FLAC file into its streams, each with its real length; None where it is one stream that tells it."""
+    starts = [0]
+    while True:
+        places = [place for mark in _FLAC_STARTS if (place := data.find(mark, starts[-1] + 4)) >= 0]
+        if not places:
+            break
+        starts.append(min(places))
+    streams = []
+    for start, end in zip(starts, [*starts[1:], len(data)], strict=True):
+        content = data[start:end] if len(starts) > 1 else data
+        n_declared = int.from_bytes(content[21:26], "big") & (1 << 36) - 1
+        n_samples = _last_sample(content) or n_declared
+        streams.append(FlacStream(content, n_samples, n_declared))
+    if len(streams) == 1 and streams[0].n_samples == streams[0].n_declared:
+        return None
+    return [FlacStream(_with_length(one.content, one.n_samples), one.n_samples, one.n_declared) for one in streams]
+
+
+def _with_length(content: bytes, n_samples: int) -> bytes:
+    told = int.from_bytes(content[21:26], "big") >> 36 << 36 | n_samples
+    # The MD5 of the samples would be that of another length: zeros say that it is not known.
+    return content[:21] + told.to_bytes(5, "big") + bytes(16) + content[42:]
+
+
+def _last_sample(content: bytes) -> int:
+    """Samples up to the end of the last frame, by the frame's own number; 0 where no frame is found."""
+    block = int.from_bytes(content[8:10], "big")  # smallest block, the size of all but the last
+    place = len(content)
+    floor = max(42, len(content) - _LAST_FRAME_BYTES)
+    while (place := max(content.rfind(b"\xff\xf8", floor, place), content.rfind(b"\xff\xf9", floor, place))) >= 0:
+        if (end := _frame_end(content[place : place + 16], block)) is not None:
+            return end
+    return 0
+
+
+def _frame_end(header: bytes, block: int) -> int | None:
+    """The sample behind a frame, from its header; None where the bytes are no header."""
+    if len(header) < 16 or header[3] & 1 or header[2] >> 4 == 0 or header[2] & 15 == 15:
+        return None
+    first = header[4]
+    n_more = 0 if first < 0x80 else 8 - (first ^ 0xFF).bit_length() - 1
+    if (first >= 0x80 and n_more < 1) or n_more > 6:
+        return None
+    number = first if not n_more else first & (1 << 6 - n_more) - 1
+    for byte in header[5 : 5 + n_more]:
+        if byte >> 6 != 2:
+            return None
+        number = number << 6 | (byte & 0x3F)
+    at = 5 + n_more
+    code = header[2] >> 4
+    if code == 6:
+        size, at = header[at] + 1, at + 1
+    elif code == 7:
+        size, at = int.from_bytes(header[at : at + 2], "big") + 1, at + 2
+    else:
+        size = 192 if code == 1 else 576 << code - 2 if code < 6 else 256 << code - 8
+    at += {12: 1, 13: 2, 14: 2}.get(header[2] & 15, 0)
+    if at >= len(header) or _crc8(header[:at]) != header[at]:
+        return None
+    return (number if header[1] & 1 else number * block) + size
+
+
+def _crc8(data: bytes) -> int:
+    value = 0
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = (value << 1 ^ 7 if value & 0x80 else value << 1) & 0xFF
+    return value
