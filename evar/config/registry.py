@@ -6,9 +6,10 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from evar.config.moved import find_new_place
@@ -48,14 +49,21 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def stays_below(path: str) -> bool:
-    """Whether a path of an index stays below its folder on every system: relative, with "/" and without "..".
+    """Whether a path of an index stays below its folder on every system: relative and without "..".
+
+    Unusual names are no danger: a recorder may write the time of day with colons, and a backslash is a letter here.
 
     Example:
         >>> stays_below("audio/a.wav"), stays_below("../a.wav"), stays_below("C:/a.wav"), stays_below("")
         (True, False, False, False)
+        >>> stays_below("06:12:05.wav"), stays_below("..\\\\a.wav")
+        (True, False)
     """
-    pure = PurePosixPath(path)
-    return bool(path) and not (pure.is_absolute() or ".." in pure.parts or "\\" in path or ":" in path)
+    parts = path.replace("\\", "/").split("/")
+    has_drive = len(path) > 2 and path[0].isascii() and path[0].isalpha() and path[1] == ":" and path[2] in "/\\"
+    if os.name == "nt":
+        has_drive = ":" in path
+    return bool(path.strip("./")) and not (parts[0] == "" or ".." in parts or has_drive or "\0" in path)
 
 
 def resolve(path: str) -> Any:

@@ -44,12 +44,14 @@ class Exported:
         n_encoded: clips that were decoded and encoded now; the others were there.
         was_there: the output was there already, of the same files with the same settings.
         kept: folder of the parts where it is kept, for when the bad clips are mended; else None.
+        left_out: what was passed over in folders, in one line; "" for nothing.
     """
 
     meta: dict[str, Any]
     n_encoded: int
     was_there: bool
     kept: Path | None
+    left_out: str = ""
 
     def summary(self, output: str | Path) -> list[str]:
         """Lines for the terminal: the bad clips, what is in the output, and what to do about it."""
@@ -57,6 +59,7 @@ class Exported:
         lines = [f"bad clip: {clip['path']}: {clip['reason']}" for clip in bad[:_SHOWN]]
         if len(bad) > _SHOWN:
             lines.append(f"bad clips: ... and {len(bad) - _SHOWN} more, all in the metadata of {output}")
+        lines += [self.left_out] if self.left_out else []
         n_good = self.meta["n_clips"]
         shown = f"{n_good} clips" if not bad else f"{n_good} of {n_good + len(bad)} clips"
         if self.meta["rows"] == "frames":
@@ -120,7 +123,7 @@ def export(
         if before and before.get("digest") == digest:
             kept = folder if before["bad_clips"] and not skip_bad and any(folder.glob("*.json")) else None
             _clear(folder, kept)
-            return Exported(before, 0, True, kept)
+            return Exported(before, 0, True, kept, source.left_out.describe())
         _require_space(output.parent, recipe, n_clips, n_done)
         digests = []
 
@@ -150,7 +153,7 @@ def export(
         _assemble(table, output)
         kept = folder if table.bad and not skip_bad else None
         _clear(folder, kept)
-        return Exported(table.meta, n_clips - n_done, False, kept)
+        return Exported(table.meta, n_clips - n_done, False, kept, source.left_out.describe())
 
 
 def _survey(source: Source, settings: str, folder: Path) -> tuple[int, int, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +65,7 @@ def encode(
             for items in [list(clips)] if encoder.batch_invariant else by_length(clips):
                 if items:
                     _encode_batch(encoder, recipe, {item: clips[item] for item in items})
-            bar.update(len(batch))
+            bar.update(sum(len(part.of_file[position]) for part, position in batch))
 
 
 def _encode_batch(encoder: Encoder, recipe: Recipe, clips: dict[_Item, NDArray[np.float32]]) -> None:
@@ -85,9 +85,10 @@ def _batches(
     bar: Any,
 ) -> Iterator[list[_Item]]:
     """Batches of one part after the other; while one is planned, threads read the headers of the next."""
-    waiting: deque[tuple[PartWriter, list[Future[int]]]] = deque()
+    waiting: deque[tuple[PartWriter, dict[int, Future[int]]]] = deque()
     for part, clips in parts:
-        waiting.append((part, [threads.submit(length, clip.file, encoder.sample_rate) for clip in clips]))
+        headers = {first: threads.submit(length, clips[first].file, encoder.sample_rate) for first in part.of_file}
+        waiting.append((part, headers))
         if len(waiting) > 1:
             yield from _planned(encoder, *waiting.popleft(), batch_size, bar)
     while waiting:
@@ -95,17 +96,17 @@ def _batches(
 
 
 def _planned(
-    encoder: Encoder, part: PartWriter, headers: Sequence[Future[int]], batch_size: int | None, bar: Any
+    encoder: Encoder, part: PartWriter, headers: Mapping[int, Future[int]], batch_size: int | None, bar: Any
 ) -> Iterator[list[_Item]]:
-    lengths = [0] * len(headers)
+    lengths = [0] * len(part.clips)
     usable = []
-    for position, header in enumerate(headers):
+    for position, header in headers.items():
         try:
             lengths[position] = header.result()
             usable.append(position)
         except AudioError as error:
             part.fail(position, str(error))
-            bar.update(1)
+            bar.update(len(part.of_file[position]))
     for batch in in_batches(
         sorted(usable, key=lambda position: -lengths[position]),
         lengths,

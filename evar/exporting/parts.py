@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from evar.audio.contents import state_of
 from evar.storage.atomic import write_atomic
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ _BLOCK_BYTES, _BLOCK_ROWS = 32 * 2**20, 2**16
 
 
 def digest_of(settings: str, clips: Sequence[Clip]) -> str:
-    """Digest of a portion: the settings, and each file's place, size and time of last change; its content is not read.
+    """Digest of a portion: the settings, and each file's place and state; its content is not read.
+
+    Size and modification time alone would not tell a file from another one that was copied over it with its times.
 
     Returns:
         32 hexadecimal digits.
@@ -44,7 +47,7 @@ def digest_of(settings: str, clips: Sequence[Clip]) -> str:
     for clip in clips:
         try:
             status = clip.file.stat()
-            state = [status.st_size, status.st_mtime_ns]
+            state = list(state_of(status))
         except OSError:
             state = []  # missing: a bad clip, until it is there
         digest.update(json.dumps([clip.path, os.path.abspath(clip.file), state, clip.columns]).encode())
@@ -68,12 +71,17 @@ class PartWriter:
         self._places: dict[int, tuple[float, int, int]] = {}
         self._bad: dict[int, str] = {}
         self._n_rows = 0
+        places: dict[str, list[int]] = {}
+        for position, clip in enumerate(clips):
+            places.setdefault(os.path.abspath(clip.file), []).append(position)
+        #: position of the first clip of each file -> all that are of this file: it is decoded and encoded once
+        self.of_file = {positions[0]: positions for positions in places.values()}
 
     def add(self, position: int, seconds: float, rows: Mapping[str, NDArray[np.float32]]) -> None:
         """Write one clip.
 
         Args:
-            position: of the clip in the portion.
+            position: of the first clip of the file in the portion; the others get the same rows.
             seconds: that it lasts.
             rows: feature -> (rows, width) float32, finite: a row is a clip's vector or a frame.
         """
@@ -82,13 +90,13 @@ class PartWriter:
             if name not in self._files:
                 self._files[name] = open(_rows_file(self._folder, self._digest, name), "wb")  # noqa: SIM115
             self._files[name].write(np.ascontiguousarray(value, "<f4").tobytes())
-        self._places[position] = (seconds, self._n_rows, n_rows)
+        self._places |= dict.fromkeys(self.of_file[position], (seconds, self._n_rows, n_rows))
         self._n_rows += n_rows
         self._commit_when_whole()
 
     def fail(self, position: int, reason: str) -> None:
-        """Settle a clip that cannot be used, by its position in the portion."""
-        self._bad[position] = reason
+        """Settle a file that cannot be used, by the position of its first clip in the portion."""
+        self._bad |= dict.fromkeys(self.of_file[position], reason)
         self._commit_when_whole()
 
     def _commit_when_whole(self) -> None:

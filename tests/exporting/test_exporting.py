@@ -19,13 +19,14 @@ import torch
 from toy import HOP, RATE, Bands, tone
 
 from evar import cli, embed, exporting, load_encoder
+from evar.audio.folders import AUDIO_SUFFIXES, find_audio
 from evar.audio.reading import FFMPEG_SUFFIXES, AudioError, length, read
 from evar.cli import run
 from evar.cli.words import UsageError, check_words
 from evar.data.task import load_task
 from evar.encoders.features import LayerInfo
 from evar.exporting import parts, sources, writers
-from evar.exporting.sources import AUDIO_SUFFIXES, Source, audio_below, portions
+from evar.exporting.sources import Source, portions
 from evar.extraction import extract
 from evar.storage.feature_store import FeatureStore
 
@@ -190,7 +191,7 @@ def test_a_folder_is_searched_to_the_bottom_in_the_order_of_names(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "a" / "round").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "linked").symlink_to(tmp_path / "a" / "b", target_is_directory=True)
-    found = [str(Path(path).relative_to(tmp_path)) for path in audio_below(str(tmp_path))]
+    found = [str(Path(path).relative_to(tmp_path)) for path in find_audio(str(tmp_path))]
     assert found == ["a/b/c.mp3", "a/z.FLAC", "a.ogg", "b.wav", "linked/c.mp3"]
     with pytest.raises(ValueError, match=r"no audio below .*c; looked for \.aac"):
         list(Source([str(tmp_path / "c")]))
