@@ -77,6 +77,8 @@ class EncoderConfig:
         default_layers: overrides the class's default; several are concatenated.
         base: name of the encoder of which this one is a variant: every key that this YAML does not give is taken from
             there, options one by one. Where network, weights and options are the same, features are shared.
+        pooling: over time, of every layer, in place of what the class declares: a name of `evar.encoders.pooling.POOLINGS`,
+            "module:function" or "path/to/file.py:function"; "" keeps what is declared.
     """
 
     name: str
@@ -88,6 +90,7 @@ class EncoderConfig:
     options: dict[str, Any] = field(default_factory=dict)
     default_layers: tuple[str, ...] = ()
     base: str = ""
+    pooling: str = ""
 
 
 def load_encoder_config(name: str) -> EncoderConfig:

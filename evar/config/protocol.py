@@ -21,7 +21,7 @@ class ProtocolConfig:
         name: the file's stem.
         version: raise it when the same name gives other numbers.
         description: one sentence for tables and `--help`.
-        probe: "module:Class" of a scikit-learn-shaped estimator.
+        probe: "module:Class" or "path/to/file.py:Class" of a probe, see `evar.probes.protocol`.
         probes: kind of task -> "module:Class" that takes its place there, with the same params.
         params: its keyword arguments.
         refit: what the chosen setting is fitted on for the test: "train" or "train_and_valid".
@@ -70,7 +70,25 @@ class ProtocolConfig:
 
 
 def load_protocol_config(name: str) -> ProtocolConfig:
-    """Read `protocols/NAME.yaml`; errors as for `load_encoder_config`."""
+    """Read `protocols/NAME.yaml`.
+
+    Args:
+        name: of the YAML; or "module:Class" or "path/to/file.py:Class" of a probe, see `evar.probes.protocol`. It is then
+            used with the defaults of its parameters, and is not fitted again on the validation clips.
+
+    Raises:
+        ValueError: if there is no such protocol, it is for fine-tuning, or a key is unknown, missing or ill-typed.
+
+    Example:
+        >>> load_protocol_config("linear").refit, load_protocol_config("examples/my_probe.py:DiscriminantProbe").name
+        ('train_and_valid', 'my_probe:DiscriminantProbe')
+    """
+    if ":" in name:
+        file, _, class_name = name.rpartition(":")
+        short = f"{Path(file).stem}:{class_name}" if file.endswith(".py") else name
+        return ProtocolConfig(
+            short, "own", f"The probe {name}, with the defaults of its parameters.", name, {}, "train"
+        )
     path = find("protocols", name)
     if is_tuning(path):
         raise ValueError(f"protocol {name} is for finetune.py (evar finetune), not for a probe of frozen embeddings")

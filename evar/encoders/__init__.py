@@ -86,6 +86,9 @@ def load_encoder(
     encoder.asked_as, encoder.trained_on = name, config.trained_on
     if config.default_layers:
         encoder.default_layers = tuple(encoder.layer(layer).name for layer in config.default_layers)
+    if config.pooling:
+        infos = (dataclasses.replace(info, pooling=config.pooling) for info in encoder.layer_infos)
+        encoder.layer_infos = tuple(infos)
     if norm_stats is not None:
         if encoder.norm_stats is None:
             raise ValueError(f"{name} does not normalise its input by statistics, so norm_stats cannot be set")
@@ -146,6 +149,9 @@ def describe_encoder(name: str, **options: Any) -> Encoder:
     encoder.name = config.name
     if config.default_layers:
         encoder.default_layers = tuple(encoder.layer(layer).name for layer in config.default_layers)
+    if config.pooling:
+        infos = (dataclasses.replace(info, pooling=config.pooling) for info in encoder.layer_infos)
+        encoder.layer_infos = tuple(infos)
     return encoder.eval()
 
 

@@ -19,7 +19,7 @@ from evar.config.encoder import EncoderConfig, load_encoder_config
 from evar.encoders import load_encoder
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerFeatures
-from evar.encoders.pooling import POOLINGS
+from evar.encoders.pooling import find_pooling
 
 TOLERANCE = 1e-5  # relative L2 between a clip alone and the same clip in a batch
 LONG_SECONDS = 30.0
@@ -156,8 +156,10 @@ def declaration(encoder: Encoder) -> Iterator[str]:
         if name not in names:
             yield f"default_layers names {name!r}, which is none of the layers {names}"
     for info in encoder.layer_infos:
-        if info.pooling not in POOLINGS:
-            yield f"layer {info.name} has no known pooling {info.pooling!r}; there is {', '.join(POOLINGS)}"
+        try:
+            find_pooling(info.pooling)
+        except ValueError as error:
+            yield f"layer {info.name} has no known pooling {info.pooling!r}: {error}"
     if encoder.sample_rate < 1 or encoder.min_samples < 1:
         yield (
             f"sample_rate and min_samples must be at least 1, got {encoder.sample_rate} Hz and {encoder.min_samples}; "

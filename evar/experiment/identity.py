@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from evar import results
 from evar.config.registry import hash_source
 from evar.data.task import VALIDATION_PARTS
+from evar.encoders.pooling import describe_pooling
 from evar.experiment.selection import layers_asked, seeds_that_matter, selections
 from evar.extraction import input_statistics as norm_stats
 from evar.extraction.fusion import ATTENTION
@@ -62,7 +63,7 @@ def name_poolings(encoder: Encoder, protocol: ProtocolConfig, selection: Selecti
     """How each layer becomes one vector a clip: as it says, or by the probe's attention."""
     if protocol.frame_seconds is not None:
         return dict.fromkeys(selection.layers, ATTENTION if selection.fusion == ATTENTION else "frames")
-    return {name: encoder.layer(name).pooling for name in selection.layers}
+    return {name: describe_pooling(encoder.layer(name).pooling) for name in selection.layers}
 
 
 def wanted_rows(

@@ -120,15 +120,15 @@ def selection(
     Raises:
         ValueError: if a layer, fusion or pooling is unknown.
     """
-    from evar.encoders.pooling import POOLINGS
+    from evar.encoders.pooling import find_pooling
 
     names = _layer_names(encoder, layers)
     if layers is None and fusion is None:
         fusion = "none" if len(names) == 1 else "concat"
     elif fusion is not None and fusion not in FUSIONS and not (fusion == "none" and len(names) == 1):
         raise ValueError(f"no fusion {fusion!r} for {len(names)} layers; {near_miss(fusion, FUSIONS)}")
-    if pooling is not None and pooling not in POOLINGS:
-        raise ValueError(f"no pooling {pooling!r}; {near_miss(pooling, POOLINGS)}")
+    if pooling is not None:
+        find_pooling(pooling)
     return names, fusion
 
 

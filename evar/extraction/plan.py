@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from evar.audio.known_files import AudioIndex
 from evar.audio.reading import RESAMPLER, AudioError, AudioInfo, ClipPolicy, clip_length
-from evar.encoders.pooling import pooled_width
+from evar.encoders.pooling import describe_pooling, pooled_width
 from evar.extraction.batching import in_batches
 from evar.extraction.frame_request import FrameRequest
 from evar.storage.feature_store import FeatureStore
@@ -68,7 +68,7 @@ def feature_key(encoder: Encoder, policy: ClipPolicy, frames: FrameRequest | Non
         crop_seed=0,
         layers=frames.described(encoder)
         if frames
-        else {layer.name: f"{layer.width} {layer.pooling}" for layer in encoder.layer_infos},
+        else {layer.name: f"{layer.width} {describe_pooling(layer.pooling)}" for layer in encoder.layer_infos},
     )
 
 
