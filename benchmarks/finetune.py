@@ -20,7 +20,7 @@ import torch
 
 from evar.encoders import load_encoder
 from evar.finetune.network import Network
-from evar.finetune.protocol import changed, load_tuning_protocol
+from evar.finetune.protocol import change_protocol, load_tuning_protocol
 from evar.finetune.training import Clips, Training
 from evar.finetune.waveforms import Waveforms
 
@@ -39,7 +39,7 @@ def measured(name: str, n_clips: int, batch_size: int, seconds: float, n_rounds:
     y = np.arange(n_clips) % 10
     clips = Clips(waveforms, np.arange(n_clips), np.arange(2), y, "accuracy", 10)
     given = {"epochs": 1000, "batch_size": batch_size, "mixup": 0.3, "frozen_norms": True}
-    protocol = changed(load_tuning_protocol("finetune_quick"), given, "benchmark")
+    protocol = change_protocol(load_tuning_protocol("finetune_quick"), given, "benchmark")
     network = Network(encoder, "default", 10, frozen_norms=True)
     training = Training(network, clips, protocol, 0)
     batches = [waveforms.batch(np.arange(at, min(n_clips, at + batch_size))) for at in range(0, n_clips, batch_size)]

@@ -21,9 +21,10 @@ from scipy.stats import spearmanr
 from evar.config.protocol import load_protocol_config
 from evar.data.task import load_task, prepare
 from evar.encoders import load_encoder
-from evar.experiment.settings import Settings
-from evar.lineval.cell_features import extracted
-from evar.lineval.fusion_search import SEED, layer_names, make_rounds, probe_sets
+from evar.experiment.cell import Cell
+from evar.experiment.spec import CellSpec, Resources
+from evar.lineval.cell_features import encode_cell
+from evar.lineval.fusion_search import SEED, make_rounds, probe_sets
 from evar.lineval.ranker import Ranker
 from evar.lineval.search import N_FINALISTS, objectives
 from evar.storage.feature_store import FeatureStore
@@ -43,13 +44,13 @@ def main() -> None:
         prepare(task)
     for name in arguments.encoders.split(","):
         encoder = load_encoder(name)
-        settings = Settings((name,), tuple(task.name for task in tasks), layers="all", fusion="search")
-        names = layer_names(encoder, settings)
+        names = [layer.name for layer in encoder.layer_infos]
         with tempfile.TemporaryDirectory() as folder:
             store = FeatureStore(arguments.store or folder)
             rounds = []
             for task in tasks:
-                rounds += make_rounds(task, extracted(encoder, task, protocol, settings, store, {SEED}), names)
+                cell = Cell(encoder, task, CellSpec(name, task.name, protocol, "linear", layers="all", fusion="search"))
+                rounds += make_rounds(task, encode_cell(cell, store, Resources(), {SEED}), names)
             every = [layers for size in (1, 2) for layers in itertools.combinations(range(len(names)), size)]
             began = time.perf_counter()
             rankers = [Ranker(a_round, len(names)) for a_round in rounds]

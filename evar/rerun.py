@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from evar import config as configs
 from evar import results
-from evar.experiment.identity import identity
-from evar.experiment.request import checked
-from evar.experiment.selection import Selection
+from evar.experiment.cell import Cell
+from evar.experiment.loading import load_spec_encoder
+from evar.experiment.resolving import resolve_request
 from evar.experiment.settings import Settings
-from evar.lineval.run import evaluate_row, loaded
+from evar.experiment.spec import RowSpec, Selection
+from evar.lineval.cells import evaluate_row
+from evar.lineval.run import open_workplace
 from evar.numeric.device import pick_device
 from evar.results import Result, plain
 
@@ -47,18 +50,17 @@ def rerun(
     old = results.load(Path(path))
     if configs.is_tuning(configs.find("protocols", str(old.settings.get("protocol", old.protocol)))):
         return _tuned_again(old, Path(path), data_root, store, device, out)
-    settings = settings_of(old, data_root, store, device)
-    protocol, tasks, absent = checked(settings)
-    for _, error in absent:
-        raise error
-    encoder = loaded(settings.encoders[0], settings, pick_device(device))
-    selection = Selection(tuple(old.layers), old.fusion)
-    now = identity(encoder, tasks[0], protocol, settings, selection, old.seed)
-    _compare(old, now)
     with tempfile.TemporaryDirectory() as folder:
-        new = evaluate_row(
-            encoder, tasks[0], protocol, dataclasses.replace(settings, out=out or folder), selection, old.seed
-        )
+        settings = dataclasses.replace(make_request(old, data_root, store, device), out=out or folder)
+        grid = resolve_request(settings)
+        for rejection in grid.rejections:
+            raise ValueError(rejection.reason)
+        (spec,) = grid.cells
+        encoder = load_spec_encoder(spec, pick_device(device))
+        cell = Cell(encoder, grid.tasks[spec.task], spec)
+        row = cell.specify_row(Selection(tuple(old.layers), old.fusion), old.seed)
+        _compare(old, row)
+        new = evaluate_row(cell, row, open_workplace(grid))
         return old, new, _n_changed(Path(path).parent.parent, old.id, Path(out or folder), new.id)
 
 
@@ -66,7 +68,7 @@ def _tuned_again(
     old: Result, path: Path, data_root: str | None, store: str | None, device: str, out: str | None
 ) -> tuple[Result, Result, int | None]:
     """`rerun` of a fine-tuning: it is trained again, in a results folder of its own."""
-    from evar.finetune.run import TuningSettings, run_tuning
+    from evar.finetune.run import TuningSettings, resolve_tuning, run_tuning
 
     asked = old.settings
     given = asked.get("norm_stats")
@@ -87,7 +89,7 @@ def _tuned_again(
             resume=False,
             only_seed=old.seed,
         )
-        outcome = run_tuning(settings)
+        outcome = run_tuning(resolve_tuning(settings))
         if outcome.failures:
             raise ValueError(outcome.failures[0].reason)
         (new,) = outcome.rows
@@ -99,8 +101,8 @@ def _tuned_again(
         return old, new, _n_changed(path.parent.parent, old.id, Path(out or folder), new.id)
 
 
-def settings_of(row: Result, data_root: str | None, store: str | None, device: str) -> Settings:
-    """What to ask for to get that row."""
+def make_request(row: Result, data_root: str | None, store: str | None, device: str) -> Settings:
+    """Return what to request to get that row."""
     asked = row.settings
     given = asked.get("norm_stats")
     return Settings(
@@ -118,23 +120,44 @@ def settings_of(row: Result, data_root: str | None, store: str | None, device: s
         batch_size=asked.get("batch_size"),
         limit=row.limit,
         skip_bad=bool(asked.get("skip_bad", False)),
-        frames_gb=math.inf,  # whoever made the row allowed what it takes
+        frames_gb=1e9,  # whoever made the row allowed what it takes
         store=store,
     )
 
 
-def _compare(old: Result, now: dict[str, Any]) -> None:
-    """Raise at the first thing that the row was made with and that is another one now."""
-    then = {key: plain(getattr(old, key), key) for key in now if hasattr(old, key) and key != "params"}
-    then["protocol_version"], then["refit"] = old.params.get("protocol_version"), old.params.get("refit", now["refit"])
-    then["params"] = {key: old.params.get(key) for key in now["params"]}
-    here = plain(now, "identity")
-    for key, value in plain(then, "row").items():
-        if value != here[key]:
+def _compare(old: Result, row: RowSpec) -> None:
+    """Raise at the first thing that the row was made with and that is another one now.
+
+    A row made before specs were kept in results says all but how many parts validation is drawn from and whether bad clips
+    are left out; these are known from other keys of it.
+    """
+    now = row.to_plain()
+    then = old.settings.get("spec")
+    is_old = not isinstance(then, Mapping)
+    if is_old:
+        then = {key: plain(getattr(old, key), key) for key in now if hasattr(old, key) and key != "params"}
+        then["protocol_version"], then["refit"] = old.params.get("protocol_version"), old.params.get("refit", row.refit)
+        then["params"] = {key: old.params.get(key) for key in row.params}
+        then["skip_bad"] = bool(old.settings.get("skip_bad", False))
+        if parts := _read_validation_parts(old):
+            then["validation_parts"] = parts
+    for key in dict.fromkeys([*now, *then]):
+        before, here = then.get(key, _DEFAULTS.get(key)), now.get(key, _DEFAULTS.get(key))
+        if before != here and not (key == "validation_parts" and key not in then and is_old):
             raise ValueError(
-                f"{old.id}: the row was made with {key} {_short(value)}, but here it is {_short(here[key])}; "
-                "a score of the same thing needs the same one"
+                f"{old.id}: the row was made with {key} {_short(before)}, but here it is {_short(here)}; a score of the "
+                "same thing needs the same one"
             )
+
+
+#: values of a spec that stand in a row only where they are chosen
+_DEFAULTS = {entry.name: entry.default for entry in dataclasses.fields(RowSpec)}
+
+
+def _read_validation_parts(old: Result) -> int | None:
+    """One of how many parts of the training clips is validation, from the row's sentence; None where it is published."""
+    found = re.match(r"1/(\d+) of the training clips", str(old.params.get("validation", "")))
+    return int(found[1]) if found else None
 
 
 def _short(value: Any) -> str:

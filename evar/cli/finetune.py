@@ -34,10 +34,11 @@ def finetune(encoders: str = "", tasks: str = "", **flags: Any) -> int:
     """
     from evar.finetune.request import parse_tuning
     from evar.finetune.run import run_tuning
+    from evar.finetune.spec import resolve_tuning
     from evar.report import format_terminal_table, write_tables_and_plots
 
     settings = parse_tuning(encoders, tasks, flags)
-    outcome = run_tuning(settings)
+    outcome = run_tuning(resolve_tuning(settings))
     if int(os.environ.get("RANK", "0")):  # the first process writes and says what there is
         return SOME_FAILED if outcome.failures else DONE
     written = write_tables_and_plots(settings.out)

@@ -34,20 +34,22 @@ def lineval(encoders: str = "", tasks: str = "", **flags: Any) -> int:
     Whatever was computed is on disk: stop it whenever you like, the same command goes on where it stopped.
     Exit status: 0 all rows are there, 1 some cell failed (its reason is in the table), 2 the command line is wrong.
     """
-    from evar.experiment.request import asked
+    from evar.experiment.request import parse_request
+    from evar.experiment.resolving import resolve_request
 
     out, dry_run = flags["out"], flags.pop("dry_run")
-    settings = asked(encoders, tasks, **flags)
+    settings = parse_request(encoders, tasks, **flags)
+    grid = resolve_request(settings)
     if dry_run:
         from evar.lineval.dry_run import describe
 
-        print(describe(settings))
+        print(describe(grid))
         return DONE
     from evar.lineval.engine import run
     from evar.report import format_fusion_tables, format_terminal_table, write_tables_and_plots
 
     try:
-        outcome = run(settings)
+        outcome = run(grid)
     except KeyboardInterrupt:
         write_tables_and_plots(at_hand(out))  # what is there is shown
         raise

@@ -1,20 +1,16 @@
-"""What a grid gave: rows, and the failures with their reasons."""
+"""What a grid gave: rows, and the failures with their reasons. Both runners record them here."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from evar import results
-from evar.data.task_config import TaskConfig
-from evar.experiment.request import protocol_asked
-from evar.experiment.settings import Settings
 from evar.results import Failure, Result
 
 if TYPE_CHECKING:
-    from evar.data.task_config import TaskConfig
-    from evar.results import Failure, Result
+    from evar.experiment.spec import CellSpec
 
 
 @dataclass
@@ -39,38 +35,59 @@ EXPECTED_ERRORS = (ValueError, KeyError, OSError, ImportError, RuntimeError, Mem
 
 
 def record_failure(
-    outcome: Outcome,
-    settings: Settings,
-    encoder: str,
-    task: TaskConfig,
-    error: Exception,
-    layers: str = "",
-    protocol: str = "",
+    outcome: Outcome, out: str | Path, spec: CellSpec, error: Exception | str, *, layers: str = ""
 ) -> None:
-    """Record a failed cell, with a next step where the error alone does not say one."""
+    """Record a failed cell in the outcome and in the results folder, and print it.
+
+    Args:
+        outcome: to add it to.
+        out: results folder.
+        spec: the cell.
+        error: why there is no result; a text is taken as it is.
+        layers: in place of those that the cell requests; "search" for a fusion search.
+    """
+    reason = error if isinstance(error, str) else explain_error(error)
+    cell = spec.name_cell(layers)
+    outcome.failures.append(Failure(cell, reason, results.utc_now()))
+    results.save_failure(Path(out), cell, reason)
+    what = " fusion search" if layers else ""
+    print(f"{spec.encoder} x {spec.task}{what} FAILED: {reason}", flush=True)
+
+
+def explain_error(error: Exception) -> str:
+    """Return the reason of a failed cell in one line, with a next step where the error alone does not name one.
+
+    Example:
+        >>> explain_error(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
+        'out of memory; try a smaller --batch_size (CUDA out of memory. Tried to allocate 2 GiB)'
+        >>> explain_error(KeyError("conv9"))
+        'KeyError: conv9'
+    """
     reason = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     reason = " ".join(reason.split()) or type(error).__name__
     if "out of memory" in reason.lower() or isinstance(error, MemoryError):
-        reason = f"out of memory; try a smaller --batch_size ({reason[:160]})"
-    elif not isinstance(error, ValueError | OSError | ImportError):
-        reason = f"{type(error).__name__}: {reason[:300]}"
-    cell = name_cell(settings, encoder, task, layers, protocol)
-    outcome.failures.append(Failure(cell, reason, results.utc_now()))
-    results.save_failure(Path(settings.out), cell, reason)
-    print(f"{encoder} x {task.name}{' fusion search' if layers else ''} FAILED: {reason}", flush=True)
+        return f"out of memory; try a smaller --batch_size ({reason[:160]})"
+    if isinstance(error, ValueError | OSError | ImportError):
+        return reason
+    return f"{type(error).__name__}: {reason[:300]}"
 
 
-def name_cell(
-    settings: Settings, encoder: str, task: TaskConfig, layers: str = "", protocol: str = ""
-) -> dict[str, Any]:
-    layers = layers or (settings.layers if isinstance(settings.layers, str) else ",".join(settings.layers))
-    return {
-        "encoder": encoder,
-        "task": task.name,
-        "task_version": task.version,
-        "metric": task.metric,
-        "protocol": protocol or protocol_asked(settings).name,
-        "layers": layers,
-        "fusion": settings.fusion,
-        "limit": settings.limit,
-    }
+def clear_failure(out: str | Path, spec: CellSpec, *, layers: str = "") -> None:
+    """Forget earlier failures of a cell that has its result now."""
+    results.clear_failure(Path(out), spec.name_cell(layers))
+
+
+def load_row(out: str | Path, id: str) -> Result | None:
+    """Return the result of an earlier run if it is whole; a damaged file is named, and its row is computed again.
+
+    Args:
+        out: results folder.
+        id: of the row.
+    """
+    try:
+        return results.load(results.run_path(Path(out), id))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        print(f"computing {id} again: {error}", flush=True)
+        return None

@@ -1,4 +1,4 @@
-"""What a command line asks for: encoders x tasks, checked before any work is done."""
+"""The words of a command line become `Settings`; nothing is loaded here but names."""
 
 from __future__ import annotations
 
@@ -7,63 +7,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from evar import config as configs
-from evar.config.registry import resolve
 from evar.experiment.settings import Settings
 from evar.extraction.fusion import ATTENTION
 
 if TYPE_CHECKING:
     from evar.config.protocol import ProtocolConfig
-    from evar.data.task import Task
-    from evar.data.task_config import TaskConfig
 
 
-def checked(settings: Settings) -> tuple[ProtocolConfig, list[Task], list[tuple[TaskConfig, Exception]]]:
-    """Look up every name, so that a wrong one fails before any work is done.
-
-    Returns:
-        The protocol, the tasks, and those whose index cannot be made from what is on disk or whose kind the protocol has
-        no probe for, with the reason: their cells fail and the others go on.
-
-    Raises:
-        ValueError: if an encoder, task, protocol, layer or limit is not legal.
-    """
-    protocol = protocol_asked(settings)
-    from evar.data.task import load_task
-    from evar.data.task_config import load_task_config
-    from evar.encoders import load_encoder
-    from evar.probes.making import find_probe_class
-
-    probe = resolve(protocol.probe)
-    try:
-        probe(**protocol.params)
-    except TypeError as error:
-        raise ValueError(f"protocol {protocol.name}: {error}") from error
-    for name in settings.encoders:
-        configs.load_encoder_config(name)
-    if not isinstance(settings.layers, str):
-        for name in settings.encoders:
-            load_encoder(name, "random").layer_names(settings.layers)
-    tasks: list[Task] = []
-    absent: list[tuple[TaskConfig, Exception]] = []
-    for name in settings.tasks:
-        config = load_task_config(name)
-        try:
-            tasks.append(load_task(name, settings.data_root, settings.limit, protocol.validation_parts))
-        except (ValueError, OSError) as error:
-            if not config.index_maker:
-                raise
-            absent.append((config, error))
-    for task in list(tasks):
-        try:
-            find_probe_class(protocol, task.config.kind)
-        except ValueError as error:
-            tasks.remove(task)
-            absent.append((task.config, error))
-    return protocol, tasks, absent
-
-
-def protocol_asked(settings: Settings) -> ProtocolConfig:
-    """The protocol with the learning rates that the command line asks for, and a name that says so.
+def choose_protocol(settings: Settings) -> ProtocolConfig:
+    """Return the protocol with the learning rates that the command line requests, and a name that says so.
 
     Raises:
         ValueError: if there is no such protocol, it has no learning rate, or the rate is not legal.
@@ -88,8 +40,8 @@ def protocol_asked(settings: Settings) -> ProtocolConfig:
     return replace(protocol, name=f"{protocol.name} (learning_rate={name})", params=params)
 
 
-def asked(encoders: str = "", tasks: str = "", **flags: Any) -> Settings:
-    """Settings from the words of a command line; a flag that is None or empty keeps its default.
+def parse_request(encoders: str = "", tasks: str = "", **flags: Any) -> Settings:
+    """Make settings from the words of a command line; a flag that is None or empty keeps its default.
 
     Args:
         encoders: comma list, "all", or a grid (name or path of a YAML); empty: the grid "default".
@@ -101,41 +53,16 @@ def asked(encoders: str = "", tasks: str = "", **flags: Any) -> Settings:
         ValueError: if a name is unknown or a setting is not legal.
 
     Example:
-        >>> asked("logmel", "esc10,fsdd_digit", layers="all").tasks
+        >>> parse_request("logmel", "esc10,fsdd_digit", layers="all").tasks
         ('esc10', 'fsdd_digit')
     """
-    values: dict[str, Any] = {key: value for key, value in flags.items() if value not in (None, "")}
-    if configs.is_grid(encoders or "default"):
-        grid = configs.load_grid_config(encoders or "default")
-        of_grid = {"layers": grid.layers, "protocol": grid.protocol, **({"seeds": grid.seeds} if grid.seeds else {})}
-        if tasks and not encoders:
-            raise ValueError(f"expected ENCODERS before the tasks {tasks!r}; see `evar encoders`")
-        named = _task_names(tasks, flags.get("data_root")) if tasks else grid.tasks
-        values = {"encoders": grid.encoders, "tasks": named, **of_grid, **values}
-    elif encoders and tasks:
-        values["encoders"], values["tasks"] = (
-            split_names("encoders", encoders),
-            _task_names(tasks, flags.get("data_root")),
-        )
-    else:
-        raise ValueError(
-            f"expected ENCODERS and TASKS, or a grid, got {encoders or tasks!r} alone; grids: "
-            f"{', '.join(configs.names('grids'))}; see `evar encoders` and `evar tasks`"
-        )
+    given: dict[str, Any] = {key: value for key, value in flags.items() if value not in (None, "")}
+    values = _parse_names(encoders, tasks, given)
     if isinstance(values.get("only"), str):
         values["only"] = tuple(cell.strip() for cell in values["only"].split(",") if cell.strip())
     if isinstance(values.get("norm_stats"), list):
         values["norm_stats"] = tuple(values["norm_stats"])
-    of_protocol = configs.load_protocol_config(values.get("protocol", "linear"))
-    if of_protocol.fusion != "none":
-        if values.setdefault("fusion", of_protocol.fusion) != of_protocol.fusion:
-            raise ValueError(f"protocol {of_protocol.name} has fusion {of_protocol.fusion}, got {values['fusion']}")
-        if values.get("layers") in (None, "default"):  # a grid says default where it says nothing
-            values["layers"] = "all"
-    if values.get("fusion") == ATTENTION != of_protocol.fusion:
-        raise ValueError(
-            f"--fusion={ATTENTION} reads frames, which protocol {of_protocol.name} does not; --protocol=attentive does"
-        )
+    _apply_protocol(values)
     if values.get("fusion") == "search":
         values.setdefault("layers", "all")
     layers = values.get("layers", "default")
@@ -144,12 +71,50 @@ def asked(encoders: str = "", tasks: str = "", **flags: Any) -> Settings:
     return Settings(**values)
 
 
+def _parse_names(encoders: str, tasks: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Names of encoders and tasks, and what a grid says of other settings, below what is given."""
+    if configs.is_grid(encoders or "default"):
+        grid = configs.load_grid_config(encoders or "default")
+        of_grid = {"layers": grid.layers, "protocol": grid.protocol, **({"seeds": grid.seeds} if grid.seeds else {})}
+        if tasks and not encoders:
+            raise ValueError(f"expected ENCODERS before the tasks {tasks!r}; see `evar encoders`")
+        named = _split_tasks(tasks, given.get("data_root")) if tasks else grid.tasks
+        return {"encoders": grid.encoders, "tasks": named, **of_grid, **given}
+    if not encoders or not tasks:
+        raise ValueError(
+            f"expected ENCODERS and TASKS, or a grid, got {encoders or tasks!r} alone; grids: "
+            f"{', '.join(configs.names('grids'))}; see `evar encoders` and `evar tasks`"
+        )
+    named = _split_tasks(tasks, given.get("data_root"))
+    return {**given, "encoders": split_names("encoders", encoders), "tasks": named}
+
+
+def _apply_protocol(values: dict[str, Any]) -> None:
+    """Put in the fusion that a protocol is made for; refuse another."""
+    protocol = configs.load_protocol_config(values.get("protocol", "linear"))
+    if protocol.fusion != "none":
+        if values.setdefault("fusion", protocol.fusion) != protocol.fusion:
+            raise ValueError(f"protocol {protocol.name} has fusion {protocol.fusion}, got {values['fusion']}")
+        if values.get("layers") in (None, "default"):  # a grid says default where it says nothing
+            values["layers"] = "all"
+    if values.get("fusion") == ATTENTION != protocol.fusion:
+        raise ValueError(
+            f"--fusion={ATTENTION} reads frames, which protocol {protocol.name} does not; --protocol=attentive does"
+        )
+
+
 def split_names(kind: str, text: str) -> tuple[str, ...]:
+    """Return the names of a comma list; "all" is every name of that kind.
+
+    Example:
+        >>> split_names("encoders", "logmel, ge2e")
+        ('logmel', 'ge2e')
+    """
     listed = [name.strip() for name in text.split(",") if name.strip()]
     return tuple(configs.names(kind)) if listed == ["all"] else tuple(listed)
 
 
-def _task_names(text: str, data_root: str | None) -> tuple[str, ...]:
+def _split_tasks(text: str, data_root: str | None) -> tuple[str, ...]:
     from evar.data.task import is_at_hand
 
     names = split_names("tasks", text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evar import results
-from evar.experiment.identity import extraction_settings, name_poolings
-from evar.extraction import input_statistics as norm_stats
+from evar.experiment.rounds import DIGITS, FittedRound
 from evar.extraction.fusion import commutes
-from evar.metrics import METRICS, calibration_error, estimate_chance, list_extra_metrics, score_interval
+from evar.metrics import METRICS, estimate_chance, score_interval
 from evar.probes.protocol import report_fit
 from evar.results import Result
 
@@ -24,10 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evar.config.protocol import ProtocolConfig
-    from evar.data.task import Round, Task
-    from evar.encoders.base import Encoder
-    from evar.experiment.selection import Selection
-    from evar.experiment.settings import Settings
+    from evar.data.task import Task
+    from evar.experiment.cell import Cell
+    from evar.experiment.spec import Resources, RowSpec
 
 INTERVAL_METHOD = (
     "95 % interval by bootstrap over the test clips of all rounds ({n:,} resamples of whole groups within each round, "
@@ -35,78 +32,62 @@ INTERVAL_METHOD = (
 )
 
 
-#: predicted class of a test clip that could not be read: never right
-UNREADABLE = -1
-
-
-@dataclass
-class FittedRound:
-    """One round of one row: what was predicted for its test clips.
-
-    Attributes:
-        a_round: which clips were which.
-        tested: (clips,) rows of the task that count.
-        y_pred: (clips,) predicted class numbers, UNREADABLE for bad clips; (clips, labels) float32 scores, -inf for bad
-            clips; or (clips,) float64 values, the training clips' mean for bad ones.
-        score: metric over them, at most 1.
-        n_train, n_valid: clips fitted on.
-        probe: the fitted estimator.
-        norm_stats: (mean, std) that the encoder's input was normalised by in this round, None where it has none.
-        extras: further metrics of the round, by name.
-    """
-
-    a_round: Round
-    tested: NDArray[np.int64]
-    y_pred: NDArray[Any]
-    score: float
-    n_train: int
-    n_valid: int
-    probe: Any
-    norm_stats: tuple[float, float] | None = None
-    extras: dict[str, float] = field(default_factory=dict)
-
-
 def make_result(
-    encoder: Encoder,
-    task: Task,
-    protocol: ProtocolConfig,
-    settings: Settings,
-    selection: Selection,
-    seed: int,
-    id: str,
-    bad: Mapping[int, str],
+    cell: Cell,
+    row: RowSpec,
     fitted: Sequence[FittedRound],
+    *,
+    bad: Mapping[int, str],
     seconds: float,
+    resources: Resources,
 ) -> Result:
+    """Make the row of a table from what the probes of its rounds predicted.
+
+    The row holds everything that computing it again takes: its spec, what was requested, and which rows of the task were
+    validation clips. Scores are means over rounds; the interval is over the test clips of all rounds.
+
+    Args:
+        cell: encoder, task, protocol and request.
+        row: which layers, fusion and seed; its id names the result.
+        fitted: one for each round, in the order of the task's rounds.
+        bad: position of a clip -> why it could not be used; such test clips are counted as wrong unless the request leaves
+            them out, and all are named in the row.
+        seconds: wall time of the row.
+        resources: device and batch size, which are noted beside the request.
+
+    Returns:
+        The row, not yet saved.
+
+    Raises:
+        ValueError: if a value is not legal, such as a score outside 0..1.
+    """
+    encoder, task, protocol, selection = cell.encoder, cell.task, cell.protocol, row.selection
     names = [layer.name for layer in encoder.layer_infos]
     position = names.index(selection.layers[0]) if len(selection.layers) == 1 else None
-    poolings = name_poolings(encoder, protocol, selection)
     scores = [one.score for one in fitted]
-    mode = norm_stats.mode(encoder, settings.norm_stats, protocol.norm_stats)
-    n_test = sum(len(one.tested) for one in fitted)
     return Result(
         encoder=encoder.name,
         weights=encoder.weights_label,
         weights_sha256=encoder.weights_sha256,
         layers=list(selection.layers),
         fusion=selection.fusion,
-        pooling=poolings,
+        pooling=dict(row.pooling),
         task=task.name,
         task_version=task.config.version,
         protocol=protocol.name,
         params=_params(protocol, fitted),
-        seed=seed,
+        seed=row.seed,
         metric=task.config.metric,
         score=float(np.mean(scores)),
         round_scores=scores,
         n_train=round(float(np.mean([one.n_train for one in fitted]))),
         n_valid=round(float(np.mean([one.n_valid for one in fitted]))),
-        n_test=n_test,
-        skipped=_skipped(task, bad, settings.skip_bad, fitted),
+        n_test=sum(len(one.tested) for one in fitted),
+        skipped=_list_skipped(task, bad, cell.spec.skip_bad, fitted),
         seconds=round(seconds, 3),
         versions=versions(),
         created=results.utc_now(),
-        id=id,
+        id=row.id,
         rounds=[_round_record(one) for one in fitted],
         interval=_interval(task, fitted),
         interval_method=_interval_method(task.config.metric),
@@ -120,20 +101,30 @@ def make_result(
         n_layers=len(names),
         default=selection.layers == tuple(encoder.default_layers),
         width=fitted[0].probe.n_features_in_,
-        limit=settings.limit,
+        limit=row.limit,
         sample_rate=encoder.sample_rate,
         encoder_options=dict(encoder.options),
-        extraction=extraction_settings(encoder, task, protocol, settings),
+        extraction=dict(row.extraction),
         index_sha256=task.index_sha256,
         trained_on=encoder.trained_on,
         protocol_description=protocol.description,
-        flags=[
-            *(["random weights"] if encoder.weights_label == "random" else []),
-            *(["task statistics"] if mode == "task" else []),
-            *(["after_pool"] if not commutes(selection.fusion, poolings.values()) else []),
-        ],
-        settings=_asked(settings, encoder, task.name),
+        flags=_list_flags(cell, row),
+        settings={
+            **cell.spec.describe_request(),
+            "batch_size": resources.batch_size,
+            "device": resources.device,
+            "spec": row.to_plain(),
+        },
     )
+
+
+def _list_flags(cell: Cell, row: RowSpec) -> list[str]:
+    """What a reader must know beside the score."""
+    return [
+        *(["random weights"] if cell.encoder.weights_label == "random" else []),
+        *(["task statistics"] if cell.statistics == "task" else []),
+        *(["after_pool"] if not commutes(row.fusion, row.pooling.values()) else []),
+    ]
 
 
 def _params(protocol: ProtocolConfig, fitted: Sequence[FittedRound]) -> dict[str, Any]:
@@ -164,13 +155,17 @@ def _round_record(one: FittedRound) -> dict[str, Any]:
         "n_test": len(one.tested),
         "strength": None if report.strength is None else float(report.strength),
         "valid_score": report.valid_score,
-        "valid_log_loss": report.valid_log_loss,
+        "valid_log_loss": _round_loss(report.valid_log_loss),
         "converged": bool(report.converged),
         "on_grid_edge": bool(report.on_grid_edge),
         "validation": one.a_round.drawn or "published",
         "valid_clips_sha256": _rows_sha256(one.a_round.valid),
         "norm_stats": None if one.norm_stats is None else list(one.norm_stats),
     }
+
+
+def _round_loss(loss: float | None) -> float | None:
+    return None if loss is None else round(float(loss), DIGITS)
 
 
 def _rows_sha256(rows: NDArray[np.int64]) -> str:
@@ -191,31 +186,9 @@ def _interval(task: Task, fitted: Sequence[FittedRound]) -> list[float]:
     return [float(low), float(high)]
 
 
-def judged(
-    task: Task, tested: NDArray[np.int64], y_pred: NDArray[Any], shares: NDArray[Any] | None
-) -> dict[str, float]:
-    """Metrics beside the task's own, by name.
-
-    Args:
-        task: which labels are true.
-        tested: (clips,) rows of the task.
-        y_pred: of them, as in `FittedRound`.
-        shares: (clips, classes) probabilities, for the calibration error; None where some clip has none.
-    """
-    y = task.truth[tested]
-    names = list_extra_metrics(task.config.metric, len(task.config.classes), task.config.pitch)
-    found = {}
-    for name in names:
-        try:
-            found[name] = float(METRICS[name].function(y, y_pred))
-        except ValueError:  # a small test set may have no label that both occurs and does not
-            continue
-    if shares is not None:
-        found["calibration_error"] = calibration_error(y, shares)
-    return found
-
-
-def _skipped(task: Task, bad: Mapping[int, str], skip_bad: bool, fitted: Sequence[FittedRound]) -> list[dict[str, str]]:
+def _list_skipped(
+    task: Task, bad: Mapping[int, str], skip_bad: bool, fitted: Sequence[FittedRound]
+) -> list[dict[str, str]]:
     """Every bad clip by name. A bad test clip counts as wrong unless it was asked to be left out."""
     tested = set(np.concatenate([one.a_round.test for one in fitted]).tolist())
     split = task.index["split"] if task.config.splits == "published" else "fold " + task.index["fold"]
@@ -261,22 +234,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "unknown"
     return found
-
-
-def _asked(settings: Settings, encoder: Encoder, task: str) -> dict[str, Any]:
-    """What to ask for to get this row again; layers that were asked for by position have their names."""
-    name = encoder.asked_as or encoder.name
-    return {
-        "encoder": name,
-        "task": task,
-        "layers": settings.layers if isinstance(settings.layers, str) else list(encoder.layer_names(settings.layers)),
-        "fusion": settings.fusion,
-        "protocol": settings.protocol,
-        "learning_rate": settings.learning_rate,
-        "weights": settings.weights_of(name),
-        "norm_stats": list(settings.norm_stats) if isinstance(settings.norm_stats, tuple) else settings.norm_stats,
-        "limit": settings.limit,
-        "skip_bad": settings.skip_bad,
-        "batch_size": settings.batch_size,
-        "device": settings.device,
-    }

@@ -1,34 +1,41 @@
-"""Which layers make the feature of a row, and how they are joined."""
+"""Which layers make the feature of a row, how they are joined, and which seeds are run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evar.config.registry import resolve
-from evar.experiment.settings import Settings
-from evar.extraction.fusion import ATTENTION
+from evar.encoders.pooling import pooled_width
+from evar.experiment.spec import Selection
+from evar.extraction.fusion import ATTENTION, require_equal_widths
 
 if TYPE_CHECKING:
     from evar.config.protocol import ProtocolConfig
     from evar.data.task import Task
     from evar.encoders.base import Encoder
 
-
-@dataclass(frozen=True)
-class Selection:
-    """One row of a table: the layers that make the feature, and how."""
-
-    layers: tuple[str, ...]
-    fusion: str
+__all__ = ["Selection", "count_seeds", "list_compared_fusions", "list_selections"]
 
 
-def selections(encoder: Encoder, layers: str | Sequence[str | int], fusion: str) -> list[Selection]:
-    """Rows that a `--layers` and `--fusion` ask for, shallow to deep.
+def list_selections(encoder: Encoder, layers: str | Sequence[str | int], fusion: str) -> list[Selection]:
+    """Return the rows that `--layers` and `--fusion` request, shallow to deep.
+
+    Args:
+        encoder: whose layers.
+        layers: "default", "all", or names or positions.
+        fusion: "none", the name of a fusion, "attention" or "search".
 
     Raises:
-        ValueError: if the encoder has no such layer.
+        ValueError: if the encoder has no such layer, or the layers cannot be fused so.
+
+    Example:
+        >>> from evar.encoders import describe_encoder
+        >>> encoder = describe_encoder("crepe.tiny")
+        >>> [row.layers for row in list_selections(encoder, ["conv2", "conv5"], "none")]
+        [('conv2',), ('conv5',)]
+        >>> list_selections(encoder, ["conv2", "conv5"], "concat")
+        [Selection(layers=('conv2', 'conv5'), fusion='concat')]
     """
     if layers == "default":
         names = tuple(encoder.default_layers)
@@ -36,6 +43,8 @@ def selections(encoder: Encoder, layers: str | Sequence[str | int], fusion: str)
     every = [layer.name for layer in encoder.layer_infos]
     names = tuple(every) if layers == "all" else encoder.layer_names(layers)
     if fusion == ATTENTION or (fusion not in ("none", "search") and len(names) > 1):
+        if fusion in ("average", "weighted"):
+            require_equal_widths(_measure_widths(encoder, names), fusion)
         return [Selection(names, fusion)]
     rows = [Selection((name,), "none") for name in names]
     default = tuple(encoder.default_layers)
@@ -44,28 +53,29 @@ def selections(encoder: Encoder, layers: str | Sequence[str | int], fusion: str)
     elif fusion == "search" and default[0] not in names:
         rows.append(Selection(default, "none"))
     if fusion == "search":
-        rows += [Selection(names, other) for other in compared_fusions(encoder, names)]
+        rows += [Selection(names, other) for other in list_compared_fusions(encoder, names)]
     return rows
 
 
-def layers_asked(encoder: Encoder, settings: Settings) -> str | tuple[str, ...]:
-    """What `--layers` means for one encoder: a variant in a grid with its base has the base's layers, and shows its own
-    feature only."""
-    if settings.layers == "all" and encoder.store_name != encoder.name and encoder.store_name in settings.encoders:
-        return "default"
-    return settings.layers
+def list_compared_fusions(encoder: Encoder, names: Sequence[str]) -> list[str]:
+    """Return the fusions of all layers that a search is compared with: the weighted sum, where all are equally wide."""
+    return ["weighted"] if len(names) > 1 and len(set(_measure_widths(encoder, names).values())) == 1 else []
 
 
-def compared_fusions(encoder: Encoder, names: Sequence[str]) -> list[str]:
-    """Fusions of all layers that a search is compared with: the weighted sum, where all are equally wide."""
-    from evar.encoders.pooling import pooled_width
-
-    widths = {pooled_width(encoder.layer(name).width, encoder.layer(name).pooling) for name in names}
-    return ["weighted"] if len(names) > 1 and len(widths) == 1 else []
+def _measure_widths(encoder: Encoder, names: Sequence[str]) -> dict[str, int]:
+    """Features of the pooled vector of each layer."""
+    infos = [encoder.layer(name) for name in names]
+    return {info.name: pooled_width(info.width, info.pooling) for info in infos}
 
 
-def seeds_that_matter(task: Task, protocol: ProtocolConfig, n_seeds: int | None) -> range:
-    """Seeds to run: all of them where validation is drawn, clips are cropped or the probe is random, else one."""
-    random_probe = "random_state" in resolve(protocol.probe)().get_params()
-    is_random = task.draws_validation or random_probe or protocol.crop == "by_role"
-    return range((n_seeds or protocol.seeds) if is_random else 1)
+def count_seeds(task: Task, protocol: ProtocolConfig, n_seeds: int | None) -> int:
+    """Return how many seeds to run: more than one only where validation is drawn, clips are cropped or the probe is random.
+
+    Args:
+        task: whether its validation clips are drawn.
+        protocol: its probe, its crop, and its own number of seeds.
+        n_seeds: as requested; None leaves it to the protocol.
+    """
+    has_random_probe = "random_state" in resolve(protocol.probe)().get_params()
+    is_random = task.draws_validation or has_random_probe or protocol.crop == "by_role"
+    return (n_seeds or protocol.seeds) if is_random else 1

@@ -79,51 +79,13 @@ class Settings:
     address: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.encoders or not self.tasks:
-            raise ValueError("at least one encoder and one task are needed; see `evar encoders` and `evar tasks`")
-        for kind, chosen in (("encoders", self.encoders), ("tasks", self.tasks)):
-            if len(set(chosen)) != len(chosen):
-                raise ValueError(f"{kind} must be named once each, got {', '.join(chosen)}")
-        known = ["none", *FUSIONS, *FITTED_FUSIONS, ATTENTION, "search"]
-        if self.fusion not in known:
-            raise ValueError(f"no fusion {self.fusion!r}; {near_miss(self.fusion, known)}")
-        cells = [f"{encoder}:{task}" for encoder in self.encoders for task in self.tasks]
-        for cell in self.only:
-            if cell not in cells:
-                raise ValueError(
-                    f"--only names cells of the grid as ENCODER:TASK, got {cell!r}; {near_miss(cell, cells)}"
-                )
-        if self.engine not in ENGINES:
-            raise ValueError(f"no engine {self.engine!r}; {near_miss(self.engine, ENGINES)}")
-        if self.address is not None and self.engine != "ray":
-            raise ValueError(f"--address={self.address} is a Ray cluster's and needs --engine=ray, got {self.engine}")
-        if self.objective not in OBJECTIVES:
-            raise ValueError(f"no objective {self.objective!r}; {near_miss(self.objective, OBJECTIVES)}")
-        if self.export is not None and self.fusion != "search":
-            raise ValueError(
-                "--export names what --fusion=search chooses; for layers of your own see `evar fuse --help`"
-            )
-        if self.fusion != "none" and self.layers == "default":
-            raise ValueError("--fusion needs --layers=all or --layers=NAME,NAME to say what is fused")
-        if isinstance(self.norm_stats, str) and self.norm_stats not in configs.NORM_STATS:
-            known = [*configs.NORM_STATS, "MEAN,STD"]
-            raise ValueError(f"no norm_stats {self.norm_stats!r}; {near_miss(self.norm_stats, known)}")
-        if isinstance(self.norm_stats, tuple) and not (
-            len(self.norm_stats) == 2 and all(map(math.isfinite, self.norm_stats)) and self.norm_stats[1] > 0
-        ):
-            raise ValueError(f"norm_stats must be a mean and a standard deviation above 0, got {self.norm_stats}")
-        if not self.frames_gb > 0:
-            raise ValueError(f"frames_gb must be above 0, got {self.frames_gb}")
-        counts = ("seeds", "batch_size", "max_layers", "jobs")
-        for name, value in ((name, getattr(self, name)) for name in counts):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        shared = next((what for encoder, what in weights_by_encoder(self.weights, self.encoders) if not encoder), None)
-        if shared not in (None, "random") and len(self.encoders) > 1:
-            raise ValueError(
-                f"--weights={self.weights} is one checkpoint for one encoder, got {len(self.encoders)} encoders; "
-                "say which is whose: --weights=ENCODER=WHAT,ENCODER=WHAT"
-            )
+        _check_names(self)
+        _check_cells(self)
+        _check_engine(self)
+        _check_fusion(self)
+        _check_statistics(self.norm_stats)
+        _check_numbers(self)
+        _check_weights(self)
 
     def weights_of(self, encoder: str) -> str | None:
         """The weights asked for one encoder; None: its own."""
@@ -133,6 +95,71 @@ class Settings:
     def wants(self, encoder: str, task: str) -> bool:
         """Is that cell to be run?"""
         return not self.only or f"{encoder}:{task}" in self.only
+
+
+def _check_names(settings: Settings) -> None:
+    if not settings.encoders or not settings.tasks:
+        raise ValueError("at least one encoder and one task are needed; see `evar encoders` and `evar tasks`")
+    for kind, chosen in (("encoders", settings.encoders), ("tasks", settings.tasks)):
+        if len(set(chosen)) != len(chosen):
+            raise ValueError(f"{kind} must be named once each, got {', '.join(chosen)}")
+
+
+def _check_cells(settings: Settings) -> None:
+    cells = [f"{encoder}:{task}" for encoder in settings.encoders for task in settings.tasks]
+    for cell in settings.only:
+        if cell not in cells:
+            raise ValueError(f"--only names cells of the grid as ENCODER:TASK, got {cell!r}; {near_miss(cell, cells)}")
+
+
+def _check_engine(settings: Settings) -> None:
+    if settings.engine not in ENGINES:
+        raise ValueError(f"no engine {settings.engine!r}; {near_miss(settings.engine, ENGINES)}")
+    if settings.address is not None and settings.engine != "ray":
+        raise ValueError(
+            f"--address={settings.address} is a Ray cluster's and needs --engine=ray, got {settings.engine}"
+        )
+
+
+def _check_fusion(settings: Settings) -> None:
+    known = ["none", *FUSIONS, *FITTED_FUSIONS, ATTENTION, "search"]
+    if settings.fusion not in known:
+        raise ValueError(f"no fusion {settings.fusion!r}; {near_miss(settings.fusion, known)}")
+    if settings.objective not in OBJECTIVES:
+        raise ValueError(f"no objective {settings.objective!r}; {near_miss(settings.objective, OBJECTIVES)}")
+    if settings.export is not None and settings.fusion != "search":
+        raise ValueError("--export names what --fusion=search chooses; for layers of your own see `evar fuse --help`")
+    if settings.fusion != "none" and settings.layers == "default":
+        raise ValueError("--fusion needs --layers=all or --layers=NAME,NAME to say what is fused")
+
+
+def _check_statistics(norm_stats: str | tuple[float, float] | None) -> None:
+    if isinstance(norm_stats, str) and norm_stats not in configs.NORM_STATS:
+        known = [*configs.NORM_STATS, "MEAN,STD"]
+        raise ValueError(f"no norm_stats {norm_stats!r}; {near_miss(norm_stats, known)}")
+    if isinstance(norm_stats, tuple) and not (
+        len(norm_stats) == 2 and all(map(math.isfinite, norm_stats)) and norm_stats[1] > 0
+    ):
+        raise ValueError(f"norm_stats must be a mean and a standard deviation above 0, got {norm_stats}")
+
+
+def _check_numbers(settings: Settings) -> None:
+    if not settings.frames_gb > 0:
+        raise ValueError(f"frames_gb must be above 0, got {settings.frames_gb}")
+    for name in ("seeds", "batch_size", "max_layers", "jobs"):
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def _check_weights(settings: Settings) -> None:
+    found = weights_by_encoder(settings.weights, settings.encoders)
+    shared = next((what for encoder, what in found if not encoder), None)
+    if shared not in (None, "random") and len(settings.encoders) > 1:
+        raise ValueError(
+            f"--weights={settings.weights} is one checkpoint for one encoder, got {len(settings.encoders)} encoders; "
+            "say which is whose: --weights=ENCODER=WHAT,ENCODER=WHAT"
+        )
 
 
 def weights_by_encoder(text: str | None, encoders: Sequence[str]) -> list[tuple[str, str]]:

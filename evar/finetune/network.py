@@ -40,20 +40,10 @@ class Network(nn.Module):
             for module in mel_filters(encoder):
                 module.make_trainable()
         self.encoder, self.frozen_norms = encoder, frozen_norms
-        every = [info.name for info in encoder.layer_infos]
-        names = (
-            list(encoder.default_layers)
-            if layers == "default"
-            else every
-            if layers == "weighted"
-            else layers.split("+")
-        )
-        names = list(encoder.layer_names(names))
+        names = list_head_layers(encoder, layers)
         self.infos = [encoder.layer(name) for name in names]
         widths = [pooled_width(info.width, info.pooling) for info in self.infos]
         self.mixing = nn.Parameter(torch.zeros(len(names))) if layers == "weighted" else None
-        if layers == "weighted" and len(set(widths)) > 1:
-            raise ValueError(f"layers to be summed must be equally wide, got {dict(zip(names, widths, strict=True))}")
         self.width = widths[0] if layers == "weighted" else sum(widths)
         self.norm = SharedNorm(self.width)
         self.head = nn.Linear(self.width, n_outputs)
@@ -96,28 +86,66 @@ class Network(nn.Module):
         head = [*self.head.parameters(), *([] if self.mixing is None else [self.mixing])]
         found: list[dict[str, object]] = [{"params": head, "lr": head_rate, "peak": head_rate, "is_head": True}]
         blocks: dict[str, list[nn.Parameter]] = {}
-        frozen: tuple[str, ...] = ()
-        if freeze == "frontend":
-            filters = [name for name, _ in self.encoder.named_parameters() if name.endswith(".filterbank")]
-            frozen = (*self.encoder.frontend_parameters, *filters)
-        elif freeze not in ("none", "encoder"):
-            frozen = tuple(word.strip() for word in freeze.split("+"))
-        names = [name for name, _ in self.encoder.named_parameters()]
-        for word in frozen:
-            if not any(_is_below(name, word) for name in names):
-                known = list(dict.fromkeys(_block(name) for name in names))
-                raise ValueError(
-                    f"--freeze: no parameter of {self.encoder.name} begins with {word!r}; {near_miss(word, known)}"
-                )
+        frozen = list_frozen(self.encoder, freeze)
         for name, parameter in self.encoder.named_parameters():
             if any(_is_below(name, word) for word in frozen):
                 continue
             if parameter.requires_grad and freeze != "encoder":
-                blocks.setdefault(_block(name), []).append(parameter)
+                blocks.setdefault(_name_block(name), []).append(parameter)
         for depth, parameters in enumerate(reversed(blocks.values())):
             peak = rate * layer_decay**depth
             found.append({"params": parameters, "lr": peak, "peak": peak, "is_head": False})
         return found
+
+
+def list_frozen(encoder: Encoder, freeze: str) -> tuple[str, ...]:
+    """Return the first words of the names of the parameters that stay as they are.
+
+    Args:
+        encoder: whose parameters.
+        freeze: "none", "frontend", "encoder" (all, and none is named), or first words joined by "+".
+
+    Raises:
+        ValueError: if a word names no parameter; the nearest is proposed.
+    """
+    if freeze == "frontend":
+        filters = [name for name, _ in encoder.named_parameters() if name.endswith(".filterbank")]
+        frozen = (*encoder.frontend_parameters, *filters)
+    elif freeze in ("none", "encoder"):
+        return ()
+    else:
+        frozen = tuple(word.strip() for word in freeze.split("+"))
+    names = [name for name, _ in encoder.named_parameters()]
+    for word in frozen:
+        if not any(_is_below(name, word) for name in names):
+            known = list(dict.fromkeys(_name_block(name) for name in names))
+            raise ValueError(f"--freeze: no parameter of {encoder.name} begins with {word!r}; {near_miss(word, known)}")
+    return frozen
+
+
+def list_head_layers(encoder: Encoder, layers: str) -> tuple[str, ...]:
+    """Return the names of the layers that the head sees.
+
+    Args:
+        encoder: whose layers; only their declarations are read.
+        layers: as for `Network`.
+
+    Raises:
+        ValueError: if there is no such layer, or layers to be summed are not equally wide.
+
+    Example:
+        >>> from evar.encoders import describe_encoder
+        >>> list_head_layers(describe_encoder("crepe.tiny"), "conv2+conv5")
+        ('conv2', 'conv5')
+    """
+    if layers == "default":
+        return tuple(encoder.default_layers)
+    if layers != "weighted":
+        return encoder.layer_names(layers.split("+"))
+    widths = {info.name: pooled_width(info.width, info.pooling) for info in encoder.layer_infos}
+    if len(set(widths.values())) > 1:
+        raise ValueError(f"layers to be summed must be equally wide, got {widths}")
+    return tuple(widths)
 
 
 class SharedNorm(nn.BatchNorm1d):
@@ -160,7 +188,7 @@ def _is_below(name: str, word: str) -> bool:
     return name == word or name.startswith(f"{word}.")
 
 
-def _block(name: str) -> str:
+def _name_block(name: str) -> str:
     parts = name.split(".")
     for at, part in enumerate(parts):
         if part.isdigit():

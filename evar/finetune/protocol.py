@@ -139,7 +139,7 @@ class TuningProtocol:
         """Every hyper-parameter by name."""
         return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in _NO_PARAMS}
 
-    def of(self, encoder: str, task: str) -> TuningProtocol:
+    def for_cell(self, encoder: str, task: str) -> TuningProtocol:
         """The protocol with what it says of one encoder, then of one task, in place of the general values.
 
         Raises:
@@ -149,12 +149,12 @@ class TuningProtocol:
         given: dict[str, Any] = {}
         for found in (self.encoders.get(family), self.encoders.get(encoder), self.tasks.get(task)):
             given |= found or {}
-        return changed(self, given, f"protocol {self.name}")
+        return change_protocol(self, given, f"protocol {self.name}")
 
     def as_probe_protocol(self) -> ProtocolConfig:
         """What rows of the common table need to know of it."""
         return ProtocolConfig(
-            self.name, self.version, self.description, "evar.finetune.run:Tuned", self.params, "train",
+            self.name, self.version, self.description, "evar.finetune.rounds:Tuned", self.params, "train",
             norm_stats=self.norm_stats, validation_parts=self.validation_parts, seeds=self.seeds,
         )  # fmt: skip
 
@@ -172,7 +172,7 @@ def load_tuning_protocol(name: str) -> TuningProtocol:
     return configs.read(path, TuningProtocol)
 
 
-def changed(protocol: TuningProtocol, given: dict[str, Any], where: str) -> TuningProtocol:
+def change_protocol(protocol: TuningProtocol, given: dict[str, Any], where: str) -> TuningProtocol:
     """The protocol with other hyper-parameters.
 
     Args:

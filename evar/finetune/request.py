@@ -9,7 +9,8 @@ from evar.config.flag_tables import FINETUNE_FLAGS
 from evar.config.flags import read_flags
 from evar.experiment.outcome import Outcome
 from evar.experiment.request import split_names
-from evar.finetune.run import TuningSettings, run_tuning
+from evar.finetune.run import run_tuning
+from evar.finetune.spec import TuningSettings, resolve_tuning
 from evar.storage.mirror import at_hand
 
 
@@ -62,4 +63,5 @@ def fine_tune(encoders: str | Sequence[str], tasks: str | Sequence[str], **flags
         ValueError: evar.fine_tune has no flag 'bogus'; it has protocol, ...
     """
     words = (value if isinstance(value, str) else ",".join(value) for value in (encoders, tasks))
-    return run_tuning(parse_tuning(*words, read_flags(FINETUNE_FLAGS, flags, "evar.fine_tune")))
+    settings = parse_tuning(*words, read_flags(FINETUNE_FLAGS, flags, "evar.fine_tune"))
+    return run_tuning(resolve_tuning(settings))

@@ -6,9 +6,7 @@ does what an uninterrupted one would have done, without any state of random gene
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,11 +19,13 @@ from torch import Tensor
 
 from evar.encoders._patches import PatchOut
 from evar.encoders.base import Encoder
+from evar.experiment.targets import make_targets, read_outputs
 from evar.finetune import augmentation
+from evar.finetune.checkpoints import load_checkpoint, save_checkpoint
 from evar.finetune.network import Lars, Network, replaced_input
+from evar.finetune.schedule import learning_rate, seed_generator
 from evar.metrics import METRICS
 from evar.probes.choosing import is_improvement
-from evar.storage.atomic import changed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,29 +89,6 @@ class Trained:
     centre: float = 0.0
     spread: float = 1.0
     peak_memory: int = 0
-
-
-def seeded(*what: object) -> torch.Generator:
-    """A generator whose numbers depend on these things alone."""
-    digest = hashlib.sha256(" ".join(map(str, what)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-
-
-def learning_rate(peak: float, step: int, per_epoch: int, protocol: TuningProtocol) -> float:
-    """Rate of a step, counted from 0: linear from 0 over the warm-up, then along half a cosine.
-
-    Args:
-        peak: highest rate.
-        step: of the whole training.
-        per_epoch: steps of an epoch.
-        protocol: epochs, warmup_epochs, min_learning_rate.
-    """
-    warm, whole = protocol.warmup_epochs * per_epoch, protocol.epochs * per_epoch
-    if step < warm:
-        return peak * (step + 1) / warm
-    share = min(1.0, (step - warm) / max(1, whole - warm))
-    least = protocol.min_learning_rate
-    return peak * (least + (1 - least) * 0.5 * (1 + math.cos(math.pi * share)))
 
 
 class Training:
@@ -237,7 +214,7 @@ class Training:
 
     def _batches(self) -> Any:
         """(step, positions) of the epoch that are still to come; the order depends on seed and epoch alone."""
-        generator = seeded(self.seed, "order", self.epoch)
+        generator = seed_generator(self.seed, "order", self.epoch)
         train = self.clips.train
         if self.protocol.balanced and self.clips.kind == "multilabel":
             y = self.clips.y[train].astype(np.float64)
@@ -253,8 +230,8 @@ class Training:
     def _step(self, step: int, batch: NDArray[np.int64]) -> None:
         protocol = self.protocol
         draws = [protocol.epochs, self.seed, self.epoch, step]
-        generator = seeded("augmentation", *draws)
-        torch.manual_seed(int(torch.randint(2**62, (1,), generator=seeded("dropout", *draws, self.rank))))
+        generator = seed_generator("augmentation", *draws)
+        torch.manual_seed(int(torch.randint(2**62, (1,), generator=seed_generator("dropout", *draws, self.rank))))
         starts = (
             torch.rand(len(batch), generator=generator, dtype=torch.float64).numpy() if protocol.random_crop else None
         )
@@ -329,12 +306,9 @@ class Training:
 
     def _targets(self, batch: NDArray[np.int64]) -> Tensor:
         """(batch, outputs) floats: one-hot classes, labels, or standardised values."""
-        y = self.clips.y[batch]
-        if self.clips.kind == "multiclass":
-            return torch.nn.functional.one_hot(torch.from_numpy(y), self.clips.n_outputs).float()
-        if self.clips.kind == "multilabel":
-            return torch.from_numpy(y.astype(np.float32))
-        return torch.from_numpy(((y - self.result.centre) / self.result.spread).astype(np.float32))[:, None]
+        clips, result = self.clips, self.result
+        found = make_targets(clips.y[batch], clips.kind, clips.n_outputs, result.centre, result.spread)
+        return torch.from_numpy(found.astype(np.float32))
 
     def _augmented(
         self, waveform: Tensor, lengths: Tensor, targets: Tensor, generator: torch.Generator
@@ -376,11 +350,11 @@ class Training:
         if self.averaged is not None:
             current = {key: value.clone() for key, value in network.state_dict().items()}
             network.load_state_dict(self.averaged)
-        outputs = predicted(network, self.clips.waveforms, self.clips.valid, self.protocol.batch_size)
+        outputs = predict_outputs(network, self.clips.waveforms, self.clips.valid, self.protocol.batch_size)
         targets = self._targets(self.clips.valid)
         loss = float(self._losses(torch.from_numpy(outputs), targets, training=False).mean())
-        said = said_by(outputs, self.clips.kind, self.result.centre, self.result.spread)
-        score = float(METRICS[self.clips.metric].function(self.clips.y[self.clips.valid], said))
+        predicted = read_outputs(outputs, self.clips.kind, self.result.centre, self.result.spread)
+        score = float(METRICS[self.clips.metric].function(self.clips.y[self.clips.valid], predicted))
         result = self.result
         is_first = result.best_epoch == 0
         if is_first or is_improvement(self.clips.metric, score, loss, result.valid_score, result.valid_loss):
@@ -415,26 +389,28 @@ class Training:
             "best": self.best, "epoch": self.epoch, "in_epoch": self.in_epoch, "since_best": self.since_best,
             "sums": self.sums, "history": result.history, "best_epoch": result.best_epoch,
             "valid_score": result.valid_score, "valid_loss": result.valid_loss, "stopped_early": result.stopped_early,
+            "batch_size": self.protocol.batch_size,
         }  # fmt: skip
         if is_over:  # nobody goes on from here: the best weights are enough
             state |= {"network": None, "optimizer": None, "averaged": None}
-        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        part = self.checkpoint.with_suffix(f".{os.getpid()}.part")
-        torch.save(state, part)
-        os.replace(part, self.checkpoint)
-        changed(self.checkpoint)
+        save_checkpoint(self.checkpoint, state)
 
     def _load(self) -> None:
-        """Go on from the checkpoint, if there is one; a torn one cannot exist, as it is renamed into place."""
-        if self.checkpoint is None or not self.checkpoint.is_file():
+        """Go on from the checkpoint, if there is one that is whole."""
+        if self.checkpoint is None:
             return
-        device = next(self.network.parameters()).device
-        state = torch.load(self.checkpoint, map_location=device, weights_only=True)
+        state = load_checkpoint(self.checkpoint, next(self.network.parameters()).device)
+        if state is None:
+            return
         self.network.load_state_dict(state["network"] or state["best"])
         if state["optimizer"] is not None:
             self.optimizer.load_state_dict(state["optimizer"])
         self.averaged, self.best = state["averaged"], state["best"]
-        self.epoch, self.in_epoch, self.since_best = state["epoch"], state["in_epoch"], state["since_best"]
+        self.epoch, self.since_best = state["epoch"], state["since_best"]
+        # Steps of a batch that was halved since: the same clips are two steps now.
+        self.in_epoch = (
+            state["in_epoch"] * state.get("batch_size", self.protocol.batch_size) // self.protocol.batch_size
+        )
         self.sums = list(state["sums"])
         for name in ("history", "best_epoch", "valid_score", "valid_loss", "stopped_early"):
             setattr(self.result, name, state[name])
@@ -459,7 +435,7 @@ def _class_weights(y: NDArray[Any], clips: Clips) -> Tensor:
 
 
 @torch.no_grad()
-def predicted(
+def predict_outputs(
     network: Network, waveforms: Waveforms, clips: Sequence[int] | NDArray[np.int64], batch_size: int
 ) -> NDArray[np.float32]:
     """Outputs of clips at the head of their files, (clips, outputs), in their order.
@@ -482,10 +458,3 @@ def predicted(
         at += len(chosen)
     network.train(was_training)
     return found
-
-
-def said_by(outputs: NDArray[np.float32], kind: str, centre: float, spread: float) -> NDArray[Any]:
-    """Outputs (clips, outputs) as the metric wants them: classes, scores of labels, or values."""
-    if kind == "multiclass":
-        return outputs.argmax(axis=1)
-    return outputs if kind == "multilabel" else centre + spread * outputs[:, 0].astype(np.float64)

@@ -73,7 +73,7 @@ class Waveforms:
         return waveform, torch.tensor(lengths)
 
 
-def decoded(task: Task, sample_rate: int, folder: Path) -> Waveforms:
+def decode_task(task: Task, sample_rate: int, folder: Path) -> Waveforms:
     """Decode every clip, or find what an earlier run decoded.
 
     Args:

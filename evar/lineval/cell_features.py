@@ -22,11 +22,9 @@ from evar.storage.rows_on_disk import RowsOnDisk
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from evar.config.protocol import ProtocolConfig
-    from evar.data.task import Task
-    from evar.encoders.base import Encoder
+    from evar.experiment.cell import Cell
     from evar.experiment.selection import Selection
-    from evar.experiment.settings import Settings
+    from evar.experiment.spec import Resources
 
 
 #: bytes of features of a round that are held in memory; of more, probes read parts from the store
@@ -92,7 +90,7 @@ class Vectors:
         return every
 
     def frames_of(self, selection: Selection, stats: norm_stats.Statistics) -> StoredFrames:
-        """Frames of the selected layers of every clip; those of bad clips nobody may ask for."""
+        """Return frames of the selected layers of every clip; a bad clip has none, and reading it is an error."""
         if stats not in self._frames:
             extraction = self.extractions[stats]
             known = FrameStore.beside(self.store).places(extraction.key)
@@ -107,7 +105,7 @@ class Vectors:
         """Features of a clip, at most."""
         return sum(self.widths[name] for name in selection.layers)
 
-    def fused(
+    def fuse_layers(
         self, selection: Selection, stats: norm_stats.Statistics, train: NDArray[np.int64] | None = None
     ) -> NDArray[np.float32]:
         """One vector a clip of the selected layers, (clips, width); bad clips are NaN.
@@ -126,7 +124,7 @@ class Vectors:
         train: Sequence[NDArray[np.int64]],
         valid: Sequence[NDArray[np.int64]] = (),
     ) -> list[Any]:
-        """`fused` for each round, or frames where the probe reads such; rounds that may share an array do.
+        """`fuse_layers` for each round, or frames where the probe reads such; rounds that may share an array do.
 
         Single layers and concatenations that take more than `BYTES_IN_MEMORY` come as `Rows`, which read parts.
 
@@ -153,8 +151,10 @@ class Vectors:
                 for stats, fitted, checked in zip(stats_of_rounds, train, valid, strict=True)
             ]
         if selection.fusion == "pca":  # fitted on the training clips of each round
-            return [self.fused(selection, stats, fitted) for stats, fitted in zip(stats_of_rounds, train, strict=True)]
-        by_stats = {stats: self.fused(selection, stats) for stats in dict.fromkeys(stats_of_rounds)}
+            return [
+                self.fuse_layers(selection, stats, fitted) for stats, fitted in zip(stats_of_rounds, train, strict=True)
+            ]
+        by_stats = {stats: self.fuse_layers(selection, stats) for stats in dict.fromkeys(stats_of_rounds)}
         return [by_stats[stats] for stats in stats_of_rounds]
 
     def _on_disk(
@@ -181,7 +181,7 @@ class Vectors:
         train: NDArray[np.int64],
         cropped: NDArray[np.int64],
     ) -> NDArray[np.float32]:
-        """`fused`, where the clips `cropped` have the windows of training and the others those of testing."""
+        """`fuse_layers`, where the clips `cropped` have the windows of training and the others those of testing."""
         layers = {}
         for name in selection.layers:
             layers[name] = self.layer(name, stats)
@@ -189,103 +189,100 @@ class Vectors:
         return fuse(layers, selection.fusion, train)
 
 
-def frames_wanted(
-    encoder: Encoder,
-    task: Task,
-    protocol: ProtocolConfig,
-    settings: Settings,
-    layers: Iterable[str],
-    store: FeatureStore,
-) -> FrameRequest | None:
-    """The frames that a protocol's probes of these layers read; None where they read pooled vectors.
+def request_frames(cell: Cell, layers: Iterable[str], store: FeatureStore, resources: Resources) -> FrameRequest | None:
+    """Return the frames that the probes of these layers read; None where they read pooled vectors.
 
-    Where frames of these and more layers are stored already, these are asked for.
+    Where frames of these and more layers are stored already, these are requested.
+
+    Args:
+        cell: encoder, task and protocol.
+        layers: names of the layers of its rows.
+        store: where frames are looked for.
+        resources: how much may be put on disk.
     """
-    if protocol.frame_seconds is None:
+    if cell.protocol.frame_seconds is None:
         return None
-    asked = set(layers)
-    names = tuple(layer.name for layer in encoder.layer_infos if layer.name in asked)
-    request = FrameRequest(names, protocol.frame_seconds, 1e9 * settings.frames_gb)
-    policy = task.policy()
-    stored = FrameStore.beside(store).wider(feature_key(encoder, policy, request))
-    every = asked | stored
+    encoder, wanted = cell.encoder, set(layers)
+    names = tuple(layer.name for layer in encoder.layer_infos if layer.name in wanted)
+    request = FrameRequest(names, cell.protocol.frame_seconds, 1e9 * resources.frames_gb)
+    stored = FrameStore.beside(store).wider(feature_key(encoder, cell.task.policy(), request))
+    every = wanted | stored
     return replace(request, layers=tuple(layer.name for layer in encoder.layer_infos if layer.name in every))
 
 
-def extracted(
-    encoder: Encoder,
-    task: Task,
-    protocol: ProtocolConfig,
-    settings: Settings,
-    store: FeatureStore,
-    seeds: set[int],
-    layers: Iterable[str] = (),
+def encode_cell(
+    cell: Cell, store: FeatureStore, resources: Resources, seeds: set[int], layers: Iterable[str] = ()
 ) -> Vectors:
-    """Every vector that the rounds need is in the store afterwards; says what was done and which clips are bad.
+    """Put every vector that the rounds of a cell need into the store; print what was done and which clips are bad.
 
     Args:
-        encoder, task, protocol, settings, store: what is evaluated, and how.
+        cell: encoder, task and protocol.
+        store: where vectors are kept.
+        resources: clips a batch, and how many frames may be put on disk.
         seeds: of the rows.
         layers: of the rows, where the protocol's probe reads frames.
+
+    Raises:
+        OSError: if the vectors or frames would take too much of the disk.
     """
-    label = f"{encoder.name} x {task.name}"
-    frames = frames_wanted(encoder, task, protocol, settings, layers, store)
-    mode = norm_stats.mode(encoder, settings.norm_stats, protocol.norm_stats)
-    of_rounds = norm_stats.of_task(encoder, task, mode, sorted(seeds), store, settings.batch_size)
+    encoder, task, batch_size = cell.encoder, cell.task, resources.batch_size
+    frames = request_frames(cell, layers, store, resources)
+    of_rounds = norm_stats.of_task(encoder, task, cell.statistics, sorted(seeds), store, batch_size)
     distinct = list(dict.fromkeys(stats for seed in sorted(seeds) for stats in of_rounds[seed]))
     if len(distinct) > 1:
         print(
-            f"{label}: {sum(map(len, of_rounds.values()))} rounds have {len(distinct)} different input statistics "
-            f"(norm_stats {mode}): every clip is decoded once and encoded {len(distinct)} times",
+            f"{cell.label}: {sum(map(len, of_rounds.values()))} rounds have {len(distinct)} different input statistics "
+            f"(norm_stats {cell.statistics}): every clip is decoded once and encoded {len(distinct)} times",
             flush=True,
         )
-    found = extract_each(encoder, distinct, task.paths, task.policy(), store, settings.batch_size, label, frames)
+    heads = extract_each(encoder, distinct, task.paths, task.policy(), store, batch_size, cell.label, frames)
     cropped = {}
-    if protocol.crop == "by_role" and task.config.clip_seconds is not None:
-        cropped = {seed: _cropped(encoder, distinct, task, seed, store, settings, label) for seed in sorted(seeds)}
-    every = [*found, *(extraction for one in cropped.values() for extraction in one.values())]
+    if cell.is_cropped:
+        cropped = {seed: _encode_windows(cell, distinct, seed, store, batch_size) for seed in sorted(seeds)}
+    every = [*heads, *(extraction for one in cropped.values() for extraction in one.values())]
     vectors = Vectors(
         store,
         of_rounds,
-        dict(zip(distinct, found, strict=True)),
+        dict(zip(distinct, heads, strict=True)),
         {position: reason for extraction in every for position, reason in sorted(extraction.bad.items())},
         len(task),
         cropped,
         {layer.name: pooled_width(layer.width, layer.pooling) for layer in encoder.layer_infos},
         {name: (encoder.layer(name).width, frames.period(encoder, name)) for name in frames.layers} if frames else {},
     )
-    seconds = found[0].seconds + sum(next(iter(one.values())).seconds for one in cropped.values())
+    _report_encoding(cell, vectors, heads)
+    return vectors
+
+
+def _report_encoding(cell: Cell, vectors: Vectors, heads: Sequence[Extraction]) -> None:
+    """Print how many clips were encoded, and the first of those that cannot be used."""
+    cropped = vectors.cropped
+    every = [*heads, *(extraction for one in cropped.values() for extraction in one.values())]
+    seconds = heads[0].seconds + sum(next(iter(one.values())).seconds for one in cropped.values())
     speed = f" at {vectors.n_encoded / seconds:.1f} clips/s" if vectors.n_encoded else ""
     print(
-        f"{label}: encoded {vectors.n_encoded} clips ({sum(one.audio_seconds for one in every):.0f} s of audio) in "
-        f"{seconds:.1f} s{speed}; {sum(one.n_stored for one in found)} were stored already",
+        f"{cell.label}: encoded {vectors.n_encoded} clips ({sum(one.audio_seconds for one in every):.0f} s of audio) in "
+        f"{seconds:.1f} s{speed}; {sum(one.n_stored for one in heads)} were stored already",
         flush=True,
     )
     if cropped:
         n_other = sum(one.n_encoded for part in cropped.values() for one in part.values())
         print(f"  training and validation clips are cropped at random, by seed: {n_other} further windows", flush=True)
     for position, reason in list(vectors.bad.items())[:5]:
-        print(f"  bad clip {task.index['path'][position]}: {reason}", flush=True)
+        print(f"  bad clip {cell.task.index['path'][position]}: {reason}", flush=True)
     if len(vectors.bad) > 5:
         print(f"  ... and {len(vectors.bad) - 5} more bad clips, all named in the result files", flush=True)
-    return vectors
 
 
-def _cropped(
-    encoder: Encoder,
-    distinct: Sequence[norm_stats.Statistics],
-    task: Task,
-    seed: int,
-    store: FeatureStore,
-    settings: Settings,
-    label: str,
+def _encode_windows(
+    cell: Cell, distinct: Sequence[norm_stats.Statistics], seed: int, store: FeatureStore, batch_size: int | None
 ) -> dict[norm_stats.Statistics, Extraction]:
     """Random windows of the clips that train or validate in some round, under each of the input statistics."""
-    rounds = task.rounds(seed)
-    fitted = np.unique(np.concatenate([rows for one in rounds for rows in (one.train, one.valid)]))
+    task = cell.task
+    fitted = np.unique(np.concatenate([rows for one in task.rounds(seed) for rows in (one.train, one.valid)]))
     paths = [task.paths[position] for position in fitted]
     policy = task.policy(seed, crop="seeded_random")
-    parts = extract_each(encoder, distinct, paths, policy, store, settings.batch_size, f"{label}, seed {seed}")
+    parts = extract_each(cell.encoder, distinct, paths, policy, store, batch_size, f"{cell.label}, seed {seed}")
     for part in parts:
         rows: list[str | None] = [None] * len(task)
         for position, row in zip(fitted, part.rows, strict=True):

@@ -7,53 +7,53 @@ processes may use at once, so a worker that is killed costs its own unit only, a
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from functools import partial
+from pathlib import Path
 
-from evar.data.task_config import load_task_config
 from evar.experiment.outcome import Outcome, record_failure
-from evar.experiment.request import checked
-from evar.experiment.settings import Settings
+from evar.experiment.spec import GridSpec
 from evar.lineval.processes import run_in_processes
 from evar.lineval.ray_cluster import run_on_ray
 from evar.lineval.run import run_grid
-from evar.lineval.units import units
+from evar.lineval.units import cut_units
 from evar.numeric.device import pick_device
 from evar.storage.mirror import at_hand
 
 
-def run(settings: Settings) -> Outcome:
-    """Run a grid by the engine that its settings name.
+def run(grid: GridSpec) -> Outcome:
+    """Run a grid by the engine that its resources name.
+
+    Args:
+        grid: as `evar.experiment.resolving.resolve_request` makes it.
 
     Returns:
         All rows of the grid, and the cells that failed with their reasons; rows stand in the order of the grid, whatever
         finished first.
 
     Raises:
-        ValueError: if a name or setting is unknown or contradicts another, before any work is done.
+        ValueError: if the device is not there.
         ImportError: if the engine is ray and ray is not installed.
+        OSError: if a Ray cluster does not answer.
     """
-    if settings.engine == "local" and settings.jobs == 1:
-        return run_grid(settings)
-    checked(settings)
-    pick_device(settings.device)
-    cut = units(settings)
-    found = run_on_ray(cut, settings) if settings.engine == "ray" else run_in_processes(cut, settings)
-    return _joined(cut, found)
+    if grid.resources.engine == "local" and grid.resources.jobs == 1:
+        return run_grid(grid)
+    pick_device(grid.resources.device)
+    units = cut_units(grid)
+    runner = run_on_ray if grid.resources.engine == "ray" else run_in_processes
+    found = runner(units, grid.resources) if units else {}
+    return _join_outcomes(grid, units, found)
 
 
-def _joined(cut: Sequence[Settings], found: Mapping[int, Outcome | str]) -> Outcome:
+def _join_outcomes(grid: GridSpec, units: Sequence[GridSpec], found: Mapping[int, Outcome | str]) -> Outcome:
     """One outcome in the order of the grid; a unit without one fails with its reason, cell by cell."""
-    whole = Outcome()
-    folder_of = {out: at_hand(out) for out in {unit.out for unit in cut}}
-    for at, asked in enumerate(cut):
-        unit = dataclasses.replace(asked, out=folder_of[asked.out])
+    whole, out = Outcome(), Path(at_hand(grid.resources.out))
+    for rejection in grid.rejections:
+        record_failure(whole, out, rejection.spec, rejection.reason)
+    for at, unit in enumerate(units):
         of_unit = found[at]
         if isinstance(of_unit, str):
-            for encoder in unit.encoders:
-                for task in filter(partial(unit.wants, encoder), unit.tasks):
-                    record_failure(whole, unit, encoder, load_task_config(task), OSError(of_unit))
+            for spec in unit.cells:
+                record_failure(whole, out, spec, of_unit)
             continue
         whole.rows += of_unit.rows
         whole.failures += of_unit.failures

@@ -8,7 +8,9 @@ from typing import Any
 from evar.config.flag_tables import LINEVAL_FLAGS
 from evar.config.flags import read_flags
 from evar.experiment.outcome import Outcome
-from evar.experiment.request import asked
+from evar.experiment.request import parse_request
+from evar.experiment.resolving import resolve_request
+from evar.lineval.engine import run
 
 #: the flags of the command that say what is computed, rather than whether
 _FLAGS = tuple(flag for flag in LINEVAL_FLAGS if flag.name != "dry_run")
@@ -32,6 +34,5 @@ def evaluate(encoders: str | Sequence[str] = "", tasks: str | Sequence[str] = ""
         >>> outcome.rows[0].score  # doctest: +SKIP
     """
     words = read_flags(_FLAGS, flags, "evar.evaluate")
-    from evar.lineval.engine import run  # which imports this module
-
-    return run(asked(*(v if isinstance(v, str) else ",".join(v) for v in (encoders, tasks)), **words))
+    names = (value if isinstance(value, str) else ",".join(value) for value in (encoders, tasks))
+    return run(resolve_request(parse_request(*names, **words)))

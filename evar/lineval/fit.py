@@ -8,20 +8,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from evar.experiment.result_row import UNREADABLE, FittedRound, judged
-from evar.metrics import METRICS
-from evar.metrics.events import count_clip
+from evar.experiment.probing import make_row_probe
+from evar.experiment.rounds import FittedRound, list_usable, place_predictions, score_round
 from evar.numeric.rows import Rows
-from evar.probes.linear import LinearProbe
-from evar.probes.making import make_probe
 from evar.probes.protocol import fit_probes, get_traits
-from evar.probes.weighted_sum import WeightedSumProbe
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from evar.config.protocol import ProtocolConfig
     from evar.data.task import Round, Task
+    from evar.experiment.cell import Cell
     from evar.experiment.selection import Selection
     from evar.lineval.cell_features import Vectors
 
@@ -30,23 +26,6 @@ if TYPE_CHECKING:
 BYTES_TOGETHER = 2**30
 
 _Fit = TypeVar("_Fit")
-
-
-def _probe_for(protocol: ProtocolConfig, task: Task, selection: Selection, seed: int) -> Any:
-    """The protocol's probe; for a weighted sum of layers the probe that learns the weights, with the same settings."""
-    probe = make_probe(protocol, task.config.metric, seed)
-    if isinstance(probe, WeightedSumProbe):
-        return probe.set_params(n_layers=len(selection.layers))
-    if selection.fusion != "weighted":
-        return probe
-    if type(probe) is not LinearProbe:
-        raise ValueError(
-            f"--fusion=weighted goes with the probe of protocol linear and tasks of one class a clip, but {protocol.name} "
-            f"has {type(probe).__name__} for {task.name}"
-        )
-    return WeightedSumProbe(
-        len(selection.layers), strengths=probe.strengths, refit=probe.refit, metric=task.config.metric
-    )
 
 
 @dataclass
@@ -58,24 +37,27 @@ class _RowFit:
     features: list[Any]
     probes: list[Any]
     splits: list[tuple[Any, ...]]
+    statistics: Sequence[tuple[float, float] | None]
 
 
 def fit_rows(
-    protocol: ProtocolConfig, task: Task, vectors: Vectors, rows: Sequence[tuple[Selection, int]], skip_bad: bool
+    cell: Cell, vectors: Vectors, rows: Sequence[tuple[Selection, int]], device: str = "auto"
 ) -> list[list[FittedRound]]:
-    """Fit and test a probe for every round of some rows; side by side where the probe knows how.
+    """Fit and test a probe for every round of some rows; side by side where the probe can.
 
     Args:
-        protocol: which probe.
-        task: labels and rounds.
+        cell: protocol, labels and rounds.
         vectors: of the task's clips.
         rows: which layers, and how they become one feature; seed of the validation draw and the probe.
-        skip_bad: leave bad test clips out instead of counting them as wrong.
+        device: of probes that are trained by gradient steps.
+
+    Returns:
+        For each row its rounds.
     """
-    fits = [_row_fit(protocol, task, vectors, selection, seed) for selection, seed in rows]
+    fits = [_prepare_fit(cell, vectors, selection, seed, device) for selection, seed in rows]
     probes, splits = [p for fit in fits for p in fit.probes], [s for fit in fits for s in fit.splits]
     fit_probes(probes, splits)
-    return [_tested(task, fit, skip_bad) for fit in fits]
+    return [_test_rounds(cell, vectors, fit) for fit in fits]
 
 
 def estimate_fit_bytes(probe: Any, n_clips: int, width: int, n_classes: int) -> int:
@@ -94,8 +76,13 @@ def estimate_fit_bytes(probe: Any, n_clips: int, width: int, n_classes: int) -> 
     return BYTES_TOGETHER if count_bytes is None else count_bytes(probe, n_clips, width, n_classes)
 
 
-def side_by_side(fits: Iterable[tuple[_Fit, int]]) -> Iterator[list[_Fit]]:
-    """Consecutive fits, told with their bytes, in groups of `BYTES_TOGETHER` or less, or of one."""
+def group_fits(fits: Iterable[tuple[_Fit, int]]) -> Iterator[list[_Fit]]:
+    """Yield consecutive fits, given with their bytes, in groups of `BYTES_TOGETHER` or less, or of one.
+
+    Example:
+        >>> [list(group) for group in group_fits([("a", 600 * 2**20), ("b", 400 * 2**20), ("c", 2**31)])]
+        [['a', 'b'], ['c']]
+    """
     group: list[_Fit] = []
     held = 0
     for fit, n_bytes in fits:
@@ -108,14 +95,12 @@ def side_by_side(fits: Iterable[tuple[_Fit, int]]) -> Iterator[list[_Fit]]:
         yield group
 
 
-def _row_fit(protocol: ProtocolConfig, task: Task, vectors: Vectors, selection: Selection, seed: int) -> _RowFit:
+def _prepare_fit(cell: Cell, vectors: Vectors, selection: Selection, seed: int, device: str) -> _RowFit:
+    task = cell.task
     rounds, usable = task.rounds(seed), vectors.usable
-    parts = [[rows[usable[rows]] for rows in (one.train, one.valid, one.test)] for one in rounds]
-    for a_round, (train, _, readable) in zip(rounds, parts, strict=True):
-        if not len(train) or not len(readable):
-            raise ValueError(f"{task.name} {a_round.name}: no usable clip is left in the training or test set")
+    parts = [list_usable(a_round, usable, task.name, needs_valid=False) for a_round in rounds]
     features = vectors.of_every_round(selection, seed, [train for train, *_ in parts], [valid for _, valid, _ in parts])
-    probes = [_probe_for(protocol, task, selection, seed) for _ in rounds]
+    probes = [make_row_probe(cell, selection, seed, device) for _ in rounds]
     if not get_traits(probes[0]).reads_parts:
         read = {id(rows): np.asarray(rows) if isinstance(rows, Rows) else rows for rows in features}  # shared by rounds
         features = [read[id(rows)] for rows in features]
@@ -123,52 +108,42 @@ def _row_fit(protocol: ProtocolConfig, task: Task, vectors: Vectors, selection: 
         (of_round[train], task.y[train], of_round[valid], task.y[valid])
         for of_round, (train, valid, _) in zip(features, parts, strict=True)
     ]
-    return _RowFit(rounds, parts, features, probes, splits)
+    return _RowFit(rounds, parts, features, probes, splits, vectors.of_rounds[seed])
 
 
-def _tested(task: Task, fit: _RowFit, skip_bad: bool) -> list[FittedRound]:
-    """What fitted probes say of the test clips of their rounds."""
-    fitted = []
-    for a_round, probe, of_round, (train, valid, readable) in zip(
-        fit.rounds, fit.probes, fit.features, fit.parts, strict=True
+def _test_rounds(cell: Cell, vectors: Vectors, fit: _RowFit) -> list[FittedRound]:
+    """What fitted probes predict for the test clips of their rounds."""
+    task, fitted = cell.task, []
+    for a_round, probe, of_round, (train, valid, readable), stats in zip(
+        fit.rounds, fit.probes, fit.features, fit.parts, fit.statistics, strict=True
     ):
-        tested = readable if skip_bad else a_round.test
-        y_pred, shares = _predicted(task, probe, of_round, readable, train)
-        score = float(METRICS[task.config.metric].function(task.truth[tested], y_pred[tested]))
-        extras = judged(task, tested, y_pred[tested], shares if len(readable) == len(tested) else None)
-        fitted.append(FittedRound(a_round, tested, y_pred[tested], score, len(train), len(valid), probe, extras=extras))
+        predicted, shares = _predict(task, probe, of_round, readable)
+        centre = float(task.y[train].mean()) if task.config.kind == "regression" else 0.0
+        y_pred = place_predictions(task, readable, predicted, centre)
+        scored = score_round(task, a_round, readable, y_pred, shares, skip_bad=cell.spec.skip_bad)
+        sizes = {"n_train": len(train), "n_valid": len(valid)}
+        fitted.append(FittedRound(a_round=a_round, probe=probe, norm_stats=stats, **sizes, **scored))
     return fitted
 
 
-def _predicted(
-    task: Task, probe: Any, features: Any, readable: NDArray[np.int64], train: NDArray[np.int64]
-) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
-    """What is predicted of every clip (see `FittedRound.y_pred`; others than `readable` count as wrong), and the class
-    probabilities of the readable ones where the probe has any."""
+def _predict(
+    task: Task, probe: Any, features: Any, readable: NDArray[np.int64]
+) -> tuple[Any, NDArray[np.float64] | None]:
+    """What is predicted of the readable clips, and their class probabilities where the probe has any."""
     if task.config.kind == "events":
-        counts = np.array([count_clip(events, np.empty((0, 3)))[1] for events in task.y], np.float64)
-        for position, found in zip(readable, probe.predict(features[readable]), strict=True):
-            counts[position] = count_clip(task.y[position], found)[1]
-        return counts, None
+        return probe.predict(features[readable]), None
     if task.config.kind == "multilabel":
-        scores = np.full(task.y.shape, -np.inf, np.float32)
-        scores[readable] = _said(probe.decision_function, features, readable)
-        return scores, None
-    if task.config.kind == "regression":
-        values = np.full(len(task), task.y[train].mean())
-        values[readable] = _said(probe.predict, features, readable)
-        return values, None
-    classes = np.full(len(task), UNREADABLE, np.int64)
-    classes[readable] = _said(probe.predict, features, readable)
-    if not hasattr(probe, "predict_proba"):
-        return classes, None
+        return _apply(probe.decision_function, features, readable), None
+    predicted = _apply(probe.predict, features, readable)
+    if task.config.kind == "regression" or not hasattr(probe, "predict_proba"):
+        return predicted, None
     shares = np.zeros((len(readable), len(task.config.classes)))
-    shares[:, probe.classes_] = _said(probe.predict_proba, features, readable)
-    return classes, shares
+    shares[:, probe.classes_] = _apply(probe.predict_proba, features, readable)
+    return predicted, shares
 
 
-def _said(method: Callable[[Any], NDArray[Any]], features: Any, readable: NDArray[np.int64]) -> NDArray[Any]:
-    """What a probe's method says of some clips; in parts where their features are read in parts."""
+def _apply(method: Callable[[Any], NDArray[Any]], features: Any, readable: NDArray[np.int64]) -> NDArray[Any]:
+    """A probe's method on some clips; in parts where their features are read in parts."""
     of_clips = features[readable]
     if not isinstance(of_clips, Rows):
         return method(of_clips)

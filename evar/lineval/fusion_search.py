@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evar import results
-from evar.experiment.identity import extraction_settings
 from evar.experiment.result_row import versions
+from evar.experiment.selection import Selection, list_compared_fusions
 from evar.extraction import input_statistics as norm_stats
-from evar.lineval.fit import estimate_fit_bytes, side_by_side
+from evar.lineval.cell_features import encode_cell
+from evar.lineval.cells import evaluate_cell
+from evar.lineval.fit import estimate_fit_bytes, group_fits
 from evar.lineval.ranker import N_COMPONENTS, PENALTIES, Layers, SearchRound
 from evar.lineval.search import N_FINALISTS, Search, search
 from evar.probes.making import make_probe
@@ -26,9 +28,11 @@ if TYPE_CHECKING:
 
     from evar.config.protocol import ProtocolConfig
     from evar.data.task import Task
-    from evar.encoders.base import Encoder
-    from evar.experiment.settings import Settings
+    from evar.experiment.cell import Cell
+    from evar.experiment.outcome import Outcome
+    from evar.experiment.spec import SearchSpec
     from evar.lineval.cell_features import Vectors
+    from evar.lineval.cells import Workplace
 
 #: raise it when the same inputs give another choice
 SEARCH_VERSION = 1
@@ -36,73 +40,128 @@ SEARCH_VERSION = 1
 SEED = 0
 
 
-def layer_names(encoder: Encoder, settings: Settings) -> list[str]:
-    """The layers to choose from."""
-    if isinstance(settings.layers, str):
-        return [layer.name for layer in encoder.layer_infos]
-    asked = encoder.layer_names(settings.layers)
-    return [layer.name for layer in encoder.layer_infos if layer.name in asked]
+def list_layers(cell: Cell) -> list[str]:
+    """Return the layers to choose from."""
+    every = [layer.name for layer in cell.encoder.layer_infos]
+    return every if isinstance(cell.spec.layers, str) else [name for name in every if name in cell.spec.layers]
 
 
-def record_id(encoder: Encoder, tasks: Sequence[Task], protocol: ProtocolConfig, settings: Settings) -> str:
-    """File stem of the record: a hash of everything that can change the choice."""
+def make_search_id(cells: Sequence[Cell], spec: SearchSpec) -> str:
+    """Return the file stem of the record: a hash of everything that can change the choice."""
+    first = cells[0]
+    encoder, protocol = first.encoder, first.protocol
     return results.run_id(
         {
             "encoder": encoder.name,
             "weights_sha256": encoder.weights_sha256,
             "encoder_options": dict(encoder.options),
-            "layers": layer_names(encoder, settings),
-            "task": "+".join(task.name for task in tasks),
+            "layers": list_layers(first),
+            "task": "+".join(cell.task.name for cell in cells),
             "tasks": [
                 {
-                    "name": task.name,
-                    "version": task.config.version,
-                    "index_sha256": task.index_sha256,
-                    "extraction": extraction_settings(encoder, task, protocol, settings),
+                    "name": cell.task.name,
+                    "version": cell.task.config.version,
+                    "index_sha256": cell.task.index_sha256,
+                    "extraction": cell.extraction,
                 }
-                for task in tasks
+                for cell in cells
             ],
-            "limit": settings.limit,
+            "limit": first.spec.limit,
             "protocol": protocol.name,
             "protocol_version": protocol.version,
             "params": protocol.params,
             "seed": SEED,
-            "search": [SEARCH_VERSION, settings.objective, settings.max_layers, N_FINALISTS, N_COMPONENTS, *PENALTIES],
+            "search": [SEARCH_VERSION, spec.objective, spec.max_layers, N_FINALISTS, N_COMPONENTS, *PENALTIES],
         }
     )
 
 
-def run_search(
-    encoder: Encoder,
-    tasks: Sequence[Task],
-    vectors: Sequence[Vectors],
-    protocol: ProtocolConfig,
-    settings: Settings,
-    fusions: Sequence[str],
-) -> SearchRecord:
-    """Search, and save the record before any test clip is looked at.
+def run_search(cells: Sequence[Cell], spec: SearchSpec, workplace: Workplace, outcome: Outcome) -> None:
+    """Choose layers on validation clips, then compute the rows of the choice, and export it.
 
     Args:
-        encoder: whose layers.
-        tasks: to serve, all at once.
-        vectors: of each task; every layer is there.
-        protocol: whose probe scores the finalists.
-        settings: what the command line says.
-        fusions: other fusions of all layers that are run for comparison; only noted.
+        cells: of one encoder, with all tasks to serve at once.
+        spec: what is maximised, and the name of the export.
+        workplace: store and results folder.
+        outcome: of the grid.
 
     Raises:
         ValueError: if there is nothing to choose from, or a task has no usable clip in a split.
     """
+    first = cells[0]
+    encoder, names = first.encoder, list_layers(first)
+    if len(names) < 2:
+        print(f"{encoder.name}: one layer, nothing to fuse", flush=True)
+        return
+    if first.spec.wanted_layers != first.spec.layers:
+        print(f"{encoder.name}: its layers are those of {encoder.store_name}, searched there", flush=True)
+        return
+    record = _load_record(results.search_path(workplace.out, make_search_id(cells, spec)))
+    if record is None:
+        vectors = [encode_cell(cell, workplace.store, workplace.resources, {SEED}) for cell in cells]
+        outcome.n_encoded += sum(of_task.n_encoded for of_task in vectors)
+        record = choose_layers(cells, vectors, spec, workplace.resources.device)
+        results.save_search(record, workplace.out)
+    print(
+        f"{encoder.name}: fusion search over {len(cells)} tasks, {record.n_ranked} combinations of {len(names)} layers "
+        f"ranked, {record.n_probed} of them probed, on validation clips: {' + '.join(record.choice)}",
+        flush=True,
+    )
+    for cell in cells:
+        choices = dict.fromkeys(tuple(layers) for layers in record.choices[cell.task.name])
+        chosen = [Selection(layers, "none" if len(layers) == 1 else "concat") for layers in choices]
+        missing = [one for one in chosen if one not in cell.list_selections()]
+        if missing:
+            evaluate_cell(cell, workplace, outcome, missing)
+    if spec.export:
+        _export(cells, record, spec.export)
+
+
+def _load_record(path: Path) -> SearchRecord | None:
+    """The record of an earlier search, if it is whole; a damaged one is made again."""
+    try:
+        return results.load_search(path)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        print(f"searching again: {error}", flush=True)
+        return None
+
+
+def _export(cells: Sequence[Cell], record: SearchRecord, name: str) -> None:
+    from evar.encoders.variants import write_variant
+
+    encoder, given = cells[0].encoder, cells[0].spec.weights
+    tasks = ", ".join(cell.task.name for cell in cells)
+    about = f"{' and '.join(record.choice)} of {encoder.name}, chosen for {tasks}"
+    path = write_variant(encoder.name, record.choice, name, about)
+    weights = "" if given is None else f" (made with --weights={given}: say so again)"
+    print(f"{encoder.name}: exported as encoder {name}, {path}{weights}", flush=True)
+
+
+def choose_layers(
+    cells: Sequence[Cell], vectors: Sequence[Vectors], spec: SearchSpec, device: str = "auto"
+) -> SearchRecord:
+    """Search for the layers that serve all tasks; no test clip is looked at.
+
+    Args:
+        cells: of one encoder, one for each task.
+        vectors: of each cell; every layer is there.
+        spec: what is maximised.
+        device: of probes that are trained by gradient steps.
+
+    Returns:
+        What was tried and chosen, not yet saved.
+
+    Raises:
+        ValueError: if a task has no usable clip in a split.
+    """
     from tqdm import tqdm
 
     began = time.perf_counter()
-    names = layer_names(encoder, settings)
-    rounds, task_of = [], []
-    for task, of_task in zip(tasks, vectors, strict=True):
-        made = make_rounds(task, of_task, names)
-        rounds += made
-        task_of += [of_task] * len(made)
-    label = f"{encoder.name} fusion search"
+    names = list_layers(cells[0])
+    rounds = [one for cell, own in zip(cells, vectors, strict=True) for one in make_rounds(cell.task, own, names)]
+    label = f"{cells[0].encoder.name} fusion search"
     with tqdm(total=2 * len(rounds), desc=label, unit="round", delay=2, leave=False, disable=None) as bar:
 
         def progress(done: int, what: str) -> None:
@@ -112,14 +171,12 @@ def run_search(
         found = search(
             rounds,
             len(names),
-            lambda candidates: probe_sets(protocol, rounds, candidates),
-            objective=settings.objective,
-            max_layers=settings.max_layers,
+            lambda candidates: probe_sets(cells[0].protocol, rounds, candidates, device),
+            objective=spec.objective,
+            max_layers=spec.max_layers,
             progress=progress,
         )
-    record = _record(encoder, tasks, protocol, settings, fusions, names, rounds, found, time.perf_counter() - began)
-    results.save_search(record, Path(settings.out))
-    return record
+    return _make_record(cells, spec, rounds, found, time.perf_counter() - began)
 
 
 def make_rounds(task: Task, vectors: Vectors, names: Sequence[str]) -> list[SearchRound]:
@@ -149,11 +206,14 @@ def make_rounds(task: Task, vectors: Vectors, names: Sequence[str]) -> list[Sear
 
 
 def probe_sets(
-    protocol: ProtocolConfig, rounds: Sequence[SearchRound], candidates: Sequence[tuple[Layers, int]]
+    protocol: ProtocolConfig,
+    rounds: Sequence[SearchRound],
+    candidates: Sequence[tuple[Layers, int]],
+    device: str = "auto",
 ) -> Iterator[tuple[float, float]]:
-    """Validation score and log-loss of the protocol's probe for every candidate in a round, several side by side."""
+    """Yield the validation score and log-loss of the protocol's probe for every candidate, several fits side by side."""
     for _, of_task in itertools.groupby(candidates, key=lambda candidate: rounds[candidate[1]].task):
-        for group in side_by_side(_finalists(protocol, rounds, of_task)):
+        for group in group_fits(_finalists(protocol, rounds, of_task, device)):
             probes, splits = zip(*group, strict=True)
             fit_probes(probes, splits)
             for probe, (_, _, valid, y_valid) in group:
@@ -165,7 +225,7 @@ def probe_sets(
 
 
 def _finalists(
-    protocol: ProtocolConfig, rounds: Sequence[SearchRound], candidates: Iterable[tuple[Layers, int]]
+    protocol: ProtocolConfig, rounds: Sequence[SearchRound], candidates: Iterable[tuple[Layers, int]], device: str
 ) -> Iterator[tuple[tuple[Any, tuple[NDArray[Any], ...]], int]]:
     """Probe and split of every candidate, and the bytes that its fit holds; layers are read round by round."""
     for index, of_round in itertools.groupby(candidates, key=lambda candidate: candidate[1]):
@@ -173,7 +233,7 @@ def _finalists(
         vectors = {position: a_round.layer(position) for position in sorted(set().union(*finalists))}
         for layers in finalists:
             train, valid = (np.concatenate([vectors[at][part] for at in layers], axis=1) for part in (0, 1))
-            probe = make_probe(protocol, a_round.metric, SEED)
+            probe = make_probe(protocol, a_round.metric, SEED, device)
             known = probe.get_params()
             # The fit that would meet the test clips is not needed: it is as rough as the search itself.
             rough = {"refit": "train", **({"tol": known["search_tol"]} if "search_tol" in known else {})}
@@ -189,17 +249,11 @@ def _count_classes(a_round: SearchRound) -> int:
     return y.shape[1] if y.ndim == 2 else len(np.unique(y))
 
 
-def _record(
-    encoder: Encoder,
-    tasks: Sequence[Task],
-    protocol: ProtocolConfig,
-    settings: Settings,
-    fusions: Sequence[str],
-    names: Sequence[str],
-    rounds: Sequence[SearchRound],
-    found: Search,
-    seconds: float,
+def _make_record(
+    cells: Sequence[Cell], spec: SearchSpec, rounds: Sequence[SearchRound], found: Search, seconds: float
 ) -> SearchRecord:
+    encoder, protocol, names = cells[0].encoder, cells[0].protocol, list_layers(cells[0])
+    tasks = [cell.task for cell in cells]
     of_task = {task.name: [at for at, one in enumerate(rounds) if one.task == task.name] for task in tasks}
 
     def by_task(values: NDArray[np.float64]) -> dict[str, list[float]]:
@@ -209,7 +263,7 @@ def _record(
         return [names[layer] for layer in layers]
 
     return SearchRecord(
-        id=record_id(encoder, tasks, protocol, settings),
+        id=make_search_id(cells, spec),
         encoder=encoder.name,
         weights=encoder.weights_label,
         weights_sha256=encoder.weights_sha256,
@@ -228,15 +282,15 @@ def _record(
         protocol=protocol.name,
         protocol_version=protocol.version,
         seed=SEED,
-        limit=settings.limit,
-        objective=settings.objective,
+        limit=cells[0].spec.limit,
+        objective=spec.objective,
         method={
             "version": SEARCH_VERSION,
             "ranker": "ridge on the first principal components of each standardised layer",
             "n_components": N_COMPONENTS,
             "penalties": list(PENALTIES),
             "n_finalists": N_FINALISTS,
-            "max_layers": settings.max_layers,
+            "max_layers": spec.max_layers,
         },
         n_ranked=len(found.ranked),
         n_probed=len(found.probed),
@@ -247,10 +301,10 @@ def _record(
         ],
         choice=named(found.choice),
         choices={task: [named(found.choices[at]) for at in own] for task, own in of_task.items()},
-        fusions=list(fusions),
+        fusions=list_compared_fusions(encoder, names),
         row_settings={
             "encoder_options": dict(encoder.options),
-            "norm_stats": norm_stats.mode(encoder, settings.norm_stats, protocol.norm_stats),
+            "norm_stats": cells[0].statistics,
         },
         seconds=round(seconds, 3),
         created=results.utc_now(),

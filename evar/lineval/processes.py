@@ -5,48 +5,61 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from types import FrameType
 from typing import Any, cast
 
-from evar.experiment.outcome import Outcome
-from evar.experiment.settings import Settings
+from evar.experiment.outcome import Outcome, explain_error
+from evar.experiment.spec import GridSpec, Resources
 from evar.lineval.run import encode_grid, run_grid
 from evar.lineval.units import label_unit
 
 
-def device_of(slot: int, device: str, n_gpus: int) -> str:
-    """The device of a worker: "auto" and "cuda" take the GPUs in turn, whatever else is asked for stays.
+def choose_device(slot: int, device: str, n_gpus: int) -> str:
+    """Return the device of a worker: "auto" and "cuda" take the GPUs in turn, whatever else is requested stays.
 
     Example:
-        >>> [device_of(slot, "auto", 2) for slot in range(3)], device_of(1, "cpu", 2), device_of(1, "auto", 0)
+        >>> [choose_device(slot, "auto", 2) for slot in range(3)], choose_device(1, "cpu", 2), choose_device(1, "auto", 0)
         (['cuda:0', 'cuda:1', 'cuda:0'], 'cpu', 'auto')
     """
     return f"cuda:{slot % n_gpus}" if n_gpus and device in ("auto", "cuda") else device
 
 
 def count_cores() -> int:
-    """Cores that this process may use: fewer than the machine has on a cluster's node."""
+    """Return how many cores this process may use: fewer than the machine has on a cluster's node."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _n_gpus() -> int:
+def _count_gpus() -> int:
     import torch
 
     return torch.cuda.device_count()
 
 
-def run_unit(unit: Settings, n_threads: int) -> Outcome:
-    """One unit, in a process of its own."""
+def run_unit(unit: Mapping[str, Any], n_threads: int) -> Outcome:
+    """Run one unit, in a process of its own.
+
+    Args:
+        unit: a `GridSpec` as plain data.
+        n_threads: that the process may use.
+    """
     _settle(n_threads)
-    return run_grid(unit)
+    return run_grid(GridSpec.from_plain(unit))
 
 
-def encode_unit(unit: Settings, n_threads: int) -> int:
-    """What a unit's rows are computed from, into the store, by a worker that has a GPU; clips that were encoded."""
+def encode_unit(unit: Mapping[str, Any], n_threads: int) -> int:
+    """Put what a unit's rows are computed from into the store, in a worker that has a GPU.
+
+    Returns:
+        Clips that were encoded.
+    """
     _settle(n_threads)
-    return encode_grid(unit)
+    return encode_grid(GridSpec.from_plain(unit))
 
 
 def _settle(n_threads: int) -> None:
@@ -57,54 +70,128 @@ def _settle(n_threads: int) -> None:
     torch.set_num_threads(n_threads)
 
 
-def _answer(unit: Settings, n_threads: int, connection: Connection) -> None:
-    connection.send(run_unit(unit, n_threads))
-    connection.close()
-
-
-def run_in_processes(cut: Sequence[Settings], settings: Settings) -> dict[int, Outcome | str]:
-    """Outcome of each unit, or the reason why there is none; at most `jobs` processes at a time share the cores."""
-    context = multiprocessing.get_context("spawn")  # a forked process must not use a library that already has threads
-    n_threads = max(1, count_cores() // min(settings.jobs, len(cut)))
-    n_gpus = _n_gpus()
-    waiting = list(enumerate(cut))
-    found: dict[int, Outcome | str] = {}
-    free = list(range(min(settings.jobs, len(cut))))
-    running: dict[Connection, tuple[int, int, Any]] = {}  # connection -> unit, slot, process
+def _answer(unit: Mapping[str, Any], n_threads: int, answers: Connection, lifeline: Connection) -> None:
+    """Send the outcome of a unit, or the reason why there is none, to the parent; end when the parent ends."""
+    threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
     try:
-        while waiting or running:
-            while waiting and free:
-                at, unit = waiting.pop(0)
-                slot = free.pop(0)
-                unit = dataclasses.replace(unit, device=device_of(slot, unit.device, n_gpus))
-                here, there = context.Pipe(duplex=False)
-                process = context.Process(
-                    target=_answer, args=(unit, n_threads, there), name=label_unit(unit), daemon=True
-                )
-                with _environment({"OMP_NUM_THREADS": str(n_threads)}):
-                    process.start()
-                there.close()  # so that the end of the process is the end of the pipe
-                running[here] = at, slot, process
-            for connection in cast(list[Connection], wait(list(running))):
-                at, slot, process = running.pop(connection)
-                try:
-                    found[at] = connection.recv()
-                except EOFError:
-                    process.join()
-                    found[at] = _died(process.exitcode)
-                process.join()
-                free.append(slot)
-                print(f"[{len(found)}/{len(cut)}] {label_unit(cut[at])}", flush=True)
-    finally:
-        for _, _, process in running.values():
-            process.terminate()
+        answer: Outcome | str = run_unit(unit, n_threads)
+    except Exception as error:  # whatever it is, the user must see the reason and not only that a process ended
+        answer = explain_error(error)
+    answers.send(answer)
+    answers.close()
+
+
+def _end_with_parent(lifeline: Connection) -> None:
+    """Wait for the end of a pipe that the parent holds open as long as it lives, even if it is killed."""
+    try:
+        lifeline.recv()
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+@dataclass
+class _Worker:
+    """A process that runs a unit, and its place among the workers."""
+
+    at: int
+    slot: int
+    process: Any
+    lifeline: Connection
+
+
+def run_in_processes(units: Sequence[GridSpec], resources: Resources) -> dict[int, Outcome | str]:
+    """Run each unit in a process of its own; at most `resources.jobs` at a time share the cores.
+
+    The workers end when this process ends, whatever ends it.
+
+    Returns:
+        Position of each unit -> its outcome, or the reason why there is none.
+    """
+    n_workers = min(resources.jobs, len(units))
+    n_threads = max(1, count_cores() // n_workers)
+    n_gpus = _count_gpus()
+    waiting = list(enumerate(units))
+    found: dict[int, Outcome | str] = {}
+    free = list(range(n_workers))
+    running: dict[Connection, _Worker] = {}
+    with _ending_by_signal():
+        try:
+            while waiting or running:
+                while waiting and free:
+                    at, unit = waiting.pop(0)
+                    slot = free.pop(0)
+                    device = choose_device(slot, unit.resources.device, n_gpus)
+                    unit = dataclasses.replace(unit, resources=dataclasses.replace(unit.resources, device=device))
+                    answers, worker = _start(at, slot, unit, n_threads)
+                    running[answers] = worker
+                for answers in cast(list[Connection], wait(list(running))):
+                    worker = running.pop(answers)
+                    found[worker.at] = _receive(answers, worker)
+                    free.append(worker.slot)
+                    print(f"[{len(found)}/{len(units)}] {label_unit(units[worker.at])}", flush=True)
+        finally:
+            for worker in running.values():
+                worker.process.terminate()
     return found
 
 
-def _died(exit_code: int | None) -> str:
-    how = f"was killed by signal {-exit_code}" if exit_code and exit_code < 0 else f"ended with status {exit_code}"
-    cause = " (out of memory?)" if exit_code == -9 else ""
-    return f"its worker process {how}{cause}; the same command goes on with this cell"
+def _start(at: int, slot: int, unit: GridSpec, n_threads: int) -> tuple[Connection, _Worker]:
+    """Start the process of a unit; gives the end of the pipe that its answer comes out of."""
+    context = multiprocessing.get_context("spawn")  # a forked process must not use a library that already has threads
+    here, there = context.Pipe(duplex=False)
+    inner, lifeline = context.Pipe(duplex=False)
+    arguments = (unit.to_plain(), n_threads, there, inner)
+    process = context.Process(target=_answer, args=arguments, name=label_unit(unit), daemon=True)
+    with _environment({"OMP_NUM_THREADS": str(n_threads)}):
+        process.start()
+    there.close()  # so that the end of the process is the end of the pipe
+    inner.close()
+    return here, _Worker(at, slot, process, lifeline)
+
+
+def _receive(answers: Connection, worker: _Worker) -> Outcome | str:
+    """The answer of a worker, or how its process ended without one."""
+    try:
+        answer = answers.recv()
+    except EOFError:
+        worker.process.join()
+        return describe_end(worker.process.exitcode)
+    worker.process.join()
+    worker.lifeline.close()
+    return answer
+
+
+def describe_end(exit_code: int | None) -> str:
+    """Return how a worker process ended, in a sentence; nothing is claimed that is not known.
+
+    Example:
+        >>> describe_end(1)
+        'its worker process ended with status 1; the same command goes on with this cell'
+    """
+    if not exit_code or exit_code > 0:
+        how = f"ended with status {exit_code}"
+    else:
+        how = f"was killed by signal {-exit_code} ({signal.Signals(-exit_code).name})"
+        if exit_code == -signal.SIGKILL:
+            how += ", by hand or by a system short of memory (its log tells)"
+    return f"its worker process {how}; the same command goes on with this cell"
+
+
+@contextmanager
+def _ending_by_signal() -> Iterator[None]:
+    """Make SIGTERM an exception for a while, so that workers are ended before this process is."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -4,57 +4,47 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
 
 from evar import config as configs
-from evar.experiment.settings import Settings
+from evar.experiment.spec import CellSpec, GridSpec
 
 
-def units(settings: Settings) -> list[Settings]:
-    """Parts of a grid that may run at the same time, in the grid's order.
+def cut_units(grid: GridSpec) -> list[GridSpec]:
+    """Return the parts of a grid that may run at the same time, in the grid's order.
 
-    An encoder and its variants stay together, since a variant beside its base shows its own feature only.
+    An encoder and its variants stay together, since they share stored features; so do all tasks of a fusion search.
 
     Example:
-        >>> grid = Settings(("logmel", "ge2e"), ("esc10", "gm_pitch"))
-        >>> [(*one.encoders, *one.tasks) for one in units(grid)][:2]
-        [('logmel', 'esc10'), ('logmel', 'gm_pitch')]
+        >>> from evar.experiment.request import parse_request
+        >>> from evar.experiment.resolving import resolve_request
+        >>> grid = resolve_request(parse_request("logmel,ge2e", "esc10,gm_pitch"))
+        >>> [label_unit(unit) for unit in cut_units(grid)][:2]
+        ['logmel x esc10', 'logmel x gm_pitch']
     """
-    families: dict[str, list[str]] = {}
-    for name in settings.encoders:
-        base = configs.load_encoder_config(name).base
-        families.setdefault(base if base in settings.encoders else name, []).append(name)
-    cut = []
+    families: dict[str, list[CellSpec]] = {}
+    for spec in grid.cells:
+        base = configs.load_encoder_config(spec.encoder).base
+        families.setdefault(base if base in grid.encoders else spec.encoder, []).append(spec)
+    resources = dataclasses.replace(grid.resources, engine="local", jobs=1, address=None)
+    units = []
     for family in families.values():
-        export = settings.export
-        if export and len(settings.encoders) > 1 and len(family) == 1:
-            export = f"{family[0]}.{export}"  # the name that it has in the whole grid
-        tasks = [settings.tasks] if settings.fusion == "search" else [(task,) for task in settings.tasks]
-        for of_unit in tasks:
-            cells = [f"{encoder}:{task}" for encoder in family for task in of_unit if settings.wants(encoder, task)]
-            if cells:
-                cut.append(
-                    dataclasses.replace(
-                        settings,
-                        encoders=tuple(family),
-                        tasks=of_unit,
-                        weights=join_weights(settings, family),
-                        export=export,
-                        only=tuple(cells) if settings.only else (),
-                        engine="local",
-                        jobs=1,
-                        address=None,
-                    )
-                )
-    return cut
+        parts = [family]
+        if not grid.searches:
+            tasks = dict.fromkeys(spec.task for spec in family)
+            parts = [[spec for spec in family if spec.task == task] for task in tasks]
+        for part in parts:
+            searches = {spec.encoder: grid.searches[spec.encoder] for spec in part if spec.encoder in grid.searches}
+            units.append(GridSpec(tuple(part), resources, searches))
+    return units
 
 
-def label_unit(unit: Settings) -> str:
-    return f"{', '.join(unit.encoders)} x {', '.join(unit.tasks)}"
+def label_unit(unit: GridSpec) -> str:
+    """Return the names of a unit's encoders and tasks, for messages."""
+    tasks = dict.fromkeys(spec.task for spec in unit.cells)
+    return f"{', '.join(unit.encoders)} x {', '.join(tasks)}"
 
 
-def join_weights(settings: Settings, encoders: Sequence[str], absolute: bool = False) -> str | None:
-    """--weights for these encoders alone; files by absolute path where another working folder is to find them."""
-    found = [(name, what) for name in encoders if (what := settings.weights_of(name)) is not None]
-    said = [f"{name}={os.path.abspath(what) if absolute and os.path.exists(what) else what}" for name, what in found]
-    return ",".join(said) or None
+def use_absolute_weights(spec: CellSpec) -> CellSpec:
+    """Return the spec with a checkpoint file by absolute path, for a process that has another working folder."""
+    is_file = spec.weights is not None and os.path.exists(spec.weights)
+    return dataclasses.replace(spec, weights=os.path.abspath(str(spec.weights))) if is_file else spec

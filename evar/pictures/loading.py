@@ -15,7 +15,7 @@ from evar import config as configs
 from evar.audio.reading import AudioError
 from evar.config.registry import near_miss
 from evar.encoders import load_encoder
-from evar.experiment.selection import Selection, selections
+from evar.experiment.selection import Selection, list_selections
 from evar.figures.style import format_number
 
 if TYPE_CHECKING:
@@ -101,12 +101,12 @@ def choose_encoders(
         configs.load_encoder_config(name)
     if not isinstance(layers, str):
         for name in names:
-            selections(load_encoder(name, "random"), layers, "none")
+            list_selections(load_encoder(name, "random"), layers, "none")
     found = []
     for name in names:
         encoder = load_encoder(name, weights, norm_stats=given, device=device)
         stats = "given" if given else "constants" if encoder.default_norm_stats == "train" else ""
-        found.append(Chosen(encoder, tuple(selections(encoder, layers, "none")), stats))
+        found.append(Chosen(encoder, tuple(list_selections(encoder, layers, "none")), stats))
     return found
 
 

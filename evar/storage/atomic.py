@@ -11,6 +11,9 @@ from pathlib import Path
 #: folder -> what is told of every file below it that was written or removed (see `evar.storage.mirror`)
 listeners: dict[Path, Callable[[Path], None]] = {}
 
+#: age of a half-written file after which nobody is writing it, and after which none on this machine is
+_PART_SECONDS, _SETTLED_SECONDS = 86400.0, 60.0
+
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a whole file or, whatever happens, leave the old one; several processes may do so at once.
@@ -48,3 +51,33 @@ def changed(path: Path) -> None:
     for folder, told in listeners.items():
         if path.is_relative_to(folder):
             told(path)
+
+
+def remove_dead_parts(folder: Path) -> None:
+    """Remove files `NAME.PID.part` of a folder whose process has ended before it renamed them.
+
+    Args:
+        folder: may be absent. Parts of other machines that share the folder are kept for a day.
+    """
+    for part in folder.glob("*.part"):
+        pid = part.name.split(".")[-2]
+        try:
+            is_recent = time.time() - part.stat().st_mtime < _PART_SECONDS
+            if pid.isdigit() and (not is_recent or _is_gone(part, int(pid))):
+                part.unlink(missing_ok=True)
+        except OSError:
+            continue  # another process was first
+
+
+def _is_gone(part: Path, pid: int) -> bool:
+    """Whether the process of a part that was written on this machine has ended."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        # The number may be of another machine that shares the folder: leave it what it may still be writing.
+        return time.time() - part.stat().st_mtime > _SETTLED_SECONDS
+    except OSError:
+        return False
+    return False

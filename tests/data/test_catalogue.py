@@ -654,10 +654,10 @@ def test_a_task_whose_data_are_not_there_fails_its_cells_and_the_others_go_on(co
 
 
 def test_all_tasks_means_those_at_hand(copy, tmp_path):
-    from evar.experiment.request import asked
+    from evar.experiment.request import parse_request
 
     copy("cremad")
-    named = asked("logmel", "all").tasks
+    named = parse_request("logmel", "all").tasks
     assert "cremad" in named and "esc10" in named and not set(named) & (set(CATALOGUE) - {"cremad"})
     assert set(config.load_grid_config("composing_gar").tasks) < set(CATALOGUE)
 

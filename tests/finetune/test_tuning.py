@@ -26,11 +26,13 @@ from evar.encoders._patches import PatchOut
 from evar.encoders.base import Encoder
 from evar.encoders.contract import relative_l2
 from evar.encoders.weights import OWN_PREFIX
+from evar.experiment.targets import read_outputs
 from evar.finetune import augmentation
 from evar.finetune.network import Lars, Network, mel_filters, replaced_input
-from evar.finetune.protocol import changed, load_tuning_protocol
-from evar.finetune.training import Clips, Training, TrainingError, has_logmel, learning_rate, said_by, seeded
-from evar.finetune.waveforms import decoded
+from evar.finetune.protocol import change_protocol, load_tuning_protocol
+from evar.finetune.schedule import learning_rate, seed_generator
+from evar.finetune.training import Clips, Training, TrainingError, has_logmel
+from evar.finetune.waveforms import decode_task
 
 ROOT = Path(__file__).resolve().parents[2]
 FAST = ["--epochs=12", "--learning_rate=0.01", "--head_learning_rate=0.1", "--batch_size=8", "--warmup_epochs=0"]
@@ -162,7 +164,7 @@ def test_every_protocol_is_sound_and_knows_its_encoders_and_tasks(name):
     assert set(protocol.tasks) <= set(config.names("tasks"))
     for encoder in [*protocol.encoders, "logmel"]:
         for task in [*protocol.tasks, "esc10"]:
-            assert protocol.of(encoder, task).params["epochs"] >= 1
+            assert protocol.for_cell(encoder, task).params["epochs"] >= 1
 
 
 # ---------------------------------------------------------------- one round
@@ -172,11 +174,11 @@ def training(tones, tmp_path, checkpoint=None, encoder="toy", **settings):
     """A training of the tones' only round."""
     task = load_task("tones")
     given = {"epochs": 4, "batch_size": 8, "learning_rate": 0.01, "warmup_epochs": 1, **settings}
-    protocol = changed(load_tuning_protocol("finetune_quick"), given, "test")
+    protocol = change_protocol(load_tuning_protocol("finetune_quick"), given, "test")
     torch.manual_seed(0)
     network = Network(load_encoder(encoder), protocol.layers, 3, protocol.frozen_norms)
     (a_round,) = task.rounds()
-    waveforms = decoded(task, network.encoder.sample_rate, tmp_path / "waveforms")
+    waveforms = decode_task(task, network.encoder.sample_rate, tmp_path / "waveforms")
     clips = Clips(waveforms, a_round.train, a_round.valid, task.y, "accuracy", 3)
     return Training(network, clips, protocol, 0, checkpoint)
 
@@ -256,7 +258,7 @@ def test_freezing_and_the_first_epochs_of_the_head_leave_the_encoder_alone(tones
 
 
 def test_learning_rates_warm_up_and_fall_along_a_cosine():
-    protocol = changed(load_tuning_protocol("finetune_quick"), {"epochs": 10, "warmup_epochs": 2}, "test")
+    protocol = change_protocol(load_tuning_protocol("finetune_quick"), {"epochs": 10, "warmup_epochs": 2}, "test")
     rates = [learning_rate(1.0, step, 5, protocol) for step in range(50)]
     assert rates[:3] == pytest.approx([0.1, 0.2, 0.3]) and rates[9] == 1.0 == max(rates)
     assert rates[10] == 1.0 and rates[30] == pytest.approx(0.5) and rates[49] < 0.01
@@ -447,7 +449,7 @@ def test_hidden_patches_change_nothing_that_is_heard(name):
     patch, stride = (16, 10) if name == "ast" else (16, 16)
     n_times = (logmel.shape[1] - patch) // stride + 1 if name == "ast" else 208 // 16
     n_bands = (logmel.shape[2] - patch) // stride + 1
-    draws = PatchOut(0.5, 0.4, seeded(0))
+    draws = PatchOut(0.5, 0.4, seed_generator(0))
     rows, columns = draws.drawn(2, n_bands, n_times)
     assert rows.shape[1] == n_bands - round(0.4 * n_bands) and columns.shape[1] == n_times - round(0.5 * n_times)
     assert rows[0].tolist() != rows[1].tolist() or columns[0].tolist() != columns[1].tolist()
@@ -460,12 +462,14 @@ def test_hidden_patches_change_nothing_that_is_heard(name):
     found = []
     for changed_at in (torch.zeros_like(seen), ~seen, seen):
         with replaced_input(
-            encoder, lambda *_, at=changed_at: torch.where(at, logmel + 3, logmel), PatchOut(0.5, 0.4, seeded(0))
+            encoder,
+            lambda *_, at=changed_at: torch.where(at, logmel + 3, logmel),
+            PatchOut(0.5, 0.4, seed_generator(0)),
         ):
             found.append(encoder.encode(waveform, lengths)[layer].detach())
     assert torch.equal(found[0], found[1]) and not torch.allclose(found[0], found[2], atol=1e-3)
     assert found[0].shape == encoder.encode(waveform, lengths)[layer].shape
-    with replaced_input(encoder, None, PatchOut(0.0, 0.0, seeded(0))):
+    with replaced_input(encoder, None, PatchOut(0.0, 0.0, seed_generator(0))):
         assert torch.allclose(encoder.encode(waveform, lengths)[layer], encoder.encode(waveform, lengths)[layer])
     assert encoder.patch_out is None
 
@@ -532,7 +536,7 @@ def test_masks_hit_frequency_and_time_of_every_encoder_that_has_a_logmel(name):
     plain = encoder.frontend(waveform, lengths)
     frames = encoder.network_input_frames(lengths)
     for freq, stretch in ((12, 0), (0, 30)):
-        masked = augmentation.on_logmel(encoder, freq, stretch, False, seeded(1))(waveform, lengths)
+        masked = augmentation.on_logmel(encoder, freq, stretch, False, seed_generator(1))(waveform, lengths)
         changed_at = (masked != plain)[:, : int(frames[0])]
         rows, columns = changed_at.any(dim=2), changed_at.any(dim=1)
         if freq:  # some bands at all times
@@ -556,7 +560,7 @@ def test_the_front_end_is_put_back_after_a_step(tones, tmp_path):
 def test_masks_stay_in_the_clip_and_fill_with_its_mean():
     logmel = torch.arange(2 * 10 * 8, dtype=torch.float32).view(2, 10, 8)
     frames = torch.tensor([10, 5])
-    found = [augmentation.masked(logmel, frames, 3, 4, seeded(number)) for number in range(50)]
+    found = [augmentation.masked(logmel, frames, 3, 4, seed_generator(number)) for number in range(50)]
     for one in found:
         assert torch.equal(one[1, 5:], logmel[1, 5:])  # padding is left alone
         touched = one[1, :5] != logmel[1, :5]
@@ -570,7 +574,7 @@ def test_masks_stay_in_the_clip_and_fill_with_its_mean():
 def test_mixup_draws_a_share_for_every_clip():
     waveform = torch.eye(6)
     targets = torch.eye(6)
-    clips, lengths, told = augmentation.mixed(waveform, torch.arange(1, 7), targets, 1.0, seeded(3))
+    clips, lengths, told = augmentation.mixed(waveform, torch.arange(1, 7), targets, 1.0, seed_generator(3))
     assert torch.allclose(told.sum(dim=1), torch.ones(6)) and torch.allclose(clips, told.to(clips))
     assert len({round(float(one.max()), 4) for one in told}) >= 4 and bool((lengths >= torch.arange(1, 7)).all())
 
@@ -579,14 +583,14 @@ def test_gain_noise_and_shift_do_what_they_say():
     waveform = torch.sin(torch.arange(2000) / 7.0).repeat(40, 1)
     lengths = torch.full((40,), 1600)
     waveform[:, 1600:] = 0
-    louder = augmentation.gained(waveform, 6.0, seeded(0))
+    louder = augmentation.gained(waveform, 6.0, seed_generator(0))
     decibels = 20 * torch.log10(louder.abs().amax(1) / waveform.abs().amax(1))
     assert float(decibels.abs().max()) <= 6.0 and float(decibels.std()) > 2
-    noise = augmentation.noisy(waveform, lengths, -10.0, seeded(0)) - waveform
+    noise = augmentation.noisy(waveform, lengths, -10.0, seed_generator(0)) - waveform
     assert not noise[:, 1600:].any()
     relative = 10 * torch.log10(noise[:, :1600].square().mean(1) / waveform[:, :1600].square().mean(1))
     assert float(relative.max()) < -9.5 and float(relative.min()) > -31 and float(relative.std()) > 3
-    rolled = augmentation.shifted(waveform, lengths, 300, seeded(0))
+    rolled = augmentation.shifted(waveform, lengths, 300, seed_generator(0))
     assert torch.allclose(rolled[:, :1600].sort(dim=1).values, waveform[:, :1600].sort(dim=1).values)
     assert not rolled[:, 1600:].any() and len({tuple(one[:5].tolist()) for one in rolled}) > 20
 
@@ -594,18 +598,18 @@ def test_gain_noise_and_shift_do_what_they_say():
 def test_a_random_resize_crop_keeps_the_shape_and_changes_each_clip_by_itself():
     torch.manual_seed(0)
     logmel = torch.randn(1, 40, 16).repeat(5, 1, 1)
-    found = augmentation.resize_cropped(logmel, seeded(0))
+    found = augmentation.resize_cropped(logmel, seed_generator(0))
     assert found.shape == logmel.shape and torch.isfinite(found).all()
     assert len({round(float(one.std()), 5) for one in found}) == 5
     flat = torch.full((2, 40, 16), 3.0)
-    assert torch.allclose(augmentation.resize_cropped(flat, seeded(0)), flat, atol=1e-5)
+    assert torch.allclose(augmentation.resize_cropped(flat, seed_generator(0)), flat, atol=1e-5)
 
 
 def test_random_crops_come_from_anywhere_and_heads_from_the_start(tones, tmp_path):
     root = tones()
     path = root / "config" / "tasks" / "tones.yaml"
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "clip_seconds": 0.25}))
-    waveforms = decoded(load_task("tones"), 8000, tmp_path / "waveforms")
+    waveforms = decode_task(load_task("tones"), 8000, tmp_path / "waveforms")
     clips = [0, 1, 2]
     head, lengths = waveforms.batch(clips)
     assert lengths.tolist() == [2000] * 3
@@ -624,8 +628,8 @@ def test_encoders_without_a_front_end_of_their_own_are_known():
 
 def test_outputs_become_what_metrics_want():
     outputs = np.array([[0.1, 0.9], [2.0, 1.0]], np.float32)
-    assert said_by(outputs, "multiclass", 0, 1).tolist() == [1, 0]
-    assert said_by(outputs[:, :1], "regression", 10.0, 2.0).tolist() == pytest.approx([10.2, 14.0])
+    assert read_outputs(outputs, "multiclass", 0, 1).tolist() == [1, 0]
+    assert read_outputs(outputs[:, :1], "regression", 10.0, 2.0).tolist() == pytest.approx([10.2, 14.0])
 
 
 def test_copies_of_an_encoder_do_not_share_weights(tones):

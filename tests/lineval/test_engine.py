@@ -15,9 +15,10 @@ from toy import Bands
 
 from evar import cli, results
 from evar.cli import run
-from evar.experiment.request import asked
+from evar.experiment.request import parse_request
+from evar.experiment.resolving import resolve_request
 from evar.experiment.settings import Settings
-from evar.lineval.units import units
+from evar.lineval.units import cut_units
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -103,10 +104,12 @@ def test_only_some_cells(grid, jobs):
 
 def test_a_search_keeps_its_tasks_and_a_variant_its_base():
     names = "ast,ast.fusion_5_12,logmel"
-    cut = units(asked(names, "esc10,gm_pitch", fusion="search", export="general"))
-    assert [one.encoders for one in cut] == [("ast", "ast.fusion_5_12"), ("logmel",)]
-    assert all(one.tasks == ("esc10", "gm_pitch") for one in cut)
-    assert [one.export for one in cut] == ["general", "logmel.general"]  # as the whole grid names them
+    units = cut_units(resolve_request(parse_request(names, "esc10,gm_pitch", fusion="search", export="general")))
+    assert [one.encoders for one in units] == [("ast", "ast.fusion_5_12"), ("logmel",)]
+    for one in units:
+        assert all([spec.task for spec in one.list_cells(name)] == ["esc10", "gm_pitch"] for name in one.encoders)
+    exports = [one.searches[one.encoders[0]].export for one in units]
+    assert exports == ["ast.general", "logmel.general"]  # as the whole grid names them
 
 
 @pytest.mark.parametrize(
@@ -130,7 +133,6 @@ def test_where_a_cluster_has_gpus_they_encode_and_do_not_wait_for_probes(grid):
 import os, ray
 ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, runtime_env={{"env_vars": {{
     name: value for name, value in os.environ.items() if name.startswith("EVAR_") or name == "PYTHONPATH"}}}})
-from evar import engine
 from evar.cli import run
 asked = []
 remote = ray.remote
@@ -147,7 +149,7 @@ raise SystemExit(status)
     env = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
     done = subprocess.run([sys.executable, "-c", code], env=env, cwd=grid, capture_output=True, text=True)
     assert done.returncode == cli.SOME_FAILED, done.stdout + done.stderr
-    assert "ASKED [('_encode', 1), ('_work', 0)]" in done.stdout
+    assert "ASKED [('encode_unit', 1), ('run_unit', 0)]" in done.stdout
     assert "36 clips encoded" in done.stdout and "2 rows, 2 of them new" in done.stdout
     (failure,) = results.load_failures(grid / "ray")
     assert failure.cell["encoder"] == "toy_broken" and "broken on purpose" in failure.reason

@@ -384,8 +384,8 @@ def test_a_variant_beside_its_base_shows_its_own_feature_only(tones):
 
 
 def test_the_grid_of_the_fusion_paper_takes_the_tasks_that_are_there():
-    from evar.experiment.request import asked
+    from evar.experiment.request import parse_request
 
-    settings = asked("composing_gar", "esc10,fsdd_digit")
+    settings = parse_request("composing_gar", "esc10,fsdd_digit")
     assert settings.layers == "all" and settings.tasks == ("esc10", "fsdd_digit")
     assert {"vggish", "cnn14.16k", "ast"} < set(settings.encoders) and "cnn14.fusion_3_6" in settings.encoders

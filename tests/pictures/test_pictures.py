@@ -21,7 +21,7 @@ from evar.cli import run
 from evar.data.task import load_task
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
-from evar.experiment.selection import selections
+from evar.experiment.selection import list_selections
 from evar.figures.style import COLOURS, make_figure, save_figure
 from evar.pictures import PICTURES, alterations, plane
 from evar.pictures.clip import (
@@ -215,7 +215,7 @@ class Planted(Encoder):
 
 def planted(layers: str = "all") -> Chosen:
     encoder = Planted().eval()
-    return Chosen(encoder, tuple(selections(encoder, layers, "none")), "constants")
+    return Chosen(encoder, tuple(list_selections(encoder, layers, "none")), "constants")
 
 
 @pytest.fixture(scope="module")

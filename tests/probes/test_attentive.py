@@ -226,16 +226,18 @@ def test_attention_over_stored_frames_from_the_command_line(tones, capsys) -> No
 def test_stored_frames_are_those_of_the_encoder(tones) -> None:
     from evar.data.task import load_task
     from evar.encoders import load_encoder
-    from evar.lineval.cell_features import frames_wanted
+    from evar.lineval.cell_features import request_frames
 
     root = tones(unequal=True)
     assert lineval(root, "toy", "tones", "--protocol=attentive", "--layers=bands") == cli.DONE
     encoder, task = load_encoder("toy"), load_task("tones")
-    from evar.experiment.request import asked, protocol_asked
+    from evar.experiment.cell import Cell
+    from evar.experiment.request import parse_request
+    from evar.experiment.resolving import resolve_request
 
-    settings = asked("toy", "tones", protocol="attentive", layers="bands")
+    grid = resolve_request(parse_request("toy", "tones", protocol="attentive", layers="bands"))
     store = FeatureStore()
-    request = frames_wanted(encoder, task, protocol_asked(settings), settings, ["bands"], store)
+    request = request_frames(Cell(encoder, task, grid.cells[0]), ["bands"], store, grid.resources)
     assert request is not None and request.stride(encoder, "bands") == 2
     planned = plan(encoder, task.paths, task.policy(), store, frames=request)
     assert not planned.todo

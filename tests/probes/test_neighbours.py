@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from evar import cli, config, results
 from evar.cli import run
-from evar.experiment.request import checked
+from evar.experiment.request import choose_protocol
 from evar.experiment.settings import Settings
 from evar.metrics import METRICS
 from evar.probes.nearest import KNNLabelsProbe, KNNNumbersProbe, KNNProbe, PrototypeProbe
@@ -165,7 +165,7 @@ def test_every_protocol_gives_a_row_that_holds_its_values(tones, protocol):
     assert row.protocol == protocol and row.score >= (
         0.39 if protocol in ("evar", "mlp", "fewshot", "attentive") else 0.9
     )
-    told, *_ = checked(Settings(("toy",), ("tones",), protocol=protocol))
+    told = choose_protocol(Settings(("toy",), ("tones",), protocol=protocol))
     for name, value in told.params.items():
         assert row.params[name] == (list(value) if isinstance(value, list | tuple) else value)
     if protocol == "knn":

@@ -9,7 +9,7 @@ import torch
 from evar import cli, results
 from evar.cli import run
 from evar.config.protocol import load_protocol_config
-from evar.experiment.request import protocol_asked
+from evar.experiment.request import choose_protocol
 from evar.experiment.settings import Settings
 from evar.metrics import METRICS
 from evar.probes.few_shot import FewShotProbe, draw_clips
@@ -237,16 +237,18 @@ def test_the_vectors_of_a_role_are_those_of_its_windows(tones):
 
     from evar.data.task import load_task
     from evar.encoders import load_encoder
+    from evar.experiment.cell import Cell
     from evar.experiment.selection import Selection
-    from evar.lineval.cell_features import extracted
+    from evar.experiment.spec import CellSpec, Resources
+    from evar.lineval.cell_features import encode_cell
     from evar.storage.feature_store import FeatureStore
 
     root = tones(folds=True, n_per_class=18)
     path = root / "config" / "tasks" / "tones.yaml"
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "clip_seconds": 0.25}))
     task, encoder = load_task("tones"), load_encoder("toy")
-    protocol, settings = load_protocol_config("evar"), Settings(("toy",), ("tones",))
-    vectors = extracted(encoder, task, protocol, settings, FeatureStore(root / "other"), {0})
+    cell = Cell(encoder, task, CellSpec("toy", "tones", load_protocol_config("evar"), "evar"))
+    vectors = encode_cell(cell, FeatureStore(root / "other"), Resources(), {0})
     rounds = task.rounds(0)
     found = vectors.of_every_round(
         Selection(("bands",), "none"), 0, [r.train for r in rounds], [r.valid for r in rounds]
@@ -260,16 +262,16 @@ def test_the_vectors_of_a_role_are_those_of_its_windows(tones):
 
 def test_a_learning_rate_makes_a_protocol_of_its_own(tones):
     ask = {"encoders": ("toy",), "tasks": ("tones",)}
-    given = protocol_asked(Settings(**ask, protocol="evar", learning_rate="0.01"))
+    given = choose_protocol(Settings(**ask, protocol="evar", learning_rate="0.01"))
     assert given.name == "evar (learning_rate=0.01)" and given.params["learning_rates"] == [0.01]
-    searched = protocol_asked(Settings(**ask, protocol="evar", learning_rate="search"))
+    searched = choose_protocol(Settings(**ask, protocol="evar", learning_rate="search"))
     assert len(searched.params["learning_rates"]) == 6 and "search" in searched.name
     for protocol, rate, said in (
         ("linear", "0.1", "has no learning rate"),
         ("evar", "fast", "number above 0 or search"),
     ):
         with pytest.raises(ValueError, match=said):
-            protocol_asked(Settings(**ask, protocol=protocol, learning_rate=rate))
+            choose_protocol(Settings(**ask, protocol=protocol, learning_rate=rate))
 
 
 def test_a_trained_row_runs_again(tones, capsys):
@@ -288,9 +290,9 @@ def test_the_weighted_protocol_sums_all_layers(tones):
         status == cli.DONE and row.fusion == "weighted" and list(row.layers) == ["deaf", "bands"] and row.score >= 0.9
     )
     with pytest.raises(ValueError, match="protocol weighted has fusion weighted"):
-        from evar.experiment.request import asked
+        from evar.experiment.request import parse_request
 
-        asked("toy_twins", "tones", protocol="weighted", fusion="concat", layers="all")
+        parse_request("toy_twins", "tones", protocol="weighted", fusion="concat", layers="all")
 
 
 def test_the_hear_protocol_tries_eight_of_sixteen():

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from evar.config.protocol import load_protocol_config
 from evar.experiment.selection import Selection
-from evar.lineval.run import group_rows
+from evar.lineval.cells import group_rows
 from evar.probes.linear import LinearProbe
 from evar.probes.weighted_sum import WeightedSumProbe
 
@@ -101,13 +101,16 @@ def test_rows_are_fitted_side_by_side_as_memory_bears_and_a_weighted_sum_alone(m
             return [seed]
 
     names = ["a", "b", "c", "a+b", "d"]
-    pending = [(Selection((*name.split("+"),), "weighted" if "+" in name else "none"), 0, name) for name in names]
+    pending = []
+    for name in names:
+        selection = Selection((*name.split("+"),), "weighted" if "+" in name else "none")
+        pending.append(SimpleNamespace(selection=selection, fusion=selection.fusion, seed=0, id=name))
     vectors = SimpleNamespace(width=lambda selection: 10)
-    protocol = load_protocol_config("linear")
+    cell = SimpleNamespace(protocol=load_protocol_config("linear"), task=SomeTask("xyz"))
 
     def groups(n_bytes: int) -> list[str]:
         monkeypatch.setattr("evar.lineval.fit.BYTES_TOGETHER", n_bytes)
-        return ["".join(name for *_, name in rows) for rows in group_rows(protocol, SomeTask("xyz"), vectors, pending)]
+        return ["".join(row.id for row in rows) for rows in group_rows(cell, vectors, pending)]
 
     each = LinearProbe.traits.count_bytes(LinearProbe(), 3, 10, 2)
     assert groups(10 * each) == ["abc", "a+b", "d"]

@@ -1,0 +1,211 @@
+"""A request becomes a grid of specs, once: every name is looked up, and whatever is illegal is rejected before any work."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from evar import config as configs
+from evar.config.registry import resolve
+from evar.data.task import load_task
+from evar.data.task_config import TaskConfig, load_task_config
+from evar.encoders import describe_encoder, load_encoder
+from evar.experiment.probing import require_fusion
+from evar.experiment.request import choose_protocol
+from evar.experiment.selection import count_seeds, list_selections
+from evar.experiment.settings import Settings
+from evar.experiment.spec import CellSpec, GridSpec, Rejection, Resources, SearchSpec
+from evar.probes.making import find_probe_class
+
+if TYPE_CHECKING:
+    from evar.config.protocol import ProtocolConfig
+    from evar.data.task import Task
+    from evar.encoders.base import Encoder
+
+#: fusions whose legality depends on the widths of the layers
+_EQUAL_WIDTHS = ("average", "weighted")
+
+
+def resolve_request(settings: Settings) -> GridSpec:
+    """Look up every name of a request and make a spec of each cell.
+
+    No sound is read and no checkpoint is fetched. A cell whose task has no index here, whose kind of task the protocol has
+    no probe for, or whose layers do not fit the fusion is a rejection, with its reason, beside the cells that can be run.
+
+    Args:
+        settings: what a command line says.
+
+    Raises:
+        ValueError: if a name is unknown or a setting is not legal; or if no cell can be run because of what the request
+            says of encoders and fusion.
+
+    Example:
+        >>> from evar.experiment.request import parse_request
+        >>> grid = resolve_request(parse_request("logmel,ge2e", "esc10,gm_pitch", limit=40))
+        >>> [(spec.encoder, spec.task) for spec in grid.cells][:2]
+        [('logmel', 'esc10'), ('logmel', 'gm_pitch')]
+        >>> resolve_request(parse_request("crepe.tiny", "esc10", layers="all", fusion="average"))
+        Traceback (most recent call last):
+        ...
+        ValueError: crepe.tiny: average needs layers of equal width, got ...
+    """
+    protocol = choose_protocol(settings)
+    _check_protocol(protocol)
+    bases = {name: _find_base(name) for name in settings.encoders}
+    tasks, problems = _load_tasks(settings, protocol)
+    checks = {encoder: _check_encoder(settings, encoder) for encoder in settings.encoders}
+    cells: list[CellSpec] = []
+    rejections: list[Rejection] = []
+    at_fault = []  # of what the request says, and not of what is missing here
+    for encoder, name in itertools.product(settings.encoders, settings.tasks):
+        if not settings.wants(encoder, name):
+            continue
+        check, config = checks[encoder], load_task_config(name)
+        spec = _make_spec(settings, protocol, encoder, config, tasks.get(name), check.layers, bases=bases)
+        reason = problems.get(name)
+        if reason is None:
+            needs = partial(require_fusion, protocol, config.kind, "weighted", name)
+            reason = check.reason or (_explain(needs) if check.needs_weights else None)
+            at_fault += [reason] if reason else []
+        if reason is None:
+            cells.append(spec)
+        else:
+            rejections.append(Rejection(spec, reason))
+    if at_fault and not cells:
+        raise ValueError(at_fault[0])
+    searches = {name: search for name in settings.encoders if (search := _make_search(settings, name, bases))}
+    return GridSpec(tuple(cells), make_resources(settings), searches, tuple(rejections), tasks)
+
+
+def make_resources(settings: Settings) -> Resources:
+    """Return what a request says of things that cannot change a number."""
+    names = ("data_root", "store", "out", "device", "batch_size", "frames_gb", "engine", "jobs", "address")
+    return Resources(**{name: getattr(settings, name) for name in names})
+
+
+def _check_protocol(protocol: ProtocolConfig) -> None:
+    try:
+        resolve(protocol.probe)(**protocol.params)
+    except TypeError as error:
+        raise ValueError(f"protocol {protocol.name}: {error}") from error
+
+
+def _find_base(encoder: str) -> tuple[str, str]:
+    """Name of an encoder, and that of the encoder whose features it shares."""
+    config = configs.load_encoder_config(encoder)
+    return config.name, config.base or config.name
+
+
+def _load_tasks(settings: Settings, protocol: ProtocolConfig) -> tuple[dict[str, Task], dict[str, str]]:
+    """The tasks of a request, and why some cannot be run: no index can be made here, or there is no probe for the kind."""
+    tasks: dict[str, Task] = {}
+    problems: dict[str, str] = {}
+    for name in settings.tasks:
+        config = load_task_config(name)
+        try:
+            tasks[name] = load_task(name, settings.data_root, settings.limit, protocol.validation_parts)
+        except (ValueError, OSError) as error:
+            if not config.index_maker:
+                raise
+            problems[name] = " ".join(str(error).split())
+            continue
+        if reason := _explain(partial(find_probe_class, protocol, config.kind)):
+            problems[name] = reason
+    return tasks, problems
+
+
+@dataclass(frozen=True)
+class _EncoderCheck:
+    """What is known of an encoder before it is loaded.
+
+    Attributes:
+        layers: as requested, by name.
+        reason: why the request does not suit the encoder, or None.
+        needs_weights: whether a weighted sum of layers is to be learned.
+    """
+
+    layers: str | tuple[str, ...]
+    reason: str | None = None
+    needs_weights: bool = False
+
+
+def _check_encoder(settings: Settings, encoder: str) -> _EncoderCheck:
+    """Look at the layers of an encoder where the request depends on them.
+
+    Raises:
+        ValueError: if it has no such layer.
+    """
+    layers, is_given = settings.layers, isinstance(settings.norm_stats, tuple)
+    if isinstance(layers, str) and settings.fusion not in _EQUAL_WIDTHS and not is_given:
+        return _EncoderCheck(layers)
+    described = _describe(encoder)
+    names = layers if isinstance(layers, str) else described.layer_names(layers)
+    if is_given and described.norm_stats is None:
+        reason = f"{encoder} does not normalise its input by statistics, so norm_stats cannot be set"
+        return _EncoderCheck(names, reason)
+    try:
+        found = list_selections(described, names, settings.fusion)
+    except ValueError as error:
+        return _EncoderCheck(names, f"{encoder}: {error}")
+    return _EncoderCheck(names, needs_weights=any(selection.fusion == "weighted" for selection in found))
+
+
+def _describe(encoder: str) -> Encoder:
+    """An encoder that knows its layers; without memory for its weights where it can be built so."""
+    try:
+        return describe_encoder(encoder)
+    except (RuntimeError, NotImplementedError, TypeError):  # a class that computes with its weights when it is built
+        return load_encoder(encoder, "random")
+
+
+def _explain(check: Callable[[], Any]) -> str | None:
+    """The message of the ValueError that a check raises, or None."""
+    try:
+        check()
+    except ValueError as error:
+        return " ".join(str(error).split())
+    return None
+
+
+def _make_spec(
+    settings: Settings,
+    protocol: ProtocolConfig,
+    encoder: str,
+    config: TaskConfig,
+    task: Task | None,
+    layers: str | tuple[str, ...],
+    *,
+    bases: dict[str, tuple[str, str]],
+) -> CellSpec:
+    name, base = bases[encoder]
+    return CellSpec(
+        encoder=encoder,
+        task=config.name,
+        protocol=protocol,
+        protocol_name=settings.protocol,
+        task_version=config.version,
+        metric=config.metric,
+        index_sha256="" if task is None else task.index_sha256,
+        weights=settings.weights_of(encoder),
+        norm_stats=settings.norm_stats,
+        limit=settings.limit,
+        skip_bad=settings.skip_bad,
+        learning_rate=settings.learning_rate,
+        layers=layers,
+        fusion=settings.fusion,
+        seeds=(0,) if task is None else tuple(range(count_seeds(task, protocol, settings.seeds))),
+        beside_base=base != name and base in settings.encoders,
+    )
+
+
+def _make_search(settings: Settings, encoder: str, bases: dict[str, tuple[str, str]]) -> SearchSpec | None:
+    """The fusion search of one encoder; None where none is requested."""
+    if settings.fusion != "search":
+        return None
+    export = settings.export
+    if export and len(settings.encoders) > 1:
+        export = f"{bases[encoder][0]}.{export}"
+    return SearchSpec(settings.objective, settings.max_layers, export)

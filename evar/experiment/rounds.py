@@ -1,0 +1,151 @@
+"""One round of a row: predictions for its test clips, also for those that could not be read, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evar.metrics import METRICS, calibration_error, list_extra_metrics
+from evar.metrics.events import count_clip
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from evar.data.task import Round, Task
+
+#: predicted class of a test clip that could not be read: never right
+UNREADABLE = -1
+#: digits kept of what is computed from probabilities: thread count and batch size change it by about 1e-7, and two rows of
+#: the same thing are to be equal byte for byte
+DIGITS = 4
+
+
+@dataclass
+class FittedRound:
+    """One round of one row: what was predicted for its test clips.
+
+    Attributes:
+        a_round: which clips were which.
+        tested: (clips,) rows of the task that count.
+        y_pred: (clips,) predicted class numbers, UNREADABLE for bad clips; (clips, labels) float32 scores, -inf for bad
+            clips; or (clips,) float64 values, the training clips' mean for bad ones.
+        score: metric over them, at most 1.
+        n_train, n_valid: clips fitted on.
+        probe: the fitted estimator.
+        norm_stats: (mean, std) that the encoder's input was normalised by in this round, None where it has none.
+        extras: further metrics of the round, by name.
+    """
+
+    a_round: Round
+    tested: NDArray[np.int64]
+    y_pred: NDArray[Any]
+    score: float
+    n_train: int
+    n_valid: int
+    probe: Any
+    norm_stats: tuple[float, float] | None = None
+    extras: dict[str, float] = field(default_factory=dict)
+
+
+def list_usable(a_round: Round, usable: NDArray[np.bool_], task: str, *, needs_valid: bool) -> list[NDArray[np.int64]]:
+    """Return the training, validation and test clips of a round that can be used.
+
+    Args:
+        a_round: row numbers of the task.
+        usable: (clips,) False for clips that could not be read.
+        task: name, for the error.
+        needs_valid: whether a round without validation clips is an error, too.
+
+    Raises:
+        ValueError: if no usable clip is left in a set that is needed.
+    """
+    train, valid, test = (rows[usable[rows]] for rows in (a_round.train, a_round.valid, a_round.test))
+    if not len(train) or not len(test) or (needs_valid and not len(valid)):
+        sets = "training, validation or test set" if needs_valid else "training or test set"
+        raise ValueError(f"{task} {a_round.name}: no usable clip is left in the {sets}")
+    return [train, valid, test]
+
+
+def place_predictions(
+    task: Task, readable: NDArray[np.int64], predicted: Sequence[Any] | NDArray[Any], centre: float = 0.0
+) -> NDArray[Any]:
+    """Return what is predicted of every clip of a task, where only some could be read; the others are never right.
+
+    Args:
+        task: its kind says what a prediction is.
+        readable: (readable,) rows of the task.
+        predicted: of them: class numbers, (readable, labels) scores, numbers, or (events, 3) arrays of class, onset and
+            offset in seconds.
+        centre: for tasks of numbers, the mean of the training clips, which stands for clips that could not be read.
+
+    Returns:
+        (clips,) or (clips, labels) as `FittedRound.y_pred`; for events (clips, 3) counts.
+    """
+    if task.config.kind == "events":
+        counts = np.array([count_clip(events, np.empty((0, 3)))[1] for events in task.y], np.float64)
+        for position, found in zip(readable, predicted, strict=True):
+            counts[position] = count_clip(task.y[position], found)[1]
+        return counts
+    if task.config.kind == "multilabel":
+        every = np.full(task.y.shape, -np.inf, np.float32)
+    elif task.config.kind == "regression":
+        every = np.full(len(task), centre)
+    else:
+        every = np.full(len(task), UNREADABLE, np.int64)
+    every[readable] = predicted
+    return every
+
+
+def score_round(
+    task: Task,
+    a_round: Round,
+    readable: NDArray[np.int64],
+    y_pred: NDArray[Any],
+    shares: NDArray[Any] | None,
+    *,
+    skip_bad: bool,
+) -> dict[str, Any]:
+    """Score the predictions of a round.
+
+    Args:
+        task: which labels are true.
+        a_round: whose test clips count.
+        readable: (readable,) test clips that could be read.
+        y_pred: of every clip of the task, as `place_predictions` returns them.
+        shares: (readable, classes) probabilities, or None.
+        skip_bad: leave out clips that could not be read instead of counting them as wrong.
+
+    Returns:
+        `tested`, `y_pred`, `score` and `extras` of a `FittedRound`.
+    """
+    tested = readable if skip_bad else a_round.test
+    score = float(METRICS[task.config.metric].function(task.truth[tested], y_pred[tested]))
+    extras = score_extras(task, tested, y_pred[tested], shares if len(readable) == len(tested) else None)
+    return {"tested": tested, "y_pred": y_pred[tested], "score": score, "extras": extras}
+
+
+def score_extras(
+    task: Task, tested: NDArray[np.int64], y_pred: NDArray[Any], shares: NDArray[Any] | None
+) -> dict[str, float]:
+    """Return metrics beside the task's own, by name.
+
+    Args:
+        task: which labels are true.
+        tested: (clips,) rows of the task.
+        y_pred: of them, as in `FittedRound`.
+        shares: (clips, classes) probabilities, for the calibration error; None where some clip has none.
+    """
+    y = task.truth[tested]
+    names = list_extra_metrics(task.config.metric, len(task.config.classes), task.config.pitch)
+    found = {}
+    for name in names:
+        try:
+            found[name] = float(METRICS[name].function(y, y_pred))
+        except ValueError:  # a small test set may have no label that both occurs and does not
+            continue
+    if shares is not None:
+        found["calibration_error"] = round(calibration_error(y, shares), DIGITS)
+    return found
