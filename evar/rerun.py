@@ -128,8 +128,7 @@ def make_request(row: Result, data_root: str | None, store: str | None, device: 
 def _compare(old: Result, row: RowSpec) -> None:
     """Raise at the first thing that the row was made with and that is another one now.
 
-    A row made before specs were kept in results says all but how many parts validation is drawn from and whether bad clips
-    are left out; these are known from other keys of it.
+    A row made before specs were kept in results has the values of its spec in other keys, or is silent of them.
     """
     now = row.to_plain()
     then = old.settings.get("spec")
@@ -142,8 +141,10 @@ def _compare(old: Result, row: RowSpec) -> None:
         if parts := _read_validation_parts(old):
             then["validation_parts"] = parts
     for key in dict.fromkeys([*now, *then]):
+        if is_old and key not in then:
+            continue
         before, here = then.get(key, _DEFAULTS.get(key)), now.get(key, _DEFAULTS.get(key))
-        if before != here and not (key == "validation_parts" and key not in then and is_old):
+        if before != here:
             raise ValueError(
                 f"{old.id}: the row was made with {key} {_short(before)}, but here it is {_short(here)}; a score of the "
                 "same thing needs the same one"

@@ -91,8 +91,8 @@ class TuningGrid:
     """
 
     cells: tuple[TuningSpec, ...]
-    resources: Resources = Resources()
-    options: TuningOptions = TuningOptions()
+    resources: Resources = field(default_factory=Resources)
+    options: TuningOptions = field(default_factory=TuningOptions)
 
 
 def resolve_tuning(settings: TuningSettings) -> TuningGrid:
