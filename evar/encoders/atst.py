@@ -30,6 +30,7 @@ Differs from the original: `input="clip"` takes every token of a clip alike, and
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 import torch
@@ -225,11 +226,8 @@ class AtstFrame(_Atst):
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
         """The teacher of a Lightning file, or the encoder of a fine-tuned one, by this module's names."""
         state = _teacher(checkpoint)
-        if "norm_frame.weight" not in state:  # some files that go round call it so
-            state = {
-                name.replace("norm.", "norm_frame.") if name.startswith("norm.") else name: v
-                for name, v in state.items()
-            }
+        if "norm_frame.weight" not in state and "teacher" not in checkpoint:  # some files that go round call it so
+            state = {re.sub(r"^norm\.", "norm_frame.", name): value for name, value in state.items()}
         return state
 
     @property

@@ -19,8 +19,8 @@ Layers: input (before block 1) and block1..block12 (large: block24), mean over t
 pooled by mean, which is the mean over all tokens. The last block is the default. `bands="side_by_side"` keeps the 8
 bands, from low to high, 6144 (8192) wide. `outputs` of a fine-tuned checkpoint gives the tags' probabilities.
 
-Differs from the original: clips of a batch are masked exactly (the original's mask of padding is only roughly where it
-should be).
+Differs from the original: clips of a batch that have other numbers of patches run apart, so that none sees another's
+padding (the original's mask of padding is only roughly where it should be).
 """
 
 from __future__ import annotations
