@@ -1,10 +1,8 @@
 """L2-regularised logistic regression, exact, for many strengths and many problems at once: one class of several
 (multinomial), or any number of labels a clip (one binary problem for each label, all solved side by side).
 
-Method: Newton steps whose linear systems are solved by preconditioned conjugate gradients (`evar._newton`), of many
-problems and strengths side by side, each at its own pace. Gradients, objective and line search are float64; only the
-curvature products, which steer a step but do not decide where it ends, are float32 (float64 after 25 steps: where clips
-are fitted almost perfectly, float32 rounds their curvature away).
+Method: Newton's, of many problems and strengths side by side, each at its own pace (`evar.numeric.descent`). Gradients,
+objective and line search are float64.
 The penalty does not change under a rotation of the features, so `principal_coordinates` turns them first: fewer
 columns where clips are fewer than features, and nearly orthogonal columns, for which the preconditioner is close to
 the true inverse curvature.
@@ -22,8 +20,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from evar.numeric.logistic_problem import MAX_HALVINGS, SINGLE_PRECISION_STEPS, LogisticFit
-from evar.numeric.newton import Curvature, Systems, is_thin
+from evar.numeric.descent import Items, descend, search_line
+from evar.numeric.logistic_problem import LogisticFit, compute_losses, compute_shares, scale_strengths
+from evar.numeric.newton import Curvature
 
 # Numbers in one (batch, strength, class, clips) array: 256 MB in float64; beyond it problems and strengths are solved in
 # turn.
@@ -140,11 +139,13 @@ def fit_batch(
     weights = features.new_zeros(*strengths.shape, n_classes, n_columns)
     converged = torch.zeros(strengths.shape, dtype=torch.bool, device=features.device)
     n_iter = torch.zeros(strengths.shape, dtype=torch.int64, device=features.device)
-    # Two symmetric vectors +-w/2 have half the penalty of w, hence half the strength.
-    scaled = strengths * (0.5 if n_classes == 2 and not problem.is_multilabel else 1.0)
+    scaled = scale_strengths(strengths, n_classes, problem.is_multilabel)
     at_once = max(1, NUMBERS_AT_ONCE // (n_problems * n_clips * n_classes))
     for part in torch.arange(strengths.shape[1], device=features.device).split(at_once):
-        weights[:, part], converged[:, part], n_iter[:, part] = _newton(problem, scaled[:, part], tol, max_iter)
+        items = _Items.at_zero(problem, scaled[:, part], tol)
+        shape = scaled[:, part].shape
+        converged[:, part] = descend(items, max_iter).view(shape)
+        weights[:, part], n_iter[:, part] = items.weights.unflatten(0, shape), items.n_iter.view(shape)
     # Adding a constant to all classes changes no probability; the penalty's minimum has none.
     if not problem.is_multilabel:
         weights -= weights.mean(dim=2, keepdim=True)
@@ -201,8 +202,8 @@ def _times(rows: Tensor, matrices: Tensor, counts: Sequence[int]) -> Tensor:
 
 
 @dataclass
-class _Items:
-    """Items and where they are.
+class _Items(Items):
+    """Items in memory, and where they are.
 
     Attributes:
         problem: data of their problems.
@@ -238,9 +239,6 @@ class _Items:
         items.value = items.objective(logits, weights)
         return items
 
-    def __len__(self) -> int:
-        return len(self.owner)
-
     def only(self, kept: Tensor) -> _Items:
         """Those where `kept` (item) is True, or at ascending positions."""
         own = (self.place, self.owner, self.strengths, self.tol, self.n_iter, self.weights, self.logits, self.value)
@@ -261,37 +259,43 @@ class _Items:
 
     def objective(self, logits: Tensor, weights: Tensor) -> Tensor:
         """(item,) value to minimise."""
-        softplus = torch.nn.functional.softplus
-        partition = softplus(logits).sum(dim=1) if self.problem.is_multilabel else torch.logsumexp(logits, dim=1)
-        losses = partition - (logits * self.of_problems(self.problem.targets)).sum(dim=1)  # (item, clips)
+        losses = compute_losses(logits, self.of_problems(self.problem.targets), self.problem.is_multilabel)
         ridge = (self.problem.penalty * weights.square()).sum(dim=(1, 2))
         return self.strengths * (losses * self.of_problems(self.problem.row_weights[:, 0])).sum(dim=1) + 0.5 * ridge
 
-    def system(self, dtype: torch.dtype) -> tuple[_Curvature, Tensor]:
-        """Curvature, whose products are `dtype`, and gradient (item, class, column) where they are."""
-        probabilities = torch.sigmoid(self.logits) if self.problem.is_multilabel else torch.softmax(self.logits, dim=1)
+    def start_systems(self, dtype: torch.dtype) -> tuple[_Curvature, Tensor]:
+        """As the base class says."""
+        curvature, gradient = self.open_systems(dtype)
+        design = self.problem.design.to(dtype)
+        return curvature.over(design, _turned(design)), gradient
+
+    def open_systems(self, dtype: torch.dtype) -> tuple[_Curvature, Tensor]:
+        """As the base class says; products need the designs of `start_systems`."""
+        probabilities = compute_shares(self.logits, self.problem.is_multilabel)
         residual = probabilities - self.of_problems(self.problem.targets)
         residual *= self.of_problems(self.problem.row_weights)
         gradient = _times(residual, self.problem.design, self.counts())
         gradient *= self.strengths[:, None, None]
         return _Curvature(self, probabilities, dtype), gradient.add_(self.problem.penalty * self.weights)
 
-    def move(self, step: Tensor, slope: Tensor) -> Tensor:
-        """Go along a step (item, class, column), as far as the objective falls; slope (item,) is its derivative along
-        the step, <= 0. Returns whether the whole step was gone, (item,)."""
+    def move(self, step: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+        """As the base class says."""
         logit_step = _times(step, self.problem.turned, self.counts())
-        length = torch.ones_like(slope)
-        for _ in range(MAX_HALVINGS):
+
+        def evaluate(length: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
             scale = length[:, None, None]
             weights, logits = self.weights + scale * step, self.logits + scale * logit_step
             value = self.objective(logits, weights)
-            # The last term forgives rounding, which alone remains near the minimum.
-            is_short = value > self.value + 1e-4 * length * slope + 1e-12 * self.value.abs()
-            if not bool(is_short.any()):
-                break
-            length = torch.where(is_short, length / 2, length)
-        self.weights, self.logits, self.value, self.n_iter = weights, logits, value, self.n_iter + 1
-        return length == 1
+            return value, (weights, logits, value)
+
+        length, found, is_stalled = search_line(evaluate, self.value, slope)
+        if bool(is_stalled.any()):
+            own = (self.weights, self.logits, self.value)
+            for new, old in zip(found, own, strict=True):
+                new[is_stalled] = old[is_stalled]
+        self.weights, self.logits, self.value = found
+        self.n_iter = self.n_iter + 1
+        return (length == 1) & ~is_stalled, is_stalled
 
 
 class _Curvature(Curvature):
@@ -319,8 +323,8 @@ class _Curvature(Curvature):
         self.counts = self.owner.bincount(minlength=len(design)).tolist()
         return self
 
-    def times(self, vector: Tensor) -> Tensor:
-        """(item, class, column) -> the same shape."""
+    def times(self, vector: Tensor, is_open: Tensor) -> Tensor:
+        """As the base class says; those that are not needed ride along."""
         logits = _times(vector, self.turned, self.counts)
         if not self.is_multilabel:
             logits -= (self.share * logits).sum(dim=1, keepdim=True)
@@ -340,54 +344,3 @@ class _Curvature(Curvature):
         assert isinstance(other, _Curvature)
         super().put(at, other)
         self.share[at], self.weighted[at] = other.share, other.weighted
-
-
-def _newton(problem: _Problem, strengths: Tensor, tol: Tensor, max_iter: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Minimise at strengths (batch, strength): weights (batch, strength, class, column), converged and steps (batch,
-    strength)."""
-    items = _Items.at_zero(problem, strengths, tol)
-    converged = torch.zeros_like(items.owner, dtype=torch.bool)
-    _descend(items, converged, torch.float32, min(SINGLE_PRECISION_STEPS, max_iter))
-    _descend(items, converged, torch.float64, max_iter)
-    shape = strengths.shape
-    return items.weights.unflatten(0, shape), converged.view(shape), items.n_iter.view(shape)
-
-
-def _descend(every: _Items, converged: Tensor, dtype: torch.dtype, n_most: int) -> None:
-    """Move the items that have not `converged` (item) by Newton steps until they have, or have taken `n_most`."""
-    is_left = ~converged & (every.n_iter < n_most)
-    n_left = int(is_left.sum())
-    if not n_left:
-        return
-    items = every if n_left == len(every) else every.only(is_left)
-    curvature, gradient = items.system(dtype)
-    design = every.problem.design.to(dtype)
-    systems = Systems(curvature.over(design, _turned(design)), gradient)
-    is_left = is_left[is_left]
-    while n_left:
-        at = systems.take()
-        step, is_solved = systems.steps(at)
-        moved = items.only(at)
-        slope = (gradient[at] * step).sum(dim=(1, 2))
-        is_whole = moved.move(step, slope)
-        # A Newton step lowers the objective by half its slope. Of that, strength x KL divergence is owed to each clip,
-        # and by Pinsker's inequality a divergence of 2 tol^2 moves no probability by more than tol.
-        is_done = (-slope <= 2 * moved.strengths * moved.tol**2) & is_whole & is_solved
-        items.put(at, moved)
-        converged[moved.place] = is_done
-        goes_on = ~is_done & (moved.n_iter < n_most)
-        if bool(goes_on.any()):
-            curvature, new_gradient = moved.only(goes_on).system(dtype)
-            gradient[at[goes_on]] = new_gradient
-            systems.put(at[goes_on], curvature, new_gradient)
-        ended = at[~goes_on]
-        is_left[ended] = False
-        n_left -= len(ended)
-        if n_left and is_thin(n_left, len(items)):
-            if items is not every:
-                every.put(items.place, items)
-            items, gradient = items.only(is_left), gradient[is_left]
-            systems.keep(is_left)
-            is_left = is_left[is_left]
-    if items is not every:
-        every.put(items.place, items)

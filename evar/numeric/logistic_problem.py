@@ -12,11 +12,6 @@ from torch import Tensor
 
 from evar.numeric.rows import Rows
 
-SINGLE_PRECISION_STEPS = 25
-
-
-MAX_HALVINGS = 30
-
 
 @dataclass(frozen=True)
 class LogisticFit:
@@ -56,6 +51,49 @@ class LogisticProblem:
     n_classes: int
     tol: float
     max_iter: int
+
+
+def scale_strengths(strengths: Tensor, n_classes: int, is_multilabel: bool) -> Tensor:
+    """Return the strengths for one weight vector a class.
+
+    With two classes the penalty counts the one vector w of their difference, as scikit-learn's does; two symmetric vectors
+    +-w/2 have half its penalty, hence half the strength.
+
+    Example:
+        >>> scale_strengths(torch.tensor([1.0]), 2, False), scale_strengths(torch.tensor([1.0]), 3, False)
+        (tensor([0.5000]), tensor([1.]))
+    """
+    return strengths * (0.5 if n_classes == 2 and not is_multilabel else 1.0)
+
+
+def compute_losses(logits: Tensor, targets: Tensor, is_multilabel: bool) -> Tensor:
+    """Return the log-loss of each clip in nats; of several labels a clip, the sum over them.
+
+    Args:
+        logits: (item, class, clips).
+        targets: (item or 1, class, clips) of 0 and 1, or (class, clips).
+        is_multilabel: whether each label has a loss of its own.
+
+    Returns:
+        (item, clips).
+
+    Example:
+        >>> compute_losses(torch.zeros(1, 2, 1), torch.tensor([[1.0], [0.0]]), False)
+        tensor([[0.6931]])
+    """
+    softplus = torch.nn.functional.softplus
+    partition = softplus(logits).sum(dim=1) if is_multilabel else torch.logsumexp(logits, dim=1)
+    return partition - (logits * targets).sum(dim=1)
+
+
+def compute_shares(logits: Tensor, is_multilabel: bool) -> Tensor:
+    """Return probabilities: (item, class, clips) logits -> the same shape; classes of one clip sum to 1 but for labels.
+
+    Example:
+        >>> compute_shares(torch.zeros(1, 4, 1), False).flatten().tolist()
+        [0.25, 0.25, 0.25, 0.25]
+    """
+    return torch.sigmoid(logits) if is_multilabel else torch.softmax(logits, dim=1)
 
 
 #: numbers of a (strength, class, clips) array of a chunk

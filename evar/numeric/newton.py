@@ -59,8 +59,16 @@ class Curvature:
         curved = self.strengths * values.clamp(min=0)[..., None] * energy + self.penalty
         self.inverse = 1 / curved.clamp(min=1e-20)  # (item, class, column)
 
-    def times(self, vector: Tensor) -> Tensor:
-        """(item, class, column) -> the same shape."""
+    def times(self, vector: Tensor, is_open: Tensor) -> Tensor:
+        """Multiply the second derivatives by a vector.
+
+        Args:
+            vector: (item, class, column).
+            is_open: (item,) whose products are needed; those of the others may be anything finite.
+
+        Returns:
+            (item, class, column).
+        """
         raise NotImplementedError
 
     def approximate_inverse(self, vector: Tensor) -> Tensor:
@@ -134,19 +142,24 @@ class Systems:
     Args:
         curvature: of the items; it is changed as items come and go.
         gradient: (item, class, column) float64.
+        in_step: whether all items wait for each other.
     """
 
-    def __init__(self, curvature: Curvature, gradient: Tensor) -> None:
-        self._curvature = curvature
+    def __init__(self, curvature: Curvature, gradient: Tensor, in_step: bool = False) -> None:
+        self._curvature, self._in_step = curvature, in_step
         self._now = _Progress.begun(curvature, gradient)
         self._n_taken = 0
 
     def take(self) -> Tensor:
-        """Iterate until about a quarter of the items that are left wait: their positions, ascending, each once."""
+        """Iterate until about a quarter of the items that are left wait, or all of them where they go in step.
+
+        Returns:
+            Positions of those that wait, ascending; each is taken once.
+        """
         n_left = len(self._now.error) - self._n_taken
         while True:
             n_open = int(self._now.is_open.sum())
-            if not n_open or n_left - n_open >= max(1, int(_WAITING * n_left)):
+            if not n_open or (not self._in_step and n_left - n_open >= max(1, int(_WAITING * n_left))):
                 break
             self._iterate()
         at = torch.nonzero(~(self._now.is_open | self._now.is_taken))[:, 0]
@@ -156,7 +169,7 @@ class Systems:
 
     def _iterate(self) -> None:
         now = self._now
-        bent = self._curvature.times(now.direction)
+        bent = self._curvature.times(now.direction, now.is_open)
         length = torch.where(now.is_open, now.error / (now.direction * bent).sum(dim=(1, 2)), 0.0)[:, None, None]
         now.step.addcmul_(length, now.direction)
         now.residual.addcmul_(length, bent, value=-1)
@@ -189,18 +202,3 @@ class Systems:
 def is_thin(n_left: int, n_items: int) -> bool:
     """Whether so many of the items are finished that dropping them pays: they ride along at full cost."""
     return n_left <= (1 - _WAITING) * n_items
-
-
-def newton_step(curvature: Curvature, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Solve all systems: the steps (item, class, column), and for which items `_INNER_TOLERANCE` was reached."""
-    systems = Systems(curvature, gradient)
-    found, is_solved = torch.zeros_like(gradient), torch.zeros(len(gradient), dtype=torch.bool, device=gradient.device)
-    left = torch.arange(len(gradient), device=gradient.device)
-    while len(left):
-        at = systems.take()
-        found[left[at]], is_solved[left[at]] = systems.steps(at)
-        kept = torch.ones_like(left, dtype=torch.bool)
-        kept[at] = False
-        left = left[kept]
-        systems.keep(kept)
-    return found, is_solved
