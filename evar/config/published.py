@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from evar.config.folders import find
 from evar.config.reading import read
@@ -63,6 +64,11 @@ class PublishedConfig:
                 raise ValueError(
                     f"other_tasks and caveats must name a task of the table, got {task!r}; {near_miss(task, self.tasks)}"
                 )
+        if not self.tasks or len(set(self.tasks)) != len(self.tasks):
+            raise ValueError(f"tasks must name at least one task, and each once, got {list(self.tasks)}")
+        labels = [row.label for row in self.rows]
+        if not labels or len(set(labels)) != len(labels):
+            raise ValueError(f"rows must hold at least one encoder, and each label once, got {labels}")
         for row in self.rows:
             if len(row.scores) != len(self.tasks) or len(row.plus_minus) not in (0, len(self.tasks)):
                 raise ValueError(f"row {row.label!r} must have {len(self.tasks)} scores, one for each task")
@@ -71,5 +77,34 @@ class PublishedConfig:
 
 
 def load_published_config(name: str) -> PublishedConfig:
-    """Read `published/NAME.yaml`; errors as for `load_encoder_config`."""
-    return read(find("published", name), PublishedConfig)
+    """Read and check published numbers.
+
+    Args:
+        name: of a file in `config/published`, or the path of a YAML file of your own, such as "my/paper.yaml". A path ends
+            in .yaml or .yml; the file's stem is the name of the numbers.
+
+    Raises:
+        ValueError: if the name is unknown (near misses are named), or a key, a task, a row or a score is wrong; the file
+            is named.
+        FileNotFoundError: if there is no file of that path.
+
+    Example:
+        >>> load_published_config("msm_mae").title
+        'MSM-MAE'
+    """
+    if not is_path(name):
+        return read(find("published", name), PublishedConfig)
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path} with published numbers; examples/published_numbers.yaml shows one")
+    return read(path, PublishedConfig)
+
+
+def is_path(name: str) -> bool:
+    """Tell whether a name of published numbers is a path to a file of the user's.
+
+    Example:
+        >>> is_path("evar"), is_path("paper.yaml")
+        (False, True)
+    """
+    return name.lower().endswith((".yaml", ".yml"))

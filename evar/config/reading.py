@@ -8,8 +8,6 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from evar.config.registry import near_miss
 
 T = TypeVar("T")
@@ -25,14 +23,71 @@ def read(path: Path, kind: type[T]) -> T:
     return rename_error(read_mapping(path), kind, path)
 
 
+#: what a configuration file may hold; our largest, with a class a line, stays far below
+MAX_BYTES, MAX_DEPTH, MAX_VALUES = 2**22, 32, 200_000
+
+
 def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds `key: value` lines.
+
+    Raises:
+        ValueError: if it is no YAML, no mapping, or too large, too deep or too often repeated to be a configuration; the
+            file is named.
+        FileNotFoundError: if there is no such file.
+    """
+    import yaml
+
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise ValueError(f"{path} must be at most {MAX_BYTES:,} bytes to be a configuration, got {size:,}")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        _check_size(text)
+        data = yaml.safe_load(text)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be text in UTF-8: {error}; save it again in that encoding") from error
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read: {error or type(error).__name__}") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path} must hold 'key: value' lines, got {type(data).__name__}")
     return data
+
+
+def _check_size(text: str) -> None:
+    """Refuse YAML that grows when it is read: aliases (`*name`) that repeat each other, and deep nesting.
+
+    The events of the parser are counted before any value is made. An alias counts as all values that it repeats.
+    """
+    import yaml
+
+    sizes: dict[str, int] = {}  # anchor -> values below it
+    open_nodes: list[tuple[str | None, int]] = []  # anchor and values so far of each open list or mapping
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_nodes.append((event.anchor, 0))
+            if len(open_nodes) > MAX_DEPTH:
+                raise ValueError(f"it nests more than {MAX_DEPTH} lists and mappings; is it a configuration?")
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = open_nodes.pop()
+            size += 1
+        elif isinstance(event, yaml.ScalarEvent):
+            anchor, size = event.anchor, 1
+        elif isinstance(event, yaml.AliasEvent):
+            if event.anchor not in sizes:
+                raise ValueError(f"the alias *{event.anchor} repeats what it stands in, or nothing")
+            anchor, size = None, sizes[event.anchor]
+        else:
+            continue
+        if anchor:
+            sizes[anchor] = size
+        if open_nodes:
+            outer, values = open_nodes[-1]
+            open_nodes[-1] = outer, values + size
+        if size > MAX_VALUES or (open_nodes and open_nodes[-1][1] > MAX_VALUES):
+            raise ValueError(f"it holds more than {MAX_VALUES:,} values once its aliases are written out")
 
 
 def rename_error(data: dict[str, Any], kind: type[T], path: Path) -> T:
@@ -84,17 +139,24 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
             return None
         return _coerce(value, next(option for option in arguments if option is not type(None)), where)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if not isinstance(value, dict):
-            raise ValueError(f"{where} must hold 'key: value' lines, got {value!r}")
-        return build(value, hint, where)
+        return build(_require_mapping(value, where), hint, where)
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise ValueError(f"{where} must be a list, got {value!r}")
         return tuple(_coerce(item, arguments[0], where) for item in value)
     if origin is dict:
-        if not isinstance(value, dict):
-            raise ValueError(f"{where} must hold 'key: value' lines, got {value!r}")
-        return dict(value)
+        return dict(_require_mapping(value, where))
+    return _coerce_plain(value, hint, where)
+
+
+def _require_mapping(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} must hold 'key: value' lines, got {value!r}")
+    return value
+
+
+def _coerce_plain(value: Any, hint: type, where: str) -> Any:
+    """Text, a number or a truth value as its field's type."""
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from evar.config.plain_text import make_printable
 from evar.figures.style import COLUMN_INCHES, FONT_POINTS, PAGE_INCHES, make_figure
 
 if TYPE_CHECKING:
@@ -61,9 +62,13 @@ def measure_text(text: str, points: float, *, bold: bool = False) -> float:
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextPath
 
+    from evar.figures.plain_figure import read_texts_plainly
+
     if not text.strip():
         return 0.0
-    path = TextPath((0, 0), text, prop=FontProperties(weight="bold" if bold else "normal", size=points), usetex=False)
+    font = FontProperties(weight="bold" if bold else "normal", size=points)
+    with read_texts_plainly():
+        path = TextPath((0, 0), make_printable(text), prop=font, usetex=False)
     return float(path.get_extents().width) / 72
 
 

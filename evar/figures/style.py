@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evar.config.plain_text import make_printable
 from evar.storage.atomic import write_atomic
 
 if TYPE_CHECKING:
@@ -39,11 +40,12 @@ def make_figure(width: float, height: float, caption: str = "", title: str = "",
         A figure whose layout leaves room for the caption.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+
+    from evar.figures.plain_figure import PlainFigure
 
     lines = _wrap_caption(caption, width)
     below = _measure_caption(caption, width)
-    figure = Figure(figsize=(width, height + below), layout="constrained")
+    figure = PlainFigure(figsize=(width, height + below), layout="constrained")
     FigureCanvasAgg(figure)
     share = (below + legend_inches) / (height + below)
     figure.get_layout_engine().set(rect=(0.0, share, 1.0, 1.0 - share))  # type: ignore[union-attr, call-arg]
@@ -74,7 +76,7 @@ def _wrap_caption(caption: str, width: float) -> list[str]:
 
     room, space = 72 * (width - 3 * _CAPTION_MARGIN), points("x x") - points("xx")
     lines: list[str] = []
-    for paragraph in caption.splitlines():
+    for paragraph in make_printable(caption).splitlines():
         used = room  # every paragraph begins a line
         for word in paragraph.split():
             used += space + points(word)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evar.report.plots.ranks import plot_ranks, rank_rows
-from evar.report.tables.cells import Section, make_sections
+from evar.report.tables.cells import make_sections
 from evar.report.tables.compared import mark_equals
 from evar.report.tables.differences import HEADER, Line, compare_with_baseline, format_lines, list_lines
 from evar.report.tables.filters import explain_differences, explain_no_match, parse_filter, select_failures, select_rows
@@ -19,6 +19,7 @@ from evar.report.tables.layout import escape_markdown
 from evar.report.tables.machine import format_csv, format_json
 from evar.report.tables.markdown import format_markdown, format_markdown_table
 from evar.report.tables.published import add_published_rows, explain_missing_rows, load_published
+from evar.report.tables.section import Section
 from evar.report.tables.terminal import format_terminal_sections, format_text_table
 from evar.results import load_all, load_failures
 from evar.storage.atomic import remove, write_atomic

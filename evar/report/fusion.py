@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evar.report.tables.choices import Chosen, Difference, Layers, compose_choice, find_best_layers, subtract_choices
+from evar.report.tables.csv_text import format_csv_table
 from evar.report.tables.labels import label_limit
 from evar.report.tables.layout import escape_markdown, format_percent
 from evar.report.tables.markdown import format_markdown_table
@@ -215,11 +214,9 @@ def _format_cells(line: Line, tasks: Sequence[str], clean: Any, bold: Any, lines
 
 
 def format_csv(found: Sequence[FusionTable]) -> str:
-    """One line a cell; fractions."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    """Write one line a cell; fractions."""
     names = ["table", "encoder", "feature", "kind", "minus", "task", "layers", "score", "low", "high", "p", "p_holm"]
-    writer.writerow(names)
+    lines = []
     for table in found:
         for line in table.lines:
             for task in table.tasks:
@@ -232,5 +229,5 @@ def format_csv(found: Sequence[FusionTable]) -> str:
                 else:
                     layers = ";".join("+".join(layers) for layers in cell.layers)
                     start += [layers, cell.score, *cell.interval, "", ""]
-                writer.writerow([repr(round(v, 10)) if isinstance(v, float) else v for v in start])
-    return buffer.getvalue()
+                lines.append(start)
+    return format_csv_table(names, lines)

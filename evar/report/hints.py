@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evar.report.plots.hints import make_similarity_maps, plot_similarity
-from evar.report.tables.cells import Section, make_sections
+from evar.report.tables.cells import make_sections
+from evar.report.tables.csv_text import format_csv_table
 from evar.report.tables.labels import label_limit
 from evar.report.tables.layout import escape_markdown, format_percent
+from evar.report.tables.section import Section
 from evar.results import Result
 from evar.results.hints import HintsRecord
 from evar.storage.atomic import write_atomic
@@ -256,9 +256,7 @@ def format_csv(found: Sequence[HintTable]) -> str:
         *("layer", "depth", "width", "default", "score", *HINTS, "n_clips", "n_usable"),
         *(name for hint in HINTS for name in (f"spearman_{hint}", f"n_layers_{hint}")),
     ]
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
-    writer.writeheader()
+    lines = []
     for one in found:
         record = one.record
         correlations: dict[str, object] = {}
@@ -266,28 +264,28 @@ def format_csv(found: Sequence[HintTable]) -> str:
             value, n = one.correlation(hint)
             correlations |= {f"spearman_{hint}": _format_number(value), f"n_layers_{hint}": n}
         for line in one.lines:
-            writer.writerow(
-                {
-                    **{name: getattr(record, name) for name in columns if name in ("encoder", "weights")},
-                    "label": one.label,
-                    "weights_sha256": record.weights_sha256,
-                    "task": record.task,
-                    "task_version": record.task_version,
-                    "limit": "" if record.limit is None else record.limit,
-                    "protocol": one.protocol,
-                    "metric": one.metric,
-                    "layer": line.layer,
-                    "depth": _format_number(line.depth),
-                    "width": line.width,
-                    "default": str(line.is_default).lower(),
-                    "score": _format_number(line.score),
-                    **{hint: _format_number(line.numbers[hint]) for hint in HINTS},
-                    "n_clips": record.n_clips,
-                    "n_usable": record.n_usable,
-                    **correlations,
-                }
-            )
-    return buffer.getvalue()
+            values: dict[str, object] = {
+                "encoder": record.encoder,
+                "label": one.label,
+                "weights": record.weights,
+                "weights_sha256": record.weights_sha256,
+                "task": record.task,
+                "task_version": record.task_version,
+                "limit": "" if record.limit is None else record.limit,
+                "protocol": one.protocol,
+                "metric": one.metric,
+                "layer": line.layer,
+                "depth": _format_number(line.depth),
+                "width": line.width,
+                "default": str(line.is_default).lower(),
+                "score": _format_number(line.score),
+                **{hint: _format_number(line.numbers[hint]) for hint in HINTS},
+                "n_clips": record.n_clips,
+                "n_usable": record.n_usable,
+                **correlations,
+            }
+            lines.append([values[name] for name in columns])
+    return format_csv_table(columns, lines)
 
 
 def _format_number(value: float | None) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import Any
 
 from evar.report.tables.cells import make_sections
 from evar.report.tables.choices import Chosen, Difference, Layers, compose_choice, find_best_layers, subtract_choices
+from evar.report.tables.csv_text import format_csv_table
 from evar.report.tables.labels import make_variant_key
 from evar.report.tables.layout import escape_markdown, format_percent
 from evar.report.tables.markdown import format_markdown_table
@@ -131,12 +130,10 @@ def format_gain(gain: Difference | None, p_value: float | None) -> str:
 
 
 def format_csv(found: Sequence[Reading]) -> str:
-    """One line a reading; fractions 0..1."""
-    buffer = io.StringIO()
+    """Write one line a reading; fractions 0..1."""
     names = ["protocol", "limit", "encoder", "task", "layers", "score", "low", "high"]
     names += ["default_layers", "default_score", "gain", "gain_low", "gain_high", "p", "p_holm"]
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(names)
+    lines = []
     for one in found:
         line: list[Any] = [one.protocol, "" if one.limit is None else one.limit, one.encoder, one.task]
         line += [";".join("+".join(layers) for layers in one.best.layers), one.best.score, *one.best.interval]
@@ -144,5 +141,5 @@ def format_csv(found: Sequence[Reading]) -> str:
         gain = one.gain
         line += ["", "", "", ""] if gain is None else [gain.score, *gain.interval, gain.p_value]
         line.append("" if one.p_value is None else one.p_value)
-        writer.writerow([repr(round(value, 10)) if isinstance(value, float) else value for value in line])
-    return buffer.getvalue()
+        lines.append(line)
+    return format_csv_table(names, lines)

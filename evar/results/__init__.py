@@ -11,14 +11,13 @@ from evar.results.files import (
     load,
     load_all,
     load_failures,
-    load_predictions,
     run_path,
     save,
     save_failure,
-    save_predictions,
 )
 from evar.results.hints import HINTS_IDENTITY_KEYS, HintsRecord, hints_id, hints_path, load_hints, save_hints
 from evar.results.identity import IDENTITY_KEYS, plain, run_id
+from evar.results.predictions import load_predictions, save_predictions
 from evar.results.row import FUSIONS, SCHEMA, Result, utc_now
 from evar.results.searches import SearchRecord, load_search, load_searches, save_search, search_path
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from evar.results.checks import check_kind, check_time, is_number, is_whole, show
 from evar.results.identity import check_id, plain, run_id
 from evar.results.records import from_plain, read_record, read_records, to_plain, write_json
 from evar.results.row import Result, utc_now
@@ -20,6 +19,8 @@ HINTS_IDENTITY_KEYS = (
     *("encoder", "weights_sha256", "encoder_options", "extraction", "pooling"),
     *("task", "task_version", "index_sha256", "limit"),
 )
+#: fields whose lists must have one entry a layer, which `_check_lists` says in its own words
+_KINDS = {"widths": "Sequence[float]", "numbers": "Mapping[str, Any]", "cka": "Sequence[Sequence[float | None]]"}
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,12 @@ class HintsRecord:
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
             value = plain(getattr(self, entry.name), entry.name)
+            check_kind(entry.name, value, _KINDS.get(entry.name, str(entry.type)))
             # The object is frozen for everybody else; here it is still being made.
             object.__setattr__(self, entry.name, tuple(value) if isinstance(value, list) else value)
         if self.created == "":
             object.__setattr__(self, "created", utc_now())
-        _check(self)
+        _check_together(self)
         if not self.id:
             object.__setattr__(self, "id", hints_id(self.to_dict(), self.seed))
         check_id(self.id)
@@ -173,60 +175,37 @@ def load_hints(out: Path | str) -> list[HintsRecord]:
     return read_records(Path(out) / "hints", HintsRecord.from_dict, "hints")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _check(record: HintsRecord) -> None:
-    """Types, ranges, and what the values say of one another."""
-    for name in ("encoder", "weights", "weights_sha256", "task", "task_version", "index_sha256", "created", "id"):
-        value = getattr(record, name)
-        if not isinstance(value, str) or (not value and name not in ("id", "index_sha256")):
-            raise ValueError(f"{name} must be text, got {value!r}")
-    for name in ("n_clips", "n_usable", "seed", "schema", "limit"):
-        value = getattr(record, name)
-        if not (_is_count(value) or (name == "limit" and value is None)):
-            raise ValueError(f"{name} must be a whole number >= 0, got {value!r}")
-    for name in ("pooling", "numbers", "encoder_options", "extraction"):
-        if not isinstance(getattr(record, name), dict):
-            raise ValueError(f"{name} must be an object, got {getattr(record, name)!r}")
-    if not _is_list_of(record.layers, str) or not record.layers or len(set(record.layers)) != len(record.layers):
-        raise ValueError(f"layers must name at least one layer, and each once, got {record.layers!r}")
-    if set(record.pooling) != set(record.layers) or not _is_list_of(tuple(record.pooling.values()), str):
-        raise ValueError(f"pooling must name one for each of the layers, got {record.pooling!r}")
-    n = len(record.layers)
-    if not isinstance(record.widths, tuple) or len(record.widths) != n or not all(map(_is_count, record.widths)):
-        raise ValueError(f"widths must be {n} whole numbers, one per layer, got {record.widths!r}")
-    for name, values in record.numbers.items():
-        if not _are_numbers(values, n):
-            raise ValueError(f"numbers.{name} must be {n} finite numbers or nulls, one per layer, got {values!r}")
-    if not isinstance(record.cka, tuple) or len(record.cka) != n or not all(_are_numbers(row, n) for row in record.cka):
-        raise ValueError(f"cka must be {n} lists of {n} finite numbers or nulls, got {record.cka!r}")
-    if any(value is not None and not 0.0 <= value <= 1.0 for row in record.cka for value in row):
-        raise ValueError(f"cka must lie in 0..1, got {record.cka!r}; is it in percent?")
+def _check_together(record: HintsRecord) -> None:
+    """Check what the values say of one another; types were checked before."""
+    for name in ("encoder", "weights", "weights_sha256", "task", "task_version", "created"):
+        if not getattr(record, name):
+            raise ValueError(f"{name} must be text, got ''")
+    if not record.layers or len(set(record.layers)) != len(record.layers):
+        raise ValueError(f"layers must name at least one layer, and each once, got {show(list(record.layers))}")
+    if set(record.pooling) != set(record.layers):
+        raise ValueError(f"pooling must name one for each of the layers, got {show(dict(record.pooling))}")
     if record.n_clips > record.n_usable:
         raise ValueError(f"n_clips must be at most n_usable, {record.n_usable}, got {record.n_clips}")
-    statistics = record.norm_stats
-    if statistics is not None and not (isinstance(statistics, tuple) and _are_numbers(statistics, 2, nulls=False)):
-        raise ValueError(f"norm_stats must be a mean and a standard deviation or null, got {statistics!r}")
-    try:
-        created = datetime.fromisoformat(record.created.replace("Z", "+00:00"))
-    except ValueError:
-        created = None
-    if created is None or created.utcoffset() != timedelta(0):
-        raise ValueError(f"created must be an ISO 8601 time in UTC such as {utc_now()}, got {record.created!r}")
+    _check_lists(record)
+    check_time("created", record.created, utc_now())
 
 
-def _is_list_of(values: Any, kind: type) -> bool:
-    return isinstance(values, tuple) and all(isinstance(value, kind) for value in values)
+def _check_lists(record: HintsRecord) -> None:
+    """Check that every list has one entry a layer, and that similarities are fractions."""
+    n = len(record.layers)
+    if len(record.widths) != n or not all(map(is_whole, record.widths)):
+        raise ValueError(f"widths must be {n} whole numbers, one per layer, got {show(record.widths)}")
+    for name, values in record.numbers.items():
+        if not _are_numbers(values, n):
+            raise ValueError(f"numbers.{name} must be {n} finite numbers or nulls, one per layer, got {show(values)}")
+    if len(record.cka) != n or not all(_are_numbers(row, n) for row in record.cka):
+        raise ValueError(f"cka must be {n} lists of {n} finite numbers or nulls, got {show(record.cka)}")
+    if any(value is not None and not 0.0 <= value <= 1.0 for row in record.cka for value in row):
+        raise ValueError(f"cka must lie in 0..1, got {show(record.cka)}; is it in percent?")
+    if record.norm_stats is not None and len(record.norm_stats) != 2:
+        raise ValueError(f"norm_stats must be a mean and a standard deviation or null, got {show(record.norm_stats)}")
 
 
-def _are_numbers(values: Any, n: int, *, nulls: bool = True) -> bool:
-    """n finite numbers, some of them null where that is allowed?"""
-    if not isinstance(values, list | tuple) or len(values) != n:
-        return False
-    return all(_is_number(value) or (nulls and value is None) for value in values)
+def _are_numbers(values: Any, n: int) -> bool:
+    """Tell whether these are n finite numbers or nulls."""
+    return isinstance(values, list | tuple) and len(values) == n and all(v is None or is_number(v) for v in values)

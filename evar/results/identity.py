@@ -15,37 +15,61 @@ IDENTITY_KEYS = (
     *("task", "task_version", "index_sha256", "limit", "protocol", "params", "metric", "seed"),
 )
 
+#: lists and objects within each other: far more than any record needs
+DEEPEST = 32
+
 _SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,159}")
 # Windows gives these names to devices, whatever follows the first dot.
 _DEVICE_NAME = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(?=$|\.)", re.IGNORECASE)
 
 
-def plain(value: Any, where: str) -> Any:
+def plain(value: Any, where: str, depth: int = 0) -> Any:
     """Copy a value as plain JSON data: dicts with text keys, lists, text, whole and finite numbers, booleans, None.
 
+    Args:
+        value: what to copy; numpy and torch scalars become Python numbers.
+        where: name of the value, for messages.
+        depth: how many dicts and lists the value lies in; more than `DEEPEST` are refused.
+
     Raises:
-        ValueError: if something else is in it, such as a path, an array or NaN; `where` names the value.
+        ValueError: if something else is in it, such as a path, an array, NaN, or text that cannot be written as
+            UTF-8.
 
     Example:
         >>> plain({"grid": (0.1, 1.0)}, "params")
         {'grid': [0.1, 1.0]}
     """
+    if depth > DEEPEST:
+        raise ValueError(f"{where[:80]} must hold at most {DEEPEST} lists and objects within each other, got more")
     if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:  # a numpy or torch scalar, without importing either
         value = value.item()
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
                 raise ValueError(f"{where} must have text keys, got {key!r}")
-        return {key: plain(item, f"{where}.{key}") for key, item in value.items()}
+            _check_text(key, where)
+        return {key: plain(item, f"{where}.{key}", depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item, where) for item in value]
-    if value is None or isinstance(value, bool | int | str):
+        return [plain(item, where, depth + 1) for item in value]
+    if isinstance(value, str):
+        _check_text(value, where)
+        return value
+    if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{where} must be finite, got {value}")
         return float(value)
     raise ValueError(f"{where} must be text, numbers, lists or dicts of these, got {type(value).__name__}")
+
+
+def _check_text(text: str, where: str) -> None:
+    """Refuse halves of surrogate pairs, which no file and no terminal can hold."""
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{where[:80]!a} must be text that UTF-8 can hold, got {text[:80]!a}") from error
 
 
 def run_id(settings: Mapping[str, Any]) -> str:

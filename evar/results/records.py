@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from evar.config.plain_text import make_printable
 from evar.config.registry import near_miss
 from evar.results.identity import plain
 from evar.storage.atomic import write_atomic
@@ -22,6 +23,8 @@ class Record(Protocol):
 
 
 R = TypeVar("R", bound=Record)
+#: bytes of a record file: a thousand times what a row takes
+LARGEST_FILE = 2**26
 
 
 def to_plain(record: Any) -> dict[str, Any]:
@@ -77,8 +80,11 @@ def read_json(path: Path) -> Any:
     """
 
     def refuse(constant: str) -> None:
+        """Refuse NaN and Infinity, which are no JSON."""
         raise ValueError(f"{constant} is not a legal number")
 
+    if path.stat().st_size > LARGEST_FILE:
+        raise ValueError(f"{path} must be at most {LARGEST_FILE:,} bytes, got {path.stat().st_size:,}; is it a record?")
     try:
         return json.loads(path.read_bytes().decode("utf-8"), parse_constant=refuse)
     except (ValueError, RecursionError) as error:
@@ -86,12 +92,24 @@ def read_json(path: Path) -> Any:
 
 
 def read_record(path: Path, make: Callable[[Any], R]) -> R:
-    """Read one record; a ValueError names the file."""
+    """Read one record.
+
+    Args:
+        path: of a JSON file.
+        make: turns plain data into a record, and checks it.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read or is no record; the file is named.
+    """
     data = read_json(Path(path))
     try:
         return make(data)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    except (TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        # The checks of each kind of record should have found it; whatever they miss must still name its file.
+        raise ValueError(f"{path} holds a value of an unexpected kind: {type(error).__name__}: {error}") from error
 
 
 def read_records(folder: Path, make: Callable[[Any], R], what: str) -> list[R]:
@@ -101,7 +119,7 @@ def read_records(folder: Path, make: Callable[[Any], R], what: str) -> list[R]:
         try:
             record = read_record(path, make)
         except (ValueError, OSError) as error:
-            warnings.warn(f"left out of the tables: {error}", stacklevel=3)
+            warnings.warn(f"left out of the tables: {make_printable(error)}", stacklevel=3)
             continue
         if record.id in found:
             warnings.warn(f"left out of the tables: {path} repeats the {what} {record.id}", stacklevel=3)

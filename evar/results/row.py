@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import Any
 
 from evar.config.registry import near_miss
+from evar.results.checks import check_keys, check_kind, check_time, show
 from evar.results.identity import IDENTITY_KEYS, check_id, plain, run_id
 from evar.results.records import from_plain, to_plain
 
@@ -129,7 +130,7 @@ class Result:
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
             value = plain(getattr(self, entry.name), entry.name)
-            _CHECKS[str(entry.type)](entry.name, value)
+            check_kind(entry.name, value, str(entry.type))
             # The object is frozen for everybody else; here it is still being made.
             object.__setattr__(self, entry.name, tuple(value) if isinstance(value, list) else value)
         _check_together(self)
@@ -161,70 +162,44 @@ def utc_now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _must(condition: Callable[[Any], bool], expected: str) -> Callable[[str, Any], None]:
-    def check(name: str, value: Any) -> None:
-        if not condition(value):
-            raise ValueError(f"{name} must be {expected}, got {value!r}")
-
-    return check
-
-
-def _optional(condition: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or condition(value)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _lists(condition: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(map(condition, value))
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-def _is_text_table(value: Any) -> bool:
-    return _is_table(value) and all(map(_is_text, value.values()))
-
-
-#: annotation in `Result` -> its check; one entry per kind of value, so that a new key needs no new check.
-_CHECKS: dict[str, Callable[[str, Any], None]] = {
-    "str": _must(_is_text, "text"),
-    "bool": _must(lambda value: isinstance(value, bool), "true or false"),
-    "int": _must(_is_whole, "a whole number >= 0"),
-    "int | None": _must(_optional(_is_whole), "a whole number >= 0 or null"),
-    "float": _must(_is_number, "a finite number"),
-    "float | None": _must(_optional(_is_number), "a finite number or null"),
-    "Sequence[str]": _must(_lists(_is_text), "a list of text"),
-    "Sequence[float]": _must(_lists(_is_number), "a list of finite numbers"),
-    "Sequence[float] | None": _must(_optional(_lists(_is_number)), "a list of finite numbers or null"),
-    "Sequence[Mapping[str, str]]": _must(_lists(_is_text_table), "a list of objects with text values"),
-    "Sequence[Mapping[str, Any]]": _must(_lists(_is_table), "a list of objects"),
-    "Mapping[str, str]": _must(_is_text_table, "an object with text values"),
-    "Mapping[str, float]": _must(
-        lambda value: _is_table(value) and all(map(_is_number, value.values())), "an object with finite numbers"
-    ),
-    "Mapping[str, Any]": _must(_is_table, "an object"),
+#: keys of a round that tables read -> kind of their values
+_ROUND_KEYS = {
+    "name": "str",
+    **dict.fromkeys(("n_train", "n_valid", "n_test"), "int"),
+    **dict.fromkeys(("score", "valid_score", "valid_log_loss"), "float | None"),
 }
+#: longest name: a path to a file of one's own may be part of it
+_LONGEST_NAME = 2000
 
 
 def _check_together(row: Result) -> None:
-    """What the type of one value cannot say."""
+    """Check what the type of one value cannot say."""
+    _check_names(row)
+    _check_layers(row)
+    _check_scores(row)
+    _check_rounds(row)
+    for entry in row.skipped:
+        if set(entry) != {"clip", "split", "reason", "counted"} or entry["counted"] not in ("wrong", "left_out"):
+            raise ValueError(
+                "skipped must hold clip, split, reason and counted ('wrong' or 'left_out') of each clip, "
+                f"got {show(dict(entry))}"
+            )
+    check_time("created", row.created, utc_now())
+
+
+def _check_names(row: Result) -> None:
     for name in ("encoder", "task", "protocol", "metric"):
         if not getattr(row, name):
             raise ValueError(f"{name} must not be empty")
+    for name in (row.encoder, row.task, row.protocol, row.metric, *row.layers):
+        if len(name) > _LONGEST_NAME:
+            raise ValueError(f"names must have at most {_LONGEST_NAME} characters, got {show(name)}")
+
+
+def _check_layers(row: Result) -> None:
+    """Check the layers, how they are fused and pooled, and the weights that a fusion learned."""
     if not row.layers or len(set(row.layers)) != len(row.layers):
-        raise ValueError(f"layers must name at least one layer, and each once, got {list(row.layers)}")
+        raise ValueError(f"layers must name at least one layer, and each once, got {show(list(row.layers))}")
     if row.fusion not in FUSIONS:
         raise ValueError(f"no fusion {row.fusion!r}; {near_miss(row.fusion, FUSIONS)}")
     if row.fusion != "attention" and (row.fusion == "none") != (len(row.layers) == 1):
@@ -232,7 +207,18 @@ def _check_together(row: Result) -> None:
             f"fusion must be 'none' for one layer and another for several, got {row.fusion!r} for {len(row.layers)}"
         )
     if set(row.pooling) != set(row.layers):
-        raise ValueError(f"pooling must name the layers {sorted(row.layers)}, got {sorted(row.pooling)}")
+        raise ValueError(f"pooling must name the layers {sorted(row.layers)}, got {show(sorted(row.pooling))}")
+    if row.layer_index is not None and row.n_layers is not None and row.layer_index >= row.n_layers:
+        raise ValueError(f"layer_index must be below n_layers, {row.n_layers}, got {row.layer_index}")
+    weights = row.params.get("layer_weights")
+    if weights is not None:
+        check_kind("params.layer_weights", weights, "Sequence[Sequence[float | None]]")
+        if any(len(one) != len(row.layers) or None in one for one in weights):
+            raise ValueError(f"params.layer_weights must hold {len(row.layers)} numbers a round, got {show(weights)}")
+
+
+def _check_scores(row: Result) -> None:
+    """Check that scores are fractions and the mean of their rounds, and that the interval has two ends."""
     if not row.round_scores:
         raise ValueError("round_scores must hold at least one score, got none")
     for name in ("score", "chance", "depth", "round_scores", "interval"):
@@ -240,30 +226,18 @@ def _check_together(row: Result) -> None:
         values = value if isinstance(value, tuple) else () if value is None else (value,)
         least = -1.0 if row.metric in SIGNED_METRICS else 0.0
         if any(not least <= number <= 1.0 for number in values):
-            raise ValueError(f"{name} must lie in {least:g}..1, got {value}; is it in percent?")
+            raise ValueError(f"{name} must lie in {least:g}..1, got {show(value)}; is it in percent?")
     mean = math.fsum(row.round_scores) / len(row.round_scores)
     if abs(mean - row.score) > 1e-9:
         raise ValueError(f"score must be the mean of round_scores, {mean!r}, got {row.score!r}")
     if row.interval is not None and (len(row.interval) != 2 or row.interval[0] > row.interval[1]):
-        raise ValueError(f"interval must be [low, high] with low <= high, got {list(row.interval)}")
+        raise ValueError(f"interval must be [low, high] with low <= high, got {show(list(row.interval))}")
     if row.seconds < 0:
         raise ValueError(f"seconds must be >= 0, got {row.seconds}")
-    _check_rounds(row)
-    for entry in row.skipped:
-        if set(entry) != {"clip", "split", "reason", "counted"} or entry["counted"] not in ("wrong", "left_out"):
-            raise ValueError(
-                "skipped must hold clip, split, reason and counted ('wrong' or 'left_out') of each clip, "
-                f"got {dict(entry)}"
-            )
-    try:
-        created = datetime.fromisoformat(row.created.replace("Z", "+00:00"))
-    except ValueError:
-        created = None
-    if created is None or created.utcoffset() != timedelta(0):
-        raise ValueError(f"created must be an ISO 8601 time in UTC such as {utc_now()}, got {row.created!r}")
 
 
 def _check_rounds(row: Result) -> None:
+    """Check that there is one round a score, and that rounds and totals agree."""
     if not row.rounds:
         return
     if len(row.rounds) != len(row.round_scores):
@@ -271,6 +245,7 @@ def _check_rounds(row: Result) -> None:
             f"rounds must be one for each of {len(row.round_scores)} round_scores, got {len(row.rounds)} rounds"
         )
     for entry, score in zip(row.rounds, row.round_scores, strict=True):
+        check_keys("rounds", entry, _ROUND_KEYS)
         if entry.get("score", score) != score:
             raise ValueError(
                 f"round {entry.get('name')!r} must have its round_scores entry {score}, got {entry['score']}"

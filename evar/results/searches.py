@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evar.results.identity import check_id
+from evar.results.checks import check_keys, check_kind, check_time, show
+from evar.results.identity import check_id, plain
 from evar.results.records import from_plain, read_record, read_records, to_plain, write_json
+from evar.results.row import utc_now
 
 SEARCH_SCHEMA = 1
+#: keys of each task of a search -> kind of their values
+_TASK_KEYS = {"name": "str", "version": "str", "metric": "str", "is_fold": "bool", "rounds": "Sequence[str]"}
 
 
 @dataclass(frozen=True)
@@ -67,14 +72,36 @@ class SearchRecord:
     schema: int = SEARCH_SCHEMA
 
     def __post_init__(self) -> None:
+        for entry in dataclasses.fields(self):
+            value = plain(getattr(self, entry.name), entry.name)
+            check_kind(entry.name, value, str(entry.type))
         check_id(self.id)
-        known = set(self.layers)
+        check_time("created", self.created, utc_now())
         for task in self.tasks:
+            check_keys("tasks", task, _TASK_KEYS, required=True)
             if len(self.choices.get(task["name"], ())) != len(task["rounds"]):
                 raise ValueError(f"choices must hold one choice for each round of {task['name']}")
+        self._check_layers()
+        settings = self.row_settings
+        check_keys("row_settings", settings, {"encoder_options": "Mapping[str, Any]"})
+
+    def _check_layers(self) -> None:
+        """Check that choices and combinations name layers of the encoder, and that combinations have scores."""
+        known = set(self.layers)
         for chosen in (self.choice, *(one for rounds in self.choices.values() for one in rounds)):
             if not chosen or not set(chosen) <= known:
-                raise ValueError(f"a choice must name some of the layers {sorted(known)}, got {list(chosen)}")
+                raise ValueError(
+                    f"a choice must name some of the layers {show(sorted(known))}, got {show(list(chosen))}"
+                )
+        for name in ("ranked", "probed"):
+            for entry in getattr(self, name):
+                check_keys(name, entry, {"layers": "Sequence[str]", "scores": "Mapping[str, Any]"}, required=True)
+                if not entry["layers"] or not set(entry["layers"]) <= known or not entry["scores"]:
+                    raise ValueError(f"{name} must hold layers of the encoder and their scores, got {show(entry)}")
+                for task, scores in entry["scores"].items():
+                    check_kind(f"{name}.scores.{task}", scores, "Sequence[float]")
+                    if not scores:
+                        raise ValueError(f"{name}.scores.{task} must hold at least one score, got none")
 
 
 def search_path(out: Path, id: str) -> Path:
@@ -105,7 +132,4 @@ def load_searches(out: Path) -> list[SearchRecord]:
 
 
 def _made(data: Any) -> SearchRecord:
-    try:
-        return from_plain(SearchRecord, data, "a record of a search", SEARCH_SCHEMA)
-    except (TypeError, KeyError, AttributeError) as error:  # values of another type
-        raise ValueError(f"this is no record of a search: {error}") from error
+    return from_plain(SearchRecord, data, "a record of a search", SEARCH_SCHEMA)

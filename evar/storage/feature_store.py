@@ -208,7 +208,7 @@ class FeatureStore:
                     "clips": len(clips),
                     "layers": len(key["layers"]),
                     "bytes": n_bytes,
-                    "clip": f"{key['clip_seconds'] or 'whole'} s, {key['pad']}, {key['crop']}"
+                    "clip": f"{name_clip_length(key['clip_seconds'])}, {key['pad']}, {key['crop']}"
                     + (", frames" if is_frames else ""),
                     "weights": key["weights_sha256"][:12],
                     "folder": record.parent,
@@ -243,3 +243,16 @@ class FeatureStore:
             except filelock.Timeout:
                 print(f"{folder}: in use by a run; left alone", flush=True)
         return removed
+
+
+def name_clip_length(seconds: float | None) -> str:
+    """Say how much of each clip was encoded.
+
+    Args:
+        seconds: of each clip; None for whole clips.
+
+    Example:
+        >>> name_clip_length(5.0), name_clip_length(None)
+        ('5 s', 'whole clips')
+    """
+    return "whole clips" if not seconds else f"{seconds:g} s"

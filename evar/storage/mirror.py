@@ -10,8 +10,10 @@ them encode the same clips.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import uuid
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from evar.config.folders import cache_folder
@@ -23,6 +25,21 @@ _RECORDS = ("runs", "predictions", "failures", "hints", "searches")
 _WITHDRAWN = "failures"
 #: is uploaded after all else of its segment
 _COMMIT_RECORD = "rows.jsonl"
+
+#: what a file system may say of a file that changes with its content, the surest first
+_STAMPS = (
+    *("ETag", "etag", "md5Hash", "content_md5", "checksum"),
+    *("LastModified", "last_modified", "updated", "mtime", "created"),
+)
+_STAMP_FILE = ".stamps.json"
+
+
+@dataclass(frozen=True)
+class _RemoteFile:
+    """Size in bytes, and what changes with the content; "" where the remote end says nothing of that kind."""
+
+    size: int
+    stamp: str
 
 
 def is_address(folder: object) -> bool:
@@ -57,41 +74,52 @@ class Mirror:
             raise ValueError(f"cannot open {address}: {' '.join(str(error).split())}") from error
         self.address, self._root = address, str(root).rstrip("/")
         self.folder = cache_folder() / "mirrors" / hashlib.sha256(address.rstrip("/").encode()).hexdigest()[:16]
+        self._stamps = self._load_stamps()
 
     def fetch(self, below: str, *, grows: bool) -> None:
         """Make the local and the remote copy of a folder the same.
 
         Args:
             below: its path within the mirror, with slashes.
-            grows: files are only appended to, so that the larger copy is the newer one; otherwise a remote file that
-                differs in size replaces the local one.
+            grows: files are only appended to, so that the larger copy is the newer one. Otherwise a remote file replaces
+                the local one unless both are known to be the same: of one size, and the remote end's entity tag, hash or
+                time is that of the last transfer.
 
         Raises:
             ValueError: if a remote file's name leads out of the folder.
             OSError: if the remote end cannot be read or written.
         """
-        remote = self._remote_sizes(below)
+        remote = self._list_remote(below)
         start = self.folder / below
         local = {
             path.relative_to(self.folder).as_posix(): path.stat().st_size
             for path in start.rglob("*")
             if path.is_file() and _is_kept(path)
         }
-        for name, size in sorted(remote.items()):
-            if size != local.get(name) and not (grows and size < local.get(name, 0)):
+        for name, entry in sorted(remote.items()):
+            if grows:
+                is_newer = entry.size > local.get(name, -1)
+            else:
+                is_newer = entry.size != local.get(name) or not entry.stamp or self._stamps.get(name) != entry.stamp
+            if is_newer:
                 self._download(name)
-        newer = [name for name, size in local.items() if name not in remote or (grows and size > remote[name])]
+                self._stamps[name] = entry.stamp
+        newer = [name for name, size in local.items() if name not in remote or (grows and size > remote[name].size)]
         for name in sorted(newer, key=_commit_last):
             if PurePosixPath(name).parts[0] == _WITHDRAWN and not grows:
                 (self.folder / name).unlink(missing_ok=True)
             else:
                 self.send(self.folder / name)
+        if not grows:
+            self._save_stamps()
 
     def send(self, path: Path) -> None:
         """Upload a file of the mirror."""
         name = path.relative_to(self.folder).as_posix()
         self._files.makedirs(f"{self._root}/{PurePosixPath(name).parent}", exist_ok=True)
         self._files.put_file(str(path), f"{self._root}/{name}")
+        # Its stamp is not asked for: another machine may have written since, and the next fetch looks.
+        self._stamps.pop(name, None)
 
     def send_folder(self, folder: Path) -> None:
         """Upload a segment, or another folder without folders; its commit record last."""
@@ -108,20 +136,39 @@ class Mirror:
         if self._files.exists(name):
             self._files.rm_file(name)
 
-    def _remote_sizes(self, below: str) -> dict[str, int]:
+    def _list_remote(self, below: str) -> dict[str, _RemoteFile]:
         self._files.invalidate_cache()
         try:
             found = self._files.find(f"{self._root}/{below}".rstrip("/"), detail=True)
         except FileNotFoundError:
             return {}
-        sizes = {}
+        files = {}
         for name, about in found.items():
             inner = str(name)[len(self._root) :].lstrip("/")
             if not str(name).startswith(self._root) or ".." in PurePosixPath(inner).parts:
                 raise ValueError(f"{self.address} lists {name!r}, which lies outside of it")
             if about.get("type", "file") == "file" and _is_kept(Path(inner)):
-                sizes[inner] = int(about["size"])
-        return sizes
+                stamp = next((f"{key} {about[key]}" for key in _STAMPS if about.get(key)), "")
+                files[inner] = _RemoteFile(int(about["size"]), stamp)
+        return files
+
+    def _load_stamps(self) -> dict[str, str]:
+        """Read what the remote end said of each file when it was last fetched; nothing where that cannot be read."""
+        try:
+            data = json.loads((self.folder / _STAMP_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return {str(name): str(stamp) for name, stamp in data.items()} if isinstance(data, dict) else {}
+
+    def _save_stamps(self) -> None:
+        """Write the stamps; of two processes the last wins, and what it does not know is fetched again."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.folder / f"{_STAMP_FILE}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
+        try:
+            part.write_text(json.dumps(self._stamps, sort_keys=True), encoding="utf-8")
+            os.replace(part, self.folder / _STAMP_FILE)
+        finally:
+            part.unlink(missing_ok=True)
 
     def _download(self, name: str) -> None:
         path = self.folder / name

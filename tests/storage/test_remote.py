@@ -91,6 +91,34 @@ def test_a_longer_local_segment_is_not_overwritten(machine, tmp_path) -> None:
     assert local.read_bytes() == b"123456789012"
 
 
+def test_a_record_of_equal_size_and_other_content_replaces_the_local_one(machine, tmp_path) -> None:
+    machine("one")
+    shared = tmp_path / "shared/results/runs/a.json"
+    shared.parent.mkdir(parents=True)
+    shared.write_bytes(b'{"score": 0.51}')
+    address = f"file://{tmp_path}/shared/results"
+    local = Path(at_hand(address)) / "runs/a.json"
+    assert local.read_bytes() == b'{"score": 0.51}'
+    shared.write_bytes(b'{"score": 0.99}')
+    at_hand(address)
+    assert local.read_bytes() == b'{"score": 0.99}'
+    machine("one")  # another process, which remembers nothing
+    shared.write_bytes(b'{"score": 0.12}')
+    at_hand(address)
+    assert local.read_bytes() == b'{"score": 0.12}'
+
+
+def test_a_record_that_is_known_is_not_fetched_again(machine, tmp_path, monkeypatch) -> None:
+    machine("one")
+    shared = tmp_path / "shared/results/runs/a.json"
+    shared.parent.mkdir(parents=True)
+    shared.write_bytes(b"{}")
+    at_hand(f"file://{tmp_path}/shared/results")
+    machine("one")
+    monkeypatch.setattr(Mirror, "_download", lambda self, name: pytest.fail(f"{name} is fetched again"))
+    at_hand(f"file://{tmp_path}/shared/results")
+
+
 def test_the_commit_record_is_uploaded_last(machine, tmp_path, monkeypatch) -> None:
     machine("one")
     mirror = Mirror(f"file://{tmp_path}/shared/store")

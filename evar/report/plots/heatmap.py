@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from evar.figures.grids import LABEL_POINTS, draw_colour_bar, fill_cells, make_box, place_boxes
 from evar.figures.style import COLOURS, save_figure
 from evar.report.plots.layer_curves import Panel, make_panels
-from evar.report.tables.cells import is_better
+from evar.report.tables.section import is_better
 from evar.results import Result
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evar.figures.style import COLOURS, COLUMN_INCHES, FONT_POINTS, MARKERS, PAGE_INCHES, make_figure, save_figure
-from evar.report.tables.cells import Column, Section, make_sections
+from evar.report.tables.cells import make_sections
+from evar.report.tables.section import Column, Section
 from evar.results import Result
 
 if TYPE_CHECKING:

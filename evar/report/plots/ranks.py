@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evar.figures.style import PAGE_INCHES, make_figure, save_figure
-from evar.report.tables.cells import Section
+from evar.report.tables.section import Section
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

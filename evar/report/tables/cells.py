@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from evar.report.tables.labels import (
+    ColumnKey,
     is_trained_on,
     label_column,
     label_encoder,
@@ -18,104 +19,11 @@ from evar.report.tables.labels import (
     make_column_key,
     make_row_key,
 )
+from evar.report.tables.section import Cell, Column, Row, Section, is_better
 from evar.results import Failure, Result, load_predictions
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Column:
-    """One task under one metric and version.
-
-    Attributes:
-        label: as in the header, "esc10 (limit 50)".
-        n_test: clips that most cells of the column were tested on; 0 where all failed.
-        chance: score of guessing, 0..1, or None.
-    """
-
-    label: str
-    task: str
-    n_test: int = 0
-    chance: float | None = None
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One encoder's layers on one task.
-
-    Attributes:
-        results: one per seed, by seed; empty where it failed.
-        score: mean over seeds, 0..1; None where it failed.
-        interval: (low, high), 0..1; None where none can be made.
-        flags: what a reader must know of this score alone.
-        notes: what a footnote must say.
-        p_worse: chance of so large a distance to the best of the column if there were none, corrected over the table
-            (Holm); None for the best itself, and where it cannot be told.
-        ours: published cells only: our score of the same encoder and task, 0..1.
-    """
-
-    results: tuple[Result, ...] = ()
-    score: float | None = None
-    interval: tuple[float, float] | None = None
-    flags: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    p_worse: float | None = None
-    ours: float | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """One (encoder, layers, fusion) with a cell, or None, for each column.
-
-    Attributes:
-        encoder: label, with what tells apart two variants of one encoder.
-        layers: label, "conv5" or "conv1+conv5".
-        first: any result of the row; None where all failed.
-        depth: relative depth of a single layer, 0..1, else None.
-        flags: what a reader must know of all scores of the row.
-        average: mean over all columns, 0..1; None unless every column has a score.
-        rank: mean rank over all columns, 1 the best; None unless every column has a score.
-        published: source of a row that others published and nobody measured here; "" for ours.
-    """
-
-    encoder: str
-    layers: str
-    first: Result | None
-    depth: float | None
-    cells: tuple[Cell | None, ...]
-    flags: tuple[str, ...] = ()
-    average: float | None = None
-    rank: float | None = None
-    published: str = ""
-
-
-@dataclass(frozen=True)
-class Section:
-    """One table: everything in it was made by one protocol, on all clips or on one limit."""
-
-    title: str
-    protocol: str
-    protocol_version: str
-    limit: int | None
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-
-    @property
-    def results(self) -> list[Result]:
-        """All results that are shown."""
-        return [result for row in self.rows for cell in row.cells if cell for result in cell.results]
-
-    @property
-    def flags(self) -> list[str]:
-        """Every flag of a row or cell once, in reading order."""
-        return _drop_repeats(
-            flag for row in self.rows for flag in (*row.flags, *(f for cell in row.cells if cell for f in cell.flags))
-        )
-
-    @property
-    def notes(self) -> list[str]:
-        """Every footnote once, in reading order."""
-        return _drop_repeats(note for row in self.rows for cell in row.cells if cell for note in cell.notes)
+SectionKey = tuple[str, str, int]  # protocol, its version, and limit, 0 where there is none
 
 
 def is_single_layer(result: Result) -> bool:
@@ -154,24 +62,34 @@ def make_sections(
     Returns:
         Tables by protocol, those of all clips before those of a limit.
     """
-    kept = [result for result in results if is_single_layer(result)] if single_layers else _select_main_rows(results)
-    kept = list(results) if every else kept
+    kept = list(results)
+    if not every:
+        kept = (
+            [result for result in results if is_single_layer(result)] if single_layers else _select_main_rows(results)
+        )
     grouped = _group(kept, _section_key)
+    placed = _place_failures(failures, grouped)
+    tables = []
+    for key in sorted(placed):
+        protocol, version, limit = key
+        several = len({other[1] for other in placed if other[0] == protocol}) > 1
+        title = f"{protocol} version {version}" if several and version else protocol or "no protocol"
+        columns, rows = _make_columns_and_rows(grouped.get(key, []), placed[key], limit or None, out)
+        tables.append(Section(label_limit(title, limit), protocol, version, limit or None, tuple(columns), tuple(rows)))
+    return tables
+
+
+def _place_failures(
+    failures: Sequence[Failure], grouped: Mapping[SectionKey, Sequence[Result]]
+) -> dict[SectionKey, list[Failure]]:
+    """Return every table's failures; a failure that belongs to no table makes one."""
     placed = {key: [failure for failure in failures if _agrees(failure, _describe_section(key))] for key in grouped}
     for failure in failures:
         if not any(failure in found for found in placed.values()):
             limit = failure.cell.get("limit")
             key = (str(failure.cell.get("protocol", "")), "", limit if isinstance(limit, int) else 0)
-            grouped.setdefault(key, [])
             placed.setdefault(key, []).append(failure)
-    tables = []
-    for key in sorted(grouped):
-        protocol, version, limit = key
-        several = len({other[1] for other in grouped if other[0] == protocol}) > 1
-        title = f"{protocol} version {version}" if several and version else protocol or "no protocol"
-        columns, rows = _make_columns_and_rows(grouped[key], placed[key], limit or None, out)
-        tables.append(Section(label_limit(title, limit), protocol, version, limit or None, tuple(columns), tuple(rows)))
-    return tables
+    return placed
 
 
 def _select_main_rows(results: Sequence[Result]) -> list[Result]:
@@ -202,11 +120,11 @@ def _select_main_rows(results: Sequence[Result]) -> list[Result]:
     return [result for result in results if not is_hidden(result)]
 
 
-def _section_key(result: Result) -> tuple[str, str, int]:
+def _section_key(result: Result) -> SectionKey:
     return result.protocol, str(result.params.get("protocol_version", "")), result.limit or 0
 
 
-def _describe_section(key: tuple[str, str, int]) -> dict[str, Any]:
+def _describe_section(key: SectionKey) -> dict[str, Any]:
     return {"protocol": key[0], "limit": key[2] or None}
 
 
@@ -225,45 +143,66 @@ def _drop_repeats(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
+@dataclass(frozen=True)
+class _Slot:
+    """A column while the table is made.
+
+    Attributes:
+        column: as the table shows it.
+        key: of its results; None where all failed.
+        belongs: what a failure must agree with to belong to it.
+    """
+
+    column: Column
+    key: ColumnKey | None
+    belongs: Mapping[str, Any]
+
+
 def _make_columns_and_rows(
     results: list[Result], failures: list[Failure], limit: int | None, out: Path | None
 ) -> tuple[list[Column], list[Row]]:
-    by_column = _group(results, make_column_key)
-    columns, belongs = [], []  # a column, and what a failure must agree with to belong to it
-    for key, found in by_column.items():
-        n_test = Counter(result.n_test for result in found).most_common(1)[0][0]
-        chance = next((result.chance for result in found if result.chance is not None), None)
-        columns.append(Column(label_column(key, list(by_column), limit), key[0], n_test, chance))
-        belongs.append({"task": key[0], "task_version": key[1], "metric": key[2]})
-    for failure in failures:
-        if not any(_agrees(failure, known) for known in belongs):
-            columns.append(Column(label_limit(failure.cell["task"], limit), failure.cell["task"]))
-            names = ("task", "task_version", "metric")
-            belongs.append({name: failure.cell[name] for name in names if name in failure.cell})
-
-    keys = [*by_column, *(None for _ in columns[len(by_column) :])]
-
+    """Return the columns by label, and the rows by encoder and depth, those without any result among them."""
+    slots = sorted(_make_slots(results, failures, limit), key=lambda slot: slot.column.label)
     by_row = _group(results, make_row_key)
     firsts = [found[0] for found in by_row.values()]
     rows, without_row = [], list(failures)
     for first, found in zip(firsts, by_row.values(), strict=True):
         own = [failure for failure in failures if _is_of_row(failure, first)]
         without_row = [failure for failure in without_row if failure not in own]
-        cells = []
-        for index, column in enumerate(columns):
-            here = [result for result in found if make_column_key(result) == keys[index]]
-            cells.append(
-                _make_cell(here, [failure for failure in own if _agrees(failure, belongs[index])], column, out)
-            )
-        rows.append(_make_row(label_encoder(first, firsts), first, cells))
+        rows.append(_make_row(label_encoder(first, firsts), first, _fill_slots(slots, found, own, out)))
     for (encoder, layers), failed in _group(without_row, _name_failed_row).items():
-        cells = [_make_cell([], [failure for failure in failed if _agrees(failure, known)], column, out)
-                 for column, known in zip(columns, belongs, strict=True)]  # fmt: skip
-        rows.append(Row(encoder, layers, None, None, tuple(cells)))
-    order = sorted(range(len(columns)), key=lambda index: columns[index].label)
-    rows = [replace(row, cells=tuple(row.cells[index] for index in order)) for row in rows]
+        rows.append(Row(encoder, layers, None, None, tuple(_fill_slots(slots, [], failed, out))))
     rows.sort(key=lambda row: (row.encoder, row.depth is None, row.depth or 0.0, row.layers))
-    return [columns[index] for index in order], _add_ranks(rows)
+    return [slot.column for slot in slots], _add_ranks(rows)
+
+
+def _make_slots(results: Sequence[Result], failures: Sequence[Failure], limit: int | None) -> list[_Slot]:
+    """Return one column for each task, version, metric and index, and one for each task that failed everywhere."""
+    by_column = _group(results, make_column_key)
+    slots = []
+    for key, found in by_column.items():
+        n_test = Counter(result.n_test for result in found).most_common(1)[0][0]
+        chance = next((result.chance for result in found if result.chance is not None), None)
+        column = Column(label_column(key, list(by_column), limit), key[0], n_test, chance)
+        slots.append(_Slot(column, key, {"task": key[0], "task_version": key[1], "metric": key[2]}))
+    for failure in failures:
+        if not any(_agrees(failure, slot.belongs) for slot in slots):
+            task, names = failure.cell["task"], ("task", "task_version", "metric")
+            belongs = {name: failure.cell[name] for name in names if name in failure.cell}
+            slots.append(_Slot(Column(label_limit(task, limit), task), None, belongs))
+    return slots
+
+
+def _fill_slots(
+    slots: Sequence[_Slot], results: Sequence[Result], failures: Sequence[Failure], out: Path | None
+) -> list[Cell | None]:
+    """Return one cell, or None, for each column of a row."""
+    cells = []
+    for slot in slots:
+        here = [result for result in results if make_column_key(result) == slot.key]
+        failed = [failure for failure in failures if _agrees(failure, slot.belongs)]
+        cells.append(_make_cell(here, failed, slot.column, out))
+    return cells
 
 
 def _is_of_row(failure: Failure, row: Result) -> bool:
@@ -294,16 +233,12 @@ def _make_row(label: str, first: Result, cells: list[Cell | None]) -> Row:
 
 
 def _make_cell(results: list[Result], failures: list[Failure], column: Column, out: Path | None) -> Cell | None:
+    """Return the cell of one row and column; None where nothing was run."""
     if not results:
         notes = _drop_repeats(f"failed: {failure.reason}" for failure in failures)
         return Cell(notes=tuple(notes)) if notes else None
     by_seed = _group(results, lambda result: result.seed)
     shown = tuple(max(same, key=lambda result: (result.created, result.id)) for same in by_seed.values())
-    flags = _drop_repeats(flag for result in shown for flag in result.flags if flag != "random weights")
-    if any(result.is_random for result in shown):
-        flags.insert(0, "random weights")
-    if any(map(is_trained_on, shown)):
-        flags.append("trained on this data")
     interval, problem = _find_interval(shown, out)
     notes = [problem] if problem else []
     # A seed that has a result did not fail, whatever an earlier run left behind.
@@ -312,23 +247,31 @@ def _make_cell(results: list[Result], failures: list[Failure], column: Column, o
             notes.append(f"without seed {failure.cell['seed']}, which failed: {failure.reason}")
     if len(results) > len(shown):
         notes.append(f"the newest results; {len(results) - len(shown)} older ones of other settings are not shown")
-    tested = sorted({result.n_test for result in shown})
-    if tested != [column.n_test]:
-        notes.append(f"tested on n={' and '.join(map(str, tested))}")
+    n_tested = sorted({result.n_test for result in shown})
+    if n_tested != [column.n_test]:
+        notes.append(f"tested on n={' and '.join(map(str, n_tested))}")
     notes += _drop_repeats(f"{column.label}: {text}" for result in shown if (text := _describe_skipped_clips(result)))
     score = sum(result.score for result in shown) / len(shown)
-    return Cell(shown, score, interval, tuple(flags), tuple(notes))
+    return Cell(shown, score, interval, tuple(_list_flags(shown)), tuple(notes))
+
+
+def _list_flags(results: Sequence[Result]) -> list[str]:
+    """List what a reader must know of the scores of a cell, untrained weights first."""
+    flags = _drop_repeats(flag for result in results for flag in result.flags if flag != "random weights")
+    if any(result.is_random for result in results):
+        flags.insert(0, "random weights")
+    return [*flags, "trained on this data"] if any(map(is_trained_on, results)) else flags
 
 
 def _describe_skipped_clips(result: Result) -> str:
     """How many clips could not be used, of which splits, and what became of them."""
-    said = []
+    sentences = []
     for counted, text in (("wrong", "counted wrong"), ("left_out", "left out")):
         splits = [entry["split"] for entry in result.skipped if entry["counted"] == counted]
         if splits:
             clips = f"{len(splits)} unusable clip" + ("s" if len(splits) > 1 else "")
-            said.append(f"{clips} {text} ({', '.join(sorted(set(splits)))})")
-    return "; ".join(said)
+            sentences.append(f"{clips} {text} ({', '.join(sorted(set(splits)))})")
+    return "; ".join(sentences)
 
 
 def _find_interval(results: Sequence[Result], out: Path | None) -> tuple[tuple[float, float] | None, str]:
@@ -365,27 +308,26 @@ def _find_interval(results: Sequence[Result], out: Path | None) -> tuple[tuple[f
 
 
 def _add_ranks(rows: list[Row]) -> list[Row]:
-    """Average and rank of the rows that have every column; tied rows share the mean of their ranks."""
-    complete = [row for row in rows if row.cells and all(cell and cell.score is not None for cell in row.cells)]
-    if not complete:
-        return rows
-    scores = {id(row): [cell.score for cell in row.cells if cell and cell.score is not None] for row in complete}
-    ranked = []
-    for row in rows:
-        own = scores.get(id(row))
-        if own is None:
-            ranked.append(row)
-            continue
-        ranks = []
-        for column, score in enumerate(own):
-            others = [other[column] for other in scores.values()]
-            better = sum(is_better(other, score) for other in others)
-            tied = sum(not is_better(other, score) and not is_better(score, other) for other in others)
-            ranks.append(better + (tied + 1) / 2)
-        ranked.append(replace(row, average=sum(own) / len(own), rank=sum(ranks) / len(ranks)))
+    """Give average and rank to the rows that have every column; tied rows share the mean of their ranks."""
+    scores = {}  # row -> its scores, of the rows that have them all
+    for index, row in enumerate(rows):
+        own = [cell.score for cell in row.cells if cell and cell.score is not None]
+        if own and len(own) == len(row.cells):
+            scores[index] = own
+    ranked = list(rows)
+    for index, own in scores.items():
+        ranks = [_find_rank(score, [other[column] for other in scores.values()]) for column, score in enumerate(own)]
+        ranked[index] = replace(rows[index], average=sum(own) / len(own), rank=sum(ranks) / len(ranks))
     return ranked
 
 
-def is_better(score: float, other: float) -> bool:
-    """Larger by more than the rounding of a mean; every metric here is larger where it is better."""
-    return score > other + 1e-12
+def _find_rank(score: float, scores: Sequence[float]) -> float:
+    """Return the place of a score among all, 1 the best; equal scores share the mean of their places.
+
+    Example:
+        >>> _find_rank(0.5, [0.9, 0.5, 0.5])
+        2.5
+    """
+    n_better = sum(is_better(other, score) for other in scores)
+    n_equal = sum(not is_better(other, score) and not is_better(score, other) for other in scores)
+    return n_better + (n_equal + 1) / 2

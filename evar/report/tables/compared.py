@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evar.report.tables.cells import Cell, Section, is_better
+from evar.report.tables.section import Cell, Section, is_better
 from evar.results import load_predictions
 
 if TYPE_CHECKING:

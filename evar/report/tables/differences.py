@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evar.report.tables.cells import Section
 from evar.report.tables.compared import LEVEL, load_tested, subtract_scores
+from evar.report.tables.section import Section
 
 if TYPE_CHECKING:
     from evar.metrics.significance import PairedDifference

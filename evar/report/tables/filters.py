@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from evar.config.registry import near_miss
-from evar.report.tables.cells import Section
+from evar.report.tables.section import Section
 from evar.results import Failure, Result
 
 #: column of `--filter` -> the names that a row has there, any of which a pattern may match

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 
+from evar.config.plain_text import make_printable
 from evar.results import Result
 
 # What may differ between two rows of one encoder and is no property of the task.
@@ -49,7 +50,8 @@ def label_limit(name: str, limit: int | None) -> str:
         >>> label_limit("esc10", 50)
         'esc10 (limit 50)'
     """
-    return f"{name} (limit {limit})" if limit else name
+    shown = make_printable(name, one_line=True)
+    return f"{shown} (limit {limit})" if limit else shown
 
 
 def label_column(key: ColumnKey, keys: Sequence[ColumnKey], limit: int | None) -> str:
@@ -62,16 +64,16 @@ def label_column(key: ColumnKey, keys: Sequence[ColumnKey], limit: int | None) -
     """
     task, version, metric, index = key
     same = [other for other in keys if other[0] == task]
-    said = []
+    differing = []
     if len({other[1] for other in same}) > 1:
-        said.append(f"version {version}")
+        differing.append(f"version {version}")
     if len({other[2] for other in same}) > 1:
-        said.append(metric)
+        differing.append(metric)
     if len({other[3] for other in same if other[1] == version}) > 1:
-        said.append(f"index {index[:8] or 'unknown'}")
+        differing.append(f"index {index[:8] or 'unknown'}")
     if limit:
-        said.append(f"limit {limit}")
-    return f"{task} ({', '.join(said)})" if said else task
+        differing.append(f"limit {limit}")
+    return make_printable(f"{task} ({', '.join(differing)})" if differing else task, one_line=True)
 
 
 def label_encoder(result: Result, others: Sequence[Result]) -> str:
@@ -83,17 +85,23 @@ def label_encoder(result: Result, others: Sequence[Result]) -> str:
     """
     own = _describe_variant(result)
     variants = [_describe_variant(other) for other in others if other.encoder == result.encoder]
+    differing = _find_differing(own, variants)
+    shown = [f"{key.removesuffix('_sha256')} {own[key]}" for key in differing]
+    # Layers of one encoder may well differ in pooling: that only matters where the same layers were pooled otherwise.
+    this = (result.encoder, result.layers, result.fusion, own)
+    same = [other for other in others if (other.encoder, other.layers, other.fusion, _describe_variant(other)) == this]
+    if len({str(other.pooling) for other in same}) > 1:
+        shown.append(f"pooling {'+'.join(result.pooling[layer] for layer in result.layers)}")
+    return make_printable(f"{result.encoder} ({', '.join(shown)})" if shown else result.encoder, one_line=True)
+
+
+def _find_differing(own: dict[str, str], variants: Sequence[dict[str, str]]) -> list[str]:
+    """Return the keys whose values tell a variant of an encoder from the others."""
     differing = [key for key in own if len({variant.get(key) for variant in variants}) > 1]
     distinct = {tuple(variant.items()) for variant in variants}
     if "weights" in differing and len({variant["weights"] for variant in variants}) == len(distinct):
-        differing = ["weights"]  # other files have other hashes and often other options: their name says enough
-    said = [f"{key.removesuffix('_sha256')} {own[key]}" for key in differing]
-    # Layers of one encoder may well differ in pooling: that only matters where the same layers were pooled otherwise.
-    same = [other for other in others if (other.encoder, other.layers, other.fusion, _describe_variant(other)) == (
-        result.encoder, result.layers, result.fusion, own)]  # fmt: skip
-    if len({str(other.pooling) for other in same}) > 1:
-        said.append(f"pooling {'+'.join(result.pooling[layer] for layer in result.layers)}")
-    return f"{result.encoder} ({', '.join(said)})" if said else result.encoder
+        return ["weights"]  # other files have other hashes and often other options: their name says enough
+    return differing
 
 
 def label_layers(layers: Sequence[str], fusion: str) -> str:
@@ -104,6 +112,7 @@ def label_layers(layers: Sequence[str], fusion: str) -> str:
         'conv1+...+conv4 (4 layers)'
     """
     text = "+".join(layers) if len(layers) <= 3 else f"{layers[0]}+...+{layers[-1]} ({len(layers)} layers)"
+    text = make_printable(text, one_line=True)
     how = {"average": "average of", "pca": "PCA of", "weighted": "weighted sum of", "attention": "attention over"}
     return f"{how[fusion]} {text}" if fusion in how else text
 
@@ -120,5 +129,5 @@ def is_trained_on(result: Result) -> bool:
     runs = ("".join(parts[:end]) for end in range(1, len(parts) + 1))
     names = [name for name in runs if len(name) >= 5 and name not in _ORDINARY]
     names += [_PART_OF[name] for name in names if name in _PART_OF]
-    told = re.sub("[^a-z0-9]", "", result.trained_on.lower())
-    return any(name in told for name in names)
+    card = re.sub("[^a-z0-9]", "", result.trained_on.lower())
+    return any(name in card for name in names)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from evar.report.tables.cells import Section
+from evar.config.plain_text import make_printable
 from evar.report.tables.layout import TERMINAL, Dress, count_text_columns, lay_out_cells, list_remarks
+from evar.report.tables.section import Section
 
 
 def format_latex(tables: Sequence[Section]) -> str:
@@ -61,7 +62,7 @@ def escape_latex(text: str) -> str:
         >>> print(escape_latex("gm_pitch & 5 %"))
         gm\_pitch \& 5 \%
     """
-    return "".join(_TEX_SPECIAL.get(character, character) for character in " ".join(text.split()))
+    return "".join(_TEX_SPECIAL.get(character, character) for character in make_printable(text, one_line=True))
 
 
 def _format_cell(text: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from evar.report.tables.cells import Row, Section, is_better
+from evar.config.plain_text import make_printable
 from evar.report.tables.compared import LEVEL, is_equal
+from evar.report.tables.section import Cell, Row, Section, is_better
 
 MARKS = ("†", "‡", "§", "¶")
 
@@ -27,7 +28,7 @@ def count_text_columns(by_layer: bool) -> int:
 
 
 def _join_lines(text: str) -> str:
-    return " ".join(text.split())
+    return make_printable(text, one_line=True)
 
 
 def escape_markdown(text: str) -> str:
@@ -37,7 +38,7 @@ def escape_markdown(text: str) -> str:
         >>> print(escape_markdown("a|b *c* silero_vad _d_"))
         a\|b \*c\* silero_vad \_d\_
     """
-    text = re.sub(r"([\\|*`<>\[\]~&])", r"\\\1", " ".join(text.split()))
+    text = re.sub(r"([\\|*`<>\[\]~&])", r"\\\1", make_printable(text, one_line=True))
     return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
 
 
@@ -85,54 +86,82 @@ TERMINAL = Dress(lambda text: f"{text}*", lambda text: f"{text}~", _join_lines, 
 def lay_out_cells(
     section: Section, by_layer: bool, dress: Dress
 ) -> tuple[tuple[list[str], list[str]], list[list[str]]]:
-    """Header (names, and numbers of clips) and lines of one table as texts, chance last."""
-    bold, clean = dress.bold, dress.clean
-    marks = {flag: _pick_mark(index) for index, flag in enumerate(section.flags)}
-    numbers = {note: str(index + 1) for index, note in enumerate(section.notes)}
+    """Lay out one table as texts, chance last.
+
+    Args:
+        section: the table.
+        by_layer: one row a layer: a depth column, the best layer of each encoder stands out, no average and rank.
+        dress: of the format.
+
+    Returns:
+        The header (names, and numbers of clips), and the lines.
+    """
     ranked = not by_layer and len(section.columns) > 1 and any(row.rank is not None for row in section.rows)
     header = ["encoder", "layer", "depth"] if by_layer else ["encoder", "layers"]
     counts = [""] * len(header) + [f"n={column.n_test}" if column.n_test else "" for column in section.columns]
-    header += [clean(column.label) for column in section.columns]
+    header += [dress.clean(column.label) for column in section.columns]
     if ranked:
         header, counts = [*header, "average", "rank"], [*counts, "", ""]
-    best_average = max((row.average for row in section.rows if row.average is not None), default=0.0)
-    best_rank = min((row.rank for row in section.rows if row.rank is not None), default=0.0)
+    marks = {flag: _pick_mark(index) for index, flag in enumerate(section.flags)}
     lines = []
     for row in section.rows:
-        ours = [other for other in section.rows if not other.published]
-        rivals = [other for other in ours if not by_layer or other.encoder == row.encoder]
-        flags = dress.mark(",".join(marks[flag] for flag in row.flags)) if row.flags else ""
-        line = [clean(row.encoder) + flags, clean(row.layers)]
-        if by_layer:
-            line.append("" if row.depth is None else f"{row.depth:.2f}")
-            line[1] += " (default)" if row.first is not None and row.first.default else ""
-        for column, cell in enumerate(row.cells):
-            text = (
-                "-" if cell is None else "failed" if cell.score is None else format_percent(cell.score, cell.interval)
-            )
-            text = text.replace("±", dress.plus_minus)
-            if cell is not None and cell.score is not None and not row.published:
-                best = max((s for s in _list_scores(column, rivals)), default=0.0)
-                if not is_better(best, cell.score):
-                    text = bold(text)
-                elif not by_layer and cell.p_worse is not None and is_equal(cell, best):
-                    text = dress.underline(text)
-            if cell is not None:
-                if cell.ours is not None and cell.score is not None:
-                    text += f" (ours {100 * (cell.ours - cell.score):+.1f})"
-                text += "".join(dress.mark(marks[flag]) for flag in cell.flags)
-                text += "".join(f" [{numbers[note]}]" for note in cell.notes)
-            line.append(text)
-        if ranked and row.average is not None and row.rank is not None:
-            average, rank = format_percent(row.average), f"{row.rank:.2f}"
-            line.append(average if is_better(best_average, row.average) else bold(average))
-            line.append(rank if is_better(row.rank, best_rank) else bold(rank))
-        elif ranked:
-            line += ["-", "-"]
-        lines.append(line)
+        line = [*_name_row(row, by_layer, dress, marks), *_lay_out_row(section, row, by_layer, dress, marks)]
+        lines.append(line + (_format_averages(section, row, dress) if ranked else []))
     if any(column.chance is not None for column in section.columns):
         lines.append(_make_chance_line(section, by_layer, ranked))
     return (header, counts), lines
+
+
+def _name_row(row: Row, by_layer: bool, dress: Dress, marks: Mapping[str, str]) -> list[str]:
+    """Write the first cells of a row: encoder with its flags, layers, and depth."""
+    flags = dress.mark(",".join(marks[flag] for flag in row.flags)) if row.flags else ""
+    names = [dress.clean(row.encoder) + flags, dress.clean(row.layers)]
+    if by_layer:
+        names[1] += " (default)" if row.first is not None and row.first.default else ""
+        names.append("" if row.depth is None else f"{row.depth:.2f}")
+    return names
+
+
+def _lay_out_row(section: Section, row: Row, by_layer: bool, dress: Dress, marks: Mapping[str, str]) -> list[str]:
+    """Write the scores of a row: the best in bold, and in the main table those not significantly worse underlined."""
+    numbers = {note: str(index + 1) for index, note in enumerate(section.notes)}
+    ours = [other for other in section.rows if not other.published]
+    rivals = [other for other in ours if not by_layer or other.encoder == row.encoder]
+    texts = []
+    for column, cell in enumerate(row.cells):
+        if cell is None:
+            texts.append("-")
+            continue
+        text = "failed" if cell.score is None else format_percent(cell.score, cell.interval)
+        text = text.replace("±", dress.plus_minus)
+        if cell.score is not None and not row.published:
+            text = _emphasise(text, cell, max(_list_scores(column, rivals), default=0.0), by_layer, dress)
+        if cell.ours is not None and cell.score is not None:
+            text += f" (ours {100 * (cell.ours - cell.score):+.1f})"
+        text += "".join(dress.mark(marks[flag]) for flag in cell.flags)
+        texts.append(text + "".join(f" [{numbers[note]}]" for note in cell.notes))
+    return texts
+
+
+def _emphasise(text: str, cell: Cell, best: float, by_layer: bool, dress: Dress) -> str:
+    """Set a score in bold that is the best, and underline one that is not significantly worse."""
+    if cell.score is not None and not is_better(best, cell.score):
+        return dress.bold(text)
+    return dress.underline(text) if not by_layer and cell.p_worse is not None and is_equal(cell, best) else text
+
+
+def _format_averages(section: Section, row: Row, dress: Dress) -> list[str]:
+    """Write average and mean rank of a row, the best in bold; "-" where it lacks a task."""
+    if row.rank is None:
+        return ["-", "-"]
+    best_rank = min(other.rank for other in section.rows if other.rank is not None)
+    rank = f"{row.rank:.2f}"
+    texts = ["-"]
+    if row.average is not None:
+        best = max(other.average for other in section.rows if other.average is not None)
+        average = format_percent(row.average)
+        texts = [average if is_better(best, row.average) else dress.bold(average)]
+    return [*texts, rank if is_better(row.rank, best_rank) else dress.bold(rank)]
 
 
 def _make_chance_line(section: Section, by_layer: bool, ranked: bool) -> list[str]:
@@ -154,58 +183,73 @@ def _pick_mark(index: int) -> str:
 
 
 def list_remarks(section: Section, by_layer: bool, dress: Dress) -> list[str]:
-    """What must be read with a table: what is printed, how it was made, flags and numbered notes.
+    """List what must be read with a table: what is printed, how it was made, flags and numbered notes.
 
     Args:
         section: the table.
         by_layer: one row a layer?
         dress: of the format.
     """
-    best, clean = dress.best, dress.clean
-    shown = section.results
-    texts = []
-    if shown:
-        metrics = sorted({result.metric for result in shown})
-        per = "each encoder and column" if by_layer else "each column"
-        texts.append(
-            f"Scores: {clean(' and '.join(metrics))} in percent, higher is better, the best of {per} {best}; "
-            "n: clips tested, over all rounds; -: not run."
-        )
-        if not by_layer and any(cell.p_worse is not None for row in section.rows for cell in row.cells if cell):
-            texts.append(
-                f"Scores {dress.equal} are not significantly worse than the best of their column (paired test on the same "
-                f"clips, whole groups together, Holm's correction over all pairs of rows of the table, {100 * LEVEL:.0f} %)."
-            )
-        for name in dict.fromkeys(row.published for row in section.rows if row.published):
-            texts.append(
-                clean(
-                    f"Published, not measured here, and not ranked: {name}; in brackets what ours is above it, where the "
-                    "encoder is the same; protocols may differ"
-                )
-                + "."
-            )
-        n_seeds = sorted({len(cell.results) for row in section.rows for cell in row.cells if cell and cell.results})
-        if n_seeds[-1] > 1:
-            seeds = str(n_seeds[0]) if len(n_seeds) == 1 else f"{n_seeds[0]} to {n_seeds[-1]}"
-            texts.append(f"Scores are means over {seeds} seeds.")
-        if any(cell.interval for row in section.rows for cell in row.cells if cell):
-            methods = _make_sentences(result.interval_method for result in shown)
-            texts.append(
-                "±: half the width of the 95 % interval, which need not lie evenly around the score; its ends are in "
-                "the CSV. " + clean(" ".join(methods))
-            )
-        described = _make_sentences(result.protocol_description for result in shown)
-        texts += [clean(f"Protocol {section.protocol}: {text}") for text in described]
-        if not by_layer and len(section.columns) > 1 and any(row.rank is not None for row in section.rows):
-            texts.append(
-                "average: mean over the tasks; rank: mean over the tasks of the place among the rows that have every "
-                "task, 1 the best, ties share the mean of their places; rows without every task have neither."
-            )
+    texts = [*_explain_scores(section, by_layer, dress), *_explain_origin(section, by_layer, dress)]
     texts += [
-        f"{dress.mark(_pick_mark(index))} {clean(FLAG_MEANINGS.get(flag, flag))}."
+        f"{dress.mark(_pick_mark(index))} {dress.clean(FLAG_MEANINGS.get(flag, flag))}."
         for index, flag in enumerate(section.flags)
     ]
-    texts += [f"[{index + 1}] {clean(note.rstrip('.'))}." for index, note in enumerate(section.notes)]
+    return texts + [f"[{index + 1}] {dress.clean(note.rstrip('.'))}." for index, note in enumerate(section.notes)]
+
+
+def _explain_scores(section: Section, by_layer: bool, dress: Dress) -> list[str]:
+    """Explain what the numbers are and what stands out."""
+    shown = section.results
+    if not shown:
+        return []
+    cells = [cell for row in section.rows for cell in row.cells if cell]
+    metrics = sorted({result.metric for result in shown})
+    per = "each encoder and column" if by_layer else "each column"
+    texts = [
+        f"Scores: {dress.clean(' and '.join(metrics))} in percent, higher is better, the best of {per} {dress.best}; "
+        "n: clips tested, over all rounds; -: not run."
+    ]
+    if not by_layer and any(cell.p_worse is not None for cell in cells):
+        texts.append(
+            f"Scores {dress.equal} are not significantly worse than the best of their column (paired test on the same "
+            f"clips, whole groups together, Holm's correction over all pairs of rows of the table, {100 * LEVEL:.0f} %)."
+        )
+    for name in dict.fromkeys(row.published for row in section.rows if row.published):
+        texts.append(
+            dress.clean(
+                f"Published, not measured here, and not ranked: {name}; in brackets what ours is above it, where the "
+                "encoder is the same; protocols may differ"
+            )
+            + "."
+        )
+    return texts
+
+
+def _explain_origin(section: Section, by_layer: bool, dress: Dress) -> list[str]:
+    """Explain how scores, intervals and averages were made."""
+    shown = section.results
+    if not shown:
+        return []
+    cells = [cell for row in section.rows for cell in row.cells if cell]
+    texts = []
+    n_seeds = sorted({len(cell.results) for cell in cells if cell.results})
+    if n_seeds[-1] > 1:
+        seeds = str(n_seeds[0]) if len(n_seeds) == 1 else f"{n_seeds[0]} to {n_seeds[-1]}"
+        texts.append(f"Scores are means over {seeds} seeds.")
+    if any(cell.interval for cell in cells):
+        methods = _make_sentences(result.interval_method for result in shown)
+        texts.append(
+            "±: half the width of the 95 % interval, which need not lie evenly around the score; its ends are in "
+            "the CSV. " + dress.clean(" ".join(methods))
+        )
+    described = _make_sentences(result.protocol_description for result in shown)
+    texts += [dress.clean(f"Protocol {section.protocol}: {text}") for text in described]
+    if not by_layer and len(section.columns) > 1 and any(row.rank is not None for row in section.rows):
+        texts.append(
+            "average: mean over the tasks; rank: mean over the tasks of the place among the rows that have every "
+            "task, 1 the best, ties share the mean of their places; rows without every task have neither."
+        )
     return texts
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from evar.report.tables.cells import Cell, Section
+from evar.report.tables.csv_text import format_csv_table
+from evar.report.tables.section import Cell, Column, Row, Section
 
 _CSV_COLUMNS = (
     *("protocol", "protocol_version", "limit", "encoder", "label", "weights", "layers", "fusion", "default", "depth"),
@@ -18,39 +17,45 @@ _CSV_COLUMNS = (
 
 
 def format_csv(tables: Sequence[Section]) -> str:
-    """One line a cell: scores, interval ends, chance and average as fractions 0..1, several values joined with ";".
+    """Write one line a cell: scores, interval ends, chance and average as fractions 0..1, several values joined with ";".
 
     A failed cell has no score, and its reason among the notes. "label" is the encoder as the tables name it, with what
-    tells apart two rows of one encoder.
+    tells apart two rows of one encoder. Text that a spreadsheet would run as a formula begins with an apostrophe.
+
+    Args:
+        tables: as `make_sections` gives them.
     """
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, _CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
+    lines = []
+    for section, row, column, cell in _list_cells(tables):
+        values = {
+            "protocol": section.protocol,
+            "protocol_version": section.protocol_version,
+            "limit": "" if section.limit is None else section.limit,
+            "encoder": row.encoder,
+            "label": row.encoder,
+            "layers": row.layers,
+            "depth": _format_fraction(row.depth),
+            "task": column.task,
+            "chance": _format_fraction(column.chance),
+            "average": _format_fraction(row.average),
+            "rank": _format_fraction(row.rank),
+            **_list_values(cell),
+            "p_worse": _format_fraction(cell.p_worse),
+            "published": row.published,
+            "flags": ";".join((*row.flags, *cell.flags)),
+            "notes": ";".join(cell.notes),
+        }
+        lines.append([values.get(name, "") for name in _CSV_COLUMNS])
+    return format_csv_table(_CSV_COLUMNS, lines)
+
+
+def _list_cells(tables: Sequence[Section]) -> Iterator[tuple[Section, Row, Column, Cell]]:
+    """Yield every cell that is there, with its table, row and column."""
     for section in tables:
         for row in section.rows:
             for column, cell in zip(section.columns, row.cells, strict=True):
                 if cell is not None:
-                    writer.writerow(
-                        {
-                            "protocol": section.protocol,
-                            "protocol_version": section.protocol_version,
-                            "limit": "" if section.limit is None else section.limit,
-                            "encoder": row.encoder,
-                            "label": row.encoder,
-                            "layers": row.layers,
-                            "depth": _format_fraction(row.depth),
-                            "task": column.task,
-                            "chance": _format_fraction(column.chance),
-                            "average": _format_fraction(row.average),
-                            "rank": _format_fraction(row.rank),
-                            **_list_values(cell),
-                            "p_worse": _format_fraction(cell.p_worse),
-                            "published": row.published,
-                            "flags": ";".join((*row.flags, *cell.flags)),
-                            "notes": ";".join(cell.notes),
-                        }
-                    )
-    return buffer.getvalue()
+                    yield section, row, column, cell
 
 
 def _list_values(cell: Cell) -> dict[str, object]:
@@ -80,7 +85,7 @@ def _format_fraction(value: float | None) -> str:
 
 
 def format_json(tables: Sequence[Section], more: Sequence[Mapping[str, Any]] = ()) -> str:
-    """Everything that the tables show, for programs: a list of tables, each with its cells.
+    """Write everything that the tables show, for programs: a list of tables, each with its cells.
 
     Fractions are 0..1; a cell's "ids" are the stems of its result files.
 
@@ -90,36 +95,10 @@ def format_json(tables: Sequence[Section], more: Sequence[Mapping[str, Any]] = (
     """
     found = []
     for section, further in zip(tables, more or [{}] * len(tables), strict=True):
-        cells = []
-        for row in section.rows:
-            for column, cell in zip(section.columns, row.cells, strict=True):
-                if cell is None:
-                    continue
-                first = cell.results[0] if cell.results else None
-                cells.append(
-                    {
-                        "encoder": first.encoder if first else row.encoder,
-                        "label": row.encoder,
-                        "layers": list(first.layers) if first else row.layers,
-                        "fusion": first.fusion if first else None,
-                        "task": column.task,
-                        "column": column.label,
-                        "metric": first.metric if first else None,
-                        "score": cell.score,
-                        "interval": None if cell.interval is None else list(cell.interval),
-                        "p_worse_than_best": cell.p_worse,
-                        "n_test": first.n_test if first else None,
-                        "seeds": [result.seed for result in cell.results],
-                        "ids": [result.id for result in cell.results],
-                        "extras": dict(first.extras) if first else {},
-                        "published": row.published or None,
-                        "ours_minus_published": None
-                        if cell.ours is None or cell.score is None
-                        else cell.ours - cell.score,
-                        "flags": [*row.flags, *cell.flags],
-                        "notes": list(cell.notes),
-                    }
-                )
+        columns = [
+            {"label": column.label, "task": column.task, "n_test": column.n_test, "chance": column.chance}
+            for column in section.columns
+        ]
         rows = [
             {"label": row.encoder, "layers": row.layers, "average": row.average, "rank": row.rank}
             for row in section.rows
@@ -131,13 +110,36 @@ def format_json(tables: Sequence[Section], more: Sequence[Mapping[str, Any]] = (
                 "protocol": section.protocol,
                 "protocol_version": section.protocol_version,
                 "limit": section.limit,
-                "columns": [
-                    {"label": column.label, "task": column.task, "n_test": column.n_test, "chance": column.chance}
-                    for column in section.columns
-                ],
+                "columns": columns,
                 "rows": rows,
-                "cells": cells,
+                "cells": [_describe_cell(row, column, cell) for _, row, column, cell in _list_cells([section])],
                 **further,
             }
         )
     return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+
+
+def _describe_cell(row: Row, column: Column, cell: Cell) -> dict[str, Any]:
+    """Return one cell as plain data."""
+    first = cell.results[0] if cell.results else None
+    distance = None if cell.ours is None or cell.score is None else cell.ours - cell.score
+    return {
+        "encoder": first.encoder if first else row.encoder,
+        "label": row.encoder,
+        "layers": list(first.layers) if first else row.layers,
+        "fusion": first.fusion if first else None,
+        "task": column.task,
+        "column": column.label,
+        "metric": first.metric if first else None,
+        "score": cell.score,
+        "interval": None if cell.interval is None else list(cell.interval),
+        "p_worse_than_best": cell.p_worse,
+        "n_test": first.n_test if first else None,
+        "seeds": [result.seed for result in cell.results],
+        "ids": [result.id for result in cell.results],
+        "extras": dict(first.extras) if first else {},
+        "published": row.published or None,
+        "ours_minus_published": distance,
+        "flags": [*row.flags, *cell.flags],
+        "notes": list(cell.notes),
+    }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evar.report.tables.cells import Section
 from evar.report.tables.layout import MARKDOWN, count_text_columns, escape_markdown, lay_out_cells, list_remarks
+from evar.report.tables.section import Section
 from evar.report.tables.terminal import align_columns, measure_text
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from evar.config.folders import names
 from evar.config.published import PublishedConfig, PublishedRow, load_published_config
-from evar.report.tables.cells import Cell, Row, Section
+from evar.report.tables.section import Cell, Row, Section
 
 
 def load_published(published: str | Sequence[str | PublishedConfig]) -> list[PublishedConfig]:

@@ -7,9 +7,10 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from evar.report.tables.cells import Section, make_sections
+from evar.report.tables.cells import make_sections
 from evar.report.tables.compared import mark_equals
 from evar.report.tables.layout import TERMINAL, count_text_columns, lay_out_cells, list_remarks
+from evar.report.tables.section import Section
 from evar.results import Failure, Result
 
 
