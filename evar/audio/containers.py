@@ -45,8 +45,10 @@ def find_layout(data: bytes) -> Layout:
         An empty `Layout` where a decoder that believes the header reads the whole sound.
     """
     at = mpeg.skip_tags(data, 0)
-    if at and data[at : at + 4] in _OF_START:
-        data = data[at:]
+    if at and data[at : at + 4] in _OF_START:  # libsndfile takes the length of the tag from the end of the sound
+        inner = bytes(data[at:])
+        found = _OF_START[inner[:4]](inner)
+        return Layout(found.pieces or (inner,), found.n_declared, found.n_present)
     start = bytes(data[:4])
     if start in _OF_START:
         return _OF_START[start](data)

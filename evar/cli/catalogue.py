@@ -148,7 +148,8 @@ def tasks(data_root: str = "") -> int:
         entry = load_task_config(name)
         n_clips = "" if entry.expected.clips is None else str(entry.expected.clips)
         state, n_folds = _state(name, data_root or None)
-        splits = f"folds: {n_folds}" if n_folds else entry.splits
+        splits = f"folds: {n_folds}" if n_folds else "proposed" if entry.is_proposed else entry.splits
+        splits += ", proposed" if n_folds and entry.is_proposed else ""
         n_classes = str(len(entry.classes) or entry.expected.classes or 0)
         sizes = [archive.size for archive in entry.archives]
         size = f"{sum(filter(None, sizes)) / 1e9:.1f} GB" if sizes and all(sizes) else ""
@@ -177,7 +178,7 @@ def _state(name: str, data_root: str | None) -> tuple[str, int]:
         if entry.index:
             raise
         return f"not as published: `evar verify {name}`", 0
-    n_folds = task.index["fold"].nunique() if entry.splits == "folds" else 0
+    n_folds = task.index["fold"].nunique() if entry.part == "fold" else 0
     every = -(-len(task) // LOOKED_AT)
     looked_at = task.paths[::every]
     n_missing = sum(not path.is_file() for path in looked_at)
@@ -202,6 +203,7 @@ def verify(task: str, data_root: str = "", deep: bool = False, out: str = "resul
     """
     from evar.data.index_verification import verify_index
     from evar.data.task import load_task, prepare
+    from evar.data.task_config import load_task_config
 
     if truth(deep, "deep"):
         from pathlib import Path
@@ -223,7 +225,7 @@ def verify(task: str, data_root: str = "", deep: bool = False, out: str = "resul
             print(f"{title}: {path}")
         if n > 20:
             print(f"{title}: ... and {n - 20} more")
-    print(
-        f"{task}: {found.n_clips - found.n_bad} of {found.n_clips} clips are as published ({found.seconds:.0f} s of audio)"
-    )
+    entry = load_task_config(task)
+    what = "whole; their split is proposed, not published" if entry.is_proposed else "as published"
+    print(f"{task}: {found.n_clips - found.n_bad} of {found.n_clips} clips are {what} ({found.seconds:.0f} s of audio)")
     return DONE if found.ok else SOME_FAILED

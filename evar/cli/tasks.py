@@ -69,6 +69,7 @@ def task(
     data_root: str = "",
     seed: str = "0",
     replace: bool = False,
+    class_level: str = "",
 ) -> int:
     """Make a task of your own sounds: a folder with a sub-folder for each class, a CSV, or a data set in parquet files.
 
@@ -94,6 +95,8 @@ def task(
       --clip_seconds=X       use the first X seconds of longer files           (default: whole files)
       --separator=TEXT       between the labels of a clip, for multilabel      (default: ;)
       --folds=N              propose N folds in place of train, valid and test
+      --group=alike          clips that sound alike share a group, as files of one content always do
+      --class_level=N        which folder on a path is the class, 1 for the first (default: the first that is no split)
       --title=TEXT --licence=TEXT   for people
       --to=DIR               configuration folder                              (default: the user's own)
       --data_root=DIR        write the folder relative to it                   (default: $EVAR_DATA; else absolute)
@@ -112,7 +115,12 @@ def task(
 
         if csv:
             raise UsageError("give --csv or --parquet, not both")
-        csv, separator = str(unpack_parquet(parquet, folder, label, group)), ";"
+        column = "" if group == "alike" else group
+        csv, separator = str(unpack_parquet(parquet, folder, label, column)), ";"
+    elif group not in ("", "alike"):
+        raise UsageError(
+            f"--group must be alike, got {group!r}; a column of the table that is named group is read anyway"
+        )
     made = new_task(
         name,
         folder,
@@ -127,14 +135,23 @@ def task(
         data_root=data_root or os.environ.get("EVAR_DATA") or None,
         seed=whole(seed, "seed") or 0,
         replace=truth(replace, "replace"),
+        group_alike=group == "alike",
+        class_level=whole(class_level, "class_level") or 0,
     )
     one = made.task
     what = f"{len(one.config.classes)} classes" if one.config.classes else "numbers"
     print(f"{name}: {len(one)} clips, {what}, {len(set(one.groups))} groups; {made.yaml} and {made.csv.name}")
-    part = "split" if one.config.splits == "published" else "fold"
+    part = one.config.part
     print("  " + ", ".join(f"{key} {n}" for key, n in sorted(one.index[part].value_counts().items())))
+    for note in made.notes:
+        print(f"  NOTE: {note}")
     if made.proposed:
         print(f"  NOTE: the {part} is a proposal: {made.proposed}")
+    if made.n_joined:
+        print(
+            f"  WARNING: {made.n_joined} clips are identical to others or sound alike; they share groups, and are listed in "
+            f"{made.pairs_csv}"
+        )
     if "group" not in one.index or (one.index["group"] == one.index["path"]).all():
         print(
             "  NOTE: no groups are known; if clips come from one recording, give a column group, or scores are too high"
@@ -142,12 +159,14 @@ def task(
     for first, second in made.duplicates[:5]:
         print(f"  WARNING: {first} and {second} are the same sound in different {part}s")
     if len(made.duplicates) > 5:
-        print(f"  WARNING: ... and {len(made.duplicates) - 5} more such pairs")
+        print(f"  WARNING: ... and {len(made.duplicates) - 5} more such pairs; all are in {made.pairs_csv}")
     for first, second in (made.alike or [])[:5]:
-        print(f"  WARNING: {first} and {second} sound alike in different {part}s; if one is a copy, drop it")
+        print(f"  WARNING: {first} and {second} sound alike in different {part}s; drop the copy, or say --group=alike")
     if made.alike and len(made.alike) > 5:
-        print(f"  WARNING: ... and {len(made.alike) - 5} more such pairs")
+        print(f"  WARNING: ... and {len(made.alike) - 5} more such pairs; all are in {made.pairs_csv}")
     if made.alike is None:
         print("  NOTE: too many clips to look for ones that sound alike; only identical files were looked for")
+    if made.left_out_csv:
+        print(f"  NOTE: what was left out, and why, is in {made.left_out_csv}")
     print(f"next: evar verify {name}; evar lineval logmel {name}")
     return DONE

@@ -58,7 +58,7 @@ def audit(task: Task) -> Audit:
     """
     from tqdm import tqdm
 
-    part = "split" if task.config.splits == "published" else "fold"
+    part = task.config.part
     split_of = dict(zip(task.index["path"], task.index[part], strict=True))
     sounds: dict[str, Sound] = {}
     bad: dict[str, str] = {}

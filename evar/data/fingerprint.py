@@ -144,7 +144,11 @@ def _compared(
     return Pair(one, other, offset * HOP / RATE, errors) if errors <= limit else None
 
 
-def sounding_alike(task: Task, max_clips: int = 20_000) -> list[tuple[str, str]] | None:
+#: of a larger task nothing is compared
+MAX_CLIPS = 20_000
+
+
+def sounding_alike(task: Task, max_clips: int = MAX_CLIPS) -> list[tuple[str, str]] | None:
     """Clips of different splits or folds that sound the same; files of one content are left to a comparison of hashes.
 
     Args:
@@ -154,13 +158,36 @@ def sounding_alike(task: Task, max_clips: int = 20_000) -> list[tuple[str, str]]
     Returns:
         Pairs of paths, or None where the task is too large.
     """
+    paths = task.index["path"].tolist()
+    pairs = find_alike(
+        task.paths, task.config.clip_seconds, task.index[task.config.part].tolist(), task.name, max_clips
+    )
+    return None if pairs is None else [(paths[one], paths[other]) for one, other in pairs]
+
+
+def find_alike(
+    files: Sequence[Path],
+    clip_seconds: float | None,
+    parts: Sequence[object] | None,
+    name: str,
+    max_clips: int = MAX_CLIPS,
+) -> list[tuple[int, int]] | None:
+    """Compare files by ear: pairs of their numbers, without those of one content.
+
+    Args:
+        files: ones that cannot be read are passed over.
+        clip_seconds: of each file that are compared; None takes `MAX_SECONDS`.
+        parts: of each file, such as its split; only pairs of different parts are looked for. None: all pairs.
+        name: before the progress bar.
+        max_clips: of more files nothing is compared, and None returned.
+    """
     from tqdm import tqdm
 
     from evar.audio.reading import AudioError, ClipPolicy, inspect, read_clip
 
-    if len(task) > max_clips:
+    if len(files) > max_clips:
         return None
-    seconds = min(task.config.clip_seconds or MAX_SECONDS, MAX_SECONDS)
+    seconds = min(clip_seconds or MAX_SECONDS, MAX_SECONDS)
 
     def look(path: Path) -> tuple[str, NDArray[np.uint32], NDArray[np.bool_]]:
         try:
@@ -170,9 +197,7 @@ def sounding_alike(task: Task, max_clips: int = 20_000) -> list[tuple[str, str]]
             return "", np.zeros(0, np.uint32), np.zeros(0, bool)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        looked = pool.map(look, task.paths)
-        found = list(tqdm(looked, f"compare {task.name}", len(task), unit="clip", disable=None, leave=False))
-    parts = task.index["split" if task.config.splits == "published" else "fold"].tolist()
-    paths = task.index["path"].tolist()
+        looked = pool.map(look, files)
+        found = list(tqdm(looked, f"compare {name}", len(files), unit="clip", disable=None, leave=False))
     pairs = near_duplicates([one[1:] for one in found], parts)
-    return [(paths[one.first], paths[one.second]) for one in pairs if found[one.first][0] != found[one.second][0]]
+    return [(one.first, one.second) for one in pairs if found[one.first][0] != found[one.second][0]]

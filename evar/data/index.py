@@ -53,7 +53,7 @@ class IndexCheck:
 
     def __init__(self, config: TaskConfig, on_disk: bool = False) -> None:
         self.config = config
-        self.part = "split" if config.splits == "published" else "fold"
+        self.part = config.part
         self._where = f"{config.name} ({config.index or 'index made from your copy'})"
         # A header is above the rows of a CSV.
         self._line, self._first = ("line", 2) if config.index else ("clip", 1)

@@ -9,28 +9,32 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import yaml
 
-from evar.audio.reading import FFMPEG_SUFFIXES
-from evar.config.registry import stays_below
-from evar.data.fingerprint import sounding_alike
+from evar.config.tables import real_path, show_path
+from evar.data.grouping import AlikePair, find_identical, find_sounding_alike, join_groups, tell_across, write_pairs
 from evar.data.index import classes_named
+from evar.data.own_sounds import OwnSounds, read_folder
+from evar.data.own_tables import read_own_table
 from evar.data.task import Task
-from evar.data.task_config import LABEL_SEPARATOR, SPLITS, Expected, TaskConfig
+from evar.data.task_config import LABEL_SEPARATOR, Expected, TaskConfig
 from evar.metrics.named import KINDS, find_default_metric
 from evar.storage.atomic import write_atomic
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif", ".au", ".opus", ".w64", ".caf", *FFMPEG_SUFFIXES)
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 SEED = 0
 #: of five parts: three train, one validates, one tests
 PARTS = {"train": 3, "valid": 1, "test": 1}
@@ -44,8 +48,12 @@ class NewTask:
         yaml, csv: the files.
         task: as `load_task` would give it.
         proposed: how the split was drawn; "" where the CSV had one.
-        duplicates: pairs of clips of one content in different splits or folds.
+        duplicates: pairs of clips of one content in different splits or folds, which only a split of the table can leave.
         alike: pairs of other clips in different splits or folds that sound the same; None where there are too many clips.
+        notes: how names and cells were read, and what was left out.
+        pairs_csv: all pairs, within splits too; None where there is none.
+        left_out_csv: rows and files that are no clips of the task, with the reason; None where there is none.
+        n_joined: clips that share a group because they are identical, or sound alike where that was asked for.
     """
 
     yaml: Path
@@ -54,6 +62,10 @@ class NewTask:
     proposed: str
     duplicates: tuple[tuple[str, str], ...]
     alike: list[tuple[str, str]] | None
+    notes: tuple[str, ...] = ()
+    pairs_csv: Path | None = None
+    left_out_csv: Path | None = None
+    n_joined: int = 0
 
 
 def new_task(
@@ -71,14 +83,18 @@ def new_task(
     data_root: str | Path | None = None,
     seed: int = SEED,
     replace: bool = False,
+    group_alike: bool = False,
+    class_level: int = 0,
 ) -> NewTask:
     """Write `to/tasks/NAME.yaml` and `NAME.csv`.
 
     Args:
         name: letters, digits, - and _; column label and command-line name.
-        folder: of the sounds. Without a table each sub-folder is a class, whatever lies below it.
+        folder: of the sounds. Without a table each sub-folder is a class, whatever lies below it; folders that are named
+            like splits or folds are those.
         table: CSV with the columns path (or file_name; below the folder) and label, and where known split (train, valid,
-            test) or fold, and group (clips of one source must stay together).
+            test) or fold, and group (clips of one source must stay together); of events also a row for each, with start and
+            end.
         kind: "multiclass", "multilabel" (labels joined by `separator`), "regression" (numbers) or "events" (labels such as
             "0.5-1.25 dog;3-3.5 cat", in seconds).
         clip_seconds: longer clips are cut to this; None takes whole files.
@@ -89,6 +105,8 @@ def new_task(
         data_root: the folder is written relative to it where it lies below; else as an absolute path.
         seed: of the proposed split.
         replace: overwrite a task of that name there.
+        group_alike: clips that sound alike share a group, as identical ones always do.
+        class_level: which folder on the path is the class, 1 for the first; 0 chooses, and says so where there is a choice.
 
     Raises:
         ValueError: if the name, the table or the folder does not fit, or a class is too small to be split.
@@ -101,26 +119,37 @@ def new_task(
         raise ValueError(f"kind must be {', '.join(KINDS)}, got {kind!r}")
     if kind == "events" and table is None:
         raise ValueError("events need a table (--csv) whose labels are such as '0.5-1.25 dog;3-3.5 cat', in seconds")
-    folder = Path(folder).expanduser().resolve()
+    folder = Path(os.path.abspath(Path(folder).expanduser()))
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}; --folder is where the sounds lie")
     target = Path(to) / "tasks" / f"{name}.yaml"
     if target.exists() and not replace:
         raise FileExistsError(f"{target} is there already; choose another name, or say --replace")
-    index = _of_folder(folder) if table is None else _of_table(Path(table), folder, separator, kind)
+    sounds = read_folder(folder, class_level) if table is None else read_own_table(Path(table), folder, separator, kind)
+    index = sounds.index
     classes = _classes(index["label"], kind)
+    files = [real_path(folder, path) for path in index["path"]]
+    pairs: list[AlikePair] = find_identical(index["path"].tolist(), files)
+    if group_alike:
+        heard = find_sounding_alike(index["path"].tolist(), files, clip_seconds, None, name)
+        if heard is None:
+            raise ValueError(f"{len(index)} clips are too many to be compared by ear; leave out --group=alike")
+        pairs += heard
+    is_drawn = "split" not in index and "fold" not in index
+    n_joined = _join(index, pairs) if is_drawn else 0
     proposed = ""
-    if "split" not in index and "fold" not in index:
+    if is_drawn:
         column, values = ("fold", [str(n + 1) for n in range(n_folds)]) if n_folds else ("split", _spread())
-        index[column] = _drawn(index, values, kind, seed)
+        index[column] = draw_parts(index, values, kind, seed)
         drawn = f"{n_folds} folds" if n_folds else "train, valid and test (3 : 1 : 1)"
         proposed = f"{drawn}, drawn by evar with seed {seed}, by group, balanced by label; not published by anybody"
-    root = None if data_root is None else Path(data_root).expanduser().resolve()
-    below = str(folder.relative_to(root)) if root is not None and folder.is_relative_to(root) else str(folder)
+    part = "split" if "split" in index else "fold"
+    _require_both_ends(index, part, sounds)
+    below = _place_folder(folder, data_root)
     metric = find_default_metric(kind)
     counts = {"clips": len(index), "classes": len(classes)}
     entry: dict[str, Any] = {
-        "title": title or f"{name}: sounds of {folder.name}",
+        "title": title or f"{name}: sounds of {show_path(folder.name)}",
         "version": hashlib.sha256(index.to_csv(index=False).encode()).hexdigest()[:8],
         "kind": kind,
         "metric": metric,
@@ -130,13 +159,13 @@ def new_task(
         "crop": "head",
         "index": f"{name}.csv",
         "folder": below,
-        "splits": "folds" if "fold" in index else "published",
-        "source": f"your own folder {folder}",
+        "splits": "folds" if part == "fold" else "proposed" if is_drawn else "published",
+        "source": f"your own folder {show_path(folder)}",
         "licence": licence,
         "citation": "none given",
         "access": "yours",
         "expected": counts,
-        "notes": f"Split: {proposed}." if proposed else "Split: as in the table given.",
+        "notes": ". ".join([_tell_split(proposed, table, part), *(f"Read: {note}" for note in sounds.notes)]) + ".",
     }
     checked: dict[str, Any] = {**entry, "classes": tuple(classes), "expected": Expected(len(index), len(classes))}
     config = TaskConfig(name=name, **checked)
@@ -147,77 +176,75 @@ def new_task(
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(target.with_suffix(".csv"), buffer.getvalue().encode("utf-8"))
     write_atomic(target, yaml.safe_dump(entry, sort_keys=False, allow_unicode=True).encode("utf-8"))
-    return NewTask(target, target.with_suffix(".csv"), task, proposed, duplicates(task), sounding_alike(task))
+    if pairs and group_alike:
+        alike: list[tuple[str, str]] | None = [
+            (p.first, p.second) for p in tell_across(index, part, pairs) if p.kind == "alike"
+        ]
+    else:
+        heard = find_sounding_alike(index["path"].tolist(), files, clip_seconds, index[part].tolist(), name)
+        alike = None if heard is None else [(pair.first, pair.second) for pair in heard]
+        pairs += heard or []
+    identical = tuple((p.first, p.second) for p in tell_across(index, part, pairs) if p.kind == "identical")
+    pairs_csv = _write_beside(target, "pairs", write_pairs(index, part, pairs) if pairs else None)
+    left_out_csv = _write_beside(target, "left_out", _list_left_out(sounds) if sounds.left_out else None)
+    return NewTask(
+        target, target.with_suffix(".csv"), task, proposed, identical, alike, tuple(sounds.notes), pairs_csv, left_out_csv,
+        n_joined,
+    )  # fmt: skip
 
 
-def duplicates(task: Task) -> tuple[tuple[str, str], ...]:
-    """Pairs of clips with the same bytes in different splits or folds: what is tested has been learned by heart."""
-    part = task.index["split" if task.config.splits == "published" else "fold"]
-    seen: dict[str, int] = {}
-    found = []
-    for position, path in enumerate(task.paths):
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        first = seen.setdefault(digest, position)
-        if part.iloc[first] != part.iloc[position]:
-            found.append((task.index["path"].iloc[first], task.index["path"].iloc[position]))
-    return tuple(found)
+def _join(index: pd.DataFrame, pairs: Sequence[AlikePair]) -> int:
+    """Put clips of a pair into one group; how many share one because of it."""
+    if not pairs:
+        return 0
+    index["group"] = join_groups(index, pairs)
+    return len({pair.first for pair in pairs} | {pair.second for pair in pairs})
 
 
-def _of_folder(folder: Path) -> pd.DataFrame:
-    """One row a sound; its class is the first sub-folder on its path."""
-    rows: list[dict[str, str]] = []
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix.lower() in SUFFIXES:
-            parts = path.relative_to(folder).parts
-            if len(parts) < 2:
-                raise ValueError(
-                    f"{path} lies in no class folder; put each class into a folder of its own, or give a table with --csv"
-                )
-            rows.append({"path": "/".join(parts), "label": parts[0]})
-    if not rows:
-        raise ValueError(f"no sound below {folder}; expected files ending in {', '.join(SUFFIXES)}")
-    return pd.DataFrame(rows)
-
-
-def _of_table(table: Path, folder: Path, separator: str, kind: str) -> pd.DataFrame:
-    if not table.is_file():
-        raise FileNotFoundError(f"no table {table}")
-    found = pd.read_csv(table, dtype=str, keep_default_na=False)
-    if "path" not in found:
-        found = found.rename(columns={"file_name": "path"})  # as in metadata.csv of Hugging Face's audio folders
-    for column in ("path", "label"):
-        if column not in found:
-            raise ValueError(f"{table} must have the columns path and label, got {', '.join(found.columns)}")
-    known = [column for column in ("path", "label", "split", "fold", "group") if column in found]
-    if "split" in found and "fold" in found:
-        raise ValueError(f"{table} must have split or fold, got both")
-    found = found[known].copy()
-    found["path"] = [_below(text, folder, table) for text in found["path"]]
-    missing = [path for path in found["path"] if not (folder / path).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"{len(missing)} of {len(found)} clips of {table} are not below {folder}, first {missing[0]}"
+def _require_both_ends(index: pd.DataFrame, part: str, sounds: OwnSounds) -> None:
+    """Refuse a split without training or test clips, before anything is written."""
+    counts = index[part].value_counts()
+    wanted = ("train", "test") if part == "split" else ()
+    missing = [split for split in wanted if split not in counts.index]
+    if missing or len(counts) < 2:
+        there = ", ".join(f"{name} {n}" for name, n in counts.items())
+        raise ValueError(
+            f"the {part} has no clip for {' and '.join(missing) or 'testing'} ({there}); nothing could be trained and tested"
+            + (f"; {len(sounds.left_out)} rows were left out" if sounds.left_out else "")
         )
-    if "split" in found and not found["split"].isin(SPLITS).all():
-        bad = found["split"][~found["split"].isin(SPLITS)].iloc[0]
-        raise ValueError(f"{table}: split must be train, valid or test, got {bad!r}")
-    if kind == "multilabel" and separator != LABEL_SEPARATOR:
-        if found["label"].str.contains(LABEL_SEPARATOR, regex=False).any():
-            raise ValueError(f"{table}: labels must not hold {LABEL_SEPARATOR!r} where {separator!r} separates them")
-        split = found["label"].str.split(separator, regex=False)
-        found["label"] = [LABEL_SEPARATOR.join(one.strip() for one in labels if one.strip()) for labels in split]
-    return found
 
 
-def _below(text: str, folder: Path, table: Path) -> str:
-    path = Path(text)
-    if path.is_absolute():
-        if not path.resolve().is_relative_to(folder):
-            raise ValueError(f"{table}: path {text} is not below {folder}")
-        return path.resolve().relative_to(folder).as_posix()
-    if not stays_below(text):
-        raise ValueError(f"{table}: path must stay below {folder}, got {text!r}")
-    return path.as_posix()
+def _tell_split(proposed: str, table: object, part: str) -> str:
+    if proposed:
+        return f"Split: {proposed}"
+    return "Split: as in the table given" if table is not None else f"Split: by folders named like {part}s"
+
+
+def _place_folder(folder: Path, data_root: str | Path | None) -> str:
+    """The folder as the YAML names it: relative to the data root where it lies below."""
+    root = None if data_root is None else Path(data_root).expanduser().resolve()
+    for one in (folder, folder.resolve()):
+        if root is not None and one.is_relative_to(root):
+            return show_path(one.relative_to(root))
+    return show_path(folder)
+
+
+def _write_beside(target: Path, what: str, data: bytes | None) -> Path | None:
+    """Write `NAME.WHAT.csv`, or remove an older one where there is nothing to write."""
+    path = target.with_name(f"{target.stem}.{what}.csv")
+    if data is None:
+        path.unlink(missing_ok=True)
+        return None
+    write_atomic(path, data)
+    return path
+
+
+def _list_left_out(sounds: OwnSounds) -> bytes:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["path", "reason"])
+    writer.writerows(sounds.left_out.items())
+    return buffer.getvalue().encode("utf-8", "backslashreplace")
 
 
 def _classes(labels: pd.Series, kind: str) -> list[str]:
@@ -230,28 +257,36 @@ def _spread() -> list[str]:
     return [split for split, n in PARTS.items() for _ in range(n)]
 
 
-def _drawn(index: pd.DataFrame, values: Sequence[str], kind: str, seed: int) -> list[str]:
-    """A split or fold for each row: parts of equal size, whole groups together, labels balanced as far as groups allow."""
+def draw_parts(index: pd.DataFrame, values: Sequence[str], kind: str, seed: int) -> list[str]:
+    """A split or fold for each row: parts of equal size, whole groups together, labels balanced as far as groups allow.
+
+    Args:
+        index: path, label, and where known group.
+        values: name of each part; a name may stand for several.
+        kind: of the labels.
+        seed: of the draw.
+
+    Raises:
+        ValueError: if there are too few groups, or too few clips of a class.
+    """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    strata = index["label"]
-    if kind == "regression":
-        strata = pd.qcut(pd.to_numeric(index["label"]), 5, labels=False, duplicates="drop")
-    if kind == "events":  # which classes sound, whenever
-        strata = strata.map(lambda text: LABEL_SEPARATOR.join(sorted(classes_named(text, kind))))
-    codes = pd.factorize(strata)[0]
+    codes = _strata(index["label"], kind, len(values))
     groups = index["group"] if "group" in index else index["path"]
-    if groups.nunique() < len(values):
+    n_groups = groups.nunique()
+    if n_groups < len(values):
+        advice = f"say --folds={min(3, n_groups)}, or " if n_groups >= 2 and len(values) > min(3, n_groups) else ""
         raise ValueError(
-            f"{len(values)} parts need as many groups, got {groups.nunique()}; give split or fold in the table"
+            f"{len(values)} parts need as many groups, got {n_groups}; {advice}give split or fold in the table"
         )
     if kind == "multiclass":
         few = {label: n for label, n in Counter(index["label"]).items() if n < len(values)}
         if few:
             label, n = min(few.items(), key=lambda item: item[1])
+            advice = "say --folds=3, " if n >= 3 and len(values) > 3 else ""
             raise ValueError(
-                f"class {label!r} has {n} clips, too few for {len(values)} parts; leave it out, or give split or fold in "
-                "the table"
+                f"class {label!r} has {n} clips, too few for {len(values)} parts; {advice}leave it out, or give split or "
+                "fold in the table"
             )
     parts = np.zeros(len(index), int)
     with warnings.catch_warnings():
@@ -259,4 +294,29 @@ def _drawn(index: pd.DataFrame, values: Sequence[str], kind: str, seed: int) -> 
         splitter = StratifiedGroupKFold(len(values), shuffle=True, random_state=seed)
         for number, (_, held) in enumerate(splitter.split(codes, codes, groups)):
             parts[held] = number
+    empty = [values[number] for number in range(len(values)) if not (parts == number).any()]
+    if empty:
+        raise ValueError(
+            f"{len(values)} parts cannot be filled by {n_groups} groups of very different sizes; say --folds=3, or give "
+            "split or fold in the table"
+        )
     return [values[part] for part in parts]
+
+
+def _strata(labels: pd.Series, kind: str, n_parts: int) -> NDArray[np.int64]:
+    """(rows,) what the draw is balanced by: the class; of several a rare one; of numbers the fifth."""
+    if kind == "regression":
+        labels = pd.qcut(pd.to_numeric(labels, errors="coerce"), 5, labels=False, duplicates="drop")
+        return np.asarray(pd.factorize(labels)[0], np.int64)
+    if kind == "multiclass":
+        return np.asarray(pd.factorize(labels)[0], np.int64)
+    named = [classes_named(text, kind) for text in labels]
+    counts = Counter(label for own in named for label in own)
+    frequent = {label: n for label, n in counts.items() if n >= n_parts}
+    rarest = [
+        min((label for label in own if label in frequent), key=lambda one: (counts[one], one), default="")
+        for own in named
+    ]
+    codes = np.asarray(pd.factorize(pd.Series(rarest))[0], np.int64)
+    # Where every combination is rarer than the parts, nothing can be balanced: then only groups and sizes count.
+    return codes if np.bincount(codes).max() >= n_parts else np.zeros(len(codes), np.int64)

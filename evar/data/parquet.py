@@ -7,18 +7,20 @@ under "huggingface" (https://huggingface.co/docs/datasets/audio_dataset). Files 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from evar.config.registry import near_miss
+from evar.data.tables import SPLIT_WORDS, compose, is_missing, read_splits
 from evar.data.task_config import LABEL_SEPARATOR
 from evar.storage.atomic import write_atomic
 
-_SPLITS = {"train": "train", "validation": "valid", "valid": "valid", "dev": "valid", "test": "test"}
 _STARTS = (
     (b"RIFF", ".wav"),
     (b"fLaC", ".flac"),
@@ -51,25 +53,43 @@ def unpack_parquet(source: str | Path, folder: str | Path, label: str = "label",
 
     source, folder = Path(source).expanduser(), Path(folder).expanduser()
     files = sorted(source.rglob("*.parquet")) if source.is_dir() else [source]
+    files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(source.parent).parts)]
     if not files or not files[0].is_file():
         raise FileNotFoundError(f"no parquet file at {source}")
+    splits, odd = _read_split_names(files, source)
     rows: list[dict[str, str]] = []
+    n_hidden = 0
     bar = tqdm(desc="unpack", unit="clip", disable=None, leave=False)
     for file in files:
-        split = _split_of(file)
+        split = splits[file]
+        stem = _name_shard(file, source)
         for at, (content, name, told, source_of) in enumerate(_rows(file, label, group)):
-            path = f"{split or 'clips'}/{file.stem}-{at:06d}{_suffix(name, content)}"
+            bar.update()
+            if told is None:
+                n_hidden += 1
+                continue
+            # The name holds the content: a republished file of the same name and size is another one.
+            digest = hashlib.sha256(content).hexdigest()
+            path = f"{split or 'clips'}/{stem}-{at:06d}-{digest[:12]}{_suffix(name, content)}"
             target = folder / path
-            if not target.is_file() or target.stat().st_size != len(content):
+            if not _holds(target, content, digest):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_atomic(target, content)
             rows.append({"path": path, "label": told, "split": split, "group": source_of})
-            bar.update()
     bar.close()
-    splits = {row["split"] for row in rows}
-    kept = ["path", "label", *(["split"] if len(splits) > 1 else []), *(["group"] if group else [])]
-    if "split" in kept and "" in splits:
+    if not rows:
+        raise ValueError(f"no row of {source} has a label in column {label!r}; is it a copy without labels?")
+    found = {row["split"] for row in rows}
+    kept = ["path", "label", *(["split"] if len(found) > 1 else []), *(["group"] if group else [])]
+    if "split" in kept and "" in found:
         raise ValueError(f"some files of {source} are named after a split and others are not; give one of the two")
+    if n_hidden:
+        print(
+            f"note: {n_hidden} rows of {source} have no label (missing, hidden or out of range) and are left out",
+            flush=True,
+        )
+    if odd:
+        print(f"note: {odd}", flush=True)
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, kept, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -78,8 +98,37 @@ def unpack_parquet(source: str | Path, folder: str | Path, label: str = "label",
     return folder / "index.csv"
 
 
-def _rows(file: Path, label: str, group: str) -> Iterator[tuple[bytes, str, str, str]]:
-    """Content, name, label and group of each row, in memory that does not grow with the file."""
+def _read_split_names(files: Sequence[Path], source: Path) -> tuple[dict[Path, str], str]:
+    """File -> split, "" where its name tells none; and in words what was not literal."""
+    words = {file: _split_of(file, source) for file in files}
+    named = sorted({word for word in words.values() if word})
+    meaning, odd = read_splits(named, str(source)) if named else ({}, "")
+    return {file: meaning.get(word, "") for file, word in words.items()}, odd
+
+
+def _name_shard(file: Path, source: Path) -> str:
+    """A name that two files of the source never share: their folders (configurations, splits) are part of it."""
+    parts = file.relative_to(source).with_suffix("").parts if source.is_dir() else (file.stem,)
+    return (
+        re.sub(r"[^\w.-]", "_", "-".join(parts))
+        if len(parts) == 1
+        else re.sub(r"[^\w.-]", "_", f"{'-'.join(parts)}-{hashlib.sha256('/'.join(parts).encode()).hexdigest()[:6]}")
+    )
+
+
+def _holds(target: Path, content: bytes, digest: str) -> bool:
+    """Whether a file is there and holds these very bytes."""
+    try:
+        if target.stat().st_size != len(content):
+            return False
+        with target.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == digest
+    except OSError:
+        return False
+
+
+def _rows(file: Path, label: str, group: str) -> Iterator[tuple[bytes, str, str | None, str]]:
+    """Content, name, label (None: nobody gave one) and group of each row, in memory that does not grow with the file."""
     try:
         import pyarrow.parquet as parquet
         from pyarrow import ArrowInvalid, types
@@ -134,20 +183,26 @@ def _class_names(metadata: dict[bytes, bytes], label: str) -> list[str]:
     return list(feature.get("names", [])) if isinstance(feature, dict) else []
 
 
-def _said(value: Any, names: list[str]) -> str:
+def _said(value: Any, names: list[str]) -> str | None:
+    """The label as text; None for one that is missing, hidden (-1) or out of range."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
     if isinstance(value, list):
-        return LABEL_SEPARATOR.join(_said(one, names) for one in value)
-    if names and isinstance(value, int) and 0 <= value < len(names):
-        return str(names[value])
-    return str(value)
+        told = [_said(one, names) for one in value]
+        return None if None in told else LABEL_SEPARATOR.join(str(one) for one in told)
+    if names and isinstance(value, int):
+        return str(names[value]) if 0 <= value < len(names) else None
+    text = compose(str(value).strip())
+    return None if is_missing(text) else text
 
 
-def _split_of(file: Path) -> str:
-    """From "test-00000-of-00001.parquet" or a folder "test"; "" where neither tells."""
-    for text in (file.stem, file.parent.name):
-        found = re.match(r"(train|validation|valid|dev|test)(?![a-z])", text)
-        if found:
-            return _SPLITS[found[1]]
+def _split_of(file: Path, source: Path) -> str:
+    """The word for a split in "test-00000-of-00001.parquet" or in a folder "test"; "" where neither tells."""
+    inside = file.relative_to(source).parent.parts if source.is_dir() else file.parent.parts[-1:]
+    for text in (file.stem, *reversed(inside), *((source.name,) if source.is_dir() and not inside else ())):
+        found = re.match(r"([a-z]+)(?![a-z])", text.lower())
+        if found and found[1] in SPLIT_WORDS and found[1] not in ("tr",):
+            return found[1]
     return ""
 
 

@@ -20,6 +20,7 @@ import pandas as pd
 from evar import config as configs
 from evar.audio.reading import ClipPolicy
 from evar.config.registry import resolve
+from evar.config.tables import real_path
 from evar.data.index import ROWS_AT_ONCE, IndexCheck, strata, with_classes
 from evar.data.task_config import SPLITS, TaskConfig, load_task_config
 from evar.data.verification import Verification, verify_files
@@ -95,12 +96,12 @@ class Task:
     @property
     def draws_validation(self) -> bool:
         """True where validation is drawn from the training clips, so that the seed matters."""
-        return self.config.splits == "folds" or "valid" not in set(self.index["split"])
+        return self.config.part == "fold" or "valid" not in set(self.index["split"])
 
     @cached_property
     def paths(self) -> list[Path]:
         """One file a row."""
-        return [self.folder / path for path in self.index["path"]]
+        return [real_path(self.folder, path) for path in self.index["path"]]
 
     @cached_property
     def truth(self) -> NDArray[Any]:
@@ -138,7 +139,7 @@ class Task:
         return self._rounds[seed]
 
     def _drawn_rounds(self, seed: int) -> Iterator[Round]:
-        if self.config.splits == "published":
+        if self.config.part == "split":
             train, valid, test = (np.flatnonzero(self.index["split"] == split) for split in SPLITS)
             if len(valid):
                 yield Round("test", train, valid, test)
@@ -170,7 +171,7 @@ class Task:
 
     def missing(self) -> list[str]:
         """Paths of the index that do not exist; as text, since a million `Path` objects take a quarter of a gigabyte."""
-        return [path for path in self.index["path"].tolist() if not os.path.isfile(os.path.join(self.folder, path))]
+        return [path for path in self.index["path"].tolist() if not os.path.isfile(real_path(self.folder, path))]
 
     def require_files(self) -> None:
         """Fail before any work is done if a clip is not there.
@@ -246,7 +247,7 @@ def is_at_hand(name: str, data_root: str | Path | None = None) -> bool:
 
 
 def _data_folder(config: TaskConfig, data_root: str | Path | None) -> Path:
-    return Path(data_root or os.environ.get("EVAR_DATA") or "data") / config.folder
+    return real_path(Path(data_root or os.environ.get("EVAR_DATA") or "data"), config.folder)
 
 
 def clips_folder(config: TaskConfig, data_root: str | Path | None) -> Path:
@@ -308,7 +309,7 @@ def _balanced(index: pd.DataFrame, config: TaskConfig, limit: int) -> NDArray[np
     """At most `limit` rows of each split or fold, stratum by stratum in turn, chosen by a hash of the path."""
     if limit < 2:
         raise ValueError(f"--limit must be at least 2 clips of each split, got {limit}")
-    part = "split" if config.splits == "published" else "fold"
+    part = config.part
     order = index["path"].map(lambda path: hashlib.sha256(path.encode()).hexdigest())
     ranked = index.assign(order=order).sort_values("order")
     turn = ranked.groupby([part, "stratum"]).cumcount()

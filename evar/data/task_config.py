@@ -12,6 +12,8 @@ from evar.metrics.named import KINDS, list_task_metrics
 from evar.metrics.own import register_metric
 
 SPLITS = ("train", "valid", "test")
+#: what `splits` of a task may be
+KINDS_OF_SPLITS = ("published", "folds", "proposed")
 
 
 #: between the labels of a clip in the index of a multilabel task; an empty label means none of the classes
@@ -88,7 +90,8 @@ class TaskConfig:
         pitch: are the classes notes, a semitone apart? Then the accuracy of the chroma is shown too.
         clip_seconds, pad, crop: which part of a file is the clip, see `evar.audio.reading.ClipPolicy`.
         folder: where the paths start, below the data root (embedded tasks: below the cache).
-        splits: "published" (a split column; without valid rows validation is drawn from train) or "folds".
+        splits: "published" (a split column; without valid rows validation is drawn from train) "folds", or "proposed": a
+            split that `evar task new` drew.
         source, licence, citation, access: where it comes from and under which conditions.
         expected: counts that the index must have.
         index: CSV beside the YAML: path, label, split or fold, and where known group and sha256.
@@ -131,8 +134,8 @@ class TaskConfig:
         if self.kind not in KINDS:
             raise ValueError(f"kind must be {', '.join(KINDS)}, got {self.kind!r}")
         _check_metric(self.metric, self.kind)
-        if self.splits not in ("published", "folds"):
-            raise ValueError(f"splits must be published or folds, got {self.splits!r}")
+        if self.splits not in KINDS_OF_SPLITS:
+            raise ValueError(f"splits must be {' or '.join(KINDS_OF_SPLITS)}, got {self.splits!r}")
         least = {"multiclass": 2, "multilabel": 1, "events": 1, "regression": 0}[self.kind]
         if self.classes_from_index and not self.classes:
             if self.kind == "regression" or (self.expected.classes or 0) < least:
@@ -149,6 +152,16 @@ class TaskConfig:
         if bool(self.index) == bool(self.index_maker):
             raise ValueError(f"expected index or index_maker, got {self.index!r} and {self.index_maker!r}")
         ClipPolicy(self.clip_seconds, self.pad, self.crop)
+
+    @property
+    def part(self) -> str:
+        """Column of the index that says what a clip is for: "split" or "fold"."""
+        return "fold" if self.splits == "folds" else "split"
+
+    @property
+    def is_proposed(self) -> bool:
+        """Nobody published the split: it was drawn here."""
+        return self.splits == "proposed" or "not published by anybody" in self.notes  # as `evar task new` writes
 
 
 def _check_metric(metric: str, kind: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from evar.audio.reading import AudioError, ClipPolicy, inspect, read_clip
+from evar.config.tables import real_path
 from evar.data.task_config import TaskConfig
 
 #: names of bad clips that `Verification` keeps
@@ -73,7 +74,7 @@ def verify_files(config: TaskConfig, folder: Path, parts: Iterable[pd.DataFrame]
     policy = ClipPolicy(config.clip_seconds, config.pad, config.crop, 0)
 
     def check(name: str, checksum: str) -> tuple[str, str, float]:
-        path = folder / name
+        path = real_path(folder, name)
         try:
             info = inspect(path)
             read_clip(path, info, policy, info.sample_rate)
@@ -88,7 +89,7 @@ def verify_files(config: TaskConfig, folder: Path, parts: Iterable[pd.DataFrame]
         for rows in parts:
             checksums = rows["sha256"].tolist() if "sha256" in rows else [""] * len(rows)
             futures = [
-                pool.submit(check, path, checksum) if os.path.isfile(os.path.join(folder, path)) else None
+                pool.submit(check, path, checksum) if os.path.isfile(real_path(folder, path)) else None
                 for path, checksum in zip(rows["path"].tolist(), checksums, strict=True)
             ]
             for path, future in zip(rows["path"].tolist(), futures, strict=True):

@@ -191,7 +191,7 @@ def _list_skipped(
 ) -> list[dict[str, str]]:
     """Every bad clip by name. A bad test clip counts as wrong unless it was asked to be left out."""
     tested = set(np.concatenate([one.a_round.test for one in fitted]).tolist())
-    split = task.index["split"] if task.config.splits == "published" else "fold " + task.index["fold"]
+    split = task.index["split"] if task.config.part == "split" else "fold " + task.index["fold"]
     return [
         {
             "clip": str(task.index["path"][position]),

@@ -1,0 +1,108 @@
+"""Clips that must stay together in a split: the same bytes always, and on request what sounds alike."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from evar.data.fingerprint import find_alike
+
+
+@dataclass(frozen=True)
+class AlikePair:
+    """Two clips that a model would learn by heart from each other.
+
+    Attributes:
+        first, second: paths.
+        kind: "identical" bytes, or sounds "alike" by fingerprint.
+    """
+
+    first: str
+    second: str
+    kind: str
+
+
+def find_identical(paths: Sequence[str], files: Sequence[Path]) -> list[AlikePair]:
+    """Pairs of clips with the same bytes: each later one with the first of its content."""
+    first_of: dict[str, str] = {}
+    pairs = []
+    for path, file in zip(paths, files, strict=True):
+        try:
+            with file.open("rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        except OSError:
+            continue  # verify names it
+        first = first_of.setdefault(digest, path)
+        if first != path:
+            pairs.append(AlikePair(first, path, "identical"))
+    return pairs
+
+
+def find_sounding_alike(
+    paths: Sequence[str], files: Sequence[Path], clip_seconds: float | None, parts: Sequence[object] | None, name: str
+) -> list[AlikePair] | None:
+    """Pairs of clips of other content that sound alike, of different parts where parts are given; None: too many clips."""
+    found = find_alike(files, clip_seconds, parts, name)
+    return None if found is None else [AlikePair(paths[one], paths[other], "alike") for one, other in found]
+
+
+def join_groups(index: pd.DataFrame, pairs: Iterable[AlikePair]) -> list[str]:
+    """The group of each row after clips of a pair were put into one group; the path where a clip has none.
+
+    Example:
+        >>> index = pd.DataFrame({"path": ["a", "b", "c"]})
+        >>> join_groups(index, [AlikePair("a", "c", "identical")])
+        ['a', 'b', 'a']
+    """
+    own = index["group"].tolist() if "group" in index else [""] * len(index)
+    own = [group or path for group, path in zip(own, index["path"], strict=True)]
+    leader = {group: group for group in own}
+
+    def find(group: str) -> str:
+        while leader[group] != group:
+            leader[group] = leader[leader[group]]
+            group = leader[group]
+        return group
+
+    group_of = dict(zip(index["path"], own, strict=True))
+    for pair in pairs:
+        one, other = find(group_of[pair.first]), find(group_of[pair.second])
+        leader[max(one, other)] = min(one, other)
+    return [find(group) for group in own]
+
+
+def tell_across(index: pd.DataFrame, part: str, pairs: Iterable[AlikePair]) -> list[AlikePair]:
+    """The pairs whose clips are in different splits or folds; a copy is named once."""
+    part_of = dict(zip(index["path"], index[part], strict=True))
+    pairs = list(pairs)
+    twins: dict[str, list[str]] = defaultdict(list)
+    for pair in pairs:
+        if pair.kind == "identical":
+            twins[pair.first].append(pair.second)
+    found = [pair for pair in pairs if part_of[pair.first] != part_of[pair.second]]
+    for others in twins.values():
+        for place, other in enumerate(others):
+            earlier = next((one for one in others[:place] if part_of[one] != part_of[other]), None)
+            if earlier is not None and not any(pair.second == other for pair in found):
+                found.append(AlikePair(earlier, other, "identical"))
+    return found
+
+
+def write_pairs(index: pd.DataFrame, part: str, pairs: Iterable[AlikePair]) -> bytes:
+    """All pairs as a CSV: first, second, kind, and in which split or fold each is."""
+    part_of = dict(zip(index["path"], index[part], strict=True))
+    label_of = dict(zip(index["path"], index["label"], strict=True))
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["first", "second", "kind", f"first_{part}", f"second_{part}", "same_label"])
+    for pair in pairs:
+        same = "yes" if label_of[pair.first] == label_of[pair.second] else "no"
+        writer.writerow([pair.first, pair.second, pair.kind, part_of[pair.first], part_of[pair.second], same])
+    return buffer.getvalue().encode("utf-8")
