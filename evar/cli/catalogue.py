@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from evar.cli.terminal import DONE, SOME_FAILED, columns, shorten
 from evar.cli.words import truth
 
@@ -29,13 +31,20 @@ def encoders(name: str = "") -> int:
         print(_entry(name))
         return DONE
     rows = []
-    for known in config.names("encoders"):
-        entry = config.load_encoder_config(known)
+    entries, broken = config.load_every("encoders", config.load_encoder_config)
+    for known, entry in entries.items():
         licence = entry.weights.licence.partition(" (")[0] if entry.weights else "no weights"
         rows.append([known, entry.description, shorten(entry.trained_on, SEEN), shorten(licence, SEEN)])
     print(columns(["encoder", "what it is", "trained on", "licence"], rows, width=90, line=WHOLE_LINE))
     print("\nevar encoders NAME shows a whole entry, evar layers NAME the layers")
-    return DONE
+    return _report_broken(broken)
+
+
+def _report_broken(broken: list[str]) -> int:
+    """Name the files that are left out of a list, one line each."""
+    for line in broken:
+        print(f"left out of this list: {line}", file=sys.stderr)
+    return SOME_FAILED if broken else DONE
 
 
 def _entry(name: str) -> str:
@@ -144,10 +153,14 @@ def tasks(data_root: str = "") -> int:
     from evar.data.task_config import load_task_config
 
     rows = []
-    for name in config.names("tasks"):
-        entry = load_task_config(name)
+    entries, broken = config.load_every("tasks", load_task_config)
+    for name, entry in entries.items():
         n_clips = "" if entry.expected.clips is None else str(entry.expected.clips)
-        state, n_folds = _state(name, data_root or None)
+        try:
+            state, n_folds = _state(name, data_root or None)
+        except ValueError as error:  # an index that does not fit its YAML
+            broken.append(" ".join(str(error).split()))
+            continue
         splits = f"folds: {n_folds}" if n_folds else "proposed" if entry.is_proposed else entry.splits
         splits += ", proposed" if n_folds and entry.is_proposed else ""
         n_classes = str(len(entry.classes) or entry.expected.classes or 0)
@@ -155,7 +168,7 @@ def tasks(data_root: str = "") -> int:
         size = f"{sum(filter(None, sizes)) / 1e9:.1f} GB" if sizes and all(sizes) else ""
         rows.append([name, entry.title, n_clips, n_classes, size, splits, state, entry.licence])
     print(columns(["task", "title", "clips", "classes", "download", "splits", "state", "licence"], rows, width=48))
-    return DONE
+    return _report_broken(broken)
 
 
 def _state(name: str, data_root: str | None) -> tuple[str, int]:

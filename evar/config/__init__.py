@@ -5,7 +5,7 @@ from evar.config.folders import cache_folder, find, names, search_folders, user_
 from evar.config.grid import GridConfig, is_grid, load_grid_config
 from evar.config.protocol import NORM_STATS, ProtocolConfig, is_tuning, load_protocol_config, probe_protocols
 from evar.config.published import PublishedConfig, PublishedRow, load_published_config
-from evar.config.reading import build, read
+from evar.config.reading import build, load_every, read
 
 __all__ = [
     "NORM_STATS",
@@ -21,6 +21,7 @@ __all__ = [
     "is_grid",
     "is_tuning",
     "load_encoder_config",
+    "load_every",
     "load_grid_config",
     "load_protocol_config",
     "load_published_config",

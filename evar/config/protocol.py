@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evar.config.folders import find, names
-from evar.config.reading import read, read_mapping
+from evar.config.folders import find
+from evar.config.reading import load_every, read, read_mapping
 
 #: words for whose input statistics are used; evar.extraction.input_statistics says what they mean
 NORM_STATS = ("default", "train", "task")
@@ -102,4 +102,5 @@ def is_tuning(path: Path) -> bool:
 
 def probe_protocols() -> list[str]:
     """Names of the protocols that `lineval.py` takes."""
-    return [name for name in names("protocols") if not is_tuning(find("protocols", name))]
+    mappings, _ = load_every("protocols", lambda name: read_mapping(find("protocols", name)))
+    return [name for name, mapping in mappings.items() if mapping.get("kind") != "finetune"]

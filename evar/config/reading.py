@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from evar.config.folders import find, names
 from evar.config.registry import near_miss
 
 T = TypeVar("T")
@@ -25,6 +27,35 @@ def read(path: Path, kind: type[T]) -> T:
 
 #: what a configuration file may hold; our largest, with a class a line, stays far below
 MAX_BYTES, MAX_DEPTH, MAX_VALUES = 2**22, 32, 200_000
+
+
+def load_every(kind: str, load: Callable[[str], T]) -> tuple[dict[str, T], list[str]]:
+    """Load every configuration of a kind, and put aside those that are broken, so that one does not hide the others.
+
+    Args:
+        kind: folder of the YAML files: "encoders", "tasks", "protocols", "grids" or "published".
+        load: name -> configuration.
+
+    Returns:
+        Name -> configuration, sorted; and one line for each broken file, which names it.
+
+    Example:
+        >>> def load_one(name):
+        ...     if name == "knn":
+        ...         raise ValueError("knn.yaml lacks a key")
+        ...     return name
+        >>> found, broken = load_every("protocols", load_one)
+        >>> "linear" in found, broken[0].endswith("knn.yaml lacks a key")
+        (True, True)
+    """
+    found, broken = {}, []
+    for name in names(kind):
+        try:
+            found[name] = load(name)
+        except (ValueError, OSError) as error:
+            path, said = str(find(kind, name)), " ".join(str(error).split())
+            broken.append(said if path in said else f"{path}: {said}")
+    return found, broken
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -108,6 +139,7 @@ def build(data: dict[str, Any], kind: type[T], where: str) -> T:
         ValueError: for an unknown, missing or ill-typed key.
 
     Example:
+        >>> from evar.config.grid import GridConfig
         >>> build({"nam": "x"}, GridConfig, "x.yaml")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ValueError: x.yaml has unknown key 'nam'; it has name, description, ... seeds; did you mean 'name'?

@@ -28,6 +28,7 @@ class _CosineProbe(BaseEstimator):
     others by its unit, and then scaled to length 1.
     """
 
+    traits = ProbeTraits()
     refit: str
     metric: str
 
