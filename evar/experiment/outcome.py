@@ -50,7 +50,7 @@ def record_failure(
     cell = spec.name_cell(layers)
     outcome.failures.append(Failure(cell, reason, results.utc_now()))
     results.save_failure(Path(out), cell, reason)
-    what = " fusion search" if layers else ""
+    what = " fusion search" if layers == "search" else f" {layers}" if layers else ""
     print(f"{spec.encoder} x {spec.task}{what} FAILED: {reason}", flush=True)
 
 

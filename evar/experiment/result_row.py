@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evar import results
+from evar.experiment.label_check import describe_unknown_classes
 from evar.experiment.rounds import DIGITS, FittedRound
 from evar.extraction.fusion import commutes
 from evar.metrics import METRICS, estimate_chance, score_interval
@@ -40,6 +41,7 @@ def make_result(
     bad: Mapping[int, str],
     seconds: float,
     resources: Resources,
+    flags: Sequence[str] = (),
 ) -> Result:
     """Make the row of a table from what the probes of its rounds predicted.
 
@@ -54,6 +56,7 @@ def make_result(
             them out, and all are named in the row.
         seconds: wall time of the row.
         resources: device and batch size, which are noted beside the request.
+        flags: what else a reader must know beside the score.
 
     Returns:
         The row, not yet saved.
@@ -108,7 +111,7 @@ def make_result(
         index_sha256=task.index_sha256,
         trained_on=encoder.trained_on,
         protocol_description=protocol.description,
-        flags=_list_flags(cell, row),
+        flags=[*_list_flags(cell, row, fitted), *flags],
         settings={
             **cell.spec.describe_request(),
             "batch_size": resources.batch_size,
@@ -118,9 +121,11 @@ def make_result(
     )
 
 
-def _list_flags(cell: Cell, row: RowSpec) -> list[str]:
+def _list_flags(cell: Cell, row: RowSpec, fitted: Sequence[FittedRound]) -> list[str]:
     """What a reader must know beside the score."""
+    unknown = describe_unknown_classes(cell.task, [one.a_round for one in fitted])
     return [
+        *([unknown] if unknown else []),
         *(["random weights"] if cell.encoder.weights_label == "random" else []),
         *(["task statistics"] if cell.statistics == "task" else []),
         *(["after_pool"] if not commutes(row.fusion, row.pooling.values()) else []),

@@ -64,8 +64,8 @@ def extract(
 ) -> Extraction:
     """Make sure that every clip's vectors of every layer are in the store.
 
-    What is stored already is neither decoded nor encoded. A clip that cannot be read, or whose vectors are not finite,
-    is named in `bad`; the others go on.
+    What is stored already is neither decoded nor encoded. A clip that cannot be read, or of which no layer is finite,
+    is named in `bad`; the others go on. A vector of a single layer that is not finite is stored as it is.
 
     Args:
         encoder: in eval mode, on its device.
@@ -235,9 +235,9 @@ def _encode_batch(
         with encoder.normalising_by(target.norm_stats):
             batch = [clips[position] for position in positions]
             vectors: Mapping[str, Any] = frames.taken(encoder, *padded(batch)) if frames else _vectors(encoder, batch)
-        finite = np.logical_and.reduce(
-            [np.array([bool(np.isfinite(clip).all()) for clip in value]) for value in vectors.values()]
-        )
+        by_layer = [np.array([bool(np.isfinite(clip).all()) for clip in value]) for value in vectors.values()]
+        # A layer that is not finite costs the rows that read it, and no other; frames are read of few layers only.
+        finite = np.logical_and.reduce(by_layer) if frames else np.logical_or.reduce(by_layer)
         for position in np.array(positions)[~finite]:
             _mark_bad(target.result, int(position), "the encoder's output is not finite")
         kept = [position for position, ok in zip(positions, finite, strict=True) if ok]

@@ -82,7 +82,7 @@ def _tune_row(cell: Cell, spec: TuningSpec, row: RowSpec, grid: TuningGrid) -> R
     """Train every round of one seed, and save the row and the encoder of the last round."""
     task, resources, began = cell.task, grid.resources, time.perf_counter()
     store, out = FeatureStore(resources.store), Path(resources.out)
-    waveforms = decode_task(task, cell.encoder.sample_rate, store.folder.parent / "waveforms")
+    waveforms = decode_task(task, cell.encoder.sample_rate, store.folder / "waveforms")
     statistics = norm_stats.of_task(cell.encoder, task, cell.statistics, [row.seed], store)[row.seed]
     folder, fitted, last = out / "finetuned" / row.id, [], None
     for number, a_round in enumerate(task.rounds(row.seed)):
@@ -93,7 +93,11 @@ def _tune_row(cell: Cell, spec: TuningSpec, row: RowSpec, grid: TuningGrid) -> R
         a_fit, last = run_round(one)
         fitted.append(a_fit)
     seconds = time.perf_counter() - began
-    result = make_result(cell, row, fitted, bad=waveforms.bad, seconds=seconds, resources=resources)
+    halved = sorted({size for one in fitted if (size := one.probe.chosen_.get("batch_size")) is not None})
+    flags = (
+        [f"batches of {halved[0]} instead of {spec.protocol.batch_size} clips, for lack of memory"] if halved else []
+    )
+    result = make_result(cell, row, fitted, bad=waveforms.bad, seconds=seconds, resources=resources, flags=flags)
     result = replace(result, settings={**result.settings, "given": dict(spec.given)})
     if not is_first_process():
         return result

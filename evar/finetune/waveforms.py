@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evar.audio.reading import RESAMPLER, AudioError, ClipPolicy, inspect, read_clip
-from evar.storage.atomic import write_atomic
+from evar.storage.atomic import remove_dead_parts, write_atomic
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,26 +84,49 @@ def decode_task(task: Task, sample_rate: int, folder: Path) -> Waveforms:
     Raises:
         OSError: if it does not fit on the disk.
     """
-    from tqdm import tqdm
-
     clip_seconds = task.config.clip_seconds
     seconds = None if clip_seconds is None else LONGEST * clip_seconds
     policy = ClipPolicy(seconds)
     stats = [(path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None for path in task.paths]
-    told = [task.name, task.index_sha256, str(task.folder), sample_rate, RESAMPLER, seconds, stats]
-    stem = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    identity = [task.name, task.index_sha256, str(task.folder), sample_rate, RESAMPLER, seconds, stats]
+    stem = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
     data, index = folder / f"{task.name}-{stem}.f32", folder / f"{task.name}-{stem}.json"
-    if not index.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
+    remove_dead_parts(folder)
+    found = _read_index(index, data)
+    if found is None:
+        _decode_clips(task, policy, sample_rate, data, index)
+        found = json.loads(index.read_text(encoding="utf-8"))
+    samples = np.memmap(data, np.float32, "r") if data.stat().st_size else np.zeros(0, np.float32)
+    clip_samples = None if clip_seconds is None else round(clip_seconds * sample_rate)
+    bad_clips = {int(position): reason for position, reason in found["bad"].items()}
+    return Waveforms(samples, np.array(found["starts"]), bad_clips, clip_samples, task.config.pad == "zero_end")
 
-        def read(path: Path) -> NDArray[np.float32] | str:
-            try:
-                return read_clip(path, inspect(path), policy, sample_rate)
-            except AudioError as error:
-                return str(error)
 
-        starts, bad = [0], {}
-        part = data.with_suffix(f".{os.getpid()}.part")
+def _read_index(index: Path, data: Path) -> dict[str, Any] | None:
+    """What an earlier run wrote of the clips in a file; None where it is missing, damaged, or the file is short."""
+    try:
+        found = json.loads(index.read_text(encoding="utf-8"))
+        is_whole = data.stat().st_size == 4 * int(found["starts"][-1]) and isinstance(found["bad"], dict)
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return None
+    return found if is_whole else None
+
+
+def _decode_clips(task: Task, policy: ClipPolicy, sample_rate: int, data: Path, index: Path) -> None:
+    """Decode every clip into one file, and say where each begins in another; the second is written last."""
+    from tqdm import tqdm
+
+    def read(path: Path) -> NDArray[np.float32] | str:
+        try:
+            return read_clip(path, inspect(path), policy, sample_rate)
+        except (AudioError, OSError) as error:
+            return str(error)
+
+    data.parent.mkdir(parents=True, exist_ok=True)
+    starts: list[int] = [0]
+    bad: dict[str, str] = {}
+    part = data.with_suffix(f".{os.getpid()}.part")
+    try:
         with part.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
             clips = pool.map(read, task.paths)
             bar = tqdm(clips, f"decode {task.name}", len(task), unit="clip", disable=None, leave=False)
@@ -114,10 +137,11 @@ def decode_task(task: Task, sample_rate: int, folder: Path) -> Waveforms:
                     file.write(np.ascontiguousarray(clip, np.float32).tobytes())
                 starts.append(file.tell() // 4)
         os.replace(part, data)
-        # Last: a file without it is made again.
-        write_atomic(index, json.dumps({"starts": starts, "bad": bad}).encode())
-    found = json.loads(index.read_text(encoding="utf-8"))
-    samples = np.memmap(data, np.float32, "r") if data.stat().st_size else np.zeros(0, np.float32)
-    clip_samples = None if clip_seconds is None else round(clip_seconds * sample_rate)
-    bad_clips = {int(position): reason for position, reason in found["bad"].items()}
-    return Waveforms(samples, np.array(found["starts"]), bad_clips, clip_samples, task.config.pad == "zero_end")
+    except OSError as error:
+        raise OSError(
+            f"the waveforms of {task.name} cannot be written to {data.parent} ({error}); free some space, or name another "
+            "disk with --store"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+    write_atomic(index, json.dumps({"starts": starts, "bad": bad}).encode())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evar.encoders.pooling import pooled_width
+from evar.experiment.selection import Selection
 from evar.extraction import input_statistics as norm_stats
 from evar.extraction.extract import Extraction, extract_each
 from evar.extraction.frame_request import FrameRequest
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evar.experiment.cell import Cell
-    from evar.experiment.selection import Selection
     from evar.experiment.spec import Resources
 
 
@@ -58,6 +58,7 @@ class Vectors:
     frames: dict[str, tuple[int, float]] = field(default_factory=dict)
     _where: dict[norm_stats.Statistics, dict[str, tuple[str, int]]] = field(default_factory=dict)
     _frames: dict[norm_stats.Statistics, StoredFrames] = field(default_factory=dict)
+    _not_finite: dict[str, frozenset[int]] = field(default_factory=dict)
 
     @property
     def n_encoded(self) -> int:
@@ -69,6 +70,42 @@ class Vectors:
     def usable(self) -> NDArray[np.bool_]:
         """(clips,) False for bad clips."""
         return np.array([position not in self.bad for position in range(self.n_clips)])
+
+    def find_bad(self, selection: Selection) -> dict[int, str]:
+        """Return position of a clip -> why it cannot be used with these layers.
+
+        That is `bad`, and clips for which one of the layers is not finite: the encoder overflowed there.
+        """
+        found = dict(self.bad)
+        for name in selection.layers:
+            for position in self._list_not_finite(name):
+                found.setdefault(position, f"layer {name} is not finite")
+        return dict(sorted(found.items()))
+
+    def find_usable(self, selection: Selection) -> NDArray[np.bool_]:
+        """Return (clips,) False for clips that cannot be used with these layers."""
+        bad = self.find_bad(selection)
+        return np.array([position not in bad for position in range(self.n_clips)])
+
+    def _list_not_finite(self, name: str) -> frozenset[int]:
+        """Usable clips whose vector of a layer is not finite, in any pass; of frames none, which are checked when stored."""
+        if self.frames:
+            return frozenset()
+        if name not in self._not_finite:
+            alone, found = Selection((name,), "none"), set()
+            passes = [(stats, 0, ()) for stats in self.extractions]
+            for seed, one in self.cropped.items():
+                for stats, extraction in one.items():
+                    there = [at for at, row in enumerate(extraction.rows) if row is not None and self.usable[at]]
+                    passes.append((stats, seed, there))
+            for stats, seed, cropped in passes:
+                positions = np.array(cropped, np.int64) if len(cropped) else np.flatnonzero(self.usable)
+                rows = self._on_disk(alone, stats, seed, cropped)[positions]
+                for part in rows.parts():
+                    is_finite = np.isfinite(rows.read(part)).all(axis=1)
+                    found.update(positions[part][~is_finite].tolist())
+            self._not_finite[name] = frozenset(found)
+        return self._not_finite[name]
 
     def layer(self, name: str, stats: norm_stats.Statistics, seed: int | None = None) -> NDArray[np.float32]:
         """Pooled vectors of one layer, (clips, width); bad clips are NaN.

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evar import results
+from evar.experiment.label_check import describe_unknown_classes, require_labels
 from evar.experiment.loading import provide_clips
-from evar.experiment.outcome import Outcome, load_row
+from evar.experiment.outcome import Outcome, load_row, record_failure
 from evar.experiment.result_row import make_result, save_row
+from evar.experiment.rounds import list_usable
 from evar.experiment.selection import Selection
 from evar.lineval.cell_features import Vectors, encode_cell
 from evar.lineval.fit import estimate_fit_bytes, fit_rows, group_fits
@@ -72,13 +74,45 @@ def evaluate_cell(
     is_sweep = cell.spec.wanted_layers == "all" and len(cell.encoder.layer_infos) > 1
     if is_sweep and chosen is None and not vectors.frames:
         _save_hints(cell, workplace, vectors)
-    for result in probe_rows(cell, workplace, vectors, pending):
+    for result in probe_rows(cell, workplace, vectors, _leave_out_broken(cell, workplace, vectors, pending, outcome)):
         outcome.rows.append(result)
         outcome.n_new += 1
 
 
+def _leave_out_broken(
+    cell: Cell, workplace: Workplace, vectors: Vectors, pending: Sequence[RowSpec], outcome: Outcome
+) -> list[RowSpec]:
+    """The rows that can be fitted; one whose layer is not finite for a whole set of clips fails alone, with its reason."""
+    fine = []
+    for row in pending:
+        bad, layers = vectors.find_bad(row.selection), "+".join(row.layers)
+        if len(bad) == len(vectors.bad):
+            fine.append(row)
+            continue
+        usable = vectors.find_usable(row.selection)
+        try:
+            for a_round in cell.task.rounds(row.seed):
+                list_usable(a_round, usable, cell.task.name, needs_valid=False)
+        except ValueError as error:
+            n_broken = len(bad) - len(vectors.bad)
+            reason = f"layer {layers} is not finite for {n_broken} of {len(cell.task)} clips: {error}"
+            record_failure(outcome, workplace.out, cell.spec, reason, layers=layers)
+        else:
+            fine.append(row)
+    return fine
+
+
 def encode_rows(cell: Cell, workplace: Workplace, seeds: set[int], selections: Sequence[Selection]) -> Vectors:
-    """Return all that rows of these seeds and layers are computed from, encoded now where it is not stored."""
+    """Return all that rows of these seeds and layers are computed from, encoded now where it is not stored.
+
+    Raises:
+        ValueError: if some round has labels that no probe can be fitted to.
+        FileNotFoundError, OSError: as `evar.experiment.loading.provide_clips`.
+    """
+    for seed in sorted(seeds):
+        require_labels(cell.task, cell.task.rounds(seed))
+    if warning := describe_unknown_classes(cell.task, cell.task.rounds(min(seeds))):
+        print(f"{cell.label}: {warning}: they count as wrong, whatever the encoder", flush=True)
     provide_clips(cell.task, cell.spec)
     layers = [name for selection in selections for name in selection.layers]
     return encode_cell(cell, workplace.store, workplace.resources, seeds, layers)
@@ -110,7 +144,14 @@ def probe_rows(cell: Cell, workplace: Workplace, vectors: Vectors, pending: Sequ
                 if not all(report_fit(one.probe).converged for one in fitted):
                     text = f"  {cell.label} {'+'.join(row.layers)}: the probe stopped before its optimum"
                     tqdm.write(text) if bar.n else print(text, flush=True)
-                result = make_result(cell, row, fitted, bad=vectors.bad, seconds=seconds, resources=workplace.resources)
+                result = make_result(
+                    cell,
+                    row,
+                    fitted,
+                    bad=vectors.find_bad(row.selection),
+                    seconds=seconds,
+                    resources=workplace.resources,
+                )
                 save_row(workplace.out, result, fitted, cell.task)
                 bar.update()
                 yield result
@@ -138,6 +179,9 @@ def _save_hints(cell: Cell, workplace: Workplace, vectors: Vectors) -> None:
     row = cell.specify_row(Selection(names, "none"), seed).to_plain()
     own = {key: row[key] for key in results.HINTS_IDENTITY_KEYS}
     if results.hints_path(workplace.out, results.hints_id(own)).is_file() or vectors.usable.sum() < 3:
+        return
+    if len(vectors.find_bad(Selection(names, "none"))) > len(vectors.bad):
+        print(f"{cell.label}: no hints, since some layer is not finite", flush=True)
         return
     stats = vectors.of_rounds[seed][0]
     found = measure(lambda layer: vectors.layer(layer, stats)[vectors.usable], names)

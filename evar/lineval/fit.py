@@ -97,7 +97,7 @@ def group_fits(fits: Iterable[tuple[_Fit, int]]) -> Iterator[list[_Fit]]:
 
 def _prepare_fit(cell: Cell, vectors: Vectors, selection: Selection, seed: int, device: str) -> _RowFit:
     task = cell.task
-    rounds, usable = task.rounds(seed), vectors.usable
+    rounds, usable = task.rounds(seed), vectors.find_usable(selection)
     parts = [list_usable(a_round, usable, task.name, needs_valid=False) for a_round in rounds]
     features = vectors.of_every_round(selection, seed, [train for train, *_ in parts], [valid for _, valid, _ in parts])
     probes = [make_row_probe(cell, selection, seed, device) for _ in rounds]

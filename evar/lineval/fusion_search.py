@@ -159,7 +159,7 @@ def choose_layers(
     from tqdm import tqdm
 
     began = time.perf_counter()
-    names = list_layers(cells[0])
+    names = _list_finite_layers(cells, vectors)
     rounds = [one for cell, own in zip(cells, vectors, strict=True) for one in make_rounds(cell.task, own, names)]
     label = f"{cells[0].encoder.name} fusion search"
     with tqdm(total=2 * len(rounds), desc=label, unit="round", delay=2, leave=False, disable=None) as bar:
@@ -176,7 +176,7 @@ def choose_layers(
             max_layers=spec.max_layers,
             progress=progress,
         )
-    return _make_record(cells, spec, rounds, found, time.perf_counter() - began)
+    return _make_record(cells, spec, names, rounds, found, time.perf_counter() - began)
 
 
 def make_rounds(task: Task, vectors: Vectors, names: Sequence[str]) -> list[SearchRound]:
@@ -249,10 +249,34 @@ def _count_classes(a_round: SearchRound) -> int:
     return y.shape[1] if y.ndim == 2 else len(np.unique(y))
 
 
+def _list_finite_layers(cells: Sequence[Cell], vectors: Sequence[Vectors]) -> list[str]:
+    """The layers to choose from, without those that are not finite for some clip.
+
+    Raises:
+        ValueError: if fewer than 2 are left.
+    """
+    names = list_layers(cells[0])
+    broken = {name for name in names for own in vectors if len(own.find_bad(Selection((name,), "none"))) > len(own.bad)}
+    if broken:
+        label = cells[0].encoder.name
+        print(
+            f"{label}: the fusion search leaves out {', '.join(sorted(broken))}, not finite for some clip", flush=True
+        )
+    kept = [name for name in names if name not in broken]
+    if len(kept) < 2:
+        raise ValueError(f"a fusion search needs at least 2 layers that are finite for every clip, got {kept}")
+    return kept
+
+
 def _make_record(
-    cells: Sequence[Cell], spec: SearchSpec, rounds: Sequence[SearchRound], found: Search, seconds: float
+    cells: Sequence[Cell],
+    spec: SearchSpec,
+    names: Sequence[str],
+    rounds: Sequence[SearchRound],
+    found: Search,
+    seconds: float,
 ) -> SearchRecord:
-    encoder, protocol, names = cells[0].encoder, cells[0].protocol, list_layers(cells[0])
+    encoder, protocol = cells[0].encoder, cells[0].protocol
     tasks = [cell.task for cell in cells]
     of_task = {task.name: [at for at, one in enumerate(rounds) if one.task == task.name] for task in tasks}
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from evar.numeric.frames import Frames
 from evar.storage.feature_store import FeatureStore
 from evar.storage.keys import FeatureKey
-from evar.storage.segments import SegmentWriter
+from evar.storage.segments import SegmentWriter, make_safe_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -149,6 +149,8 @@ class FrameStore(FeatureStore):
 
     def wider(self, key: FeatureKey) -> set[str]:
         """Layers of a key that differs from this one by having more layers, if one is stored; else none."""
+        if self.mirror:  # another machine may have stored them: the records are small
+            self.mirror.fetch_named(make_safe_name(key.encoder), "key.json")
         own = json.loads(json.dumps(dataclasses.asdict(key), default=str))
         for record in sorted(self.key_folder(key).parent.glob("*/key.json")):
             told = json.loads(record.read_text(encoding="utf-8"))

@@ -113,6 +113,21 @@ class Mirror:
         if not grows:
             self._save_stamps()
 
+    def fetch_named(self, below: str, name: str) -> None:
+        """Bring the files of one name below a folder here, where they are missing or differ in size.
+
+        Args:
+            below: path of the folder within the mirror, with slashes.
+            name: of the files, such as "key.json".
+
+        Raises:
+            ValueError, OSError: as `fetch`.
+        """
+        for path, size in sorted(self._remote_sizes(below).items()):
+            local = self.folder / path
+            if PurePosixPath(path).name == name and not (local.is_file() and local.stat().st_size == size):
+                self._download(path)
+
     def send(self, path: Path) -> None:
         """Upload a file of the mirror."""
         name = path.relative_to(self.folder).as_posix()

@@ -70,3 +70,19 @@ def test_what_has_changed_since_is_named(tones, capsys, monkeypatch):
     assert run(["rerun", str(path)]) == cli.WRONG
     assert "index_sha256" in capsys.readouterr().err
     assert run(["rerun", str(root / "none.json")]) == cli.WRONG
+
+
+def test_another_share_of_validation_clips_is_named(tones, capsys):
+    root = tones(folds=True)
+    (path,) = lineval(root, "toy", "tones")
+    protocol = root / "config" / "protocols" / "linear.yaml"
+    protocol.parent.mkdir(exist_ok=True)
+    before = yaml.safe_load((Path(__file__).resolve().parents[2] / "config" / "protocols" / "linear.yaml").read_text())
+    protocol.write_text(yaml.safe_dump({**before, "validation_parts": 3}))
+    assert run(["rerun", str(path)]) == cli.WRONG
+    assert "was made with validation_parts 5, but here it is 3" in capsys.readouterr().err
+    row = json.loads(path.read_text())
+    del row["settings"]["spec"]  # as older versions wrote it
+    path.write_text(json.dumps(row))
+    assert run(["rerun", str(path)]) == cli.WRONG
+    assert "was made with validation_parts 5, but here it is 3" in capsys.readouterr().err

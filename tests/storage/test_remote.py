@@ -173,3 +173,14 @@ def test_processes_of_one_machine_share_an_address(tones, machine, tmp_path) -> 
     machine("one")
     assert lineval(tmp_path, "--jobs=2", "--layers=all") == cli.DONE
     assert len(list((tmp_path / "shared" / "results").glob("runs/*.json"))) == 2
+
+
+def test_frames_of_more_layers_at_the_address_are_found(tones, machine, tmp_path) -> None:
+    tones(n_per_class=16)
+    for name, words, n_encoded in (("one", [], 48), ("two", ["--layers=bands"], 0)):
+        machine(name)
+        out = f"--out=file://{tmp_path}/shared/results_of_{name}"
+        Bands.calls.clear()
+        words = ["lineval", "toy", "tones", "--protocol=attentive", "--learning_rate=0.01", *words]
+        assert run([*words, out]) == cli.DONE
+        assert sum(Bands.calls) == n_encoded
