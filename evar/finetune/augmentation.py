@@ -14,7 +14,7 @@ CANVAS = (1.0, 1.5)
 CROP_RANGE = (0.6, 1.5)
 
 
-def mixed(
+def mix_clips(
     waveform: Tensor, lengths: Tensor, targets: Tensor, alpha: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mixup of waveforms: each clip with another of the batch, by a share of its own.
@@ -50,13 +50,13 @@ def _beta(n: int, alpha: float, generator: torch.Generator) -> Tensor:
     return torch.from_numpy(numbers.beta(alpha, alpha, n))
 
 
-def gained(waveform: Tensor, decibels: float, generator: torch.Generator) -> Tensor:
-    """Each clip (batch, samples) louder or softer by up to so many dB, uniform in dB."""
+def change_gain(waveform: Tensor, decibels: float, generator: torch.Generator) -> Tensor:
+    """Return each clip (batch, samples) louder or softer by at most `decibels`, uniform in dB."""
     gain = (2 * torch.rand(len(waveform), generator=generator) - 1) * decibels
     return waveform * (10 ** (gain / 20)).to(waveform)[:, None]
 
 
-def noisy(waveform: Tensor, lengths: Tensor, decibels: float, generator: torch.Generator) -> Tensor:
+def add_noise(waveform: Tensor, lengths: Tensor, decibels: float, generator: torch.Generator) -> Tensor:
     """White noise on each clip (batch, samples), `decibels` against the clip's own level at most (down to 20 dB less)."""
     valid = torch.arange(waveform.shape[1], device=waveform.device) < lengths[:, None]
     level = (waveform.square().sum(dim=1) / lengths).sqrt()  # (batch,) root mean square
@@ -65,15 +65,15 @@ def noisy(waveform: Tensor, lengths: Tensor, decibels: float, generator: torch.G
     return waveform + noise * valid * (level * (10 ** (relative / 20)).to(waveform))[:, None]
 
 
-def shifted(waveform: Tensor, lengths: Tensor, samples: int, generator: torch.Generator) -> Tensor:
-    """Each clip (batch, samples) rolled around its own length by up to so many samples either way."""
+def shift_clips(waveform: Tensor, lengths: Tensor, samples: int, generator: torch.Generator) -> Tensor:
+    """Return each clip (batch, samples) rolled around its own length by at most `samples` either way."""
     by = torch.randint(-samples, samples + 1, (len(waveform),), generator=generator).to(waveform.device)
     place = torch.arange(waveform.shape[1], device=waveform.device)[None, :]
     source = torch.where(place < lengths[:, None], (place - by[:, None]) % lengths[:, None], place)
     return waveform.gather(1, source)
 
 
-def masked(logmel: Tensor, frames: Tensor, freq_mask: int, time_mask: int, generator: torch.Generator) -> Tensor:
+def mask_logmel(logmel: Tensor, frames: Tensor, freq_mask: int, time_mask: int, generator: torch.Generator) -> Tensor:
     """SpecAugment: a band of frequencies and a stretch of time of each clip are set to the clip's mean.
 
     Args:
@@ -101,7 +101,7 @@ def masked(logmel: Tensor, frames: Tensor, freq_mask: int, time_mask: int, gener
     return torch.where(hidden & valid, mean[:, None, None], logmel)
 
 
-def resize_cropped(logmel: Tensor, generator: torch.Generator) -> Tensor:
+def crop_logmel(logmel: Tensor, generator: torch.Generator) -> Tensor:
     """Random resize crop of each clip's log-mel: a window of other height and length is stretched to the old size.
 
     The input lies in the middle of a canvas that is 1.5 times as long and filled with the clip's mean; a window of 0.6 to
@@ -132,7 +132,7 @@ def resize_cropped(logmel: Tensor, generator: torch.Generator) -> Tensor:
     return torch.stack(cropped)
 
 
-def on_logmel(
+def wrap_logmel(
     encoder: Encoder, freq_mask: int, time_mask: int, rrc: bool, generator: torch.Generator
 ) -> Callable[..., Tensor]:
     """The encoder's front-end with masks and crops behind it; to be put in place of `encoder.network_input`."""
@@ -142,10 +142,10 @@ def on_logmel(
     def augmented(waveform: Tensor, lengths: Tensor) -> Tensor:
         logmel = plain(encoder, waveform, lengths)
         if rrc:
-            logmel = resize_cropped(logmel, generator)
+            logmel = crop_logmel(logmel, generator)
         if freq_mask or time_mask:
             frames = encoder.network_input_frames(lengths).clamp(max=logmel.shape[1])
-            logmel = masked(logmel, frames, freq_mask, time_mask, generator)
+            logmel = mask_logmel(logmel, frames, freq_mask, time_mask, generator)
         return logmel
 
     return augmented

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from evar.finetune.training import Trained
+    from evar.finetune.clips import Trained
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def save_curves(trained: Trained, folder: Path, label: str) -> None:
     import csv
     import io
 
-    from evar.figures.style import COLOURS, PAGE_INCHES, new_figure, save_figure
+    from evar.figures.style import COLOURS, PAGE_INCHES, make_figure, save_figure
     from evar.storage.atomic import write_atomic
 
     if not trained.history:
@@ -48,7 +48,7 @@ def save_curves(trained: Trained, folder: Path, label: str) -> None:
     writer.writerows(trained.history)
     write_atomic(folder / "curves.csv", buffer.getvalue().encode())
     epochs = [one["epoch"] for one in trained.history]
-    figure = new_figure(PAGE_INCHES, 2.0, f"{label}; the dotted line is the epoch whose weights were tested.")
+    figure = make_figure(PAGE_INCHES, 2.0, f"{label}; the dotted line is the epoch whose weights were tested.")
     panels: Sequence[tuple[str, Sequence[str]]] = (
         ("loss", ("train_loss", "valid_loss")),
         ("validation score", ("valid_score",)),

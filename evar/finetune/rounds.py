@@ -12,12 +12,14 @@ import numpy as np
 
 from evar.experiment.rounds import FittedRound, list_usable, place_predictions, score_round
 from evar.experiment.targets import read_outputs
+from evar.finetune.clips import Clips, Trained, TrainingError
 from evar.finetune.curves import open_board, save_curves
 from evar.finetune.memory import halve_batch, load_batch, save_batch
 from evar.finetune.network import Network
+from evar.finetune.predicting import predict_outputs
 from evar.finetune.protocol import TuningProtocol
 from evar.finetune.spec import TuningOptions
-from evar.finetune.training import Clips, Trained, Training, TrainingError, predict_outputs
+from evar.finetune.training import Training
 from evar.finetune.waveforms import Waveforms
 from evar.numeric.device import pick_device
 

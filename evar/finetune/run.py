@@ -14,12 +14,13 @@ from evar.experiment.outcome import EXPECTED_ERRORS, Outcome, clear_failure, loa
 from evar.experiment.result_row import make_result, save_row
 from evar.experiment.selection import Selection
 from evar.extraction import input_statistics as norm_stats
+from evar.finetune.clips import TrainingError
 from evar.finetune.export import export
 from evar.finetune.network import list_head_layers, mel_filters
 from evar.finetune.protocol import TuningProtocol, change_protocol
 from evar.finetune.rounds import Tuned, TuningRound, is_first_process, run_round
 from evar.finetune.spec import TuningGrid, TuningSettings, TuningSpec, resolve_tuning
-from evar.finetune.training import TrainingError, has_logmel
+from evar.finetune.training import has_logmel
 from evar.finetune.waveforms import decode_task
 from evar.numeric.device import pick_device
 from evar.storage.feature_store import FeatureStore

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,7 +21,10 @@ from evar.encoders.base import Encoder
 from evar.experiment.targets import make_targets, read_outputs
 from evar.finetune import augmentation
 from evar.finetune.checkpoints import load_checkpoint, save_checkpoint
+from evar.finetune.clips import Clips, Trained, TrainingError
+from evar.finetune.losses import compute_losses, weigh_classes
 from evar.finetune.network import Lars, Network, replaced_input
+from evar.finetune.predicting import predict_outputs
 from evar.finetune.schedule import learning_rate, seed_generator
 from evar.metrics import METRICS
 from evar.probes.choosing import is_improvement
@@ -31,64 +33,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evar.finetune.protocol import TuningProtocol
-    from evar.finetune.waveforms import Waveforms
 
 #: minutes between checkpoints within an epoch
 CHECKPOINT_MINUTES = 10.0
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says why and what helps."""
-
-
-@dataclass
-class Clips:
-    """Labelled clips of one round, test clips left out.
-
-    Attributes:
-        waveforms: of the task.
-        train, valid: positions of usable clips.
-        y: labels of all clips of the task, as `evar.data.task.Task.y`.
-        metric: the task's.
-        n_outputs: classes, labels, or 1.
-    """
-
-    waveforms: Waveforms
-    train: NDArray[np.int64]
-    valid: NDArray[np.int64]
-    y: NDArray[Any]
-    metric: str
-    n_outputs: int
-
-    @property
-    def kind(self) -> str:
-        """Of the task."""
-        return METRICS[self.metric].kind
-
-
-@dataclass
-class Trained:
-    """What training gave.
-
-    Attributes:
-        network: with the weights of the best epoch.
-        best_epoch: counted from 1.
-        valid_score, valid_loss: of it.
-        history: one dict an epoch: epoch, learning_rate, train_loss, valid_loss, valid_score, clips_per_second.
-        stopped_early: whether validation ended it.
-        centre, spread: that the labels of a regression task were standardised by.
-        peak_memory: bytes of the device, 0 where unknown.
-    """
-
-    network: Network
-    best_epoch: int = 0
-    valid_score: float = -math.inf
-    valid_loss: float = math.inf
-    history: list[dict[str, float]] = field(default_factory=list)
-    stopped_early: bool = False
-    centre: float = 0.0
-    spread: float = 1.0
-    peak_memory: int = 0
 
 
 class Training:
@@ -124,7 +71,7 @@ class Training:
         y = clips.y[clips.train]
         if clips.kind == "regression":
             self.result.centre, self.result.spread = float(y.mean()), float(y.std()) or 1.0
-        self.class_weights = _class_weights(y, clips) if protocol.class_weights else None
+        self.class_weights = weigh_classes(y, clips.kind, clips.n_outputs) if protocol.class_weights else None
         self.optimizer = self._optimizer()
         self.averaged = {key: value.clone() for key, value in network.state_dict().items()} if protocol.ema else None
         self.best: dict[str, Tensor] = {}
@@ -132,7 +79,7 @@ class Training:
         self.draws, self.input_of, self.patch_out = torch.Generator(), None, None
         if has_logmel(network.encoder) and (protocol.freq_mask or protocol.time_mask or protocol.rrc):
             masks = (protocol.freq_mask, protocol.time_mask, protocol.rrc)
-            self.input_of = augmentation.on_logmel(network.encoder, *masks, self.draws)
+            self.input_of = augmentation.wrap_logmel(network.encoder, *masks, self.draws)
         if network.encoder.has_patches and (protocol.time_patch_out or protocol.freq_patch_out):
             self.patch_out = PatchOut(protocol.time_patch_out, protocol.freq_patch_out, self.draws)
         self.module: Any = network
@@ -238,7 +185,7 @@ class Training:
         # Every process augments the whole batch, from the same draws, and takes its share of it.
         waveform, lengths = self.clips.waveforms.batch(batch, starts)
         targets = self._targets(batch)
-        waveform, lengths, targets = self._augmented(waveform, lengths, targets, generator)
+        waveform, lengths, targets = self._augment(waveform, lengths, targets, generator)
         own = slice(self.rank, None, self.n_processes)
         device = next(self.network.parameters()).device
         waveform, lengths, targets = waveform[own].to(device), lengths[own], targets[own].to(device)
@@ -310,37 +257,25 @@ class Training:
         found = make_targets(clips.y[batch], clips.kind, clips.n_outputs, result.centre, result.spread)
         return torch.from_numpy(found.astype(np.float32))
 
-    def _augmented(
+    def _augment(
         self, waveform: Tensor, lengths: Tensor, targets: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
         protocol = self.protocol
         if protocol.shift_seconds:
             samples = round(protocol.shift_seconds * self.network.encoder.sample_rate)
-            waveform = augmentation.shifted(waveform, lengths, samples, generator)
+            waveform = augmentation.shift_clips(waveform, lengths, samples, generator)
         if protocol.gain_db:
-            waveform = augmentation.gained(waveform, protocol.gain_db, generator)
+            waveform = augmentation.change_gain(waveform, protocol.gain_db, generator)
         if protocol.noise_db is not None:
-            waveform = augmentation.noisy(waveform, lengths, protocol.noise_db, generator)
+            waveform = augmentation.add_noise(waveform, lengths, protocol.noise_db, generator)
         if protocol.mixup and len(waveform) > 1:
-            waveform, lengths, targets = augmentation.mixed(waveform, lengths, targets, protocol.mixup, generator)
+            waveform, lengths, targets = augmentation.mix_clips(waveform, lengths, targets, protocol.mixup, generator)
         return waveform, lengths, targets
 
     def _losses(self, outputs: Tensor, targets: Tensor, training: bool) -> Tensor:
         """(batch,) loss of each clip."""
-        outputs = outputs.float()
-        n = outputs.shape[1]
-        smooth = self.protocol.label_smoothing if training else 0.0
-        weights = self.class_weights.to(outputs.device) if training and self.class_weights is not None else 1.0
-        if self.clips.kind == "multiclass":
-            smoothed = targets * (1 - smooth) + smooth / n
-            losses = -(weights * smoothed * torch.log_softmax(outputs, dim=1)).sum(dim=1)
-        elif self.clips.kind == "multilabel":
-            smoothed = targets * (1 - smooth) + 0.5 * smooth
-            losses = torch.nn.functional.binary_cross_entropy_with_logits(outputs, smoothed, reduction="none")
-            losses = (weights * losses).sum(dim=1)
-        else:
-            losses = (outputs - targets).square().sum(dim=1)
-        return losses / n if self.protocol.loss_over_classes or self.clips.kind == "multilabel" else losses
+        weights = self.class_weights if training else None
+        return compute_losses(outputs, targets, self.protocol, self.clips.kind, weights, is_training=training)
 
     def _end_epoch(self, clips_per_second: float) -> None:
         """Validate, keep the best weights, decide whether to go on, and write the checkpoint."""
@@ -423,38 +358,3 @@ def has_logmel(encoder: Encoder) -> bool:
     with torch.no_grad():
         n = max(encoder.min_samples, encoder.sample_rate // 4)
         return encoder.frontend(torch.zeros(1, n)).dim() == 3
-
-
-def _class_weights(y: NDArray[Any], clips: Clips) -> Tensor:
-    """(outputs,) inverse frequency of each class in the training clips, mean 1."""
-    if clips.kind == "regression":
-        raise ValueError("class_weights need classes, but the task's labels are numbers")
-    counts = np.bincount(y, minlength=clips.n_outputs) if clips.kind == "multiclass" else y.sum(axis=0)
-    inverse = 1 / np.maximum(counts, 1)
-    return torch.from_numpy((inverse / inverse.mean()).astype(np.float32))
-
-
-@torch.no_grad()
-def predict_outputs(
-    network: Network, waveforms: Waveforms, clips: Sequence[int] | NDArray[np.int64], batch_size: int
-) -> NDArray[np.float32]:
-    """Outputs of clips at the head of their files, (clips, outputs), in their order.
-
-    Encoders whose vectors depend on padding get batches of equal length.
-    """
-    was_training = network.training
-    network.eval()
-    order = sorted(range(len(clips)), key=lambda at: int(waveforms.starts[clips[at] + 1] - waveforms.starts[clips[at]]))
-    found = np.zeros((len(clips), network.head.out_features), np.float32)
-    at = 0
-    while at < len(order):
-        chosen = order[at : at + batch_size]
-        waveform, lengths = waveforms.batch([int(clips[one]) for one in chosen])
-        if not network.encoder.batch_invariant:
-            n_equal = int((lengths == lengths[0]).cumprod(0).sum())
-            chosen = chosen[:n_equal]
-            waveform, lengths = waveforms.batch([int(clips[one]) for one in chosen])
-        found[chosen] = network(waveform.to(next(network.parameters()).device), lengths).float().cpu().numpy()
-        at += len(chosen)
-    network.train(was_training)
-    return found

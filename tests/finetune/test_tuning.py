@@ -536,7 +536,7 @@ def test_masks_hit_frequency_and_time_of_every_encoder_that_has_a_logmel(name):
     plain = encoder.frontend(waveform, lengths)
     frames = encoder.network_input_frames(lengths)
     for freq, stretch in ((12, 0), (0, 30)):
-        masked = augmentation.on_logmel(encoder, freq, stretch, False, seed_generator(1))(waveform, lengths)
+        masked = augmentation.wrap_logmel(encoder, freq, stretch, False, seed_generator(1))(waveform, lengths)
         changed_at = (masked != plain)[:, : int(frames[0])]
         rows, columns = changed_at.any(dim=2), changed_at.any(dim=1)
         if freq:  # some bands at all times
@@ -560,7 +560,7 @@ def test_the_front_end_is_put_back_after_a_step(tones, tmp_path):
 def test_masks_stay_in_the_clip_and_fill_with_its_mean():
     logmel = torch.arange(2 * 10 * 8, dtype=torch.float32).view(2, 10, 8)
     frames = torch.tensor([10, 5])
-    found = [augmentation.masked(logmel, frames, 3, 4, seed_generator(number)) for number in range(50)]
+    found = [augmentation.mask_logmel(logmel, frames, 3, 4, seed_generator(number)) for number in range(50)]
     for one in found:
         assert torch.equal(one[1, 5:], logmel[1, 5:])  # padding is left alone
         touched = one[1, :5] != logmel[1, :5]
@@ -574,7 +574,7 @@ def test_masks_stay_in_the_clip_and_fill_with_its_mean():
 def test_mixup_draws_a_share_for_every_clip():
     waveform = torch.eye(6)
     targets = torch.eye(6)
-    clips, lengths, told = augmentation.mixed(waveform, torch.arange(1, 7), targets, 1.0, seed_generator(3))
+    clips, lengths, told = augmentation.mix_clips(waveform, torch.arange(1, 7), targets, 1.0, seed_generator(3))
     assert torch.allclose(told.sum(dim=1), torch.ones(6)) and torch.allclose(clips, told.to(clips))
     assert len({round(float(one.max()), 4) for one in told}) >= 4 and bool((lengths >= torch.arange(1, 7)).all())
 
@@ -583,14 +583,14 @@ def test_gain_noise_and_shift_do_what_they_say():
     waveform = torch.sin(torch.arange(2000) / 7.0).repeat(40, 1)
     lengths = torch.full((40,), 1600)
     waveform[:, 1600:] = 0
-    louder = augmentation.gained(waveform, 6.0, seed_generator(0))
+    louder = augmentation.change_gain(waveform, 6.0, seed_generator(0))
     decibels = 20 * torch.log10(louder.abs().amax(1) / waveform.abs().amax(1))
     assert float(decibels.abs().max()) <= 6.0 and float(decibels.std()) > 2
-    noise = augmentation.noisy(waveform, lengths, -10.0, seed_generator(0)) - waveform
+    noise = augmentation.add_noise(waveform, lengths, -10.0, seed_generator(0)) - waveform
     assert not noise[:, 1600:].any()
     relative = 10 * torch.log10(noise[:, :1600].square().mean(1) / waveform[:, :1600].square().mean(1))
     assert float(relative.max()) < -9.5 and float(relative.min()) > -31 and float(relative.std()) > 3
-    rolled = augmentation.shifted(waveform, lengths, 300, seed_generator(0))
+    rolled = augmentation.shift_clips(waveform, lengths, 300, seed_generator(0))
     assert torch.allclose(rolled[:, :1600].sort(dim=1).values, waveform[:, :1600].sort(dim=1).values)
     assert not rolled[:, 1600:].any() and len({tuple(one[:5].tolist()) for one in rolled}) > 20
 
@@ -598,11 +598,11 @@ def test_gain_noise_and_shift_do_what_they_say():
 def test_a_random_resize_crop_keeps_the_shape_and_changes_each_clip_by_itself():
     torch.manual_seed(0)
     logmel = torch.randn(1, 40, 16).repeat(5, 1, 1)
-    found = augmentation.resize_cropped(logmel, seed_generator(0))
+    found = augmentation.crop_logmel(logmel, seed_generator(0))
     assert found.shape == logmel.shape and torch.isfinite(found).all()
     assert len({round(float(one.std()), 5) for one in found}) == 5
     flat = torch.full((2, 40, 16), 3.0)
-    assert torch.allclose(augmentation.resize_cropped(flat, seed_generator(0)), flat, atol=1e-5)
+    assert torch.allclose(augmentation.crop_logmel(flat, seed_generator(0)), flat, atol=1e-5)
 
 
 def test_random_crops_come_from_anywhere_and_heads_from_the_start(tones, tmp_path):
