@@ -137,8 +137,9 @@ def describe_encoder(name: str, **options: Any) -> Encoder:
     config = configs.load_encoder_config(name)
     config = dataclasses.replace(config, options={**config.options, **options})
     try:
+        encoder_class = resolve(config.implementation)
         with torch.device("meta"):
-            encoder: Encoder = resolve(config.implementation).from_config(config, weights=None)
+            encoder: Encoder = encoder_class.from_config(config, weights=None)
     except (
         NotImplementedError,
         RuntimeError,

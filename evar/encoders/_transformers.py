@@ -23,9 +23,12 @@ def load_transformers(encoder: str) -> Any:
     Raises:
         ImportError: if it is not installed, too old, or cannot be imported.
     """
+    import torch
+
     if "torchaudio" not in sys.modules and "transformers" not in sys.modules:
         try:
-            importlib.import_module("torchaudio")
+            with torch.device("cpu"):  # it keeps tensors of its own, which must not lie where an encoder is described
+                importlib.import_module("torchaudio")
         except ImportError:
             pass
         except Exception as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -70,3 +72,16 @@ def test_an_encoder_without_weights_declares_what_the_real_one_does():
         assert outline.device.type == "meta" and outline.min_samples == real.min_samples
         counts = [sum(parameter.numel() for parameter in one.parameters()) for one in (outline, real)]
         assert counts[0] == counts[1] > 0
+
+
+def test_packages_that_are_first_imported_for_a_description_keep_their_tensors():
+    for package in ("transformers", "torchaudio"):
+        pytest.importorskip(package, exc_type=ImportError)
+    code = """
+from evar.encoders import describe_encoder
+describe_encoder("ast")
+import torchaudio.compliance.kaldi
+print(torchaudio.compliance.kaldi.EPSILON.device)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert ran.stdout.strip() == "cpu", ran.stderr[-500:]
