@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
+from evar.encoders._patches import PatchGrid
 from evar.encoders._windows import count_steps, run_windows
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
@@ -31,6 +32,7 @@ class PatchEncoder(Encoder):
             tasks gives them. False: a frame is their mean.
     """
 
+    has_patches = True
     unit: int = 0
     patch: int
     step: int
@@ -54,6 +56,10 @@ class PatchEncoder(Encoder):
         Here nothing; families that fill after normalisation normalise here, the others in `every_layer`.
         """
         return spectrogram
+
+    def grid(self, tokens: Tensor, order: str) -> PatchGrid:
+        """The patches of windows, (window, time x band, width), without those that training hides."""
+        return PatchGrid(tokens, self.n_bands, order, self.patch_out)
 
     def window_size(self, n_frames: int) -> int:
         """Frames of a window with so many frames that the network is given: here what its patches cover."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from evar.encoders._vit import grid_of
+
 
 @dataclass
 class PatchOut:
@@ -86,3 +88,44 @@ def filled(tokens: Tensor, rows: Tensor, columns: Tensor, n_frequencies: int, n_
     ]
     at = (near[0][:, :, None] * columns.shape[1] + near[1][:, None, :]).flatten(1).to(tokens.device)
     return tokens.gather(1, at[:, :, None].expand(-1, -1, tokens.shape[2]))
+
+
+class PatchGrid:
+    """The patches of windows over time and frequency, some of which may be hidden from the network.
+
+    Args:
+        tokens: (window, time x band, width) of all patches, with their positions.
+        n_bands: patches over frequency.
+        order: "time" or "frequency", as for `grid_of`.
+        patch_out: what is hidden; None for nothing.
+
+    Attributes:
+        tokens: (window, token, width) that the network is shown.
+
+    Example:
+        >>> grid = PatchGrid(torch.zeros(2, 12, 8), n_bands=4, order="time", patch_out=None)
+        >>> grid.lay_out(grid.tokens).shape
+        torch.Size([2, 3, 4, 8])
+    """
+
+    def __init__(self, tokens: Tensor, n_bands: int, order: str, patch_out: PatchOut | None) -> None:
+        self.tokens, self._order, self._kept = tokens, order, None
+        self._n_bands, self._n_times = n_bands, tokens.shape[1] // n_bands
+        if patch_out is not None:
+            bands, times = patch_out.drawn(len(tokens), n_bands, self._n_times)
+            self._kept = (bands, times) if order == "frequency" else (times, bands)
+            self.tokens = shown(tokens, *self._kept, self._n_times if order == "frequency" else n_bands)
+
+    def lay_out(self, tokens: Tensor) -> Tensor:
+        """Tokens of a layer over time and frequency; hidden patches take the nearest that was shown.
+
+        Args:
+            tokens: (window, token, width), as many as `self.tokens`.
+
+        Returns:
+            (window, time, band, width).
+        """
+        if self._kept is not None:
+            sizes = (self._n_bands, self._n_times) if self._order == "frequency" else (self._n_times, self._n_bands)
+            tokens = filled(tokens, *self._kept, *sizes)
+        return grid_of(tokens, self._n_bands, self._order)

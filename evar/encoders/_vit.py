@@ -52,7 +52,8 @@ class PatchEmbed(nn.Module):
 class Attention(nn.Module):
     """Self-attention with one matrix for queries, keys and values (thirds of its rows, in that order).
 
-    A family whose bias depends on the query, as BEATs' gate does, overrides `added_bias`.
+    A family whose bias depends on the query, as BEATs' gate does, overrides `added_bias`; one that biases only some of the
+    three, as MSM-MAE does, overrides `project`.
 
     Args:
         width: of a token.
@@ -78,10 +79,14 @@ class Attention(nn.Module):
         Returns:
             (batch, token, width).
         """
-        query, key, value = self.qkv(tokens).unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = self.project(tokens).unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
         # each (batch, head, token, width / n_heads)
         mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=self.added_bias(query, bias))
         return self.proj(mixed.transpose(1, 2).flatten(2))
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """(batch, token, width) -> (batch, token, 3 x width): queries, keys and values."""
+        return self.qkv(tokens)
 
     def added_bias(self, query: Tensor, bias: Tensor | None) -> Tensor | None:
         """What is added before the softmax: here the given bias, whatever the unscaled query."""

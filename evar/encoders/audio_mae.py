@@ -34,7 +34,7 @@ from evar.config.registry import near_miss
 from evar.encoders._checkpoints import refuse_other
 from evar.encoders._filterbanks import KaldiFilterbank
 from evar.encoders._patch_encoder import PatchEncoder
-from evar.encoders._vit import Blocks, PatchEmbed, grid_of, sincos_table, with_first
+from evar.encoders._vit import Blocks, PatchEmbed, sincos_table, with_first
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
 from evar.encoders.pooling import mean
@@ -132,18 +132,19 @@ class AudioMae(PatchEncoder):
         assert self.norm_stats is not None
         mean_, std = self.norm_stats
         tokens = self.patch_embed((spectrogram - mean_) / (2 * std)) + self.pos_embed[:, 1:]  # (window, 512, 768)
-        tokens = with_first(self.cls_token + self.pos_embed[:, :1], tokens)
+        grid = self.grid(tokens, "time")
+        tokens = with_first(self.cls_token + self.pos_embed[:, :1], grid.tokens)
         contextual = torch.zeros_like(tokens)
         n_blocks = len(self.blocks)
         n_contextual = min(N_CONTEXTUAL, n_blocks)
         for number, stream in enumerate(self.blocks(tokens), start=1):
-            yield f"block{number}", grid_of(stream[:, 1:], self.n_bands, "time")
+            yield f"block{number}", grid.lay_out(stream[:, 1:])
             if not self.fine_tuned and number > n_blocks - n_contextual:
                 contextual = contextual + self.norm(stream) / n_contextual
         if not self.fine_tuned:
             stream = self.norm(stream)
-            yield "norm", grid_of(stream[:, 1:], self.n_bands, "time")
-            yield "contextual", grid_of(contextual[:, 1:], self.n_bands, "time")
+            yield "norm", grid.lay_out(stream[:, 1:])
+            yield "contextual", grid.lay_out(contextual[:, 1:])
             yield "cls", stream[:, None, :1]  # (window, 1, 1, 768)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ from evar.config.registry import near_miss
 from evar.encoders._checkpoints import refuse_other
 from evar.encoders._logmel import MelSpectrogram
 from evar.encoders._patch_encoder import PatchEncoder
-from evar.encoders._vit import Blocks, PatchEmbed, first_columns, grid_of, sincos_table, with_first
+from evar.encoders._vit import Blocks, PatchEmbed, first_columns, sincos_table, with_first
 from evar.encoders.base import Encoder
 from evar.encoders.weights import load_strict, read_checkpoint, state_dict_of
 
@@ -189,7 +189,8 @@ class M2D(PatchEncoder):
         """Blocks and the final LayerNorm, on normalised units."""
         tokens = self.patch_embed(spectrogram.transpose(1, 2))  # (unit, 5 x time, 768), time fastest
         positions = first_columns(self.pos_embed, self.n_bands, tokens.shape[1] // self.n_bands)
-        tokens = with_first(self.cls_token + positions[:, :1], tokens + positions[:, 1:])
+        grid = self.grid(tokens + positions[:, 1:], "frequency")
+        tokens = with_first(self.cls_token + positions[:, :1], grid.tokens)
         for number, stream in enumerate(self.blocks(tokens), start=1):
-            yield f"block{number}", grid_of(stream[:, 1:], self.n_bands, "frequency")
-        yield "norm", grid_of(self.norm(stream)[:, 1:], self.n_bands, "frequency")
+            yield f"block{number}", grid.lay_out(stream[:, 1:])
+        yield "norm", grid.lay_out(self.norm(stream)[:, 1:])

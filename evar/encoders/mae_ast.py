@@ -32,7 +32,7 @@ from evar.config.registry import near_miss
 from evar.encoders._checkpoints import refuse_other
 from evar.encoders._filterbanks import KaldiFilterbank
 from evar.encoders._patch_encoder import PatchEncoder
-from evar.encoders._vit import Blocks, PatchEmbed, grid_of, joined_qkv, sinusoid_table
+from evar.encoders._vit import Blocks, PatchEmbed, joined_qkv, sinusoid_table
 from evar.encoders.base import Encoder
 from evar.encoders.weights import load_strict, read_checkpoint, state_dict_of
 
@@ -161,6 +161,6 @@ class MaeAst(PatchEncoder):
         assert self.norm_stats is not None
         mean, std = self.norm_stats
         tokens = self.patch_embed((spectrogram - mean) / (2 * std))  # (window, time x bands, 768), bands fastest
-        tokens = self.norm(tokens + sinusoid_table(tokens.shape[1], WIDTH).to(tokens))
-        for number, stream in enumerate(self.blocks(tokens), start=1):
-            yield f"block{number}", grid_of(stream, self.n_bands, "time")
+        grid = self.grid(tokens + sinusoid_table(tokens.shape[1], WIDTH).to(tokens), "time")
+        for number, stream in enumerate(self.blocks(self.norm(grid.tokens)), start=1):
+            yield f"block{number}", grid.lay_out(stream)

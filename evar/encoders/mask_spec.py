@@ -39,7 +39,8 @@ from evar.encoders._band_statistics import read_band_statistics
 from evar.encoders._checkpoints import refuse_other
 from evar.encoders._logmel import MelSpectrogram
 from evar.encoders._patch_encoder import PatchEncoder
-from evar.encoders._vit import Blocks, PatchEmbed, first_columns, grid_of, sincos_table, with_first
+from evar.encoders._patches import PatchGrid
+from evar.encoders._vit import Blocks, PatchEmbed, first_columns, sincos_table, with_first
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
 from evar.encoders.pooling import mean
@@ -212,19 +213,19 @@ class MaskSpec(PatchEncoder):
             image = nn.functional.interpolate(image[:, None], size, mode="bicubic", align_corners=True)[:, 0]
         tokens = self.patch_embed(image)  # (window, bands x time, 768)
         positions = first_columns(self.pos_embed, self.n_bands, tokens.shape[1] // self.n_bands)
-        tokens = with_first(self.cls_token + positions[:, :1], tokens + positions[:, 1:])
+        grid = self.grid(tokens + positions[:, 1:], "frequency")
+        tokens = with_first(self.cls_token + positions[:, :1], grid.tokens)
         for number, stream in enumerate(self.blocks(tokens), start=1):
-            yield f"block{number}", self._grid(stream)
+            yield f"block{number}", self._lay_out(grid, stream)
         if not self.fine_tuned:
             stream = self.norm(stream)
-            yield "norm", self._grid(stream)
+            yield "norm", self._lay_out(grid, stream)
             yield "cls", stream[:, None, :1]
 
-    def _grid(self, tokens: Tensor) -> Tensor:
-        """(window, time, band, 768), or the mean of all tokens where time is stretched (window, 1, 1, 768)."""
-        if self.input == "stretched":
-            return tokens[:, None, 1:].mean(dim=2, keepdim=True)
-        return grid_of(tokens[:, 1:], self.n_bands, "frequency")
+    def _lay_out(self, grid: PatchGrid, stream: Tensor) -> Tensor:
+        """(window, time, band, 768), or the mean of all patches where time is stretched (window, 1, 1, 768)."""
+        patches = grid.lay_out(stream[:, 1:])
+        return patches.mean(dim=(1, 2), keepdim=True) if self.input == "stretched" else patches
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """Every layer; the fine-tuned network's last one is of the clip, not of its windows."""

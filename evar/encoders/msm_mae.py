@@ -24,18 +24,17 @@ batch-mates.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from evar.encoders._logmel import MelSpectrogram
-from evar.encoders._packing import in_chunks, pack, unpack
-from evar.encoders._patches import filled, shown
+from evar.encoders._patch_encoder import PatchEncoder
+from evar.encoders._vit import Attention, Blocks, PatchEmbed, sincos_table, with_first
 from evar.encoders.base import Encoder
-from evar.encoders.features import LayerInfo
 
 if TYPE_CHECKING:
     from evar.config.encoder import EncoderConfig
@@ -47,11 +46,9 @@ N_FREQUENCIES = N_MELS // PATCH
 M2D_STATS = (-7.1, 4.2)
 # `<mel>x<frames>p<patch>x<patch>_...`: how the published checkpoints' folders are called
 _FOLDER = re.compile(r"(?P<mel>\d+)x(?P<frames>\d+)p(?P<height>\d+)x(?P<width>\d+)(_.*)?")
-# Tokens that go through the network at once, with some 50 kB of activations each.
-_CHUNK_TOKENS = 8192
 
 
-class MsmMae(Encoder):
+class MsmMae(PatchEncoder):
     """MSM-MAE with every block; see the module's docstring.
 
     Args:
@@ -71,7 +68,7 @@ class MsmMae(Encoder):
     default_layers = ("block12",)
     norm_stats = M2D_STATS
     default_norm_stats = "train"
-    has_patches = True
+    patch, step, n_bands, side_by_side = PATCH, PATCH, N_FREQUENCIES, True
     ignored_tensors = ("decoder_", "mask_token")  # of training; no feature depends on them
     pos_embed: Tensor
 
@@ -81,29 +78,19 @@ class MsmMae(Encoder):
             raise ValueError(
                 f"unit_frames must be a multiple of {PATCH}, got {unit_frames}; checkpoints have 208 or 512"
             )
-        self.unit_frames = unit_frames
+        self.unit = self.unit_frames = unit_frames
         self.mel = MelSpectrogram(
             sample_rate=self.sample_rate, n_fft=400, hop=HOP, n_mels=N_MELS, f_min=50.0, f_max=8000.0, center="reflect"
         )
         self.min_samples = self.mel.min_samples
         self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, WIDTH))
-        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(1, WIDTH, PATCH, stride=PATCH)})
+        self.patch_embed = PatchEmbed(WIDTH, (PATCH, PATCH))
         self.register_buffer("pos_embed", position_table(unit_frames // PATCH))
-        self.blocks = nn.ModuleList(_Block() for _ in range(N_BLOCKS))
+        self.blocks = Blocks(N_BLOCKS, WIDTH, N_HEADS, eps=EPSILON, attention=_Attention)
         self.norm = nn.LayerNorm(WIDTH, eps=EPSILON)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-        self.layer_infos = tuple(
-            LayerInfo(
-                f"block{number}",
-                N_FREQUENCIES * WIDTH,
-                PATCH * HOP,
-                "mean",
-                "after the final LayerNorm" if number == N_BLOCKS else "residual stream",
-            )
-            for number in range(1, N_BLOCKS + 1)
-        )
+        notes = {f"block{number}": "residual stream" for number in range(1, N_BLOCKS)}
+        notes[f"block{N_BLOCKS}"] = "after the final LayerNorm"
+        self.layer_infos = self.patch_layers(notes, WIDTH, PATCH * HOP)
 
     @classmethod
     def from_config(cls, config: EncoderConfig, *, weights: str | Path | None) -> Encoder:
@@ -137,80 +124,41 @@ class MsmMae(Encoder):
         """(batch, samples) -> (batch, time, 80) log-mel, natural logarithm, before normalisation."""
         return (self.mel(waveform, lengths) + LOG_OFFSET).log()
 
-    def valid_frames(self, lengths: Tensor) -> Tensor:
-        """ceil(T / 16) time patches."""
-        return -(-self.mel.frames(lengths) // PATCH)
-
-    def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every block's time patches."""
+    def prepare(self, spectrogram: Tensor) -> Tensor:
+        """Normalised by `norm_stats`, so that units are filled with the mean."""
         assert self.norm_stats is not None
         mean, std = self.norm_stats
-        logmel = (self.network_input(waveform, lengths) - mean) / std  # (batch, time, 80)
-        frames = self.mel.frames(lengths)
-        n_units = -(-frames // self.unit_frames)  # (batch,)
-        logmel = nn.functional.pad(logmel, (0, 0, 0, int(n_units.max()) * self.unit_frames - logmel.shape[1]))
-        beyond = torch.arange(logmel.shape[1], device=logmel.device)[None, :] >= frames[:, None]
-        logmel = logmel.masked_fill(beyond[:, :, None], 0.0)
-        units = pack(logmel.unflatten(1, (-1, self.unit_frames)), n_units)  # (unit, frames, 80)
-        layers = in_chunks(self._network, units, max(1, _CHUNK_TOKENS // self.pos_embed.shape[1]))
-        n_times = int(self.valid_frames(lengths).max())
-        return {
-            # (unit, patches x 3840) -> (batch, units x patches, 3840), cut to what the longest clip has
-            name: unpack(value, n_units).reshape(len(lengths), -1, N_FREQUENCIES * WIDTH)[:, :n_times]
-            for name, value in layers.items()
-        }
+        return (spectrogram - mean) / std
 
-    def _network(self, units: Tensor) -> dict[str, Tensor]:
-        """(unit, frames, 80) -> block -> (unit, time patches x 3840)."""
-        patches = self.patch_embed["proj"](units.transpose(1, 2)[:, None])  # (unit, 768, 5, time)
-        tokens = patches.flatten(2).transpose(1, 2) + self.pos_embed[:, 1:]  # (unit, 5 x time, 768)
-        n_times, kept = patches.shape[3], None
-        if self.patch_out is not None:
-            kept = self.patch_out.drawn(len(units), N_FREQUENCIES, n_times)
-            tokens = shown(tokens, kept[0], kept[1], n_times)
-        tokens = torch.cat([(self.cls_token + self.pos_embed[:, :1]).expand(len(units), -1, -1), tokens], dim=1)
-        layers = {}
-        for number, block in enumerate(self.blocks, start=1):
-            tokens = block(tokens)
-            read = (self.norm(tokens) if number == N_BLOCKS else tokens)[:, 1:]  # without cls
-            if kept is not None:
-                read = filled(read, kept[0], kept[1], N_FREQUENCIES, n_times)
-            by_time = read.unflatten(1, (N_FREQUENCIES, -1)).transpose(1, 2)  # (unit, time, 5, 768)
-            layers[f"block{number}"] = by_time.flatten(1)
-        return layers
+    def window_size(self, n_frames: int) -> int:
+        """Always a whole unit."""
+        return self.unit
+
+    def window_steps(self, n_frames: int) -> int:
+        """Time patches that hold a frame of the clip."""
+        return -(-n_frames // PATCH)
+
+    def every_layer(self, spectrogram: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Blocks, the last one after the final LayerNorm, on normalised units."""
+        tokens = self.patch_embed(spectrogram.transpose(1, 2)) + self.pos_embed[:, 1:]  # (unit, 5 x time, 768)
+        grid = self.grid(tokens, "frequency")
+        tokens = with_first(self.cls_token + self.pos_embed[:, :1], grid.tokens)
+        for number, stream in enumerate(self.blocks(tokens), start=1):
+            yield f"block{number}", grid.lay_out((self.norm(stream) if number == N_BLOCKS else stream)[:, 1:])
 
 
-class _Block(nn.Module):
-    """A pre-norm transformer block; queries and values have a bias, keys have none."""
+class _Attention(Attention):
+    """Queries and values have a bias, keys have none."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(WIDTH, eps=EPSILON)
-        self.attn = _Attention()
-        self.norm2 = nn.LayerNorm(WIDTH, eps=EPSILON)
-        self.mlp = nn.ModuleDict(
-            {"fc1": nn.Linear(WIDTH, 4 * WIDTH), "act": nn.GELU(), "fc2": nn.Linear(4 * WIDTH, WIDTH)}
-        )
+    def __init__(self, width: int, n_heads: int, *, qkv_bias: bool = False) -> None:
+        super().__init__(width, n_heads, qkv_bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(width))
+        self.v_bias = nn.Parameter(torch.zeros(width))
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        tokens = tokens + self.attn(self.norm1(tokens))
-        return tokens + self.mlp["fc2"](self.mlp["act"](self.mlp["fc1"](self.norm2(tokens))))
-
-
-class _Attention(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.qkv = nn.Linear(WIDTH, 3 * WIDTH, bias=False)
-        self.q_bias = nn.Parameter(torch.zeros(WIDTH))
-        self.v_bias = nn.Parameter(torch.zeros(WIDTH))
-        self.proj = nn.Linear(WIDTH, WIDTH)
-
-    def forward(self, tokens: Tensor) -> Tensor:
+    def project(self, tokens: Tensor) -> Tensor:
+        """(batch, token, width) -> (batch, token, 3 x width)."""
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        joint = nn.functional.linear(tokens, self.qkv.weight, bias)  # (unit, token, 3 x 768)
-        q, k, v = joint.unflatten(2, (3, N_HEADS, -1)).permute(2, 0, 3, 1, 4)  # (unit, head, token, 64) each
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
-        return self.proj(mixed.transpose(1, 2).flatten(2))
+        return nn.functional.linear(tokens, self.qkv.weight, bias)
 
 
 def position_table(n_times: int) -> Tensor:
@@ -220,18 +168,10 @@ def position_table(n_times: int) -> Tensor:
         n_times: patches over time; there are always 5 over frequency.
 
     Returns:
-        (1, 1 + 5 x n_times, 768): zeros for cls; then frequency major, time fastest. The first half of a row encodes
-        time, the second frequency, each as [sin(p w_k), k = 0..191 | cos(p w_k)] with w_k = 10000^(-k / 192).
-
-    Source: the 2-D table of He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022.
+        (1, 1 + 5 x n_times, 768), as `sincos_table` gives it: zeros for cls; then frequency-major, time fastest.
 
     Example:
         >>> position_table(13).shape
         torch.Size([1, 66, 768])
     """
-    quarter = WIDTH // 4
-    frequency, time = np.divmod(np.arange(N_FREQUENCIES * n_times), n_times)
-    rates = 10000.0 ** (-np.arange(quarter) / quarter)
-    halves = [wave(np.outer(position, rates)) for position in (time, frequency) for wave in (np.sin, np.cos)]
-    table = np.concatenate([np.zeros((1, WIDTH)), np.concatenate(halves, axis=1)])
-    return torch.from_numpy(table).float()[None]
+    return sincos_table(N_FREQUENCIES, n_times, WIDTH)

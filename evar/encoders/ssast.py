@@ -35,7 +35,7 @@ from evar.config.registry import near_miss
 from evar.encoders._checkpoints import refuse_other
 from evar.encoders._filterbanks import KaldiFilterbank
 from evar.encoders._patch_encoder import PatchEncoder
-from evar.encoders._vit import Blocks, PatchEmbed, count_patches, grid_of, resized_table, with_first
+from evar.encoders._vit import Blocks, PatchEmbed, count_patches, resized_table, with_first
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
 from evar.encoders.weights import load_strict, read_checkpoint, state_dict_of
@@ -162,10 +162,11 @@ class Ssast(PatchEncoder):
         mean, std = self.norm_stats
         image = ((spectrogram - mean) / (2 * std)).transpose(1, 2)  # (window, 128, frames)
         tokens = self.patch_embed(image)  # (window, bands x time, width)
-        tokens = with_first(torch.cat([self.cls_token, self.dist_token], dim=1), tokens)
-        tokens = tokens + self.position_table((tokens.shape[1] - 2) // self.n_bands)
-        for number, stream in enumerate(self.blocks(tokens), start=1):
-            yield f"block{number}", grid_of(stream[:, 2:], self.n_bands, "frequency")
+        positions = self.position_table(tokens.shape[1] // self.n_bands)
+        grid = self.grid(tokens + positions[:, 2:], "frequency")
+        first = torch.cat([self.cls_token, self.dist_token], dim=1) + positions[:, :2]
+        for number, stream in enumerate(self.blocks(with_first(first, grid.tokens)), start=1):
+            yield f"block{number}", grid.lay_out(stream[:, 2:])
         stream = self.norm(stream)
-        yield "norm", grid_of(stream[:, 2:], self.n_bands, "frequency")
+        yield "norm", grid.lay_out(stream[:, 2:])
         yield "cls_dist", stream[:, None, :2].mean(dim=2, keepdim=True)

@@ -58,8 +58,8 @@ def torch_layer(block: Any) -> nn.TransformerEncoderLayer:
         (attention.out_proj, block.attn.proj),
         (layer.norm1, block.norm1),
         (layer.norm2, block.norm2),
-        (layer.linear1, block.mlp["fc1"]),
-        (layer.linear2, block.mlp["fc2"]),
+        (layer.linear1, block.mlp.fc1),
+        (layer.linear2, block.mlp.fc2),
     ]
     for theirs, ours in pairs:
         theirs.load_state_dict(ours.state_dict())
@@ -104,7 +104,7 @@ def reference_layers(encoder: Any, logmel: Tensor) -> list[Tensor]:
     n_units = math.ceil(n_frames / UNIT_FRAMES)
     filled = torch.zeros(n_units * UNIT_FRAMES, 80)
     filled[:n_frames] = logmel
-    kernel, bias = encoder.patch_embed["proj"].weight.flatten(1), encoder.patch_embed["proj"].bias
+    kernel, bias = encoder.patch_embed.proj.weight.flatten(1), encoder.patch_embed.proj.bias
     positions = positions_by_hand(N_TIMES)
     layers = [torch_layer(block) for block in encoder.blocks]
     found: list[list[Tensor]] = [[] for _ in layers]
@@ -200,8 +200,8 @@ def test_the_comparison_sees_a_mistake(encoder: Any, mistake: str, monkeypatch: 
     elif mistake == "no final norm":
         monkeypatch.setattr(msm_mae, "N_BLOCKS", N_BLOCKS + 1)  # the last block is taken for an inner one
     else:
-        kernel = nn.Parameter(encoder.patch_embed["proj"].weight.transpose(2, 3).contiguous())
-        monkeypatch.setitem(encoder.patch_embed["proj"]._parameters, "weight", kernel)
+        kernel = nn.Parameter(encoder.patch_embed.proj.weight.transpose(2, 3).contiguous())
+        monkeypatch.setitem(encoder.patch_embed.proj._parameters, "weight", kernel)
     assert relative_l2(encoder.encode(clip)["block2"][0], theirs) > 2 * TOLERANCE
 
 

@@ -17,6 +17,7 @@ from evar import embed
 from evar.encoders import load_encoder
 from evar.encoders._band_statistics import read_band_statistics
 from evar.encoders._checkpoints import recognise
+from evar.encoders._patches import PatchGrid, PatchOut
 from evar.encoders.base import Encoder
 from evar.encoders.contract import relative_l2
 
@@ -144,6 +145,39 @@ def test_long_clips_may_go_in_windows(name, frames):
     assert relative_l2(vector(whole, waveform), vector(windowed, waveform)) > 1e-4
     short = waveform[:, :12000]
     assert relative_l2(vector(whole, short), vector(windowed, short)) == 0.0
+
+
+def test_hidden_patches_are_the_same_in_both_orders():
+    def draw() -> PatchOut:
+        return PatchOut(0.5, 0.4, torch.Generator().manual_seed(1))
+
+    patches = torch.randn(2, 6, 5, 3)  # (window, time, band, width)
+    bands, times = draw().drawn(2, 5, 6)
+    by_time = PatchGrid(patches.flatten(1, 2), 5, "time", draw())
+    by_band = PatchGrid(patches.transpose(1, 2).flatten(1, 2), 5, "frequency", draw())
+    laid = by_time.lay_out(by_time.tokens)
+    assert torch.equal(laid, by_band.lay_out(by_band.tokens)) and laid.shape == patches.shape
+    for window in range(2):
+        for time in times[window].tolist():
+            for band in bands[window].tolist():
+                assert torch.equal(laid[window, time, band], patches[window, time, band])
+    assert by_time.tokens.shape[1] == times.shape[1] * bands.shape[1] < 30
+    nothing = PatchGrid(patches.flatten(1, 2), 5, "time", None)
+    assert torch.equal(nothing.lay_out(nothing.tokens), patches)
+
+
+@pytest.mark.parametrize("name", ["m2d", "audio_mae", "ssast.patch_tiny", "mae_ast.patch", "mask_spec"])
+def test_patches_can_be_hidden_in_training(name):
+    encoder = random(name)
+    assert encoder.has_patches
+    waveform = noise(encoder.sample_rate * 2)
+    plain = layers(encoder, waveform)
+    for share, same in ((0.0, True), (0.5, False)):
+        encoder.patch_out = PatchOut(share, share, torch.Generator().manual_seed(0))
+        hidden = layers(encoder, waveform)
+        assert {key: value.shape for key, value in hidden.items()} == {key: value.shape for key, value in plain.items()}
+        error = max(relative_l2(hidden[key], plain[key]) for key in plain)
+        assert (error < 1e-6) == same
 
 
 @pytest.mark.parametrize(
