@@ -2,111 +2,224 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias, overload
 
 import numpy as np
 
-from evar.audio.reading import MIN_SECONDS, AudioError, read, resample
+from evar.audio.reading import AudioError
+from evar.config.messages import progress_bar
 from evar.config.registry import near_miss
+from evar.extraction.audio_input import Clip, decode_clip, list_clips, require_rate
 from evar.extraction.batching import in_batches, keep_float32, padded
 from evar.extraction.fusion import FUSIONS, fuse
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from evar.encoders.base import Encoder
 
+    #: one clip, or a batch of equally long ones
+    OneAudio: TypeAlias = NDArray[Any] | Tensor | str | PathLike[str] | bytes | BinaryIO | Mapping[str, Any]
+    #: what `embed` takes
+    Audio: TypeAlias = OneAudio | Sequence[OneAudio]
+    #: (batch, width) float32
+    Vectors: TypeAlias = NDArray[np.float32]
+    Layers: TypeAlias = str | Sequence[str | int]
 
+#: what may happen to files that cannot be read
+ERRORS = ("warn", "raise", "return")
+
+
+@overload
+def embed(
+    encoder: Encoder | str, audio: Audio, layers: None = None, fusion: str | None = None, *,
+    sample_rate: int | None = None, pooling: str | None = None, batch_size: int | None = None,
+    errors: Literal["warn", "raise"] = "warn",
+) -> Vectors: ...  # fmt: skip
+@overload
+def embed(
+    encoder: Encoder | str, audio: Audio, layers: Layers, fusion: str, *,
+    sample_rate: int | None = None, pooling: str | None = None, batch_size: int | None = None,
+    errors: Literal["warn", "raise"] = "warn",
+) -> Vectors: ...  # fmt: skip
+@overload
+def embed(
+    encoder: Encoder | str, audio: Audio, layers: Layers, fusion: None = None, *,
+    sample_rate: int | None = None, pooling: str | None = None, batch_size: int | None = None,
+    errors: Literal["warn", "raise"] = "warn",
+) -> dict[str, Vectors]: ...  # fmt: skip
+@overload
+def embed(
+    encoder: Encoder | str, audio: Audio, layers: None = None, fusion: str | None = None, *,
+    sample_rate: int | None = None, pooling: str | None = None, batch_size: int | None = None,
+    errors: Literal["return"],
+) -> tuple[Vectors, dict[int, AudioError]]: ...  # fmt: skip
+@overload
+def embed(
+    encoder: Encoder | str, audio: Audio, layers: Layers, fusion: str, *,
+    sample_rate: int | None = None, pooling: str | None = None, batch_size: int | None = None,
+    errors: Literal["return"],
+) -> tuple[Vectors, dict[int, AudioError]]: ...  # fmt: skip
+@overload
+def embed(
+    encoder: Encoder | str, audio: Audio, layers: Layers, fusion: None = None, *,
+    sample_rate: int | None = None, pooling: str | None = None, batch_size: int | None = None,
+    errors: Literal["return"],
+) -> tuple[dict[str, Vectors], dict[int, AudioError]]: ...  # fmt: skip
 def embed(
     encoder: Encoder | str,
-    audio: Any,
-    layers: str | Sequence[str | int] | None = None,
+    audio: Audio,
+    layers: Layers | None = None,
     fusion: str | None = None,
     *,
     sample_rate: int | None = None,
     pooling: str | None = None,
     batch_size: int | None = None,
+    errors: Literal["warn", "raise", "return"] = "warn",
 ) -> Any:
     """One vector a clip, of one layer, several, or a fusion of layers.
 
-    Files are decoded, mixed down and resampled as `evar lineval` does it, and the vectors are the same numbers.
+    Files are decoded, mixed down and resampled as `evar lineval` does it, and the vectors are the same numbers. Several
+    threads may call this at the same time, with one encoder or with several, and get the numbers that each gets alone.
 
     Args:
         encoder: as `load_encoder` gives it, or its name (then it is loaded with its published weights).
-        audio: a waveform (samples,) or (batch, samples), as array or tensor; a list of (samples,) waveforms of any
-            lengths; a path; or a list of paths. Floats in [-1, 1]; integers are taken for PCM of their type's range.
-            Files are taken whole.
+        audio: a waveform (samples,) or (batch, samples), as array or tensor; the path of a file; the bytes of a file, or a
+            binary file that is open, such as `io.BytesIO`; a dictionary {'array', 'sampling_rate'}, {'path'} or {'bytes'} as
+            the package `datasets` gives them; or a list of any of these. Floats in [-1, 1]; integers are taken for PCM of
+            their type's range. Files are taken whole.
         layers: None for the encoder's default layers as one feature; "all", a list of names or positions (0 is the
             first layer, -1 the last), or "name,name".
         fusion: makes one feature of the layers: "concat" or "average".
-        sample_rate: Hz of the waveforms; None means that they are at the encoder's rate already.
+        sample_rate: Hz of the waveforms, at least 1; None means that they are at the encoder's rate already.
         pooling: over time; None pools each layer as it declares.
-        batch_size: clips a batch; None takes as many as `encoder.batch_seconds` of audio.
+        batch_size: clips a batch, at least 1; None takes as many as `encoder.batch_seconds` of audio.
+        errors: what happens to a file of a list that cannot be read. "warn": its row is NaN, and one warning names all
+            of them; "return": its row is NaN, and the errors are returned; "raise": the first of them is raised. The only
+            clip of a call, and a list without one readable clip, raise an error under "warn" too.
 
     Returns:
         (batch, width) float32 where `fusion` is given or `layers` is None (several default layers are concatenated);
-        else {layer: (batch, width) float32}. Clips are in the order given.
+        else {layer: (batch, width) float32}. Clips are in the order given. Under errors="return" a pair: these vectors, and
+        {position: AudioError} of the clips that could not be read.
 
     Raises:
-        ValueError: if a layer, fusion or pooling is unknown, or a clip is empty, not finite, of another shape or cannot
-            be decoded; it is named.
+        ValueError: if a layer, fusion or pooling is unknown, or a waveform is empty, not finite or of another shape.
+        AudioError: a ValueError; if a file cannot be read, as `errors` says. It is named.
+
+    Warns:
+        RuntimeWarning: if files could not be read, under errors="warn".
 
     Example:
         >>> from evar.encoders import load_encoder
-        >>> embed(load_encoder("logmel"), np.zeros((2, 16000), np.float32)).shape
+        >>> logmel = load_encoder("logmel")
+        >>> embed(logmel, np.zeros((2, 16000), np.float32)).shape
         (2, 128)
+        >>> vectors, errors = embed(logmel, [np.zeros(16000), "missing.wav"], errors="return")
+        >>> list(errors), np.isnan(vectors).all(axis=1).tolist()
+        ([1], [False, True])
     """
-    import torch
-    from tqdm import tqdm
-
     from evar.encoders import load_encoder
-    from evar.encoders.pooling import pool
 
+    if errors not in ERRORS:
+        raise ValueError(f"errors must be one of {', '.join(ERRORS)}, got {errors!r}")
+    rate = None if sample_rate is None else require_rate(sample_rate)
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    clips = list_clips(audio)
     if isinstance(encoder, str):
         encoder = load_encoder(encoder)
     names, fusion = selection(encoder, layers, fusion, pooling)
-    clips = _clips(audio)
-    rate = sample_rate or encoder.sample_rate
-    vectors: dict[str, NDArray[np.float32]] = {}
+    must_raise = errors == "raise" or (errors == "warn" and len(clips) == 1)
+    found, failed = _encode_clips(encoder, clips, names, pooling, rate, batch_size, must_raise)
+    if failed and errors == "warn":
+        _warn_or_raise(failed, len(clips))
+    vectors = found if fusion is None else fuse(found, fusion)
+    return (vectors, failed) if errors == "return" else vectors
+
+
+def _encode_clips(
+    encoder: Encoder,
+    clips: Sequence[Clip],
+    names: Sequence[str],
+    pooling: str | None,
+    sample_rate: int | None,
+    batch_size: int | None,
+    must_raise: bool,
+) -> tuple[dict[str, Vectors], dict[int, AudioError]]:
+    """Layer -> (batch, width), NaN in the rows of clips that could not be read, and why these could not."""
+    import torch
+
+    from evar.encoders.pooling import pool, pooled_width
+
+    how = {name: pooling or encoder.layer(name).pooling for name in names}
+    widths = {name: pooled_width(encoder.layer(name).width, how[name]) for name in names}
+    vectors = {name: np.full((len(clips), width), np.nan, np.float32) for name, width in widths.items()}
+    failed: dict[int, AudioError] = {}
     max_samples = max(1, int(encoder.batch_seconds * encoder.sample_rate))
     keep_float32()
-    bar = tqdm(total=len(clips), desc=encoder.name, unit="clip", delay=3, leave=False, disable=None)
-    with torch.inference_mode():
-        for begin, part in _portions(clips, encoder.sample_rate, rate):
+    with (
+        progress_bar(total=len(clips), desc=encoder.name, unit="clip", delay=3, leave=False) as bar,
+        torch.inference_mode(),
+    ):
+        for positions, part in _portions(clips, encoder.sample_rate, sample_rate, failed, must_raise):
             samples = [len(clip) for clip in part]
             order = sorted(range(len(part)), key=lambda i: -samples[i])
             for batch in in_batches(
                 order, samples, max_samples, batch_size=batch_size, equal_lengths=not encoder.batch_invariant
             ):
-                features = encoder.encode(*padded([part[position] for position in batch]))
+                features = encoder.encode(*padded([part[at] for at in batch]))
+                rows = np.array([positions[at] for at in batch])
                 for name in names:
-                    how = pooling or encoder.layer(name).pooling
-                    pooled = pool(features[name], features.frames[name], how).float().cpu().numpy()
-                    target = vectors.setdefault(name, np.empty((len(clips), pooled.shape[1]), np.float32))
-                    target[np.array(batch) + begin] = pooled
+                    vectors[name][rows] = pool(features[name], features.frames[name], how[name]).float().cpu().numpy()
                 bar.update(len(batch))
-    bar.close()
-    return vectors if fusion is None else fuse(vectors, fusion)
+    return vectors, failed
 
 
 #: seconds of audio that are decoded before they are sorted into batches
 _SECONDS_AHEAD = 600.0
 
 
-def _portions(clips: Sequence[Any], to_rate: int, from_rate: int) -> Iterator[tuple[int, list[NDArray[np.float32]]]]:
-    """Portions of clips at the encoder's rate, each with the position of its first: memory is bounded by a portion."""
+def _portions(
+    clips: Sequence[Clip], to_rate: int, sample_rate: int | None, failed: dict[int, AudioError], must_raise: bool
+) -> Iterator[tuple[list[int], list[NDArray[np.float32]]]]:
+    """Portions of clips at the encoder's rate, with their positions: memory is bounded by a portion."""
+    positions: list[int] = []
     portion: list[NDArray[np.float32]] = []
-    begin = n_samples = 0
+    n_samples = 0
     for position, clip in enumerate(clips):
-        portion.append(_waveform(clip, position, to_rate, from_rate))
-        n_samples += len(portion[-1])
+        try:
+            waveform = decode_clip(clip, position, to_rate, sample_rate)
+        except AudioError as error:
+            if must_raise:
+                raise
+            failed[position] = error
+            continue
+        positions.append(position)
+        portion.append(waveform)
+        n_samples += len(waveform)
         if n_samples >= _SECONDS_AHEAD * to_rate:
-            yield begin, portion
-            begin, portion, n_samples = position + 1, [], 0
+            yield positions, portion
+            positions, portion, n_samples = [], [], 0
     if portion:
-        yield begin, portion
+        yield positions, portion
+
+
+def _warn_or_raise(failed: Mapping[int, AudioError], n_clips: int) -> None:
+    reasons = [str(error) for error in failed.values()]
+    shown = "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else "")
+    if len(failed) == n_clips:
+        raise AudioError(f"none of {n_clips} clips could be read: {shown}")
+    warnings.warn(
+        f"{len(failed)} of {n_clips} clips could not be read, and their rows are NaN: {shown}; errors='return' gives the "
+        "reasons, errors='raise' stops at the first",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def selection(
@@ -139,55 +252,3 @@ def _layer_names(encoder: Encoder, layers: str | Sequence[str | int] | None) -> 
         return [layer.name for layer in encoder.layer_infos]
     asked = layers.split(",") if isinstance(layers, str) else list(layers)
     return list(encoder.layer_names(asked))
-
-
-def _clips(audio: Any) -> list[Any]:
-    """A list of paths and (samples,) arrays."""
-    if isinstance(audio, str | Path):
-        return [Path(audio)]
-    if isinstance(audio, list | tuple):
-        if not audio:
-            raise ValueError("audio must hold at least one clip, got an empty list")
-        if any(isinstance(item, float | int) for item in audio):
-            raise ValueError(
-                "audio must be an array or a list of arrays, got a list of numbers; use numpy.array(audio)"
-            )
-        return [clip for item in audio for clip in _clips(item)]
-    array = _as_float(audio)
-    if array.ndim == 1:
-        return [array]
-    if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(
-            f"audio must be (samples,) or (batch, samples), got shape {array.shape}; mix channels down first, "
-            "or give the file's path"
-        )
-    if array.shape[1] <= 2 < array.shape[0]:
-        raise ValueError(
-            f"audio must be (batch, samples), got shape {array.shape}; is it (samples, channels)? use audio.mean(axis=1)"
-        )
-    return list(array)
-
-
-def _as_float(audio: Any) -> NDArray[np.float32]:
-    """An array or tensor as float32; integer PCM is divided by its type's full scale."""
-    array = audio.detach().cpu().numpy() if hasattr(audio, "detach") else np.asarray(audio)
-    if array.dtype == np.uint8:
-        return (array.astype(np.float32) - 128.0) / 128.0
-    if np.issubdtype(array.dtype, np.signedinteger):
-        return (array / -float(np.iinfo(array.dtype).min)).astype(np.float32)
-    if not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"audio must be float or integer samples, a path, or a list of these, got {array.dtype}")
-    return array.astype(np.float32, copy=False)
-
-
-def _waveform(clip: Any, position: int, to_rate: int, from_rate: int) -> NDArray[np.float32]:
-    if isinstance(clip, Path):
-        try:
-            return read(clip, to_rate)
-        except AudioError as error:
-            raise AudioError(f"{clip}: {error}") from error
-    if len(clip) < max(1.0, MIN_SECONDS * from_rate):
-        raise ValueError(f"clip {position} has {len(clip)} samples at {from_rate} Hz, under {MIN_SECONDS} s")
-    if not np.isfinite(clip).all():
-        raise ValueError(f"clip {position} has {int((~np.isfinite(clip)).sum())} samples that are NaN or infinite")
-    return resample(np.ascontiguousarray(clip), from_rate, to_rate)
