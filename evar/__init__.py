@@ -9,7 +9,15 @@ Nothing heavy is imported before it is used: tables and plots work without torch
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evar.data.task import load_task as load_task
+    from evar.encoders import load_encoder as load_encoder
+    from evar.extraction.embed import embed as embed
+    from evar.finetune.request import fine_tune as fine_tune
+    from evar.lineval.evaluate import evaluate as evaluate
+    from evar.report.comparing import compare as compare
 
 __version__ = "0.1.0"
 

@@ -6,6 +6,7 @@ import sys
 
 from evar.cli.terminal import DONE, SOME_FAILED, columns, shorten
 from evar.cli.words import truth
+from evar.config.messages import write_text
 
 #: files of a task that `evar tasks` looks for
 LOOKED_AT = 5000
@@ -28,22 +29,22 @@ def encoders(name: str = "") -> int:
     from evar import config
 
     if name:
-        print(_entry(name))
+        write_text(_entry(name))
         return DONE
     rows = []
     entries, broken = config.load_every("encoders", config.load_encoder_config)
     for known, entry in entries.items():
         licence = entry.weights.licence.partition(" (")[0] if entry.weights else "no weights"
         rows.append([known, entry.description, shorten(entry.trained_on, SEEN), shorten(licence, SEEN)])
-    print(columns(["encoder", "what it is", "trained on", "licence"], rows, width=90, line=WHOLE_LINE))
-    print("\nevar encoders NAME shows a whole entry, evar layers NAME the layers")
+    write_text(columns(["encoder", "what it is", "trained on", "licence"], rows, width=90, line=WHOLE_LINE))
+    write_text("\nevar encoders NAME shows a whole entry, evar layers NAME the layers")
     return _report_broken(broken)
 
 
 def _report_broken(broken: list[str]) -> int:
     """Name the files that are left out of a list, one line each."""
     for line in broken:
-        print(f"left out of this list: {line}", file=sys.stderr)
+        write_text(f"left out of this list: {line}", sys.stderr)
     return SOME_FAILED if broken else DONE
 
 
@@ -97,8 +98,8 @@ def layers(encoder: str) -> int:
         vector = pooled_width(layer.width, layer.pooling)
         depth = f"{number / len(built.layer_infos):.2f}"
         rows.append([layer.name + mark, str(layer.width), hop, depth, layer.pooling, str(vector), layer.note])
-    print(f"{encoder}: {built.sample_rate} Hz, at least {built.min_samples} samples (shorter clips are padded)")
-    print(columns(["layer", "width", "hop", "depth", "pooling", "vector", "note"], rows, width=60))
+    write_text(f"{encoder}: {built.sample_rate} Hz, at least {built.min_samples} samples (shorter clips are padded)")
+    write_text(columns(["layer", "width", "hop", "depth", "pooling", "vector", "note"], rows, width=60))
     return DONE
 
 
@@ -126,18 +127,18 @@ def check(encoder: str, weights: str = "random") -> int:
 
     findings = check_named(encoder, weights)
     for finding in findings:
-        print(f"- {finding}")
+        write_text(f"- {finding}")
     if findings:
-        print(f"{encoder}: {len(findings)} broken promises; `evar check --help` says what is promised")
+        write_text(f"{encoder}: {len(findings)} broken promises; `evar check --help` says what is promised")
         return SOME_FAILED
     built = load_encoder(encoder, weights)
     n_parameters = sum(parameter.numel() for parameter in built.parameters())
-    print(
+    write_text(
         f"{encoder} keeps every promise ({', '.join(check.__name__ for check in CHECKS)}, seeded, no_socket): "
         f"layers {built.layer_infos[0].name} to {built.layer_infos[-1].name}, {n_parameters / 1e6:.2f} M parameters"
         + (f", weights {built.weights_label}" if n_parameters else "")
     )
-    print(
+    write_text(
         f"next: evar layers {encoder}, and evar lineval {encoder} TASKS{'' if weights == 'random' else ' --weights=...'}"
     )
     return DONE
@@ -167,7 +168,7 @@ def tasks(data_root: str = "") -> int:
         sizes = [archive.size for archive in entry.archives]
         size = f"{sum(filter(None, sizes)) / 1e9:.1f} GB" if sizes and all(sizes) else ""
         rows.append([name, entry.title, n_clips, n_classes, size, splits, state, entry.licence])
-    print(columns(["task", "title", "clips", "classes", "download", "splits", "state", "licence"], rows, width=48))
+    write_text(columns(["task", "title", "clips", "classes", "download", "splits", "state", "licence"], rows, width=48))
     return _report_broken(broken)
 
 
@@ -226,8 +227,10 @@ def verify(task: str, data_root: str = "", deep: bool = False, out: str = "resul
         loaded = load_task(task, data_root or None)
         prepare(loaded)
         audited = audit(loaded)
-        print("\n".join(audited.lines))
-        print("written: " + ", ".join(str(path) for path in write_audit(audited, loaded, Path(out) / f"audit_{task}")))
+        write_text("\n".join(audited.lines))
+        write_text(
+            "written: " + ", ".join(str(path) for path in write_audit(audited, loaded, Path(out) / f"audit_{task}"))
+        )
     found = verify_index(task, data_root or None)
     for title, n, paths in (
         ("missing", found.n_missing, found.missing),
@@ -235,10 +238,12 @@ def verify(task: str, data_root: str = "", deep: bool = False, out: str = "resul
         ("altered (checksum)", found.n_altered, found.wrong_checksum),
     ):
         for path in paths[:20]:
-            print(f"{title}: {path}")
+            write_text(f"{title}: {path}")
         if n > 20:
-            print(f"{title}: ... and {n - 20} more")
+            write_text(f"{title}: ... and {n - 20} more")
     entry = load_task_config(task)
     what = "whole; their split is proposed, not published" if entry.is_proposed else "as published"
-    print(f"{task}: {found.n_clips - found.n_bad} of {found.n_clips} clips are {what} ({found.seconds:.0f} s of audio)")
+    write_text(
+        f"{task}: {found.n_clips - found.n_bad} of {found.n_clips} clips are {what} ({found.seconds:.0f} s of audio)"
+    )
     return DONE if found.ok else SOME_FAILED

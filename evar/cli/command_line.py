@@ -7,7 +7,7 @@ every word of the command line is checked against the function's signature befor
 from __future__ import annotations
 
 import inspect
-import os
+import io
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +20,7 @@ from evar.cli.plot import plot
 from evar.cli.tasks import prepare, task
 from evar.cli.terminal import DONE, WRONG
 from evar.cli.words import UsageError, check_words
+from evar.config.messages import PLAIN_ERRORS, discard_output, show_messages, write_text
 from evar.config.registry import near_miss
 
 COMMANDS: dict[str, Callable[..., int]] = {
@@ -43,43 +44,43 @@ COMMANDS: dict[str, Callable[..., int]] = {
 
 def main(prefix: Sequence[str] = ()) -> None:
     """Entry point of the console script; scripts give the name of their command as prefix."""
-    sys.path.append(os.getcwd())  # a user's own classes, "module:Class"; last, so that they hide nothing
+    for stream in (sys.stdout, sys.stderr):  # also for what other packages print
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=PLAIN_ERRORS)
+    status = run([*prefix, *sys.argv[1:]])
     try:
-        status = run([*prefix, *sys.argv[1:]])
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader (`| head`) had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = DONE
+    except (OSError, ValueError):  # the reader (`| head`) had enough
+        discard_output(sys.stdout)
     sys.exit(status)
 
 
 def run(words: Sequence[str]) -> int:
     """Carry out one command line and return its exit status."""
     if not words or words[0] in ("-h", "--help", "help"):
-        print(_overview())
+        write_text(_overview())
         return DONE
     name, arguments = words[0], list(words[1:])
     if name in ("--version", "version"):
         from evar import __version__
 
-        print(__version__)
+        write_text(__version__)
         return DONE
     try:
         if name not in COMMANDS:
             raise UsageError(f"no command {name!r}; {near_miss(name, COMMANDS)}")
         command = COMMANDS[name]
         if any(word in ("-h", "--help") for word in arguments):
-            print(inspect.getdoc(command))
+            write_text(inspect.getdoc(command))
             return DONE
-        return _call(command, check_words(name, command, arguments))
+        with show_messages():
+            return _call(command, check_words(name, command, arguments))
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on where it stopped", file=sys.stderr)
+        write_text("\nstopped; the same command goes on where it stopped", sys.stderr)
         return 130
-    except BrokenPipeError:
-        raise
     except (ValueError, OSError, ImportError) as error:
         text = " ".join(str(error).split())
-        print(text if text.startswith("evar ") else f"evar {name}: {text}", file=sys.stderr)
+        write_text(text if text.startswith("evar ") else f"evar {name}: {text}", sys.stderr)
         return WRONG
 
 

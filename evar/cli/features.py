@@ -6,6 +6,7 @@ from pathlib import Path
 
 from evar.cli.terminal import DONE, SOME_FAILED, columns
 from evar.cli.words import UsageError, statistics, truth, whole
+from evar.config.messages import write_text
 from evar.config.registry import near_miss
 
 
@@ -28,7 +29,7 @@ def fuse(encoder: str, layers: str, name: str = "") -> int:
     if not name:
         raise UsageError("evar fuse needs --name=NAME, the name of the new encoder")
     path = write_variant(encoder, [layer.strip() for layer in layers.split(",") if layer.strip()], name)
-    print(f"written: {path}\nnext: evar layers {name}, evar lineval {name} TASKS")
+    write_text(f"written: {path}\nnext: evar layers {name}, evar lineval {name} TASKS")
     return DONE
 
 
@@ -107,7 +108,7 @@ def embed(
     given = statistics_given if isinstance(statistics_given, tuple) else None
     loaded = load_encoder(encoder, weights or None, norm_stats=given, device=pick_device(device))
     if loaded.norm_stats is not None and loaded.default_norm_stats == "train" and given is None:
-        print(
+        write_text(
             f"{encoder} normalises its log-mel by mean {loaded.norm_stats[0]:g} and standard deviation "
             f"{loaded.norm_stats[1]:g}, its own constants (evar lineval takes those of the training clips); "
             "--norm_stats=MEAN,STD gives others"
@@ -123,7 +124,7 @@ def embed(
         batch_size=size,
         skip_bad=skip,
     )
-    print("\n".join(done.summary(output)))
+    write_text("\n".join(done.summary(output)))
     return SOME_FAILED if done.meta["bad_clips"] and not skip else DONE
 
 
@@ -154,13 +155,13 @@ def store(action: str = "ls", store: str = "", encoder: str = "", digest: str = 
             ]
             for e in entries
         ]
-        print(columns(["encoder", "digest", "clips", "layers", "MB", "clip policy", "weights"], rows, width=40))
-        print(f"{features.folder}: {sum(entry['bytes'] for entry in entries) / 1e6:.1f} MB")
+        write_text(columns(["encoder", "digest", "clips", "layers", "MB", "clip policy", "weights"], rows, width=40))
+        write_text(f"{features.folder}: {sum(entry['bytes'] for entry in entries) / 1e6:.1f} MB")
         return DONE
     if action == "prune":
         removed = features.prune(encoder or None, digest or None)
         for folder in removed:
-            print(f"removed {folder}")
-        print(f"{len(removed)} folders removed under {features.folder}")
+            write_text(f"removed {folder}")
+        write_text(f"{len(removed)} folders removed under {features.folder}")
         return DONE
     raise UsageError(f"evar store: no action {action!r}; {near_miss(action, ['ls', 'prune'])}")

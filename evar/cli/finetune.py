@@ -9,6 +9,7 @@ from typing import Any
 from evar.cli.terminal import DONE, SOME_FAILED
 from evar.cli.words import takes_flags
 from evar.config.flag_tables import FINETUNE_FLAGS
+from evar.config.messages import silence, write_text
 
 
 @takes_flags(FINETUNE_FLAGS)
@@ -37,12 +38,14 @@ def finetune(encoders: str = "", tasks: str = "", **flags: Any) -> int:
     from evar.finetune.spec import resolve_tuning
     from evar.report import format_terminal_table, write_tables_and_plots
 
+    quiet = flags.pop("quiet")
     settings = parse_tuning(encoders, tasks, flags)
-    outcome = run_tuning(resolve_tuning(settings))
+    with silence(quiet):
+        outcome = run_tuning(resolve_tuning(settings))
     if int(os.environ.get("RANK", "0")):  # the first process writes and says what there is
         return SOME_FAILED if outcome.failures else DONE
     written = write_tables_and_plots(settings.out)
-    print("\n" + format_terminal_table(outcome.rows, outcome.failures, Path(settings.out)))
-    print(f"\n{len(outcome.rows)} rows, {outcome.n_new} of them new")
-    print(f"written to {flags['out']}: " + ", ".join(path.name for path in written))
+    write_text("\n" + format_terminal_table(outcome.rows, outcome.failures, Path(settings.out)))
+    write_text(f"\n{len(outcome.rows)} rows, {outcome.n_new} of them new")
+    write_text(f"written to {flags['out']}: " + ", ".join(path.name for path in written))
     return SOME_FAILED if outcome.failures else DONE

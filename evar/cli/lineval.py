@@ -8,6 +8,7 @@ from typing import Any
 from evar.cli.terminal import DONE, SOME_FAILED
 from evar.cli.words import UsageError, takes_flags
 from evar.config.flag_tables import LINEVAL_FLAGS
+from evar.config.messages import silence, write_text
 from evar.storage.mirror import at_hand
 
 
@@ -37,29 +38,30 @@ def lineval(encoders: str = "", tasks: str = "", **flags: Any) -> int:
     from evar.experiment.request import parse_request
     from evar.experiment.resolving import resolve_request
 
-    out, dry_run = flags["out"], flags.pop("dry_run")
+    out, dry_run, quiet = flags["out"], flags.pop("dry_run"), flags.pop("quiet")
     settings = parse_request(encoders, tasks, **flags)
     grid = resolve_request(settings)
     if dry_run:
         from evar.lineval.dry_run import describe
 
-        print(describe(grid))
+        write_text(describe(grid))
         return DONE
     from evar.lineval.engine import run
     from evar.report import format_fusion_tables, format_terminal_table, write_tables_and_plots
 
     try:
-        outcome = run(grid)
+        with silence(quiet):
+            outcome = run(grid)
     except KeyboardInterrupt:
         write_tables_and_plots(at_hand(out))  # what is there is shown
         raise
     folder = at_hand(out)
     written = write_tables_and_plots(folder)
-    print("\n" + format_terminal_table(outcome.rows, outcome.failures, Path(folder)))
+    write_text("\n" + format_terminal_table(outcome.rows, outcome.failures, Path(folder)))
     if settings.fusion == "search":
-        print("\n" + format_fusion_tables(folder))
-    print(f"\n{len(outcome.rows)} rows, {outcome.n_new} of them new; {outcome.n_encoded} clips encoded")
-    print(f"written to {out}: " + ", ".join(path.name for path in written))
+        write_text("\n" + format_fusion_tables(folder))
+    write_text(f"\n{len(outcome.rows)} rows, {outcome.n_new} of them new; {outcome.n_encoded} clips encoded")
+    write_text(f"written to {out}: " + ", ".join(path.name for path in written))
     return SOME_FAILED if outcome.failures else DONE
 
 
@@ -98,8 +100,8 @@ def compare(out: str = "results", filter: str = "", baseline: str = "", publishe
         raise UsageError(f"no results below {out}/runs; run `evar lineval` first or name the folder with --out")
     written = report.write_tables_and_plots(folder)
     found = report.compare(folder, filter, baseline, published)
-    print(found.text)
-    print(f"written to {out}: " + ", ".join(path.name for path in [*written, *found.files]))
+    write_text(found.text)
+    write_text(f"written to {out}: " + ", ".join(path.name for path in [*written, *found.files]))
     return DONE
 
 
@@ -124,9 +126,9 @@ def rerun(run: str, data_root: str = "", store: str = "", device: str = "auto", 
 
     old, new, n_changed = again(run, data_root or None, store or None, device, at_hand(out) or None)
     same = f"{100 * old.score:.1f}" == f"{100 * new.score:.1f}"
-    print(
+    write_text(
         f"{old.id}\n  then {100 * old.score:.4f} %, now {100 * new.score:.4f} %: {'the same' if same else 'DIFFERENT'}"
     )
     if n_changed is not None:
-        print(f"  {n_changed} of {new.n_test} predictions changed")
+        write_text(f"  {n_changed} of {new.n_test} predictions changed")
     return DONE if same else SOME_FAILED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from evar.cli.terminal import DONE, columns
 from evar.cli.words import decimal, statistics, whole
+from evar.config.messages import write_text
 
 
 def plot(
@@ -86,9 +87,9 @@ def plot(
         rows = [
             [one["encoder"], one["layer"], f"{one['silhouette']:.3f}", f"{100 * one['purity']:.1f} %"] for one in scores
         ]
-        print("\n" + columns(["encoder", "layer", "silhouette", f"purity@{data.n_neighbours}"], rows, width=60))
-        print(f"{scores[0]['clips']} clips; purity by chance {100 * scores[0]['chance_purity']:.1f} %")
-    print("written: " + ", ".join(str(path) for path in written))
+        write_text("\n" + columns(["encoder", "layer", "silhouette", f"purity@{data.n_neighbours}"], rows, width=60))
+        write_text(f"{scores[0]['clips']} clips; purity by chance {100 * scores[0]['chance_purity']:.1f} %")
+    write_text("written: " + ", ".join(str(path) for path in written))
     return DONE
 
 
@@ -111,6 +112,6 @@ def _confusion(target: str, out: str) -> int:
          f"{one['taken_for']} ({one['taken_for_clips']})" if one["taken_for"] else "-"]
         for one in worst
     ]  # fmt: skip
-    print(columns(["class (worst first)", "clips", "recall %", "F1 %", "taken for"], table, width=48))
-    print("written: " + ", ".join(str(file) for file in written))
+    write_text(columns(["class (worst first)", "clips", "recall %", "F1 %", "taken for"], table, width=48))
+    write_text("written: " + ", ".join(str(file) for file in written))
     return DONE

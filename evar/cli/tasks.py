@@ -6,6 +6,7 @@ import os
 
 from evar.cli.terminal import DONE, SOME_FAILED
 from evar.cli.words import UsageError, decimal, truth, whole
+from evar.config.messages import write_text
 
 
 def prepare(task: str, source: str = "", data_root: str = "", verify: str = "true", keep_archives: bool = False) -> int:
@@ -37,17 +38,19 @@ def prepare(task: str, source: str = "", data_root: str = "", verify: str = "tru
         verify=truth(verify, "verify"),
         keep_archives=truth(keep_archives, "keep_archives"),
     )
-    print(f"{task}: {done.what}; {len(done.task)} clips in {done.folder}")
+    write_text(f"{task}: {done.what}; {len(done.task)} clips in {done.folder}")
     found = done.verification
     if found is None:
-        print(f"next: evar verify {task}")
+        write_text(f"next: evar verify {task}")
         return DONE
     for path, reason in list(found.undecodable.items())[:10]:
-        print(f"  unusable: {path}: {reason}")
+        write_text(f"  unusable: {path}: {reason}")
     for path in found.wrong_checksum[:10]:
-        print(f"  altered: {path}")
+        write_text(f"  altered: {path}")
     n_bad = found.n_bad
-    print(f"  {found.n_clips - n_bad} of {found.n_clips} clips are whole, {found.seconds / 3600:.1f} hours of audio")
+    write_text(
+        f"  {found.n_clips - n_bad} of {found.n_clips} clips are whole, {found.seconds / 3600:.1f} hours of audio"
+    )
     return DONE if found.ok else SOME_FAILED
 
 
@@ -140,33 +143,35 @@ def task(
     )
     one = made.task
     what = f"{len(one.config.classes)} classes" if one.config.classes else "numbers"
-    print(f"{name}: {len(one)} clips, {what}, {len(set(one.groups))} groups; {made.yaml} and {made.csv.name}")
+    write_text(f"{name}: {len(one)} clips, {what}, {len(set(one.groups))} groups; {made.yaml} and {made.csv.name}")
     part = one.config.part
-    print("  " + ", ".join(f"{key} {n}" for key, n in sorted(one.index[part].value_counts().items())))
+    write_text("  " + ", ".join(f"{key} {n}" for key, n in sorted(one.index[part].value_counts().items())))
     for note in made.notes:
-        print(f"  NOTE: {note}")
+        write_text(f"  NOTE: {note}")
     if made.proposed:
-        print(f"  NOTE: the {part} is a proposal: {made.proposed}")
+        write_text(f"  NOTE: the {part} is a proposal: {made.proposed}")
     if made.n_joined:
-        print(
+        write_text(
             f"  WARNING: {made.n_joined} clips are identical to others or sound alike; they share groups, and are listed in "
             f"{made.pairs_csv}"
         )
     if "group" not in one.index or (one.index["group"] == one.index["path"]).all():
-        print(
+        write_text(
             "  NOTE: no groups are known; if clips come from one recording, give a column group, or scores are too high"
         )
     for first, second in made.duplicates[:5]:
-        print(f"  WARNING: {first} and {second} are the same sound in different {part}s")
+        write_text(f"  WARNING: {first} and {second} are the same sound in different {part}s")
     if len(made.duplicates) > 5:
-        print(f"  WARNING: ... and {len(made.duplicates) - 5} more such pairs; all are in {made.pairs_csv}")
+        write_text(f"  WARNING: ... and {len(made.duplicates) - 5} more such pairs; all are in {made.pairs_csv}")
     for first, second in (made.alike or [])[:5]:
-        print(f"  WARNING: {first} and {second} sound alike in different {part}s; drop the copy, or say --group=alike")
+        write_text(
+            f"  WARNING: {first} and {second} sound alike in different {part}s; drop the copy, or say --group=alike"
+        )
     if made.alike and len(made.alike) > 5:
-        print(f"  WARNING: ... and {len(made.alike) - 5} more such pairs; all are in {made.pairs_csv}")
+        write_text(f"  WARNING: ... and {len(made.alike) - 5} more such pairs; all are in {made.pairs_csv}")
     if made.alike is None:
-        print("  NOTE: too many clips to look for ones that sound alike; only identical files were looked for")
+        write_text("  NOTE: too many clips to look for ones that sound alike; only identical files were looked for")
     if made.left_out_csv:
-        print(f"  NOTE: what was left out, and why, is in {made.left_out_csv}")
-    print(f"next: evar verify {name}; evar lineval logmel {name}")
+        write_text(f"  NOTE: what was left out, and why, is in {made.left_out_csv}")
+    write_text(f"next: evar verify {name}; evar lineval logmel {name}")
     return DONE

@@ -60,6 +60,7 @@ _SHARED = {
             _HOW,
             False,
         ),
+        Flag("quiet", "switch", "", "say nothing while it works; the table is printed at the end", _RUN, False),
     )
 }
 
@@ -155,6 +156,7 @@ LINEVAL_FLAGS: tuple[Flag, ...] = (
         None,
         "one on this machine",
     ),
+    _SHARED["quiet"],
     Flag(
         "dry_run",
         "switch",
@@ -246,4 +248,5 @@ FINETUNE_FLAGS: tuple[Flag, ...] = (
         "true",
     ),
     Flag("eval_only", "switch", "", "rows of what was trained to the end; train nothing", _RUN, False),
+    _SHARED["quiet"],
 )

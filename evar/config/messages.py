@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, TextIO
 
@@ -26,16 +26,16 @@ _is_quiet: ContextVar[bool] = ContextVar("is_quiet", default=bool(os.environ.get
 
 #: what stands for a character that the terminal does not have
 _SUBSTITUTES = {
-    "…": "...",
-    "–": "-",
-    "—": "-",
-    "×": "x",
-    "±": "+-",
-    "≥": ">=",
-    "≤": "<=",
-    "→": "->",
-    "µ": "u",
-    "²": "2",
+    "\u2026": "...",  # ellipsis
+    "\u2013": "-",  # dashes
+    "\u2014": "-",
+    "\u00d7": "x",  # times
+    "\u00b1": "+-",
+    "\u2265": ">=",
+    "\u2264": "<=",
+    "\u2192": "->",
+    "\u00b5": "u",  # micro
+    "\u00b2": "2",  # square
 }
 PLAIN_ERRORS = "evar_plain"
 
@@ -117,7 +117,7 @@ def write_text(text: object, file: TextIO | None = None) -> None:
     try:
         print(shown, file=stream, flush=True)
     except (OSError, ValueError):  # nobody reads any longer
-        _discard(stream)
+        discard_output(stream)
 
 
 def progress_bar(*args: Any, **kwargs: Any) -> Any:
@@ -130,10 +130,11 @@ def progress_bar(*args: Any, **kwargs: Any) -> Any:
 
     is_notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
     # None hides a bar where standard error is no terminal, which a notebook never is.
-    kwargs["disable"] = True if _is_quiet.get() else False if is_notebook else None
-    if "desc" in kwargs:
-        kwargs["desc"] = make_printable(kwargs["desc"], one_line=True)
-    return tqdm(*args, **kwargs)
+    shown = False if is_notebook else None
+    kwargs["disable"] = True if _is_quiet.get() or kwargs.get("disable") else shown
+    values, *others = args or (None,)
+    desc, *others = others or [kwargs.pop("desc", None)]
+    return tqdm(values, None if desc is None else make_printable(desc, one_line=True), *others, **kwargs)
 
 
 class _Terminal(logging.Handler):
@@ -182,12 +183,10 @@ def substitute(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(PLAIN_ERRORS, substitute)
 
 
-def _discard(stream: Any) -> None:
+def discard_output(stream: Any) -> None:
     """Let everything that is still written to a broken stream go nowhere."""
-    try:
+    with suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    except (OSError, ValueError, AttributeError):
-        pass
 
 
 def _restore(name: str, before: str | None) -> None:

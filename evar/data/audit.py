@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evar.audio import AudioError, Sound, describe
+from evar.config.messages import progress_bar
 from evar.data.fingerprint import sounding_alike
 from evar.storage.atomic import write_atomic
 
@@ -56,8 +57,6 @@ def audit(task: Task) -> Audit:
     Returns:
         Counts and findings; nothing is raised for a bad file.
     """
-    from tqdm import tqdm
-
     part = task.config.part
     split_of = dict(zip(task.index["path"], task.index[part], strict=True))
     sounds: dict[str, Sound] = {}
@@ -70,9 +69,7 @@ def audit(task: Task) -> Audit:
             return str(error)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = tqdm(
-            pool.map(look, task.paths), f"audit {task.name}", len(task), unit="clip", disable=None, leave=False
-        )
+        found = progress_bar(pool.map(look, task.paths), f"audit {task.name}", len(task), unit="clip", leave=False)
         for path, one in zip(task.index["path"], found, strict=True):
             if isinstance(one, str):
                 bad[path] = one

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evar.config.messages import progress_bar
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -181,8 +183,6 @@ def find_alike(
         name: before the progress bar.
         max_clips: of more files nothing is compared, and None returned.
     """
-    from tqdm import tqdm
-
     from evar.audio.reading import AudioError, ClipPolicy, inspect, read_clip
 
     if len(files) > max_clips:
@@ -198,6 +198,6 @@ def find_alike(
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         looked = pool.map(look, files)
-        found = list(tqdm(looked, f"compare {name}", len(files), unit="clip", disable=None, leave=False))
+        found = list(progress_bar(looked, f"compare {name}", len(files), unit="clip", leave=False))
     pairs = near_duplicates([one[1:] for one in found], parts)
     return [(one.first, one.second) for one in pairs if found[one.first][0] != found[one.second][0]]

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from evar.config.messages import progress_bar, tell
 from evar.config.registry import near_miss
 from evar.data.tables import SPLIT_WORDS, compose, is_missing, read_splits
 from evar.data.task_config import LABEL_SEPARATOR
@@ -49,8 +50,6 @@ def unpack_parquet(source: str | Path, folder: str | Path, label: str = "label",
         ImportError: if pyarrow is not installed.
         ValueError: if a column is missing, or a row has no sound in it.
     """
-    from tqdm import tqdm
-
     source, folder = Path(source).expanduser(), Path(folder).expanduser()
     files = sorted(source.rglob("*.parquet")) if source.is_dir() else [source]
     files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(source.parent).parts)]
@@ -59,7 +58,7 @@ def unpack_parquet(source: str | Path, folder: str | Path, label: str = "label",
     splits, odd = _read_split_names(files, source)
     rows: list[dict[str, str]] = []
     n_hidden = 0
-    bar = tqdm(desc="unpack", unit="clip", disable=None, leave=False)
+    bar = progress_bar(desc="unpack", unit="clip", leave=False)
     for file in files:
         split = splits[file]
         stem = _name_shard(file, source)
@@ -84,12 +83,11 @@ def unpack_parquet(source: str | Path, folder: str | Path, label: str = "label",
     if "split" in kept and "" in found:
         raise ValueError(f"some files of {source} are named after a split and others are not; give one of the two")
     if n_hidden:
-        print(
+        tell(
             f"note: {n_hidden} rows of {source} have no label (missing, hidden or out of range) and are left out",
-            flush=True,
         )
     if odd:
-        print(f"note: {odd}", flush=True)
+        tell(f"note: {odd}")
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, kept, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from evar.audio.reading import AudioError, ClipPolicy, inspect, read_clip
+from evar.config.messages import progress_bar
 from evar.config.tables import real_path
 from evar.data.task_config import TaskConfig
 
@@ -69,8 +70,6 @@ def verify_files(config: TaskConfig, folder: Path, parts: Iterable[pd.DataFrame]
     """Decode every clip of an index that is read in parts."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from tqdm import tqdm
-
     policy = ClipPolicy(config.clip_seconds, config.pad, config.crop, 0)
 
     def check(name: str, checksum: str) -> tuple[str, str, float]:
@@ -84,7 +83,7 @@ def verify_files(config: TaskConfig, folder: Path, parts: Iterable[pd.DataFrame]
         return "altered" if altered else "", "", policy.window(info)[1] / info.sample_rate
 
     found = Verification()
-    bar = tqdm(total=n_clips, desc=f"verify {config.name}", unit="clip", disable=None, leave=False)
+    bar = progress_bar(total=n_clips, desc=f"verify {config.name}", unit="clip", leave=False)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for rows in parts:
             checksums = rows["sha256"].tolist() if "sha256" in rows else [""] * len(rows)

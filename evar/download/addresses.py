@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from tqdm import tqdm
 
+from evar.config.messages import progress_bar
 from evar.download.checks import offline, sha256_of
 
 ATTEMPTS = 4  # consecutive ones that bring no new byte; each mirror has its own
@@ -191,7 +191,7 @@ def _receive(response: Any, address: str, part: Path, offset: int, size: int | N
         _forget(part)  # bytes of an older file must not survive beside the facts of this one
         facts = {"address": address, "validator": _validator(response), "total": total}
         part.with_name(part.name + ".json").write_text(json.dumps(facts), encoding="utf-8")
-    bar = tqdm(total=total, initial=offset, unit="B", unit_scale=True, desc=part.stem, disable=None, leave=False)
+    bar = progress_bar(total=total, initial=offset, unit="B", unit_scale=True, desc=part.stem, leave=False)
     with part.open("ab" if offset else "wb") as file, bar:
         while block := response.read1(BLOCK_BYTES):
             file.write(block)

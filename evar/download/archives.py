@@ -17,8 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from tqdm import tqdm
-
+from evar.config.messages import progress_bar
 from evar.download.checks import is_safe
 
 #: a data set has many files and large ones, but sound does not shrink this much in an archive
@@ -57,7 +56,7 @@ def unpack_archive(archive: str | Path, folder: str | Path, parts: Sequence[Path
     limit = LARGEST_RATIO * sum(path.stat().st_size for path in (*parts, archive)) + SPARE_BYTES
     n_files, n_bytes = 0, 0
     try:
-        with tqdm(desc=f"unpack {archive.name}", unit="file", disable=None, leave=False) as bar:
+        with progress_bar(desc=f"unpack {archive.name}", unit="file", leave=False) as bar:
             for name, size, source in _members(archive, parts):
                 n_files, n_bytes = n_files + 1, n_bytes + size
                 if n_files > MAX_MEMBERS or n_bytes > limit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 RANDOM_SEED = 0
 
+#: torch has one random generator for all threads
+_BUILDING = threading.RLock()
+
 
 def load_encoder(
     name: str,
@@ -24,7 +28,7 @@ def load_encoder(
     device: str = "cpu",
     **options: Any,
 ) -> Encoder:
-    """Build an encoder, in eval mode.
+    """Build an encoder, in eval mode. Several threads may do so at the same time.
 
     Args:
         name: as `evar encoders` lists them ("crepe.tiny"); the path of an encoder's YAML; "module:Class" of a subclass
@@ -32,14 +36,14 @@ def load_encoder(
         weights: None for the checkpoint that the encoder's YAML names (fetched at first use), "random" for random
             parameters (any encoder, offline, seeded), else a path, an http(s) url or "hf:org/name".
         norm_stats: (mean, std) of the input normalisation, for encoders that have one.
-        device: where to put it ("cpu", "cuda", "cuda:1", "mps").
+        device: where to put it: "cpu", "cuda", "cuda:1", "mps", or "auto" for the first of cuda, mps and cpu that is there.
         **options: override the YAML's options.
 
     Returns:
         The encoder; its `weights_label` and `weights_sha256` tell what it holds.
 
     Raises:
-        ValueError: if the name or an option is unknown, or the checkpoint does not fit.
+        ValueError: if the name or an option is unknown, the checkpoint does not fit, or the device is not there.
         OSError: if a checkpoint is missing or cannot be fetched.
         ImportError: if the encoder needs a package that is not installed.
 
@@ -54,6 +58,7 @@ def load_encoder(
     from evar.encoders._logmel import MelSpectrogram
     from evar.encoders.base import Encoder
     from evar.encoders.weights import load_strict, locate, own_state
+    from evar.numeric.device import pick_device
 
     config = configs.load_encoder_config(name)
     config = dataclasses.replace(config, options={**config.options, **options})
@@ -62,9 +67,10 @@ def load_encoder(
         raise ValueError(
             f"{config.implementation} must be a subclass of evar.encoders.base.Encoder, got {encoder_class!r}"
         )
+    place = pick_device(device)  # before a checkpoint is fetched for nothing
     is_random = str(weights) == "random"
     found = None if is_random or (weights is None and config.weights is None) else locate(config, weights)
-    with torch.random.fork_rng(devices=[]):
+    with _BUILDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
         own = own_state(found.path) if found else None
         encoder: Encoder = encoder_class.from_config(config, weights=found.path if found and own is None else None)
@@ -104,7 +110,7 @@ def load_encoder(
     if encoder.extra_files:
         hashes = [encoder.weights_sha256, *(download.sha256_of(file) for file in encoder.extra_files)]
         encoder.weights_sha256 = hashlib.sha256(" ".join(hashes).encode()).hexdigest()
-    return encoder.eval().to(device)
+    return encoder.eval().to(place)
 
 
 def describe_encoder(name: str, **options: Any) -> Encoder:

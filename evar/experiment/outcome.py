@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evar import results
+from evar.config.messages import tell, warn
 from evar.results import Failure, Result
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def record_failure(
     outcome.failures.append(Failure(cell, reason, results.utc_now()))
     results.save_failure(Path(out), cell, reason)
     what = " fusion search" if layers == "search" else f" {layers}" if layers else ""
-    print(f"{spec.encoder} x {spec.task}{what} FAILED: {reason}", flush=True)
+    warn(f"{spec.encoder} x {spec.task}{what} FAILED: {reason}")
 
 
 def explain_error(error: Exception) -> str:
@@ -89,5 +90,5 @@ def load_row(out: str | Path, id: str) -> Result | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        print(f"computing {id} again: {error}", flush=True)
+        tell(f"computing {id} again: {error}")
         return None

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evar.config.messages import progress_bar, tell
 from evar.exporting.parts import Table, digest_of, record_file
 from evar.exporting.sources import Source, portions
 from evar.exporting.writers import FORMATS, RESERVED, read_metadata, require_format
@@ -105,8 +106,6 @@ def export(
         ImportError: if the format needs a package that is not installed.
         OSError: if the output is a file of something else, another run is writing it, or it will not fit on the disk.
     """
-    from tqdm import tqdm
-
     from evar.exporting.encoding import encode
     from evar.exporting.recipe import Recipe, settings_of
 
@@ -133,8 +132,8 @@ def export(
                 if not record_file(folder, digests[-1]).is_file():
                     yield digests[-1], clips
 
-        with tqdm(
-            total=n_clips, initial=n_done, desc=encoder.name, unit="clip", smoothing=0.1, mininterval=0.5, disable=None
+        with progress_bar(
+            total=n_clips, initial=n_done, desc=encoder.name, unit="clip", smoothing=0.1, mininterval=0.5
         ) as bar:
             encode(encoder, recipe, missing(), folder, batch_size, bar)
         table = Table(folder, digests, recipe.features, source.columns, settings["hop_seconds"])
@@ -218,7 +217,7 @@ def _held(folder: Path, output: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        print(f"another run is writing {output}; waiting for it", flush=True)
+        tell(f"another run is writing {output}; waiting for it")
         try:
             lock.acquire(timeout=_PATIENCE)
         except filelock.Timeout:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evar.audio.reading import AudioError, ClipPolicy, read_clip
+from evar.config.messages import progress_bar, tell
 from evar.encoders.pooling import pool
 from evar.extraction.batching import by_length, decoded_ahead, keep_float32, padded
 from evar.extraction.frame_request import FrameRequest
@@ -185,7 +186,7 @@ def _announce_frames(frames: FrameRequest, n_bytes: int, n_clips: int, store: Fe
             f"{text}, more than --frames_gb={frames.limit_bytes / 1e9:g}; probe fewer layers (--layers=NAME,NAME), or allow "
             "more"
         )
-    print(f"{text} (half precision) under {store.folder}", flush=True)
+    tell(f"{text} (half precision) under {store.folder}")
 
 
 def _encode(
@@ -196,8 +197,6 @@ def _encode(
     label: str,
     frames: FrameRequest | None,
 ) -> None:
-    from tqdm import tqdm
-
     keep_float32()
     infos = targets[0].planned.infos
     wanted = set().union(*(target.todo for target in targets))
@@ -209,7 +208,7 @@ def _encode(
         assert info is not None
         return read_clip(paths[position], info, policy, encoder.sample_rate)
 
-    bar = tqdm(total=len(wanted), desc=label or encoder.name, unit="clip", smoothing=0.1, mininterval=0.5, disable=None)
+    bar = progress_bar(total=len(wanted), desc=label or encoder.name, unit="clip", smoothing=0.1, mininterval=0.5)
     for batch, futures in decoded_ahead(batches, decode):
         clips: dict[int, NDArray[np.float32]] = {}
         for position, future in zip(batch, futures, strict=True):

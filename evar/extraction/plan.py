@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from evar.audio.known_files import AudioIndex
 from evar.audio.reading import RESAMPLER, AudioError, AudioInfo, ClipPolicy, clip_length
+from evar.config.messages import progress_bar
 from evar.encoders.pooling import describe_pooling, pooled_width
 from evar.extraction.batching import in_batches
 from evar.extraction.frame_request import FrameRequest
@@ -136,14 +137,12 @@ def vector_bytes(encoder: Encoder, n_clips: int) -> int:
 
 def inspect_clips(paths: Sequence[Path], store: FeatureStore) -> tuple[list[AudioInfo | None], dict[int, str]]:
     """Hash and header of every file, read only where the store's audio index does not know it."""
-    from tqdm import tqdm
-
     index = AudioIndex(store.folder)
     infos = index.lookup(paths)
     unknown = [position for position, info in enumerate(infos) if info is None]
     bad: dict[int, str] = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool_of_threads:
-        bar = tqdm(total=len(unknown), desc="reading headers", unit="file", delay=3, leave=False, disable=None)
+        bar = progress_bar(total=len(unknown), desc="reading headers", unit="file", delay=3, leave=False)
         for begin in range(0, len(unknown), 500):
             found = []
             futures = {p: pool_of_threads.submit(index.inspect, paths[p]) for p in unknown[begin : begin + 500]}

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from evar.config.messages import tell
 from evar.storage.atomic import changed, remove, remove_dead_parts
 
 
@@ -43,7 +44,7 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
         if not isinstance(state, dict) or not {"best", "epoch", "in_epoch", "history"} <= state.keys():
             raise ValueError("it holds no state of a training")
     except Exception as error:  # zip, pickle and tensor errors of many types: each means that the file is damaged
-        print(f"  {path} is damaged ({' '.join(str(error).split())[:120]}); training begins anew", flush=True)
+        tell(f"  {path} is damaged ({' '.join(str(error).split())[:120]}); training begins anew")
         remove(path)
         return None
     return state

@@ -7,6 +7,7 @@ from typing import Any
 
 from evar.config.flag_tables import FINETUNE_FLAGS
 from evar.config.flags import read_flags
+from evar.config.messages import silence
 from evar.experiment.outcome import Outcome
 from evar.experiment.request import split_names
 from evar.finetune.run import run_tuning
@@ -20,7 +21,7 @@ def parse_tuning(encoders: str, tasks: str, flags: Mapping[str, Any]) -> TuningS
     Args:
         encoders: comma list or "all".
         tasks: comma list or "all".
-        flags: a value for every flag, as `evar.config.flags.read_flags` gives them.
+        flags: a value for every flag but quiet, as `evar.config.flags.read_flags` gives them.
 
     Raises:
         ValueError: if an encoder or a task is missing.
@@ -28,6 +29,7 @@ def parse_tuning(encoders: str, tasks: str, flags: Mapping[str, Any]) -> TuningS
     Example:
         >>> from evar.config.flags import read_flags
         >>> flags = read_flags(FINETUNE_FLAGS, {"epochs": 3, "limit": "40"}, "evar finetune")
+        >>> _ = flags.pop("quiet")
         >>> settings = parse_tuning("crepe.tiny", "fsdd_digit", flags)
         >>> settings.given, settings.limit
         ({'epochs': 3}, 40)
@@ -63,5 +65,6 @@ def fine_tune(encoders: str | Sequence[str], tasks: str | Sequence[str], **flags
         ValueError: evar.fine_tune has no flag 'bogus'; it has protocol, ...
     """
     words = (value if isinstance(value, str) else ",".join(value) for value in (encoders, tasks))
-    settings = parse_tuning(*words, read_flags(FINETUNE_FLAGS, flags, "evar.fine_tune"))
-    return run_tuning(resolve_tuning(settings))
+    values = read_flags(FINETUNE_FLAGS, flags, "evar.fine_tune")
+    with silence(values.pop("quiet")):
+        return run_tuning(resolve_tuning(parse_tuning(*words, values)))

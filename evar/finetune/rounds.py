@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evar.config.messages import tell
 from evar.experiment.rounds import FittedRound, list_usable, place_predictions, score_round
 from evar.experiment.targets import read_outputs
 from evar.finetune.clips import Clips, Trained, TrainingError
@@ -137,7 +138,7 @@ def _train_within_memory(one: TuningRound, clips: Clips) -> tuple[Trained, Tunin
         except TrainingError as error:
             if "out of memory" not in str(error) or not one.options.halve or used.batch_size < 2:
                 raise
-            print(f"  {one.label}: {error}; trying that, with gradients of twice as many steps", flush=True)
+            tell(f"  {one.label}: {error}; trying that, with gradients of twice as many steps")
         used = halve_batch(used)
         save_batch(one.folder, used)
 
@@ -178,8 +179,7 @@ def _predict(
 def _report(one: TuningRound, trained: Trained, score: float) -> None:
     speed = np.mean([epoch["clips_per_second"] for epoch in trained.history]) if trained.history else 0.0
     memory = f", {trained.peak_memory / 2**30:.1f} GiB" if trained.peak_memory else ""
-    print(
+    tell(
         f"{one.label}: test {100 * score:.1f}, best validation {100 * trained.valid_score:.1f} in epoch "
         f"{trained.best_epoch} of {len(trained.history)}; {speed:.1f} clips/s{memory}",
-        flush=True,
     )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evar.config.messages import tell
 from evar.experiment.cell import Cell
 from evar.experiment.loading import load_spec_encoder, load_spec_task, provide_clips
 from evar.experiment.outcome import EXPECTED_ERRORS, Outcome, clear_failure, load_row, record_failure
@@ -105,7 +106,7 @@ def _tune_row(cell: Cell, spec: TuningSpec, row: RowSpec, grid: TuningGrid) -> R
     save_row(out, result, fitted, task)
     if last is not None:
         exported = export(last.network.encoder, spec.cell.encoder, task, result, folder)
-        print(f"  the encoder of the last round is {exported}, for lineval.py and evar embed", flush=True)
+        tell(f"  the encoder of the last round is {exported}, for lineval.py and evar embed")
     return result
 
 

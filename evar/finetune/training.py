@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evar.config.messages import progress_bar
 from evar.encoders._patches import PatchOut
 from evar.encoders.base import Encoder
 from evar.experiment.targets import make_targets, read_outputs
@@ -104,14 +105,12 @@ class Training:
         Raises:
             TrainingError: if the loss is no longer a number, or memory is not enough.
         """
-        from tqdm import tqdm
-
         self._load()
         per_epoch = self.steps_per_epoch
         total = self.protocol.epochs * per_epoch
-        bar = tqdm(
+        bar = progress_bar(
             total=total, initial=self.epoch * per_epoch + self.in_epoch, desc=self.label, unit="step", delay=2,
-            leave=False, disable=None if self.rank == 0 else True,
+            leave=False, disable=self.rank != 0,
         )  # fmt: skip
         with bar:
             while self.epoch < self.protocol.epochs and not self.result.stopped_early:

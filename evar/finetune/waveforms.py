@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evar.audio.reading import RESAMPLER, AudioError, ClipPolicy, inspect, read_clip
+from evar.config.messages import progress_bar
 from evar.storage.atomic import remove_dead_parts, write_atomic
 
 if TYPE_CHECKING:
@@ -114,7 +115,6 @@ def _read_index(index: Path, data: Path) -> dict[str, Any] | None:
 
 def _decode_clips(task: Task, policy: ClipPolicy, sample_rate: int, data: Path, index: Path) -> None:
     """Decode every clip into one file, and say where each begins in another; the second is written last."""
-    from tqdm import tqdm
 
     def read(path: Path) -> NDArray[np.float32] | str:
         try:
@@ -129,7 +129,7 @@ def _decode_clips(task: Task, policy: ClipPolicy, sample_rate: int, data: Path, 
     try:
         with part.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
             clips = pool.map(read, task.paths)
-            bar = tqdm(clips, f"decode {task.name}", len(task), unit="clip", disable=None, leave=False)
+            bar = progress_bar(clips, f"decode {task.name}", len(task), unit="clip", leave=False)
             for position, clip in enumerate(bar):
                 if isinstance(clip, str):
                     bad[str(position)] = clip

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evar.config.messages import tell
 from evar.encoders.pooling import pooled_width
 from evar.experiment.selection import Selection
 from evar.extraction import input_statistics as norm_stats
@@ -267,10 +268,9 @@ def encode_cell(
     of_rounds = norm_stats.of_task(encoder, task, cell.statistics, sorted(seeds), store, batch_size)
     distinct = list(dict.fromkeys(stats for seed in sorted(seeds) for stats in of_rounds[seed]))
     if len(distinct) > 1:
-        print(
+        tell(
             f"{cell.label}: {sum(map(len, of_rounds.values()))} rounds have {len(distinct)} different input statistics "
             f"(norm_stats {cell.statistics}): every clip is decoded once and encoded {len(distinct)} times",
-            flush=True,
         )
     heads = extract_each(encoder, distinct, task.paths, task.policy(), store, batch_size, cell.label, frames)
     cropped = {}
@@ -297,18 +297,17 @@ def _report_encoding(cell: Cell, vectors: Vectors, heads: Sequence[Extraction]) 
     every = [*heads, *(extraction for one in cropped.values() for extraction in one.values())]
     seconds = heads[0].seconds + sum(next(iter(one.values())).seconds for one in cropped.values())
     speed = f" at {vectors.n_encoded / seconds:.1f} clips/s" if vectors.n_encoded else ""
-    print(
+    tell(
         f"{cell.label}: encoded {vectors.n_encoded} clips ({sum(one.audio_seconds for one in every):.0f} s of audio) in "
         f"{seconds:.1f} s{speed}; {sum(one.n_stored for one in heads)} were stored already",
-        flush=True,
     )
     if cropped:
         n_other = sum(one.n_encoded for part in cropped.values() for one in part.values())
-        print(f"  training and validation clips are cropped at random, by seed: {n_other} further windows", flush=True)
+        tell(f"  training and validation clips are cropped at random, by seed: {n_other} further windows")
     for position, reason in list(vectors.bad.items())[:5]:
-        print(f"  bad clip {cell.task.index['path'][position]}: {reason}", flush=True)
+        tell(f"  bad clip {cell.task.index['path'][position]}: {reason}")
     if len(vectors.bad) > 5:
-        print(f"  ... and {len(vectors.bad) - 5} more bad clips, all named in the result files", flush=True)
+        tell(f"  ... and {len(vectors.bad) - 5} more bad clips, all named in the result files")
 
 
 def _encode_windows(

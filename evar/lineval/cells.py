@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evar import results
+from evar.config.messages import progress_bar, tell
 from evar.experiment.label_check import describe_unknown_classes, require_labels
 from evar.experiment.loading import provide_clips
 from evar.experiment.outcome import Outcome, load_row, record_failure
@@ -67,7 +68,7 @@ def evaluate_cell(
         else:
             outcome.rows.append(found)
     if not pending:
-        print(f"{cell.label}: {len(rows)} rows are there already", flush=True)
+        tell(f"{cell.label}: {len(rows)} rows are there already")
         return
     vectors = encode_rows(cell, workplace, {row.seed for row in pending}, [row.selection for row in rows])
     outcome.n_encoded += vectors.n_encoded
@@ -112,7 +113,7 @@ def encode_rows(cell: Cell, workplace: Workplace, seeds: set[int], selections: S
     for seed in sorted(seeds):
         require_labels(cell.task, cell.task.rounds(seed))
     if warning := describe_unknown_classes(cell.task, cell.task.rounds(min(seeds))):
-        print(f"{cell.label}: {warning}: they count as wrong, whatever the encoder", flush=True)
+        tell(f"{cell.label}: {warning}: they count as wrong, whatever the encoder")
     provide_clips(cell.task, cell.spec)
     layers = [name for selection in selections for name in selection.layers]
     return encode_cell(cell, workplace.store, workplace.resources, seeds, layers)
@@ -128,10 +129,9 @@ def evaluate_row(cell: Cell, row: RowSpec, workplace: Workplace) -> Result:
 def probe_rows(cell: Cell, workplace: Workplace, vectors: Vectors, pending: Sequence[RowSpec]) -> Iterator[Result]:
     """Fit each pending row and save it as soon as it is there."""
     from sklearn.exceptions import ConvergenceWarning
-    from tqdm import tqdm
 
     device = workplace.resources.device
-    with tqdm(total=len(pending), desc=f"probes {cell.label}", unit="row", delay=2, leave=False, disable=None) as bar:
+    with progress_bar(total=len(pending), desc=f"probes {cell.label}", unit="row", delay=2, leave=False) as bar:
         for together in group_rows(cell, vectors, pending):
             began = time.perf_counter()
             with warnings.catch_warnings():
@@ -143,7 +143,7 @@ def probe_rows(cell: Cell, workplace: Workplace, vectors: Vectors, pending: Sequ
             for row, fitted in zip(together, fits, strict=True):
                 if not all(report_fit(one.probe).converged for one in fitted):
                     text = f"  {cell.label} {'+'.join(row.layers)}: the probe stopped before its optimum"
-                    tqdm.write(text) if bar.n else print(text, flush=True)
+                    tell(text)
                 result = make_result(
                     cell,
                     row,
@@ -181,7 +181,7 @@ def _save_hints(cell: Cell, workplace: Workplace, vectors: Vectors) -> None:
     if results.hints_path(workplace.out, results.hints_id(own)).is_file() or vectors.usable.sum() < 3:
         return
     if len(vectors.find_bad(Selection(names, "none"))) > len(vectors.bad):
-        print(f"{cell.label}: no hints, since some layer is not finite", flush=True)
+        tell(f"{cell.label}: no hints, since some layer is not finite")
         return
     stats = vectors.of_rounds[seed][0]
     found = measure(lambda layer: vectors.layer(layer, stats)[vectors.usable], names)

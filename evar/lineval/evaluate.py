@@ -7,6 +7,7 @@ from typing import Any
 
 from evar.config.flag_tables import LINEVAL_FLAGS
 from evar.config.flags import read_flags
+from evar.config.messages import silence
 from evar.experiment.outcome import Outcome
 from evar.experiment.request import parse_request
 from evar.experiment.resolving import resolve_request
@@ -19,6 +20,9 @@ _FLAGS = tuple(flag for flag in LINEVAL_FLAGS if flag.name != "dry_run")
 def evaluate(encoders: str | Sequence[str] = "", tasks: str | Sequence[str] = "", **flags: Any) -> Outcome:
     """The command line from Python: the same words, the same results folder, the same rows.
 
+    Nothing is printed: progress bars go to standard error where that is a terminal or a notebook, and messages to the logger
+    "evar" of Python's `logging`. With quiet=True there is neither.
+
     Args:
         encoders, tasks: names (a list or a comma list), "all", or a grid; nothing: the embedded default grid.
         **flags: as `evar lineval --help` lists them, such as layers="all", data_root="/data", out="results".
@@ -27,7 +31,7 @@ def evaluate(encoders: str | Sequence[str] = "", tasks: str | Sequence[str] = ""
         All rows of the grid, and the cells that failed with their reasons.
 
     Raises:
-        ValueError: if a name or setting is unknown or contradicts another, before any work is done.
+        ValueError: if a name or setting is unknown or contradicts another, before any work is done; near misses are named.
 
     Example:
         >>> outcome = evaluate("logmel", "esc10", data_root="/data", limit=20)  # doctest: +SKIP
@@ -35,4 +39,5 @@ def evaluate(encoders: str | Sequence[str] = "", tasks: str | Sequence[str] = ""
     """
     words = read_flags(_FLAGS, flags, "evar.evaluate")
     names = (value if isinstance(value, str) else ",".join(value) for value in (encoders, tasks))
-    return run(resolve_request(parse_request(*names, **words)))
+    with silence(words.pop("quiet")):
+        return run(resolve_request(parse_request(*names, **words)))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evar import results
+from evar.config.messages import progress_bar, tell
 from evar.experiment.result_row import versions
 from evar.experiment.selection import Selection, list_compared_fusions
 from evar.extraction import input_statistics as norm_stats
@@ -91,10 +92,10 @@ def run_search(cells: Sequence[Cell], spec: SearchSpec, workplace: Workplace, ou
     first = cells[0]
     encoder, names = first.encoder, list_layers(first)
     if len(names) < 2:
-        print(f"{encoder.name}: one layer, nothing to fuse", flush=True)
+        tell(f"{encoder.name}: one layer, nothing to fuse")
         return
     if first.spec.wanted_layers != first.spec.layers:
-        print(f"{encoder.name}: its layers are those of {encoder.store_name}, searched there", flush=True)
+        tell(f"{encoder.name}: its layers are those of {encoder.store_name}, searched there")
         return
     record = _load_record(results.search_path(workplace.out, make_search_id(cells, spec)))
     if record is None:
@@ -102,10 +103,9 @@ def run_search(cells: Sequence[Cell], spec: SearchSpec, workplace: Workplace, ou
         outcome.n_encoded += sum(of_task.n_encoded for of_task in vectors)
         record = choose_layers(cells, vectors, spec, workplace.resources.device)
         results.save_search(record, workplace.out)
-    print(
+    tell(
         f"{encoder.name}: fusion search over {len(cells)} tasks, {record.n_ranked} combinations of {len(names)} layers "
         f"ranked, {record.n_probed} of them probed, on validation clips: {' + '.join(record.choice)}",
-        flush=True,
     )
     for cell in cells:
         choices = dict.fromkeys(tuple(layers) for layers in record.choices[cell.task.name])
@@ -124,7 +124,7 @@ def _load_record(path: Path) -> SearchRecord | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        print(f"searching again: {error}", flush=True)
+        tell(f"searching again: {error}")
         return None
 
 
@@ -136,7 +136,7 @@ def _export(cells: Sequence[Cell], record: SearchRecord, name: str) -> None:
     about = f"{' and '.join(record.choice)} of {encoder.name}, chosen for {tasks}"
     path = write_variant(encoder.name, record.choice, name, about)
     weights = "" if given is None else f" (made with --weights={given}: say so again)"
-    print(f"{encoder.name}: exported as encoder {name}, {path}{weights}", flush=True)
+    tell(f"{encoder.name}: exported as encoder {name}, {path}{weights}")
 
 
 def choose_layers(
@@ -156,13 +156,11 @@ def choose_layers(
     Raises:
         ValueError: if a task has no usable clip in a split.
     """
-    from tqdm import tqdm
-
     began = time.perf_counter()
     names = _list_finite_layers(cells, vectors)
     rounds = [one for cell, own in zip(cells, vectors, strict=True) for one in make_rounds(cell.task, own, names)]
     label = f"{cells[0].encoder.name} fusion search"
-    with tqdm(total=2 * len(rounds), desc=label, unit="round", delay=2, leave=False, disable=None) as bar:
+    with progress_bar(total=2 * len(rounds), desc=label, unit="round", delay=2, leave=False) as bar:
 
         def progress(done: int, what: str) -> None:
             bar.n = done if what == "ranker" else len(rounds) + (done if what == "finalists" else 0)
@@ -259,8 +257,8 @@ def _list_finite_layers(cells: Sequence[Cell], vectors: Sequence[Vectors]) -> li
     broken = {name for name in names for own in vectors if len(own.find_bad(Selection((name,), "none"))) > len(own.bad)}
     if broken:
         label = cells[0].encoder.name
-        print(
-            f"{label}: the fusion search leaves out {', '.join(sorted(broken))}, not finite for some clip", flush=True
+        tell(
+            f"{label}: the fusion search leaves out {', '.join(sorted(broken))}, not finite for some clip",
         )
     kept = [name for name in names if name not in broken]
     if len(kept) < 2:

@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Any, cast
 
+from evar.config.messages import tell
 from evar.experiment.outcome import Outcome, explain_error
 from evar.experiment.spec import GridSpec, Resources
 from evar.lineval.run import encode_grid, run_grid
@@ -128,7 +129,7 @@ def run_in_processes(units: Sequence[GridSpec], resources: Resources) -> dict[in
                     worker = running.pop(answers)
                     found[worker.at] = _receive(answers, worker)
                     free.append(worker.slot)
-                    print(f"[{len(found)}/{len(units)}] {label_unit(units[worker.at])}", flush=True)
+                    tell(f"[{len(found)}/{len(units)}] {label_unit(units[worker.at])}")
         finally:
             for worker in running.values():
                 worker.process.terminate()

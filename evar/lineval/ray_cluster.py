@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from evar.config.messages import tell
 from evar.experiment.outcome import Outcome
 from evar.experiment.spec import GridSpec, Resources
 from evar.lineval.processes import count_cores, encode_unit, run_unit
@@ -128,7 +129,7 @@ def _collect(ray: Any, tasks: _Tasks, units: Sequence[GridSpec]) -> dict[int, Ou
         if isinstance(answer, Outcome):
             answer.n_encoded += n_encoded.get(at, 0)
         found[at] = answer
-        print(f"[{len(found)}/{len(units)}] {label_unit(units[at])}", flush=True)
+        tell(f"[{len(found)}/{len(units)}] {label_unit(units[at])}")
     return found
 
 

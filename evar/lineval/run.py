@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evar.config.messages import tell
 from evar.data.task import Task
 from evar.experiment.cell import Cell
 from evar.experiment.loading import load_spec_encoder, load_spec_task
@@ -58,7 +59,7 @@ def run_grid(grid: GridSpec) -> Outcome:
                 clear_failure(workplace.out, spec)
         if name in grid.searches and done:
             if len(done) < len(specs):
-                print(f"{encoder.name}: the fusion search leaves out the tasks that failed", flush=True)
+                tell(f"{encoder.name}: the fusion search leaves out the tasks that failed")
             _run_search(done, grid, workplace, outcome)
     return outcome
 

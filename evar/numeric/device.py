@@ -14,6 +14,14 @@ def pick_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise ValueError(f"device {device!r} is not known; it is auto, cpu, cuda, cuda:NUMBER or mps") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        built_for = f"built for CUDA {torch.version.cuda}, and found no driver or card" if torch.version.cuda else (
+            "a build without CUDA, see pytorch.org for another")  # fmt: skip
+        raise ValueError(f"device {device!r} is not available here: torch {torch.__version__} is {built_for}; try auto")
+    try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {device!r} is not available here ({str(error).splitlines()[0]}); try auto") from error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evar.config.messages import progress_bar, tell
 from evar.extraction import input_statistics as statistics
 from evar.extraction.extract import extract_each
 from evar.extraction.fusion import fuse
@@ -174,8 +175,6 @@ def make_map_data(
         ValueError: if fewer than MIN_CLIPS clips can be used.
         ImportError: if the method's package is not installed.
     """
-    from tqdm import tqdm
-
     require_method(method)
     if task.config.kind != "multiclass":
         raise ValueError(f"a map needs a task of one class a clip, but {task.name} is {task.config.kind}")
@@ -196,7 +195,7 @@ def make_map_data(
         usable, layers, n_bad = _load_vectors(one, stats, task, drawn, store, batch_size)
         if n_bad:
             notes.append(f"{one.encoder.name}: {n_bad} clips that could not be used are left out.")
-        for selection in tqdm(one.selections, f"{method} {one.encoder.name}", unit="layer", leave=False, disable=None):
+        for selection in progress_bar(one.selections, f"{method} {one.encoder.name}", unit="layer", leave=False):
             vectors = standardise(fuse({layer: layers[layer] for layer in selection.layers}, selection.fusion))
             panels.append(
                 Panel(
@@ -227,7 +226,7 @@ def _load_vectors(
     label = f"{one.encoder.name} x {task.name}"
     paths = [task.paths[clip] for clip in drawn]
     (found,) = extract_each(one.encoder, [stats], paths, task.policy(), store, batch_size, label)
-    print(f"{label}: encoded {found.n_encoded} clips; {found.n_stored} were stored already", flush=True)
+    tell(f"{label}: encoded {found.n_encoded} clips; {found.n_stored} were stored already")
     usable = np.array([position for position, row in enumerate(found.rows) if row is not None], np.int64)
     if len(usable) < MIN_CLIPS:
         why = f", first: {next(iter(found.bad.values()))}" if found.bad else ""

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evar.config.folders import cache_folder
+from evar.config.messages import tell
 from evar.storage.atomic import write_atomic
 from evar.storage.keys import FeatureKey
 from evar.storage.mirror import Mirror, is_address
@@ -168,7 +169,7 @@ class FeatureStore:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            print(f"{key.encoder}: another run is encoding the same clips; waiting for it", flush=True)
+            tell(f"{key.encoder}: another run is encoding the same clips; waiting for it")
             lock.acquire()
         try:
             record = folder / "key.json"
@@ -241,7 +242,7 @@ class FeatureStore:
                         shutil.rmtree(target, ignore_errors=True)
                         removed.append(target)
             except filelock.Timeout:
-                print(f"{folder}: in use by a run; left alone", flush=True)
+                tell(f"{folder}: in use by a run; left alone")
         return removed
 
 

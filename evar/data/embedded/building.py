@@ -18,6 +18,7 @@ import yaml
 
 from evar import config as configs
 from evar import download
+from evar.config.messages import progress_bar
 from evar.config.registry import stays_below
 from evar.storage.atomic import write_atomic
 
@@ -63,7 +64,6 @@ def build(name: str, folder: Path) -> None:
         UserWarning: if the sounds differ from those that the task's published digest was made from.
     """
     from filelock import FileLock
-    from tqdm import tqdm
 
     folder = Path(folder)
     rows = read_index(name)
@@ -89,7 +89,7 @@ def build(name: str, folder: Path) -> None:
             pool = ThreadPoolExecutor(os.cpu_count())
             try:
                 clips = pool.map(render_to_file, missing)
-                for _ in tqdm(clips, total=len(missing), desc=f"render {name}", unit="clip", disable=None, leave=False):
+                for _ in progress_bar(clips, total=len(missing), desc=f"render {name}", unit="clip", leave=False):
                     pass
             finally:
                 pool.shutdown(cancel_futures=True)
