@@ -146,14 +146,10 @@ def describe_encoder(name: str, **options: Any) -> Encoder:
         encoder_class = resolve(config.implementation)
         with torch.device("meta"):
             encoder: Encoder = encoder_class.from_config(config, weights=None)
-    except (
-        NotImplementedError,
-        RuntimeError,
-        TypeError,
-        AttributeError,
-    ):  # somebody's class that reads its own tensors
+    except (NotImplementedError, RuntimeError, TypeError, AttributeError):  # a class that reads its own tensors
         return load_encoder(name, "random", **options)
-    encoder.name = config.name
+    encoder.name, encoder.store_name = config.name, config.base or config.name
+    encoder.options, encoder.asked_as, encoder.trained_on = dict(config.options), name, config.trained_on
     if config.default_layers:
         encoder.default_layers = tuple(encoder.layer(layer).name for layer in config.default_layers)
     if config.pooling:

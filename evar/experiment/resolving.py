@@ -94,9 +94,16 @@ def _check_protocol(protocol: ProtocolConfig) -> None:
 
 
 def _find_base(encoder: str) -> tuple[str, str]:
-    """Name of an encoder, and that of the encoder whose features it shares."""
+    """Name of an encoder, and that of the encoder whose layers it reads: its base, where options and checkpoint are the same.
+
+    A variant of another size, or with other weights, has layers of its own.
+    """
     config = configs.load_encoder_config(encoder)
-    return config.name, config.base or config.name
+    if not config.base:
+        return config.name, config.name
+    base = configs.load_encoder_config(config.base)
+    is_same = (config.options, config.weights) == (base.options, base.weights)
+    return config.name, base.name if is_same else config.name
 
 
 def _load_tasks(settings: Settings, protocol: ProtocolConfig) -> tuple[dict[str, Task], dict[str, str]]:

@@ -10,6 +10,8 @@ from evar import results
 from evar.cli import command_line as cli
 from evar.cli.command_line import run
 from evar.encoders import load_encoder
+from evar.experiment.request import parse_request
+from evar.experiment.resolving import resolve_request
 from evar.exporting import read_metadata
 
 
@@ -91,3 +93,11 @@ def test_finetune_embed_fuse_and_plot_take_positions(tones, capsys):
     picture = ["plot", "clip", str(clip), "--encoders=toy", "--weights=random", f"--out={root / 'clip.png'}"]
     assert run([*picture, "--layers=0"]) == cli.DONE and (root / "clip.png").is_file()
     assert run([*picture, "--layers=-3"]) == cli.WRONG
+
+
+def test_a_variant_shows_all_its_layers_unless_they_are_its_bases():
+    grid = resolve_request(
+        parse_request("cnn14.16k,cnn14.fusion_3_6,ced.base,ced.tiny", "esc10", layers="all", limit=40)
+    )
+    wanted = {spec.encoder: spec.wanted_layers for spec in grid.cells}
+    assert wanted == {"cnn14.16k": "all", "cnn14.fusion_3_6": "default", "ced.base": "all", "ced.tiny": "all"}
