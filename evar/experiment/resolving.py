@@ -94,7 +94,7 @@ def _check_protocol(protocol: ProtocolConfig) -> None:
 
 
 def _find_base(encoder: str) -> tuple[str, str]:
-    """Name of an encoder, and that of the encoder whose layers it reads: its base, where options and checkpoint are the same.
+    """Name of an encoder, and of the one whose layers it reads: its base, where options and checkpoint are the same.
 
     A variant of another size, or with other weights, has layers of its own.
     """
