@@ -36,7 +36,7 @@ def concat(layers: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
         >>> concat({"a": np.ones((1, 2), np.float32), "b": np.zeros((1, 1), np.float32)}).tolist()
         [[1.0, 1.0, 0.0]]
     """
-    _checked(layers)
+    _check_clips(layers)
     return np.concatenate(list(layers.values()), axis=1)
 
 
@@ -56,7 +56,7 @@ def average(layers: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
         >>> average({"a": np.ones((1, 2), np.float32), "b": np.zeros((1, 2), np.float32)}).tolist()
         [[0.5, 0.5]]
     """
-    _checked(layers)
+    _check_clips(layers)
     require_equal_widths({name: value.shape[1] for name, value in layers.items()}, "average")
     return np.asarray(np.mean(np.stack(list(layers.values())), axis=0, dtype=np.float64), np.float32)
 
@@ -86,7 +86,7 @@ def pca(
         >>> pca({"a": clips, "b": -clips[:, :1]}, np.arange(4)).shape  # all three columns are one direction
         (6, 1)
     """
-    _checked(layers)
+    _check_clips(layers)
     if len(train) < 2:
         raise ValueError(f"pca needs at least 2 training clips, got {len(train)}")
     scaled = []
@@ -116,11 +116,12 @@ FITTED_FUSIONS = ("pca", "weighted")
 def fuse(
     layers: Mapping[str, NDArray[np.float32]], fusion: str, train: NDArray[np.int64] | None = None
 ) -> NDArray[np.float32]:
-    """Apply the fusion of that name; "none" takes the only layer.
+    """Apply the fusion of a name.
 
     Args:
         layers: name -> (clips, width).
-        fusion: name. "weighted" gives the layers side by side, for a probe that learns their weights.
+        fusion: "none" takes the only layer; a key of `FUSIONS`; "pca"; "weighted" puts the layers side by side, for a probe
+            that learns their weights.
         train: positions of the training clips, for "pca".
 
     Returns:
@@ -128,6 +129,11 @@ def fuse(
 
     Raises:
         ValueError: if no fusion has that name, or it does not fit the layers.
+
+    Example:
+        >>> layers = {"a": np.ones((1, 2), np.float32), "b": np.zeros((1, 2), np.float32)}
+        >>> fuse(layers, "average").tolist(), fuse(layers, "weighted").shape
+        ([[0.5, 0.5]], (1, 4))
     """
     if fusion == "none" and len(layers) == 1:
         return next(iter(layers.values()))
@@ -143,7 +149,11 @@ def fuse(
 
 
 def commutes(fusion: str, poolings: Iterable[str]) -> bool:
-    """Whether fusing pooled vectors gives what pooling fused frames would.
+    """Tell whether fusing pooled vectors gives what pooling fused frames would.
+
+    Args:
+        fusion: name of the fusion.
+        poolings: names of the poolings of the layers.
 
     Example:
         >>> commutes("concat", ["mean_plus_max"]), commutes("average", ["mean", "mean_plus_max"])
@@ -153,12 +163,25 @@ def commutes(fusion: str, poolings: Iterable[str]) -> bool:
 
 
 def require_equal_widths(widths: Mapping[str, int], fusion: str) -> None:
-    """Raises ValueError unless all layers are equally wide, as sums need."""
+    """Refuse layers of different widths where they are summed.
+
+    Args:
+        widths: layer -> features of its vectors.
+        fusion: name of the fusion, for the error message.
+
+    Raises:
+        ValueError: if the widths differ.
+
+    Example:
+        >>> require_equal_widths({"a": 2, "b": 3}, "average")
+        Traceback (most recent call last):
+        ValueError: average needs layers of equal width, got {'a': 2, 'b': 3}; use --fusion=concat or pca
+    """
     if len(set(widths.values())) > 1:
         raise ValueError(f"{fusion} needs layers of equal width, got {dict(widths)}; use --fusion=concat or pca")
 
 
-def _checked(layers: Mapping[str, NDArray[np.float32]]) -> None:
+def _check_clips(layers: Mapping[str, NDArray[np.float32]]) -> None:
     clips = {name: value.shape[0] for name, value in layers.items()}
     if len(set(clips.values())) != 1:
         raise ValueError(f"fusion needs at least one layer and the same clips in each, got {clips}")

@@ -130,12 +130,34 @@ def segment_error_rate(y_true: ArrayLike, y_pred: ArrayLike) -> float:
 
 
 def stack_counts(y_true: NDArray[np.float64], y_pred: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(clips, 5): true events, right ones, found ones, active class-segments, errors in segments."""
+    """Return what metrics of events are sums of, for each clip.
+
+    Args:
+        y_true, y_pred: (clips, 3) as `count_clip` gives them.
+
+    Returns:
+        (clips, 5): true events, right ones, found ones, active class-segments, errors in segments.
+
+    Example:
+        >>> stack_counts(np.array([[2, 0, 4]]), np.array([[1, 3, 1]])).tolist()
+        [[2.0, 1.0, 3.0, 4.0, 1.0]]
+    """
     return np.stack([y_true[:, 0], y_pred[:, 0], y_pred[:, 1], y_true[:, 2], y_pred[:, 2]], axis=1).astype(np.float64)
 
 
 def compute_f1(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(..., 5) sums of clips -> (...)."""
+    """Compute the F-measure of events from sums over clips.
+
+    Args:
+        sums: (..., 5) sums of `stack_counts`.
+
+    Returns:
+        (...) in 0..1; 1 where there is no event and none was found.
+
+    Example:
+        >>> float(compute_f1(np.array([2.0, 1.0, 2.0, 4.0, 1.0])))
+        0.5
+    """
     n_true, n_right, n_found = sums[..., 0], sums[..., 1], sums[..., 2]
     n = n_true + n_found
     return np.where(n > 0, 2 * n_right / np.where(n > 0, n, 1), 1.0)

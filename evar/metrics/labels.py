@@ -84,7 +84,7 @@ def d_prime(y_true: ArrayLike, y_score: ArrayLike) -> float:
 def average_precisions(
     y_true: NDArray[np.bool_], y_score: NDArray[np.floating], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Average precision of each label for each weighting of the clips.
+    """Compute the average precision of each label for each weighting of the clips.
 
     Args:
         y_true: (clips, labels).
@@ -93,6 +93,11 @@ def average_precisions(
 
     Returns:
         (weightings, labels); NaN where no clip of positive weight has the label.
+
+    Example:
+        >>> y_true, y_score = np.array([[True], [False], [True]]), np.array([[0.9], [0.8], [0.7]])
+        >>> average_precisions(y_true, y_score, np.array([[1.0, 1.0, 1.0], [1.0, 0.0, 1.0]])).round(3).tolist()
+        [[0.833], [1.0]]
     """
     found = np.full((len(weights), y_true.shape[1]), np.nan)
     for label in range(y_true.shape[1]):
@@ -115,9 +120,20 @@ def average_precisions(
 def roc_areas(
     y_true: NDArray[np.bool_], y_score: NDArray[np.floating], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Area under the ROC curve of each label for each weighting; arguments and result as in `average_precisions`.
+    """Compute the area under the ROC curve of each label for each weighting of the clips.
 
-    NaN also where every clip of positive weight has the label.
+    Args:
+        y_true: (clips, labels).
+        y_score: (clips, labels).
+        weights: (weightings, clips) at least 0; a bootstrap sample is how often each clip was drawn.
+
+    Returns:
+        (weightings, labels) in 0..1; NaN where no clip of positive weight has the label, or every one has it.
+
+    Example:
+        >>> y_true, y_score = np.array([[True], [False], [True]]), np.array([[0.9], [0.8], [0.7]])
+        >>> roc_areas(y_true, y_score, np.ones((1, 3))).tolist()
+        [[0.5]]
     """
     found = np.full((len(weights), y_true.shape[1]), np.nan)
     for label in range(y_true.shape[1]):

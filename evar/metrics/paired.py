@@ -70,7 +70,13 @@ def paired_permutation(
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
-    """p-values of several tests, corrected so that the chance of any false alarm is at most the level.
+    """Correct the p-values of several tests, so that the chance of any false alarm is at most the level.
+
+    Args:
+        p_values: (tests,) in 0..1.
+
+    Returns:
+        (tests,) corrected p-values in 0..1, in the same order.
 
     Source: Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6 (1979).
 

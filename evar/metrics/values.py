@@ -79,9 +79,20 @@ def mean_absolute_error(y_true: ArrayLike, y_pred: ArrayLike) -> float:
 
 
 def stack_moments(y_true: NDArray[np.float64], y_pred: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(clips, 6): 1, t, p, t^2, p^2 and t p, where t and p are the values less the mean of the true ones.
+    """Return what correlations are sums of, for each clip: 1, t, p, t^2, p^2 and t p.
 
-    Taking a mean away loses nothing and keeps the sums' differences from rounding.
+    t and p are the values less the mean of the true ones. Taking a mean away loses nothing and keeps the differences of sums
+    from rounding.
+
+    Args:
+        y_true, y_pred: (clips,) numbers.
+
+    Returns:
+        (clips, 6).
+
+    Example:
+        >>> stack_moments(np.array([1.0, 3.0]), np.array([2.0, 2.0])).tolist()
+        [[1.0, -1.0, 0.0, 1.0, 0.0, -0.0], [1.0, 1.0, 0.0, 1.0, 0.0, 0.0]]
     """
     centre = y_true.mean()
     t, p = y_true - centre, y_pred - centre
@@ -89,7 +100,19 @@ def stack_moments(y_true: NDArray[np.float64], y_pred: NDArray[np.float64]) -> N
 
 
 def correlate_moments(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(..., 6) weighted sums of `stack_moments` -> (...)."""
+    """Compute Pearson's correlation from sums over clips.
+
+    Args:
+        sums: (..., 6) weighted sums of `stack_moments`.
+
+    Returns:
+        (...) correlations in -1..1; 0 where either is constant.
+
+    Example:
+        >>> moments = stack_moments(np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 3.0, 2.0, 4.0]))
+        >>> round(float(correlate_moments(moments.sum(axis=0))), 6)
+        0.8
+    """
     n, t, p, tt, pp, tp = np.moveaxis(sums, -1, 0)
     spread = np.maximum(n * tt - t * t, 0) * np.maximum(n * pp - p * p, 0)
     is_flat = spread <= 1e-20 * (n * tt) * (n * pp)

@@ -122,8 +122,8 @@ class AttentiveProbe(TrainedProbe):
         for epoch in range(1, self.max_epochs + 1):
             self._epoch(running, X, torch.randperm(len(X), generator=generator))
             outputs = self._outputs([network.parameters for network in running], X_valid)
-            for network, said in zip(running, outputs, strict=True):
-                network.judge(*self._targets.validated(said), epoch)
+            for network, own in zip(running, outputs, strict=True):
+                network.judge(*self._targets.score_outputs(own), epoch)
             running = [network for network in running if not network.is_done(self.patience)]
             if not running:
                 break
@@ -132,10 +132,23 @@ class AttentiveProbe(TrainedProbe):
         return self
 
     def decision_function(self, X: Frames) -> NDArray[np.float64]:
-        """Outputs before softmax or sigmoid, (clips, classes), or (clips, 1) for numbers.
+        """Return outputs before softmax or sigmoid.
+
+        Args:
+            X: frames of the clips, of the layers and widths of `fit`.
+
+        Returns:
+            (clips, classes) float64, in the order of `classes_`; (clips, 1) for numbers.
 
         Raises:
             ValueError: if the frames are of other layers or widths than in `fit`.
+
+        Example:
+            >>> from evar.numeric.frames import FramesInMemory
+            >>> frames = FramesInMemory({"fc": [np.full((3, 1), value) for value in (0.0, 1.0, 4.0, 5.0)]})
+            >>> probe = AttentiveProbe(learning_rates=(0.1,)).fit(frames, [0, 0, 1, 1], frames, [0, 0, 1, 1])
+            >>> probe.decision_function(frames).argmax(axis=1).tolist()
+            [0, 0, 1, 1]
         """
         check_is_fitted(self, "chosen_")
         widths = {name: len(scale[0]) for name, scale in self._scales.items()}

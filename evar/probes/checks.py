@@ -14,10 +14,22 @@ from evar.numeric.rows import Rows
 
 
 def check_labels(y: Any, n_clips: int, which: str) -> NDArray[np.uint8]:
-    """(clips, labels) of 0 and 1.
+    """Return labels of clips that may have several, as (clips, labels) of 0 and 1.
+
+    Args:
+        y: (clips, labels) of 0 and 1, or what becomes that.
+        n_clips: how many clips there must be.
+        which: split they belong to, for the error message: "training", "validation" or "given".
+
+    Returns:
+        (clips, labels) uint8.
 
     Raises:
         ValueError: if they are of another shape or hold anything else.
+
+    Example:
+        >>> check_labels([[0, 1], [1, 0]], 2, "training").tolist()
+        [[0, 1], [1, 0]]
     """
     labels = np.asarray(y)
     if labels.ndim != 2 or len(labels) != n_clips or not labels.shape[1]:
@@ -32,7 +44,22 @@ STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 
 
 def check_features(X: Any, which: str) -> NDArray[Any]:
-    """(clips, width) floating point, finite; rows that are read in parts are checked when they are."""
+    """Return vectors as a floating-point array; rows that are read in parts stay as they are, and are checked when read.
+
+    Args:
+        X: (clips, width) numbers, or `evar.numeric.rows.Rows`.
+        which: split they belong to, for the error message.
+
+    Returns:
+        (clips, width) float32 if X is that already, else float64; or the rows.
+
+    Raises:
+        ValueError: if X is empty, sparse, complex, of another shape, or holds NaN or infinity.
+
+    Example:
+        >>> check_features([[1, 2], [3, 4]], "training").dtype
+        dtype('float64')
+    """
     if isinstance(X, Rows):
         if 0 in X.shape:
             raise ValueError(f"the {which} embeddings are empty, of shape {X.shape}")
@@ -65,7 +92,24 @@ def check_features(X: Any, which: str) -> NDArray[Any]:
 
 
 def check_pair(X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Features and labels (clips,) of one split."""
+    """Return the vectors and the classes of one split, checked.
+
+    Args:
+        X: (clips, width) numbers.
+        y: (clips,) classes.
+        which: split they belong to, for the error message.
+
+    Returns:
+        What `check_features` and `check_classes` return.
+
+    Raises:
+        ValueError: as these two do.
+
+    Example:
+        >>> X, y = check_pair([[1.0], [2.0]], ["cat", "dog"], "training")
+        >>> X.shape, y.tolist()
+        ((2, 1), ['cat', 'dog'])
+    """
     if y is None:
         raise ValueError(f"a probe requires y to be passed, but the target y is None ({which} labels)")
     features = check_features(X, which)
@@ -73,10 +117,22 @@ def check_pair(X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def check_classes(y: Any, n_clips: int, which: str) -> NDArray[Any]:
-    """(clips,) labels of classes.
+    """Return the class of each clip as an array.
+
+    Args:
+        y: (clips,) integers or names; a column (clips, 1) is flattened with a warning.
+        n_clips: how many clips there must be.
+        which: split they belong to, for the error message.
+
+    Returns:
+        (clips,) labels.
 
     Raises:
         ValueError: if they are of another shape or are no classes.
+
+    Example:
+        >>> check_classes(["cat", "dog"], 2, "training").tolist()
+        ['cat', 'dog']
     """
     labels = np.asarray(y)
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -90,10 +146,22 @@ def check_classes(y: Any, n_clips: int, which: str) -> NDArray[Any]:
 
 
 def check_numbers(y: Any, n_clips: int, which: str) -> NDArray[np.float64]:
-    """(clips,) finite numbers.
+    """Return the number of each clip as an array.
+
+    Args:
+        y: (clips,) numbers.
+        n_clips: how many clips there must be.
+        which: split they belong to, for the error message.
+
+    Returns:
+        (clips,) float64.
 
     Raises:
         ValueError: if they are of another shape or not finite.
+
+    Example:
+        >>> check_numbers([1, 2.5], 2, "training").tolist()
+        [1.0, 2.5]
     """
     numbers = np.asarray(y, dtype=np.float64)
     if numbers.shape != (n_clips,) or not np.isfinite(numbers).all():

@@ -39,7 +39,10 @@ def rank_candidates(goodness: Sequence[float], *ties: Sequence[Any]) -> list[int
 
 
 def choose_best(goodness: Sequence[float], *ties: Sequence[Any]) -> int:
-    """Return the position of the best candidate; arguments as for `rank_candidates`.
+    """Return the position of the best candidate.
+
+    Args:
+        goodness, ties: as for `rank_candidates`.
 
     Raises:
         ValueError: if there is no candidate.
@@ -93,6 +96,9 @@ def is_getting_worse(metric: str, scores: Sequence[float], losses: Sequence[floa
 
 def count_always_tried(n_settings: int) -> int:
     """Return how many settings are tried whatever their scores: the more regularised half and two more.
+
+    Args:
+        n_settings: how many there are, at least 1.
 
     Example:
         >>> count_always_tried(8), count_always_tried(1)
@@ -158,6 +164,11 @@ class BestEpoch:
 
         Returns:
             Whether it is the best one now; the first always is.
+
+        Example:
+            >>> best = BestEpoch("mean_absolute_error")
+            >>> best.take(2.0, 1.0, 1), best.take(3.0, 1.0, 2), best.score
+            (True, False, 2.0)
         """
         if self.epoch == 0 or is_improvement(self.metric, score, loss, self.score, self.loss, self.ties):
             self.score, self.loss, self.epoch, self.n_without = score, loss, epoch, 0

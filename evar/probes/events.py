@@ -24,9 +24,10 @@ from evar.probes.protocol import ProbeTraits
 _CLIPS_AT_ONCE = 8
 
 
-def active_frames(events: NDArray[np.float64], n_frames: int, period: float, n_classes: int) -> NDArray[np.uint8]:
-    """(frames, classes) 1 where the middle of a frame lies in an event of the class; an event between two middles marks the
-    frame that it begins in.
+def mark_frames(events: NDArray[np.float64], n_frames: int, period: float, n_classes: int) -> NDArray[np.uint8]:
+    """Mark the frames that each event covers: those whose middle lies in it.
+
+    An event between two middles marks the frame that it begins in.
 
     Args:
         events: (events, 3) class number, onset and offset in seconds.
@@ -34,8 +35,11 @@ def active_frames(events: NDArray[np.float64], n_frames: int, period: float, n_c
         period: seconds of a frame.
         n_classes: of the task.
 
+    Returns:
+        (frames, classes) uint8, 1 where an event of the class is active.
+
     Example:
-        >>> active_frames(np.array([[1, 0.1, 0.2]]), 3, 0.1, 2).tolist()
+        >>> mark_frames(np.array([[1, 0.1, 0.2]]), 3, 0.1, 2).tolist()
         [[0, 0], [0, 1], [0, 0]]
     """
     active = np.zeros((n_frames, n_classes), np.uint8)
@@ -48,21 +52,25 @@ def active_frames(events: NDArray[np.float64], n_frames: int, period: float, n_c
     return active
 
 
-def events_of(
+def find_events(
     active: NDArray[np.bool_], period: float, median_seconds: float, least_seconds: float
 ) -> NDArray[np.float64]:
-    """Runs of active frames as events, (events, 3): class number, onset and offset in seconds.
+    """Find runs of active frames, which are events.
 
     Args:
         active: (frames, classes).
         period: seconds of a frame.
-        median_seconds: a frame takes the majority of so long a stretch around it; the stretch is an odd number of frames.
+        median_seconds: a frame takes the majority of the frames in a window of this length around it; the window is an odd
+            number of frames.
         least_seconds: shorter events are dropped.
+
+    Returns:
+        (events, 3) class number, onset and offset in seconds, by onset.
 
     Source: post-processing of HEAR's event tasks (median filter, then a least duration).
 
     Example:
-        >>> events_of(np.array([[0], [1], [1], [0], [1]], bool), 0.5, 0.0, 0.6).tolist()
+        >>> find_events(np.array([[0], [1], [1], [0], [1]], bool), 0.5, 0.0, 0.6).tolist()
         [[0.0, 0.5, 1.5]]
     """
     from scipy.ndimage import median_filter
@@ -87,7 +95,7 @@ class EventsProbe(BaseEstimator):
 
     Args:
         strengths: values of C to choose from.
-        median_seconds, least_seconds: as for `events_of`; several least durations are chosen among.
+        median_seconds, least_seconds: as for `find_events`; several least durations are chosen among.
         metric: name in `evar.metrics.METRICS`, of kind events.
         refit: whose frames the final fit sees: "train" or "train_and_valid".
 
@@ -102,6 +110,15 @@ class EventsProbe(BaseEstimator):
 
     Source: the prediction of HEAR's event tasks (Turian et al., "HEAR: Holistic Evaluation of Audio Representations", 2022),
         with logistic regression in place of its network.
+
+    Example:
+        >>> from evar.numeric.frames import FramesInMemory
+        >>> loud = np.float32([[0], [0], [9], [9], [0], [0]])
+        >>> frames = FramesInMemory({"level": [loud, loud, loud]}, {"level": 0.1})
+        >>> y = [np.array([[0, 0.2, 0.4]])] * 3
+        >>> probe = EventsProbe((1.0,), median_seconds=0.0).fit(frames, y, frames, y)
+        >>> probe.predict(frames)[0].round(3).tolist()
+        [[0.0, 0.2, 0.4]]
     """
 
     traits = ProbeTraits(kinds=("events",), reads_frames=True)
@@ -178,19 +195,30 @@ class EventsProbe(BaseEstimator):
         return self
 
     def predict(self, X: Frames) -> NDArray[Any]:
-        """Events of each clip: (clips,) objects, each (events, 3)."""
+        """Find the events of each clip.
+
+        Args:
+            X: frames of the clips, of the layer of `fit`.
+
+        Returns:
+            (clips,) objects, each (events, 3) class number, onset and offset in seconds.
+        """
         check_is_fitted(self, "chosen_")
         return as_objects(self._events(X, [self.chosen_["least_seconds"]])[0])
 
     def score(self, X: Frames, y: ArrayLike) -> float:
-        """The metric on some clips."""
+        """Score the events that are found in some clips by the metric.
+
+        Args:
+            X: frames of the clips.
+            y: for each clip (events, 3) class number, onset and offset in seconds.
+        """
         return self._scored(list(self.predict(X)), y)
 
     def _frames(self, X: Frames, y: Any) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         frames, counts = X.joined(range(len(X)), self._layer)
         active = [
-            active_frames(events, n, self._period, self._n_classes)
-            for events, n in zip(y, counts.tolist(), strict=True)
+            mark_frames(events, n, self._period, self._n_classes) for events, n in zip(y, counts.tolist(), strict=True)
         ]
         return frames.numpy(), np.concatenate(active)
 
@@ -202,7 +230,7 @@ class EventsProbe(BaseEstimator):
             active = self._probe.decision_function(frames.numpy()) > 0
             for own in np.split(active, counts.numpy().cumsum()[:-1]):
                 for events, least in zip(found, leasts, strict=True):
-                    events.append(events_of(own, self._period, self.median_seconds, least))
+                    events.append(find_events(own, self._period, self.median_seconds, least))
         return found
 
     def _scored(self, said: Sequence[NDArray[np.float64]], y: Any) -> float:
@@ -211,7 +239,18 @@ class EventsProbe(BaseEstimator):
 
 
 def as_objects(values: Sequence[Any]) -> NDArray[Any]:
-    """A one-dimensional array that holds arrays of unequal length."""
+    """Put arrays of unequal length into one array of objects.
+
+    Args:
+        values: one array for each clip.
+
+    Returns:
+        (clips,) objects.
+
+    Example:
+        >>> as_objects([np.zeros((2, 3)), np.zeros((0, 3))]).shape
+        (2,)
+    """
     found = np.empty(len(values), object)
     for at, value in enumerate(values):
         found[at] = value

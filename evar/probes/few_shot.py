@@ -80,13 +80,19 @@ class FewShotProbe(ClassifierMixin, BaseEstimator):
 
         Args:
             probes: unfitted.
-            splits: X, y, and two that are not looked at, of each.
+            splits: X and y of each, as in `fit`, and two values that are not used.
 
         Returns:
             The probes, fitted.
 
         Raises:
             ValueError: as `fit`.
+
+        Example:
+            >>> X, y = np.float32([[0], [1], [4], [5]]), [0, 0, 1, 1]
+            >>> draws = [FewShotProbe(n_per_class=1, random_state=seed) for seed in range(2)]
+            >>> [len(probe.drawn_) for probe in FewShotProbe.fit_together(draws, [(X, y, None, None)] * 2)]
+            [2, 2]
         """
         inner, drawn_splits = [], []
         for probe, (X, y, _, _) in zip(probes, splits, strict=True):
@@ -103,18 +109,56 @@ class FewShotProbe(ClassifierMixin, BaseEstimator):
         return probes
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Probabilities: (clips, width) -> (clips, classes)."""
+        """Return class probabilities.
+
+        Args:
+            X: (clips, width) vectors.
+
+        Returns:
+            (clips, classes) float64 in 0..1, in the order of `classes_`; rows sum to 1.
+
+        Raises:
+            ValueError: if X has another width than in `fit`, or holds NaN or infinity.
+
+        Example:
+            >>> X, y = np.float32([[0], [1], [4], [5]]), [0, 0, 1, 1]
+            >>> FewShotProbe(n_per_class=2).fit(X, y).predict_proba(X).shape
+            (4, 2)
+        """
         check_is_fitted(self, "drawn_")
         return self._fitted.predict_proba(X)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """The most probable label of each clip: (clips, width) -> (clips,)."""
+        """Return the most probable class of each clip.
+
+        Args:
+            X: (clips, width) vectors.
+
+        Returns:
+            (clips,) labels.
+
+        Raises:
+            ValueError: as `predict_proba`.
+
+        Example:
+            >>> X, y = np.float32([[0], [1], [4], [5]]), [0, 0, 1, 1]
+            >>> FewShotProbe(n_per_class=2).fit(X, y).predict([[0.5], [4.5]]).tolist()
+            [0, 1]
+        """
         check_is_fitted(self, "drawn_")
         return self._fitted.predict(X)
 
 
 def draw_clips(y: NDArray[Any], n_per_class: int, seed: int) -> NDArray[np.int64]:
-    """Positions of so many clips of each class, at random: (clips,) labels -> (drawn,) rising.
+    """Draw some clips of each class at random.
+
+    Args:
+        y: (clips,) labels.
+        n_per_class: clips of each class, at least 1; all of a class that has fewer.
+        seed: of the draw.
+
+    Returns:
+        (drawn,) int64 positions of the clips, rising.
 
     Example:
         >>> draw_clips(np.array([0, 0, 0, 1, 1, 2]), 2, seed=0).tolist()

@@ -141,8 +141,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
     ) -> Sequence[LinearProbe]:
         """Fit several probes, each on its own clips, side by side: the rounds of a fold task, for example.
 
-        Small problems are solved in batches, which saves most of the time that they would take one by one; the
-        solutions are the same to the probes' tolerance.
+        Small problems are solved in batches, which saves most of the time that they would take one by one. The solutions are
+        the same to the probes' tolerance.
 
         Args:
             probes: unfitted.
@@ -153,6 +153,12 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
         Raises:
             ValueError: as `fit`.
+
+        Example:
+            >>> X, y = np.float32([[0], [1], [4], [5]]), [0, 0, 1, 1]
+            >>> two = LinearProbe.fit_together([LinearProbe((1.0,)), LinearProbe((0.1,))], [(X, y, None, None)] * 2)
+            >>> [probe.strength_ for probe in two]
+            [1.0, 0.1]
         """
         running = [probe._fitting(*split) for probe, split in zip(probes, splits, strict=True)]
         wanted = {index: next(steps) for index, steps in enumerate(running)}
@@ -238,10 +244,21 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         return every[0], every[1]
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Logits: (clips, width) -> (clips, classes), or (clips,) for two classes, positive for the second.
+        """Return logits.
+
+        Args:
+            X: (clips, width) vectors.
+
+        Returns:
+            (clips, classes) float64, in the order of `classes_`; (clips,) for two classes, positive for the second.
 
         Raises:
             ValueError: if X has another width than in `fit`, or holds NaN or infinity.
+
+        Example:
+            >>> X, y = np.float32([[0], [1], [4], [5]]), [0, 0, 1, 1]
+            >>> (LinearProbe((1.0,)).fit(X, y).decision_function(X) > 0).tolist()
+            [False, False, True, True]
         """
         check_is_fitted(self)
         X = check_features(X, "given")
@@ -250,7 +267,22 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         return scores[:, 0] if len(self.classes_) == 2 else scores
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Probabilities: (clips, width) -> (clips, classes), in the order of `classes_`; rows sum to 1."""
+        """Return class probabilities.
+
+        Args:
+            X: (clips, width) vectors.
+
+        Returns:
+            (clips, classes) float64 in 0..1, in the order of `classes_`; rows sum to 1.
+
+        Raises:
+            ValueError: as `decision_function`.
+
+        Example:
+            >>> X, y = np.float32([[0], [1], [4], [5]]), [0, 0, 1, 1]
+            >>> LinearProbe((1.0,)).fit(X, y).predict_proba(X[:1]).round(2).tolist()
+            [[0.77, 0.23]]
+        """
         scores = self.decision_function(X)
         if scores.ndim == 1:
             scores = np.stack([-scores / 2, scores / 2], axis=1)
@@ -258,7 +290,22 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         return powers / powers.sum(axis=1, keepdims=True)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """The most probable label of each clip: (clips, width) -> (clips,)."""
+        """Return the most probable class of each clip.
+
+        Args:
+            X: (clips, width) vectors.
+
+        Returns:
+            (clips,) labels.
+
+        Raises:
+            ValueError: as `decision_function`.
+
+        Example:
+            >>> X, y = np.float32([[0], [1], [4], [5]]), ["low", "low", "high", "high"]
+            >>> LinearProbe((1.0,)).fit(X, y).predict([[0.5], [4.5]]).tolist()
+            ['low', 'high']
+        """
         scores = self.decision_function(X)
         index = (scores > 0).astype(np.int64) if scores.ndim == 1 else scores.argmax(axis=1)
         return self.classes_[index]

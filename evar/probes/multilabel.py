@@ -59,17 +59,62 @@ class MultilabelProbe(LinearProbe):
         super().__init__(strengths, refit, metric, tol, search_tol, max_iter)
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Logits: (clips, width) -> (clips, labels)."""
+        """Return logits.
+
+        Args:
+            X: (clips, width) vectors.
+
+        Returns:
+            (clips, labels) float64.
+
+        Raises:
+            ValueError: if X has another width than in `fit`, or holds NaN or infinity.
+
+        Example:
+            >>> X, y = np.float32([[0], [1], [4], [5]]), [[1, 0], [1, 0], [0, 1], [0, 1]]
+            >>> MultilabelProbe((1.0,)).fit(X, y).decision_function(X).shape
+            (4, 2)
+        """
         features = check_features(X, "given")
         self._check_width(features)
         return np.asarray(features.astype(np.float64, copy=False) @ self.coef_.T + self.intercept_)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Probability of each label: (clips, width) -> (clips, labels); rows need not sum to 1."""
+        """Return the probability of each label.
+
+        Args:
+            X: (clips, width) vectors.
+
+        Returns:
+            (clips, labels) float64 in 0..1; rows need not sum to 1.
+
+        Raises:
+            ValueError: as `decision_function`.
+
+        Example:
+            >>> X, y = np.float32([[0], [1], [4], [5]]), [[1, 0], [1, 0], [0, 1], [0, 1]]
+            >>> bool(MultilabelProbe((1.0,)).fit(X, y).predict_proba(X)[0, 0] > 0.7)
+            True
+        """
         return np.asarray(0.5 + 0.5 * np.tanh(0.5 * self.decision_function(X)))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Labels that are more likely than not: (clips, width) -> (clips, labels) uint8."""
+        """Return the labels that are more likely than not.
+
+        Args:
+            X: (clips, width) vectors.
+
+        Returns:
+            (clips, labels) uint8 of 0 and 1.
+
+        Raises:
+            ValueError: as `decision_function`.
+
+        Example:
+            >>> X, y = np.float32([[0], [1], [4], [5]]), [[1, 0], [1, 0], [0, 1], [0, 1]]
+            >>> MultilabelProbe((1.0,)).fit(X, y).predict([[0.5], [4.5]]).tolist()
+            [[1, 0], [0, 1]]
+        """
         return (self.decision_function(X) > 0).astype(np.uint8)
 
     def _pair(self, X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -188,7 +188,22 @@ class KNNProbe(ClassifierMixin, _Nearest):
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Vote shares: (clips, width) -> (clips, classes), in the order of `classes_`; rows sum to 1."""
+        """Return the share of votes of each class.
+
+        Args:
+            X: (clips, width) vectors.
+
+        Returns:
+            (clips, classes) float64 in 0..1, in the order of `classes_`; rows sum to 1.
+
+        Raises:
+            ValueError: if X has another width than in `fit`, or holds NaN or infinity.
+
+        Example:
+            >>> X, y = np.float32([[1, 0], [2, 0.1], [-1, 0], [-2, 0.1]]), ["right", "right", "left", "left"]
+            >>> KNNProbe(ks=(1,)).fit(X, y).predict_proba(X[:1]).tolist()
+            [[0.0, 1.0]]
+        """
         check_is_fitted(self, "classes_")
         checked = check_features(X, "given")
         return np.concatenate([shares[0] for shares in self._shares(self._directions(checked), [self.chosen_["k"]])])
@@ -294,11 +309,41 @@ class KNNLabelsProbe(_KNNAverages):
         return averages
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Shares of votes, 0..1: (clips, width) -> (clips, labels)."""
+        """Return the share of the votes that each label has.
+
+        Args:
+            X: (clips, width) vectors.
+
+        Returns:
+            (clips, labels) float64 in 0..1.
+
+        Raises:
+            ValueError: if X has another width than in `fit`, or holds NaN or infinity.
+
+        Example:
+            >>> X, y = np.float32([[1, 0], [2, 0.1], [-1, 0], [-2, 0.1]]), [[1, 0], [1, 1], [0, 1], [0, 1]]
+            >>> KNNLabelsProbe(ks=(1,)).fit(X, y).decision_function(X[:1]).tolist()
+            [[1.0, 0.0]]
+        """
         return self._averaged(X)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Labels with at least half of the votes: (clips, width) -> (clips, labels) uint8."""
+        """Return the labels that have at least half of the votes.
+
+        Args:
+            X: (clips, width) vectors.
+
+        Returns:
+            (clips, labels) uint8 of 0 and 1.
+
+        Raises:
+            ValueError: as `decision_function`.
+
+        Example:
+            >>> X, y = np.float32([[1, 0], [2, 0.1], [-1, 0], [-2, 0.1]]), [[1, 0], [1, 1], [0, 1], [0, 1]]
+            >>> KNNLabelsProbe(ks=(1,)).fit(X, y).predict(X[1:2]).tolist()
+            [[1, 1]]
+        """
         return (self._averaged(X) >= 0.5).astype(np.uint8)
 
 
@@ -328,7 +373,22 @@ class KNNNumbersProbe(RegressorMixin, _KNNAverages):
         return averages[:, 0]
 
     def predict(self, X: ArrayLike) -> NDArray[np.float64]:
-        """The number of each clip: (clips, width) -> (clips,)."""
+        """Return the number of each clip.
+
+        Args:
+            X: (clips, width) vectors.
+
+        Returns:
+            (clips,) float64, in the unit of the labels.
+
+        Raises:
+            ValueError: if X has another width than in `fit`, or holds NaN or infinity.
+
+        Example:
+            >>> X = np.float32([[1, 0], [2, 0.1], [-1, 0], [-2, 0.1]])
+            >>> KNNNumbersProbe(ks=(1,)).fit(X, [1.0, 2.0, 3.0, 4.0]).predict(X[2:3]).tolist()
+            [3.0]
+        """
         return self._averaged(X)[:, 0]
 
 
@@ -359,7 +419,15 @@ class PrototypeProbe(ClassifierMixin, _CosineProbe):
     def fit(
         self, X: ArrayLike, y: ArrayLike, X_valid: ArrayLike | None = None, y_valid: ArrayLike | None = None
     ) -> PrototypeProbe:
-        """Average each class: X (clips, width), y (clips,), likewise of validation clips.
+        """Average the directions of each class.
+
+        Args:
+            X: (clips, width) vectors of the training clips.
+            y: (clips,) labels.
+            X_valid, y_valid: of the validation clips, which count too where `refit` says so; or None.
+
+        Returns:
+            self.
 
         Raises:
             ValueError: if a setting, shape or value is not legal, or there are fewer than 2 classes.
@@ -372,7 +440,22 @@ class PrototypeProbe(ClassifierMixin, _CosineProbe):
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Softmax of the similarities: (clips, width) -> (clips, classes); for their order, not as probabilities."""
+        """Return the softmax of the similarities to the classes; for their order, not as probabilities.
+
+        Args:
+            X: (clips, width) vectors.
+
+        Returns:
+            (clips, classes) float64 in 0..1, in the order of `classes_`; rows sum to 1.
+
+        Raises:
+            ValueError: if X has another width than in `fit`, or holds NaN or infinity.
+
+        Example:
+            >>> X, y = np.float32([[1, 0], [2, 0.1], [-1, 0], [-2, 0.1]]), ["right", "right", "left", "left"]
+            >>> PrototypeProbe().fit(X, y).predict_proba(X[:1]).argmax()
+            np.int64(1)
+        """
         check_is_fitted(self, "prototypes_")
         similar = self._directions(check_features(X, "given")).astype(np.float64) @ self.prototypes_.T
         powers = np.exp(similar - similar.max(axis=1, keepdims=True))

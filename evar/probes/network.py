@@ -162,6 +162,12 @@ class NetworkProbe(TrainedProbe):
 
         Raises:
             ValueError: as `fit`.
+
+        Example:
+            >>> X, y = np.float32([[0], [1], [4], [5]]), [0, 0, 1, 1]
+            >>> two = [NetworkProbe((0.1,), random_state=seed) for seed in range(2)]
+            >>> [probe.valid_score_ for probe in NetworkProbe.fit_together(two, [(X, y, X, y)] * 2)]
+            [1.0, 1.0]
         """
         networks: list[TrainedNetwork] = []
         for number, (probe, split) in enumerate(zip(probes, splits, strict=True)):
@@ -175,7 +181,22 @@ class NetworkProbe(TrainedProbe):
         return probes
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Outputs before softmax or sigmoid: (clips, width) -> (clips, classes), or (clips, 1) for numbers."""
+        """Return outputs before softmax or sigmoid.
+
+        Args:
+            X: (clips, width) vectors.
+
+        Returns:
+            (clips, classes) float64, in the order of `classes_`; (clips, 1) for numbers.
+
+        Raises:
+            ValueError: if X has another width than in `fit`, or holds NaN or infinity.
+
+        Example:
+            >>> X, y = np.float32([[0], [1], [4], [5]]), [0, 0, 1, 1]
+            >>> NetworkProbe((0.1,)).fit(X, y, X, y).decision_function(X).argmax(axis=1).tolist()
+            [0, 0, 1, 1]
+        """
         check_is_fitted(self, "chosen_")
         features = check_features(X, "given")
         if features.shape[1] != self.n_features_in_:

@@ -59,6 +59,7 @@ class NetworkData:
 
     @property
     def n_bytes(self) -> int:
+        """Return the bytes that are held in memory; rows that are read in parts count nothing."""
         return sum(0 if isinstance(rows, Rows) else rows.nbytes for rows in (self.features, self.valid))
 
 
@@ -81,7 +82,15 @@ class TrainedNetwork:
 def group_networks(
     networks: Sequence[TrainedNetwork], probes: Sequence[TrainingSettings]
 ) -> list[list[TrainedNetwork]]:
-    """Networks of one shape and the same settings together, as many as memory and cache bear."""
+    """Put networks of one shape and the same settings together, as many as memory and cache bear.
+
+    Args:
+        networks: to be trained.
+        probes: whose settings they have; `network.probe` is a position here.
+
+    Returns:
+        Groups of networks that are trained side by side, each network in one of them.
+    """
     groups: dict[tuple[Any, ...], list[TrainedNetwork]] = {}
     for network in networks:
         settings = {key: value for key, value in vars(probes[network.probe]).items() if not key.endswith("_")}
@@ -299,7 +308,7 @@ class _Training:
             weights = [weight[own] for weight in self.weights]
             moments = [(mean[own], variance[own]) for mean, variance in self.moments]
             outputs = torch.cat([run_forward(weights, rows, moments)[0].cpu() for rows in self._valid_parts(at)])
-            score, loss = network.data.targets.validated(outputs)
+            score, loss = network.data.targets.score_outputs(outputs)
             if network.best.take(score, loss, epoch):
                 improved.append(at)
             network.stopped_early = network.best.n_without >= self.settings.patience or not math.isfinite(loss)
@@ -324,7 +333,13 @@ class _Training:
 
 
 def train_networks(networks: Sequence[TrainedNetwork], settings: TrainingSettings, seeds: Sequence[int]) -> None:
-    """Train networks of one shape under the same settings side by side."""
+    """Train networks of one shape under the same settings side by side; each learns what it would learn alone.
+
+    Args:
+        networks: their best epoch, weights and moments are set.
+        settings: of all of them.
+        seeds: of each network: of its initial weights, the order of its clips and its dropout.
+    """
     training = _Training(networks, settings, seeds)
     for epoch in range(1, settings.max_epochs + 1):
         training.epoch()

@@ -82,6 +82,10 @@ class FitReport:
         converged: whether the final fit reached its tolerance.
         on_grid_edge: whether the smallest or largest of several settings was chosen, so that a wider grid may do better.
         layer_weights: (layers,) how much each layer counts; None for probes of one vector.
+
+    Example:
+        >>> FitReport(strength=0.1).valid_score is None
+        True
     """
 
     strength: float | None = None
@@ -107,7 +111,10 @@ def per_number(n_bytes: int) -> CountBytes:
 
 
 def get_traits(probe: Any) -> ProbeTraits:
-    """Return the traits of a probe or of its class; the defaults for a class that declares none.
+    """Return the traits of a probe; the defaults for a class that declares none.
+
+    Args:
+        probe: a probe, or its class.
 
     Example:
         >>> from sklearn.linear_model import RidgeClassifier
@@ -120,6 +127,9 @@ def get_traits(probe: Any) -> ProbeTraits:
 
 def report_fit(probe: Any) -> FitReport:
     """Return what a fitted probe tells about its fit.
+
+    Args:
+        probe: fitted.
 
     Example:
         >>> from sklearn.linear_model import RidgeClassifier
@@ -140,6 +150,14 @@ def fit_probes(probes: Sequence[Any], splits: Sequence[tuple[Any, ...]]) -> None
 
     Raises:
         ValueError: as the probe's `fit`.
+
+    Example:
+        >>> from evar.probes.few_shot import FewShotProbe
+        >>> X, y = np.float32([[0], [1], [4], [5]]), [0, 0, 1, 1]
+        >>> probes = [FewShotProbe(n_per_class=2), FewShotProbe(n_per_class=1)]
+        >>> fit_probes(probes, [(X, y, None, None)] * 2)
+        >>> [len(probe.drawn_) for probe in probes]
+        [4, 2]
     """
     if probes and get_traits(probes[0]).fits_together:
         type(probes[0]).fit_together(probes, splits)

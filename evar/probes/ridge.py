@@ -112,7 +112,22 @@ class RidgeProbe(RegressorMixin, BaseEstimator):
         return self
 
     def predict(self, X: ArrayLike) -> NDArray[np.float64]:
-        """The label of each clip: (clips, width) -> (clips,)."""
+        """Return the number of each clip.
+
+        Args:
+            X: (clips, width) vectors.
+
+        Returns:
+            (clips,) float64, in the unit of the labels.
+
+        Raises:
+            ValueError: if X has another width than in `fit`, or holds NaN or infinity.
+
+        Example:
+            >>> X, y = np.float32([[0], [1], [4], [5]]), [0.0, 1.0, 4.0, 5.0]
+            >>> RidgeProbe((1e6,)).fit(X, y).predict([[2.0]]).round(3).tolist()
+            [2.0]
+        """
         check_is_fitted(self, "coef_")
         features = check_features(X, "given")
         if features.shape[1] != self.n_features_in_:

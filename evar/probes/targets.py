@@ -59,6 +59,11 @@ class Targets:
 
         Raises:
             ValueError: if they are of another shape or kind, or the training clips are all of one class.
+
+        Example:
+            >>> targets = Targets.of("pearson", [1.0, 3.0], 2, [2.0], 1)
+            >>> targets.centre, targets.spread, targets.valid.tolist()
+            (2.0, 1.0, [0.0])
         """
         kind, pairs = METRICS[metric].kind, ((y, n_clips, "training"), (y_valid, n_valid, "validation"))
         if kind == "multiclass":
@@ -80,11 +85,29 @@ class Targets:
 
     @property
     def kind(self) -> str:
-        """ "multiclass", "multilabel" or "regression"."""
+        """Return what a clip's label is: "multiclass", "multilabel" or "regression".
+
+        Example:
+            >>> Targets.of("accuracy", [0, 1], 2, [0], 1).kind
+            'multiclass'
+        """
         return METRICS[self.metric].kind
 
-    def validated(self, outputs: Tensor) -> tuple[float, float]:
-        """Score and mean loss of a network's outputs (clips, outputs) for the validation clips."""
+    def score_outputs(self, outputs: Tensor) -> tuple[float, float]:
+        """Score a network's outputs for the validation clips.
+
+        Args:
+            outputs: (clips, outputs) before softmax or sigmoid.
+
+        Returns:
+            Score by the metric, and mean loss a clip in nats; the worst score and infinity if an output is not finite.
+
+        Example:
+            >>> targets = Targets.of("accuracy", [0, 1], 2, [0, 1], 2)
+            >>> score, loss = targets.score_outputs(torch.tensor([[2.0, 0.0], [0.0, 2.0]]))
+            >>> score, round(loss, 3)
+            (1.0, 0.127)
+        """
         if not bool(torch.isfinite(outputs).all()):
             return METRICS[self.metric].worst, math.inf
         function = METRICS[self.metric].function
@@ -101,25 +124,58 @@ class Targets:
             score = function(self.valid, outputs[:, 0].numpy())
         return float(score), float(losses.mean()) if len(losses) else 0.0
 
-    def predicted(self, outputs: NDArray[Any]) -> NDArray[Any]:
-        """What outputs (clips, outputs) say: classes (clips,), labels (clips, labels) that are more likely than not, or
-        numbers (clips,)."""
+    def predict(self, outputs: NDArray[Any]) -> NDArray[Any]:
+        """Turn outputs into predictions.
+
+        Args:
+            outputs: (clips, outputs) before softmax or sigmoid.
+
+        Returns:
+            Classes (clips,), labels (clips, labels) that are more likely than not, or numbers (clips,).
+
+        Example:
+            >>> Targets.of("accuracy", ["a", "b"], 2, ["a"], 1).predict(np.array([[0.1, 0.9]])).tolist()
+            ['b']
+        """
         if self.kind == "regression":
             return self.centre + self.spread * outputs[:, 0]
         assert self.classes is not None
         return self.classes[outputs.argmax(axis=1)] if self.kind == "multiclass" else (outputs > 0).astype(np.uint8)
 
     def probabilities(self, outputs: NDArray[Any]) -> NDArray[np.float64]:
-        """Softmax or sigmoids of outputs: (clips, classes) -> (clips, classes)."""
+        """Turn outputs into probabilities by the softmax, or the sigmoid for several labels a clip.
+
+        Args:
+            outputs: (clips, classes) before softmax or sigmoid.
+
+        Returns:
+            (clips, classes) in 0..1.
+
+        Example:
+            >>> Targets.of("accuracy", [0, 1], 2, [0], 1).probabilities(np.array([[0.0, 0.0]])).tolist()
+            [[0.5, 0.5]]
+        """
         given = torch.from_numpy(outputs)
         return (torch.softmax(given, 1) if self.kind == "multiclass" else given.sigmoid()).numpy()
 
 
 def clip_losses(outputs: Tensor, targets: Tensor, kind: str) -> Tensor:
-    """Loss of each clip, summed over outputs: (..., clips, outputs) -> (..., clips).
+    """Compute the loss of each clip, summed over outputs.
 
-    The cross-entropy of the softmax for one class a clip, the binary cross-entropy of the sigmoids for several labels, the
-    squared error for numbers.
+    It is the cross-entropy of the softmax for one class a clip, the binary cross-entropy of the sigmoids for several labels,
+    and the squared error for numbers.
+
+    Args:
+        outputs: (..., clips, outputs).
+        targets: (..., clips) class numbers, or (..., clips, outputs) labels of 0 and 1 or numbers.
+        kind: "multiclass", "multilabel" or "regression".
+
+    Returns:
+        (..., clips), in nats or squared units.
+
+    Example:
+        >>> clip_losses(torch.zeros(1, 4), torch.tensor([2]), "multiclass").round(decimals=3)
+        tensor([1.3860])
     """
     functional = torch.nn.functional
     if kind == "multiclass":
@@ -137,7 +193,10 @@ class Judged(Protocol):
 
 
 class TrainedProbe(BaseEstimator):
-    """What probes share that are trained by gradient steps, several networks at once, and judged on validation clips."""
+    """What probes share that are trained by gradient steps: several networks at once, compared on validation clips.
+
+    `evar.probes.network.NetworkProbe` reads one vector a clip, `evar.probes.attentive.AttentiveProbe` frames.
+    """
 
     metric: str
     refit: str
@@ -146,19 +205,45 @@ class TrainedProbe(BaseEstimator):
     _targets: Targets
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
-        """Outputs before softmax or sigmoid: (clips, classes), or (clips, 1) for numbers."""
+        """Return outputs before softmax or sigmoid.
+
+        Args:
+            X: (clips, width) vectors, or frames, as in `fit`.
+
+        Returns:
+            (clips, classes), or (clips, 1) for numbers.
+        """
         raise NotImplementedError
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """Probability of each class or label, (clips, classes)."""
+        """Return the probability of each class or label.
+
+        Args:
+            X: as for `decision_function`.
+
+        Returns:
+            (clips, classes) in 0..1.
+        """
         return self._targets.probabilities(self.decision_function(X))
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Classes (clips,), labels (clips, labels) that are more likely than not, or numbers (clips,)."""
-        return self._targets.predicted(self.decision_function(X))
+        """Return what is predicted of each clip.
+
+        Args:
+            X: as for `decision_function`.
+
+        Returns:
+            Classes (clips,), labels (clips, labels) that are more likely than not, or numbers (clips,).
+        """
+        return self._targets.predict(self.decision_function(X))
 
     def score(self, X: Any, y: Any) -> float:
-        """The metric on some clips."""
+        """Score the predictions of some clips by the metric.
+
+        Args:
+            X: as for `decision_function`.
+            y: labels, as in `fit`.
+        """
         is_ranked = METRICS[self.metric].kind == "multilabel"
         return METRICS[self.metric].function(y, self.decision_function(X) if is_ranked else self.predict(X))
 
@@ -178,7 +263,13 @@ class TrainedProbe(BaseEstimator):
             self.classes_ = self._targets.classes
 
     def place(self) -> torch.device:
-        """Where to train: "auto" takes a GPU where there is one."""
+        """Return the device to train on; "auto" takes a GPU where there is one.
+
+        Example:
+            >>> from evar.probes.network import NetworkProbe
+            >>> NetworkProbe(device="cpu").place()
+            device(type='cpu')
+        """
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return torch.device(self.device)

@@ -126,13 +126,43 @@ class WeightedSumProbe(ClassifierMixin, BaseEstimator):
         return self
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Logits: (clips, n_layers x width) -> (clips, classes)."""
+        """Return logits.
+
+        Args:
+            X: (clips, n_layers x width) layers side by side, in the order of `fit`.
+
+        Returns:
+            (clips, classes) float64, in the order of `classes_`.
+
+        Raises:
+            ValueError: if X has another width than in `fit`, or holds NaN or infinity.
+
+        Example:
+            >>> X, y = np.float32([[0, 1], [1, 1], [4, 2], [5, 2]]), [0, 0, 1, 1]  # two layers of one feature
+            >>> WeightedSumProbe(2, (1.0,)).fit(X, y).decision_function(X).shape
+            (4, 2)
+        """
         check_is_fitted(self, "layer_weights_")
         layers = self._layers(check_features(X, "given"))
         return _logits(layers, self._logits_of_layers, self.coef_, self.intercept_)[1]
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """The most probable label of each clip: (clips, n_layers x width) -> (clips,)."""
+        """Return the most probable class of each clip.
+
+        Args:
+            X: (clips, n_layers x width) layers side by side, in the order of `fit`.
+
+        Returns:
+            (clips,) labels.
+
+        Raises:
+            ValueError: as `decision_function`.
+
+        Example:
+            >>> X, y = np.float32([[0, 1], [1, 1], [4, 2], [5, 2]]), ["low", "low", "high", "high"]
+            >>> WeightedSumProbe(2, (1.0,)).fit(X, y).predict([[0.5, 1.0], [4.5, 2.0]]).tolist()
+            ['low', 'high']
+        """
         return self.classes_[self.decision_function(X).argmax(axis=1)]
 
     def _layers(self, features: NDArray[Any]) -> NDArray[np.float32]:

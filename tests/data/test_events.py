@@ -17,7 +17,7 @@ from evar.data.task import load_task
 from evar.metrics import METRICS, event_onset_f1, score_interval, segment_error_rate
 from evar.metrics.events import count_clip, match_onsets
 from evar.numeric.frames import FramesInMemory
-from evar.probes.events import EventsProbe, active_frames, as_objects, events_of
+from evar.probes.events import EventsProbe, as_objects, find_events, mark_frames
 
 LENGTH = 4.0
 
@@ -69,15 +69,15 @@ def test_the_interval_holds_the_score() -> None:
 
 def test_frames_become_the_events_that_they_came_from() -> None:
     events = np.array([[0, 0.5, 1.0], [1, 0.75, 2.0], [0, 1.5, 1.75]])
-    active = active_frames(events, 60, 0.05, 2)
-    back = events_of(active > 0, 0.05, 0.0, 0.1)
+    active = mark_frames(events, 60, 0.05, 2)
+    back = find_events(active > 0, 0.05, 0.0, 0.1)
     assert back == pytest.approx(events[np.argsort(events[:, 1], kind="stable")], abs=0.051)
     speckled = active > 0
     speckled[5, 1] = True
     speckled[24, 1] = False
-    assert events_of(speckled, 0.05, 0.25, 0.1)[:, 0].tolist() == [0, 1, 0]  # the median takes both faults away
-    assert events_of(speckled, 0.05, 0.0, 0.6)[:, 0].tolist() == [1]  # so long is one event only
-    assert active_frames(np.array([[0, 0.51, 0.52]]), 60, 0.05, 1).sum() == 1  # shorter than a frame
+    assert find_events(speckled, 0.05, 0.25, 0.1)[:, 0].tolist() == [0, 1, 0]  # the median takes both faults away
+    assert find_events(speckled, 0.05, 0.0, 0.6)[:, 0].tolist() == [1]  # so long is one event only
+    assert mark_frames(np.array([[0, 0.51, 0.52]]), 60, 0.05, 1).sum() == 1  # shorter than a frame
 
 
 def planted(n_clips: int, seed: int) -> tuple[FramesInMemory, np.ndarray]:
@@ -86,7 +86,7 @@ def planted(n_clips: int, seed: int) -> tuple[FramesInMemory, np.ndarray]:
     for _ in range(n_clips):
         events = drawn(random, 3, 2)
         events[:, 2] = np.minimum(events[:, 1] + 0.6, LENGTH)
-        active = active_frames(events, 80, 0.05, 2)
+        active = mark_frames(events, 80, 0.05, 2)
         clips.append(random.normal(size=(80, 6)) * 0.3 + active @ np.eye(2, 6) * 2)
         told.append(events)
     return FramesInMemory({"fc": clips}, {"fc": 0.05}), as_objects(told)
