@@ -57,7 +57,8 @@ def load_encoder(
     from evar import download
     from evar.encoders._logmel import MelSpectrogram
     from evar.encoders.base import Encoder
-    from evar.encoders.weights import load_strict, locate, own_state
+    from evar.encoders.locating import locate
+    from evar.encoders.weights import load_strict, own_state
     from evar.numeric.device import pick_device
 
     config = configs.load_encoder_config(name)

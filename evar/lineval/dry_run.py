@@ -14,7 +14,7 @@ from evar import config as configs
 from evar import results
 from evar.audio.reading import clip_length
 from evar.encoders import load_encoder
-from evar.encoders.weights import is_local, locate
+from evar.encoders.locating import is_local, locate
 from evar.experiment.cell import Cell
 from evar.experiment.loading import load_spec_task
 from evar.extraction import input_statistics as norm_stats

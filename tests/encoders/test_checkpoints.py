@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from evar.config.encoder import load_encoder_config
 from evar.download import addresses
 from evar.encoders import load_encoder
+from evar.encoders.locating import locate
 from evar.encoders.msm_mae import position_table
-from evar.encoders.weights import locate
 
 State = dict[str, Tensor]
 #: encoder -> manifest of its official file, wrapper around the tensors, where the file lies

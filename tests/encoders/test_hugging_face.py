@@ -23,7 +23,7 @@ from evar.encoders import load_encoder
 from evar.encoders._transformers import load_transformers
 from evar.encoders.base import Encoder
 from evar.encoders.contract import check_encoder, relative_l2
-from evar.encoders.weights import locate
+from evar.encoders.locating import locate
 
 transformers = load_transformers("the test")
 

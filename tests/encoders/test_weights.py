@@ -19,7 +19,8 @@ from torch import nn
 from evar import download
 from evar.config.encoder import EncoderConfig, WeightsSource
 from evar.encoders import weights
-from evar.encoders.weights import load_strict, locate, read_checkpoint, state_dict_of
+from evar.encoders.locating import locate
+from evar.encoders.weights import load_strict, read_checkpoint, state_dict_of
 
 
 def _config(source: WeightsSource | None = None) -> EncoderConfig:
