@@ -171,6 +171,8 @@ def task(
         write_text(f"  WARNING: ... and {len(made.alike) - 5} more such pairs; all are in {made.pairs_csv}")
     if made.alike is None:
         write_text("  NOTE: too many clips to look for ones that sound alike; only identical files were looked for")
+    for problem in made.problems:
+        write_text(f"  WARNING: {problem}")
     if made.left_out_csv:
         write_text(f"  NOTE: what was left out, and why, is in {made.left_out_csv}")
     write_text(f"next: evar verify {name}; evar lineval logmel {name}")

@@ -16,17 +16,15 @@ import numpy as np
 from evar.audio import AudioError, Sound, describe
 from evar.config.messages import progress_bar
 from evar.data.fingerprint import sounding_alike
+from evar.data.problems import count_labels, list_label_problems, list_late_events, list_sound_problems, tell_some
 from evar.storage.atomic import write_atomic
 
 if TYPE_CHECKING:
     from evar.data.task import Task
 
-#: below this level, in dB of full scale (root mean square), a clip holds nothing to recognise
-SILENT_DB = -70.0
-#: more of a clip's samples at its largest value than this, and it was cut off
-CLIPPED_SHARE = 0.001
 #: of the table, beside path and split: attributes of a sound
-_COLUMNS = ("seconds", "sample_rate", "channels", "subtype", "rms_db", "peak_db", "clipped", "sha256")
+_COLUMNS = ("seconds", "sample_rate", "channels", "subtype", "rms_db", "peak_db", "clipped", "mono_db", "heard_db")
+_COLUMNS += ("offset", "band_limit", "sha256")
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def audit(task: Task) -> Audit:
         )
     elif alike:
         pairs = [f"{one} ~ {other}" for one, other in alike]
-        findings.append(_some(f"pairs of files in different {part}s sound alike (by fingerprint)", pairs, "sets"))
+        findings.append(tell_some(f"pairs of files in different {part}s sound alike (by fingerprint)", pairs, "sets"))
     return Audit(sounds, bad, split_of, findings, [*_counts(task, sounds, part), *(f"! {one}" for one in findings)])
 
 
@@ -124,14 +122,7 @@ def write_audit(found: Audit, task: Task, stem: Path) -> list[Path]:
 
 
 def _label_counts(task: Task) -> dict[str, int]:
-    if task.config.kind == "events":
-        labels = np.concatenate([events[:, 0] for events in task.y]).astype(int)
-        return dict(
-            zip(task.config.classes, np.bincount(labels, minlength=len(task.config.classes)).tolist(), strict=True)
-        )
-    if task.config.kind == "multilabel":
-        return dict(zip(task.config.classes, task.y.sum(axis=0).tolist(), strict=True))
-    counts = np.bincount(task.y, minlength=len(task.config.classes))
+    counts = count_labels(task, np.arange(len(task)))
     return dict(zip(task.config.classes, counts.tolist(), strict=True))
 
 
@@ -168,32 +159,23 @@ def _listed(values: list[Any]) -> str:
 def _findings(
     task: Task, sounds: dict[str, Sound], bad: dict[str, str], split_of: dict[str, str], part: str
 ) -> list[str]:
-    said = [_some("cannot be read", [f"{path} ({reason})" for path, reason in bad.items()])]
-    said.append(_some("hold NaN or infinite samples", [path for path, one in sounds.items() if not one.is_finite]))
-    said.append(
-        _some(f"are silent (below {SILENT_DB:g} dB)", [p for p, one in sounds.items() if one.rms_db < SILENT_DB])
-    )
-    said.append(_some("are clipped", [p for p, one in sounds.items() if one.clipped > CLIPPED_SHARE]))
+    said = [tell_some("cannot be read", [f"{path} ({reason})" for path, reason in bad.items()])]
+    said += list_label_problems(task)
+    said += list_sound_problems(sounds)
+    said += list_late_events(task, sounds)
     if task.config.clip_seconds:
         least = task.config.clip_seconds / 2
         short = [path for path, one in sounds.items() if one.seconds < least]
-        said.append(_some(f"are shorter than half of clip_seconds ({least:g} s)", short))
+        said.append(tell_some(f"are shorter than half of clip_seconds ({least:g} s)", short))
     of_content: dict[str, list[str]] = defaultdict(list)
     for path, one in sounds.items():
         of_content[one.sha256].append(path)
     twins = [paths for paths in of_content.values() if len(paths) > 1]
     across = [" = ".join(paths) for paths in twins if len({split_of[path] for path in paths}) > 1]
     within = [" = ".join(paths) for paths in twins if len({split_of[path] for path in paths}) == 1]
-    said.append(_some(f"sets of identical files lie in different {part}s", across, "sets"))
-    said.append(_some(f"sets of identical files lie in one {part}", within, "sets"))
+    said.append(tell_some(f"sets of identical files lie in different {part}s", across, "sets"))
+    said.append(tell_some(f"sets of identical files lie in one {part}", within, "sets"))
     label_of = dict(zip(task.index["path"], task.index["label"], strict=True))
     contradicting = [" = ".join(paths) for paths in twins if len({label_of[path] for path in paths}) > 1]
-    said.append(_some("sets of identical files have different labels", contradicting, "sets"))
+    said.append(tell_some("sets of identical files have different labels", contradicting, "sets"))
     return [one for one in said if one]
-
-
-def _some(what: str, which: list[str], unit: str = "files") -> str:
-    if not which:
-        return ""
-    more = f", ... and {len(which) - 3} more" if len(which) > 3 else ""
-    return f"{len(which)} {'' if unit == 'sets' else 'files '}{what}: {', '.join(which[:3])}{more}"

@@ -25,8 +25,9 @@ import yaml
 from evar.config.tables import real_path, show_path
 from evar.data.grouping import AlikePair, find_identical, find_sounding_alike, join_groups, tell_across, write_pairs
 from evar.data.index import classes_named
-from evar.data.own_sounds import OwnSounds, read_folder
+from evar.data.own_sounds import OwnSounds, leave_out_others, read_folder
 from evar.data.own_tables import read_own_table
+from evar.data.problems import list_label_problems
 from evar.data.task import Task
 from evar.data.task_config import LABEL_SEPARATOR, Expected, TaskConfig
 from evar.metrics.named import KINDS, find_default_metric
@@ -54,6 +55,7 @@ class NewTask:
         pairs_csv: all pairs, within splits too; None where there is none.
         left_out_csv: rows and files that are no clips of the task, with the reason; None where there is none.
         n_joined: clips that share a group because they are identical, or sound alike where that was asked for.
+        problems: of the labels, see `evar.data.problems.list_label_problems`.
     """
 
     yaml: Path
@@ -66,6 +68,7 @@ class NewTask:
     pairs_csv: Path | None = None
     left_out_csv: Path | None = None
     n_joined: int = 0
+    problems: tuple[str, ...] = ()
 
 
 def new_task(
@@ -126,6 +129,7 @@ def new_task(
     if target.exists() and not replace:
         raise FileExistsError(f"{target} is there already; choose another name, or say --replace")
     sounds = read_folder(folder, class_level) if table is None else read_own_table(Path(table), folder, separator, kind)
+    leave_out_others(sounds, folder)
     index = sounds.index
     classes = _classes(index["label"], kind)
     files = [real_path(folder, path) for path in index["path"]]
@@ -189,7 +193,7 @@ def new_task(
     left_out_csv = _write_beside(target, "left_out", _list_left_out(sounds) if sounds.left_out else None)
     return NewTask(
         target, target.with_suffix(".csv"), task, proposed, identical, alike, tuple(sounds.notes), pairs_csv, left_out_csv,
-        n_joined,
+        n_joined, tuple(list_label_problems(task)),
     )  # fmt: skip
 
 

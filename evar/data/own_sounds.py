@@ -8,12 +8,17 @@ from pathlib import Path
 
 import pandas as pd
 
+from evar.audio import AudioError, length
 from evar.audio.folders import AUDIO_SUFFIXES, LeftOut, find_audio
-from evar.config.tables import show_path
+from evar.audio.not_audio import name_content
+from evar.config.tables import real_path, show_path
 from evar.data.tables import compose, read_fold, read_splits
 
 #: names of folders that hold files and say nothing
 _WRAPPERS = frozenset(("audio", "audios", "wav", "wavs", "data", "clips", "sounds", "files", "samples"))
+
+#: bytes of a file that tell what it is
+_LOOKED_AT = 4096
 
 
 @dataclass
@@ -152,3 +157,33 @@ def _choose_classes(
 
 def _told(roles: dict[int, tuple[str, dict[str, str]]]) -> str:
     return " and ".join(f"the {role}" for role, _ in roles.values())
+
+
+def leave_out_others(sounds: OwnSounds, folder: Path) -> None:
+    """Take out files that are no audio at all, such as pointers, web pages and empty files, by name.
+
+    Raises:
+        ValueError: if more than half of the files are none: then something is wrong with the copy.
+    """
+    reasons = {}
+    for path in dict.fromkeys(sounds.index["path"]):
+        try:
+            with real_path(folder, path).open("rb") as file:
+                start = file.read(_LOOKED_AT)
+        except OSError:
+            continue  # verify names it
+        if start and not name_content(start):
+            continue
+        try:
+            length(real_path(folder, path), 16000)
+        except AudioError as error:
+            reasons[path] = str(error)
+    if not reasons:
+        return
+    n_files = sounds.index["path"].nunique()
+    first = next(iter(reasons.items()))
+    if 2 * len(reasons) > n_files:
+        raise ValueError(f"{len(reasons)} of {n_files} files below {folder} are no audio, first {first[0]}: {first[1]}")
+    sounds.left_out |= reasons
+    sounds.notes.append(f"left out: {len(reasons)} of {n_files} files are no audio, first {first[0]}: {first[1]}")
+    sounds.index = sounds.index[~sounds.index["path"].isin(set(reasons))].reset_index(drop=True)

@@ -10,24 +10,54 @@ from pathlib import Path
 
 import pandas as pd
 
-from evar.config.registry import near_miss, stays_below
+from evar.audio.folders import is_hidden
+from evar.audio.not_audio import name_content
+from evar.config.registry import stays_below
+from evar.data.tables import read_frame
 
 
-def published_file(top: Path, name: str, get_it: str) -> Path:
-    """A split list or table that must lie in the data set's folder or, where it is no part of the archive, beside it.
+def published_file(top: Path, name: str, get_it: str, also: tuple[str, ...] = ()) -> Path:
+    """A split list or table of a data set: in its folder or, where it is no part of the archive, beside it.
 
     Args:
         top: the data set's folder.
         name: path below it.
         get_it: how to get the file, for the error.
+        also: where known copies and mirrors have it.
 
     Raises:
-        FileNotFoundError: if it is in neither place.
+        FileNotFoundError: if it is in no place; what lies there is named.
     """
-    for folder in (top, top.parent):
-        if (folder / name).is_file():
-            return folder / name
-    raise FileNotFoundError(f"{top / name} is not there, which tells the published split; {get_it}")
+    for path in (top / name, top.parent / name, *(top / other for other in also)):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"{top / name} is not there, which tells the published split; {get_it}; {top} holds {list_names(top)}"
+    )
+
+
+def list_names(folder: Path, n: int = 6) -> str:
+    """The first names in a folder, for an error."""
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir()) if folder.is_dir() else []
+    names = [name for name in names if not is_hidden(name)]
+    return ", ".join(names[:n]) + (f", ... ({len(names)} in all)" if len(names) > n else "") if names else "nothing"
+
+
+def find_folder(top: Path, names: tuple[str, ...], example: str, get_it: str = "") -> str:
+    """The folder of sounds below `top`, as a prefix of paths: "" or "audio/".
+
+    Args:
+        top: the data set's folder.
+        names: where archives and mirrors have it, the published place first; "" is `top` itself.
+        example: a pattern that matches a sound in it, such as "fold1/*.wav".
+        get_it: what to do where it is nowhere; "" takes the published place, so that each missing clip is named.
+    """
+    for name in names:
+        if any(True for _ in (top / name).glob(example)):
+            return f"{name}/" if name else ""
+    if get_it:
+        raise FileNotFoundError(f"no sound such as {example} in {top} ({get_it}); it holds {list_names(top)}")
+    return f"{names[0]}/" if names[0] else ""
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
@@ -37,13 +67,11 @@ def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
         ValueError: if a column is missing or the file is no CSV.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no CSV ({' '.join(str(error).split())}); is the download whole?") from error
-    for column in columns:
-        if column not in table.columns:
-            raise ValueError(f"{path} lacks the column {column!r}; {near_miss(column, list(table.columns))}")
-    return table
+        return read_frame(path, {name: name for name in columns}, columns)
+    except ValueError as error:
+        start = path.open("rb").read(64).lstrip().lower() if path.is_file() else b""
+        what = name_content(start) if start.startswith((b"<", b"version")) else ""
+        raise ValueError(f"{path} is {what}" if what else f"{error}; is the download whole?") from error
 
 
 def read_lines(path: Path, example: str) -> list[str]:

@@ -9,20 +9,28 @@ from pathlib import Path
 
 import pandas as pd
 
+from evar.audio.folders import find_audio
 from evar.config.registry import stays_below
-from evar.data.catalogue import published_file, read_table
+from evar.config.tables import show_path
+from evar.data.catalogue import find_folder, published_file, read_table
 from evar.data.task_config import LABEL_SEPARATOR
 
 AUDIOSET_LISTS = "http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/"
 
 
 def esc50(top: Path) -> pd.DataFrame:
-    """ESC-50: `meta/esc50.csv` and `audio/*.wav`; five published folds, group = Freesound clip that it was cut from."""
-    path = published_file(top, "meta/esc50.csv", "it is in the archive of https://github.com/karoldvl/ESC-50")
+    """ESC-50: `meta/esc50.csv` and `audio/*.wav`; five published folds, group = Freesound clip that it was cut from.
+
+    Copies on Kaggle have the table at the top and the sounds in `audio/audio`.
+    """
+    path = published_file(
+        top, "meta/esc50.csv", "it is in the archive of https://github.com/karoldvl/ESC-50", ("esc50.csv",)
+    )
     table = read_table(path, ("filename", "fold", "category", "src_file"))
+    audio = find_folder(top, ("audio", "audio/audio", "", "ESC-50-master/audio", "ESC-50/audio"), "*.wav")
     return pd.DataFrame(
         {
-            "path": "audio/" + table["filename"],
+            "path": audio + table["filename"],
             "label": table["category"],
             "fold": table["fold"],
             "group": table["src_file"],
@@ -31,12 +39,21 @@ def esc50(top: Path) -> pd.DataFrame:
 
 
 def urbansound8k(top: Path) -> pd.DataFrame:
-    """UrbanSound8K: `metadata/UrbanSound8K.csv` and `audio/fold*/*.wav`; ten folds, group = Freesound recording."""
-    path = published_file(top, "metadata/UrbanSound8K.csv", "it is in UrbanSound8K.tar.gz of zenodo.org/record/1203745")
+    """UrbanSound8K: `metadata/UrbanSound8K.csv` and `audio/fold*/*.wav`; ten folds, group = Freesound recording.
+
+    The copy on Kaggle has the table and `fold1` to `fold10` at the top.
+    """
+    path = published_file(
+        top,
+        "metadata/UrbanSound8K.csv",
+        "it is in UrbanSound8K.tar.gz of zenodo.org/record/1203745",
+        ("UrbanSound8K.csv", "UrbanSound8K/UrbanSound8K.csv"),
+    )
     table = read_table(path, ("slice_file_name", "fsID", "fold", "class"))
+    audio = find_folder(top, ("audio", "", "UrbanSound8K/audio", "UrbanSound8K"), "fold[0-9]*/*.wav")
     return pd.DataFrame(
         {
-            "path": "audio/fold" + table["fold"] + "/" + table["slice_file_name"],
+            "path": f"{audio}fold" + table["fold"] + "/" + table["slice_file_name"],
             "label": table["class"],
             "fold": table["fold"],
             "group": table["fsID"],
@@ -49,11 +66,24 @@ def fsd50k(top: Path) -> pd.DataFrame:
     get_it = "it is in FSD50K.ground_truth.zip of zenodo.org/record/4060432"
     tables = []
     for part in ("dev", "eval"):
-        path = published_file(top, f"FSD50K.ground_truth/{part}.csv", get_it)
+        path = published_file(
+            top,
+            f"FSD50K.ground_truth/{part}.csv",
+            get_it,
+            (f"labels/{part}.csv", f"FSD50K/FSD50K.ground_truth/{part}.csv"),
+        )
         table = read_table(path, ("fname", "labels", "split") if part == "dev" else ("fname", "labels"))
         split = table["split"].replace({"val": "valid"}) if part == "dev" else "test"
         uploader = _uploaders(top / "FSD50K.metadata" / f"{part}_clips_info_FSD50K.json")
-        clips = pd.DataFrame({"path": f"FSD50K.{part}_audio/" + table["fname"] + ".wav", "split": split})
+        places = (
+            f"FSD50K.{part}_audio",
+            f"{part}_audio",
+            f"clips/{part}",
+            f"audio/{part}",
+            f"FSD50K/FSD50K.{part}_audio",
+        )
+        audio = find_folder(top, places, "[0-9]*.wav")
+        clips = pd.DataFrame({"path": audio + table["fname"] + ".wav", "split": split})
         clips["label"] = table["labels"].str.replace(",", LABEL_SEPARATOR, regex=False)
         clips["group"] = [uploader.get(name, name) for name in table["fname"]]
         tables.append(clips)
@@ -103,9 +133,12 @@ def audioset(top: Path) -> pd.DataFrame:
 def _audioset(top: Path, training: tuple[str, ...]) -> pd.DataFrame:
     """Segments of the published lists whose sound is below `audio/`, named YTID or Y + YTID; how many is said."""
     files: dict[str, str] = {}
-    for file in sorted((top / "audio").rglob("*.*")):
+    for path in (
+        find_audio(top / "audio") if (top / "audio").is_dir() else ()
+    ):  # downloaders write .json and .jpg beside
+        file = Path(path)
         name = file.stem[1:] if len(file.stem) == 12 and file.stem.startswith("Y") else file.stem
-        files.setdefault(name, file.relative_to(top).as_posix())
+        files.setdefault(name, show_path(file.relative_to(top).as_posix()))
     rows, said = [], []
     for names, split in ((training, "train"), (("eval_segments.csv",), "test")):
         n_listed = n_here = 0

@@ -7,22 +7,31 @@ from pathlib import Path
 
 import pandas as pd
 
+from evar.audio.folders import is_hidden
 from evar.config.registry import stays_below
-from evar.data.catalogue import published_file, read_lines, read_table
+from evar.data.catalogue import find_folder, published_file, read_lines, read_table
 
 GTZAN_LISTS = "https://github.com/jongpillee/music_dataset_split/tree/07e8557/GTZAN_split"
 
 
 def gtzan(top: Path) -> pd.DataFrame:
-    """GTZAN: `GENRE/GENRE.NNNNN.wav` (or .au) and the three fault-filtered lists; artists are not known."""
+    """GTZAN: `GENRE/GENRE.NNNNN.wav` (or .au) and the three fault-filtered lists; artists are not known.
+
+    The copy on Kaggle has the genres in `Data/genres_original`, beside pictures in folders of the same names.
+    """
     rows = []
     for split in ("train", "valid", "test"):
         name = f"{split}_filtered.txt"
         path = published_file(top, name, f"it is not in the archive: get it from {GTZAN_LISTS} and put it there")
         rows += [(line, line.split("/")[0], split) for line in read_lines(path, "blues/blues.00029.wav")]
     index = pd.DataFrame(rows, columns=["path", "label", "split"])
-    if not any(top.glob("*/*.wav")) and any(top.glob("*/*.au")):
+    places = ("", "genres", "genres_original", "Data/genres_original", "GTZAN/Data/genres_original", "Data/genres")
+    wav, au = (find_folder(top, places, f"blues/*.{ending}") for ending in ("wav", "au"))
+    has_wav = any(True for _ in (top / wav).glob("*/*.wav"))
+    if not has_wav and any(True for _ in (top / au).glob("*/*.au")):
         index["path"] = index["path"].str.replace(r"\.wav$", ".au", regex=True)
+        wav = au
+    index["path"] = wav + index["path"]
     return index
 
 
@@ -56,7 +65,7 @@ def surge(top: Path) -> pd.DataFrame:
     for number, (tone, split) in enumerate(zip(table["tone"], table["split"], strict=True), start=2):
         if not stays_below(tone):
             raise ValueError(f"{path} line {number}: tone must stay below the data set's folder, got {tone!r}")
-        notes = sorted((top / tone).glob("*.ogg"))
+        notes = sorted(file for file in (top / tone).glob("*.ogg") if not is_hidden(file.name))
         if not notes:
             raise FileNotFoundError(
                 f"{path} line {number}: no note (NOTE.ogg) under {top / tone}; is the archive whole?"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pandas as pd
 
-from evar.data.catalogue import published_file, read_lines, read_table
+from evar.audio.folders import is_hidden
+from evar.data.catalogue import find_folder, list_names, published_file, read_lines, read_table
 
 IDEN_SPLIT = "https://www.robots.ox.ac.uk/~vgg/data/voxceleb/meta/iden_split.txt"
 #: of the reference protocol; the other actors are for training
@@ -18,26 +20,38 @@ CREMAD_TEST = frozenset(
         *("1042", "1044", "1050", "1053", "1056", "1058", "1060", "1069", "1083"),
     )
 )
-#: in no split: left out by the reference, as by TFDS
-CREMAD_LEFT_OUT = frozenset(("1040_ITH_SAD_XX", "1006_TIE_NEU_XX", "1013_WSI_DIS_XX", "1017_IWW_FEA_XX"))
+#: in no split: left out by the reference, as by TFDS; clones from before October 2022 have one name with a single X
+CREMAD_LEFT_OUT = frozenset(
+    ("1040_ITH_SAD_XX", "1006_TIE_NEU_XX", "1013_WSI_DIS_XX", "1017_IWW_FEA_XX", "1040_ITH_SAD_X")
+)
 
 
 def speech_commands(top: Path) -> pd.DataFrame:
     """Speech Commands: `WORD/HASH_nohash_N.wav`; what neither list names is for training; group = speaker's hash."""
     split_of: dict[str, str] = {}
     for split, name in (("valid", "validation_list.txt"), ("test", "testing_list.txt")):
-        path = published_file(top, name, "it is in speech_commands_v0.02.tar.gz (v0.01: v0.01.tar.gz)")
+        path = published_file(
+            top, name, "it is in speech_commands_v0.02.tar.gz (v0.01: v0.01.tar.gz)", (f"train/{name}",)
+        )
         split_of |= dict.fromkeys(read_lines(path, "bed/0c40e715_nohash_0.wav"), split)
-    clips = {f"{file.parent.name}/{file.name}" for file in top.glob("[a-z]*/*.wav")} | set(split_of)
+    audio = _find_words(top)
+    files = (top / audio).glob("[a-z]*/*.wav")
+    clips = {f"{file.parent.name}/{file.name}" for file in files if not is_hidden(file.name)} | set(split_of)
     paths = sorted(clips)
     return pd.DataFrame(
         {
-            "path": paths,
+            "path": [audio + path for path in paths],
             "label": [path.split("/")[0] for path in paths],
             "split": [split_of.get(path, "train") for path in paths],
             "group": [path.split("/")[-1].partition("_nohash_")[0] for path in paths],
         }
     )
+
+
+def _find_words(top: Path) -> str:
+    """Where the folders of words are: Kaggle's challenge has them in `train/audio`, torchaudio in a folder of its own."""
+    places = ("", "audio", "train/audio", "train", "speech_commands_v0.02", "speech_commands_v0.01")
+    return find_folder(top, (*places, *(f"SpeechCommands/{place}" for place in places[4:])), "[a-z]*/*_nohash_*.wav")
 
 
 def librispeech_speaker(top: Path) -> pd.DataFrame:
@@ -94,17 +108,33 @@ def voxforge(top: Path) -> pd.DataFrame:
 
 def cremad(top: Path) -> pd.DataFrame:
     """CREMA-D: `AudioWAV/ACTOR_SENTENCE_EMOTION_LEVEL.wav`; the reference's split by actor; group = actor."""
+    audio = find_folder(
+        top, ("AudioWAV", "", "cremad/AudioWAV", "crema-d/AudioWAV", "CREMA-D/AudioWAV"), "1*_*_*_*.wav"
+    )
     rows: list[tuple[str, str, str, str]] = []
-    for file in sorted((top / "AudioWAV").glob("*.wav")):
-        if file.stem in CREMAD_LEFT_OUT:
+    odd: list[str] = []
+    for file in sorted((top / audio).glob("*.wav")):
+        if is_hidden(file.name) or file.stem in CREMAD_LEFT_OUT:
             continue
         if not re.fullmatch(r"\d{4}_[A-Z]{3}_[A-Z]{3}_[A-Z]{2}", file.stem):
-            raise ValueError(f"{file}: expected a name like 1001_DFA_ANG_XX.wav, got {file.name!r}")
-        if not rows and file.read_bytes()[:7] == b"version":
+            odd.append(file.name)
+            continue
+        if not rows and file.open("rb").read(7) == b"version":
             raise ValueError(f"{file} is a Git LFS pointer and no sound; run `git lfs pull` in the checkout")
         actor, _, emotion, _ = file.stem.split("_")
         split = "valid" if actor in CREMAD_VALID else "test" if actor in CREMAD_TEST else "train"
-        rows.append((f"AudioWAV/{file.name}", emotion, split, actor))
+        rows.append((f"{audio}{file.name}", emotion, split, actor))
+    if odd and len(odd) >= len(rows):
+        raise ValueError(f"{top / audio / odd[0]}: expected a name like 1001_DFA_ANG_XX.wav, got {odd[0]!r}")
+    if odd:
+        print(
+            f"CREMA-D: {len(odd)} files have other names and are left out: {', '.join(odd[:3])}",
+            file=sys.stderr,
+            flush=True,
+        )
     if not rows:
-        raise FileNotFoundError(f"no clip under {top / 'AudioWAV'}; clone CheyneyComputerScience/CREMA-D with Git LFS")
+        raise FileNotFoundError(
+            f"no clip under {top / 'AudioWAV'}; clone CheyneyComputerScience/CREMA-D with Git LFS; "
+            f"{top} holds {list_names(top)}"
+        )
     return pd.DataFrame(rows, columns=["path", "label", "split", "group"])
