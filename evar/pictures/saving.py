@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evar.config.plain_text import make_cell_harmless
 from evar.storage.atomic import write_atomic
 
 if TYPE_CHECKING:
@@ -30,7 +31,12 @@ def choose_stem(out: str, name: str) -> Path:
 
 
 def save_table(table: pd.DataFrame, stem: Path) -> Path:
-    """Write a table as `stem.csv`, floats with 7 digits, as float32 has them; a dot in the stem's name is kept."""
+    """Write a table as `stem.csv`, floats with 7 digits, as float32 has them; a dot in the stem's name is kept.
+
+    Text that a spreadsheet would run as a formula begins with an apostrophe.
+    """
+    texts = table.select_dtypes(include=["object", "string"]).columns
+    table = table.assign(**{name: table[name].map(make_cell_harmless) for name in texts})
     path = stem.with_name(f"{stem.name}.csv")
     write_atomic(path, table.to_csv(index=False, float_format="%.7g", lineterminator="\n").encode())
     return path

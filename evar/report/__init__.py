@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from evar.report import fusion
 from evar.report.comparing import Comparison, compare
+from evar.report.guard import try_to_make
 from evar.report.hints import write_hints
 from evar.report.plots.fusion import plot_search, plot_weights
 from evar.report.plots.heatmap import plot_heatmap
@@ -28,6 +30,11 @@ __all__ = [
     "write_tables_and_plots",
 ]
 
+#: of what is made, and so of what is said to be written
+_ORDER = (
+    *("table", "layers.png", "layers_by_name.png", "heatmap.png", "where", "hints"),
+    *("fusion", "search.png", "weights.png"),
+)
 _SOMETIMES = (
     *("layers.md", "layers.csv", "layers.png", "layers.svg", "where.md", "where.csv"),
     *("fusion.md", "fusion.csv", "search.png", "search.svg", "weights.png", "weights.svg"),
@@ -70,19 +77,25 @@ def write_tables_and_plots(out: Path | str) -> list[Path]:
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(out / ".build.lock"):
-        results = load_all(out)
-        paths = write_tables(results, load_failures(out), out)
+        results, searches = load_all(out), load_searches(out)
+        steps: dict[str, Callable[[], list[Path]]] = {
+            "table": lambda: write_tables(results, load_failures(out), out),
+            "hints": lambda: write_hints(load_hints(out), results, out),
+        }
         if has_layer_curve(results):
-            paths += plot_layers(results, out)
-            paths += plot_layers_by_name(results, out)
-            paths += plot_heatmap(results, out)
-            paths += write_where(find_readings(results, out), out)
-        paths += write_hints(load_hints(out), results, out)
-        searches = load_searches(out)
+            steps |= {
+                "layers.png": lambda: plot_layers(results, out),
+                "layers_by_name.png": lambda: plot_layers_by_name(results, out),
+                "heatmap.png": lambda: plot_heatmap(results, out),
+                "where": lambda: write_where(find_readings(results, out), out),
+            }
         if searches:
-            paths += fusion.write_fusion(fusion.make_fusion_tables(searches, results, out), out)
-            paths += plot_search(searches, out)
-            paths += plot_weights(results, out)
+            steps |= {
+                "fusion": lambda: fusion.write_fusion(fusion.make_fusion_tables(searches, results, out), out),
+                "search.png": lambda: plot_search(searches, out),
+                "weights.png": lambda: plot_weights(results, out),
+            }
+        paths = [path for name in _ORDER if name in steps for path in try_to_make(name, steps[name])]
         for name in _SOMETIMES:
             if out / name not in paths and (out / name).exists():
                 remove(out / name)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evar.config.plain_text import make_cell_harmless, make_printable
+from evar.report.guard import try_to_make
 from evar.report.plots.ranks import plot_ranks, rank_rows
 from evar.report.tables.cells import make_sections
 from evar.report.tables.compared import mark_equals
@@ -159,7 +161,7 @@ def _format_text(found: Comparison, baseline: str) -> str:
         )
     notes = [_BASELINE_NOTE, *found.notes] if found.lines else found.notes
     parts.append("\n".join(textwrap.fill(note, _WIDTH, subsequent_indent="  ") for note in notes))
-    return "\n\n\n".join(parts)
+    return make_printable("\n\n\n".join(parts))
 
 
 def _format_markdown(found: Comparison, baseline: str = "the baseline") -> str:
@@ -205,14 +207,13 @@ def _write_files(found: Comparison, baseline: str, out: Path) -> tuple[Path, ...
         "compare.json": format_json(found.sections, more),
     }
     if found.lines:
-        texts["baseline.csv"] = found.differences.drop(columns=["ids", "baseline_ids"], errors="ignore").to_csv(
-            index=False
-        )
+        table = found.differences.drop(columns=["ids", "baseline_ids"], errors="ignore")
+        texts["baseline.csv"] = table.map(make_cell_harmless).to_csv(index=False, lineterminator="\n")
     files = []
     for name, text in texts.items():
         write_atomic(out / name, text.encode("utf-8"))
         files.append(out / name)
-    files += plot_ranks(found.sections, out)
+    files += try_to_make("ranks.png", lambda: plot_ranks(found.sections, out))
     # What an earlier comparison left, and this one has not, would be taken for this one's.
     for name in ("baseline.csv", "ranks.png", "ranks.svg"):
         if out / name not in files:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evar.config.plain_text import make_printable
 from evar.report.tables.choices import Chosen, Difference, Layers, compose_choice, find_best_layers, subtract_choices
 from evar.report.tables.csv_text import format_csv_table
 from evar.report.tables.labels import label_limit
@@ -188,7 +189,7 @@ def format_terminal(found: Sequence[FusionTable], width: int = 100) -> str:
         body = [_format_cells(line, table.tasks, str, str, table.lines) for line in table.lines]
         parts.append(f"fusion, {table.title}\n\n" + format_text_table(
             [["encoder", "feature", *table.tasks, "average"]], body, 2, width))  # fmt: skip
-    return "\n\n".join(parts)
+    return make_printable("\n\n".join(parts))
 
 
 def _format_cells(line: Line, tasks: Sequence[str], clean: Any, bold: Any, lines: Sequence[Line]) -> list[str]:

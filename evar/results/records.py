@@ -106,10 +106,17 @@ def read_record(path: Path, make: Callable[[Any], R]) -> R:
     try:
         return make(data)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {_shorten(str(error))}") from error
     except (TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         # The checks of each kind of record should have found it; whatever they miss must still name its file.
-        raise ValueError(f"{path} holds a value of an unexpected kind: {type(error).__name__}: {error}") from error
+        raise ValueError(
+            f"{path} holds a value of an unexpected kind: {type(error).__name__}: {_shorten(str(error))}"
+        ) from error
+
+
+def _shorten(text: str) -> str:
+    """Leave out the middle of a long message: a record may hold values of any length."""
+    return text if len(text) <= 800 else f"{text[:600]} ... {text[-100:]}"
 
 
 def read_records(folder: Path, make: Callable[[Any], R], what: str) -> list[R]:

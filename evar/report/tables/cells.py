@@ -20,7 +20,8 @@ from evar.report.tables.labels import (
     make_row_key,
 )
 from evar.report.tables.section import Cell, Column, Row, Section, is_better
-from evar.results import Failure, Result, load_predictions
+from evar.report.tables.tested import load_row_predictions
+from evar.results import Failure, Result
 
 T = TypeVar("T")
 SectionKey = tuple[str, str, int]  # protocol, its version, and limit, 0 where there is none
@@ -290,7 +291,7 @@ def _find_interval(results: Sequence[Result], out: Path | None) -> tuple[tuple[f
     import numpy as np
 
     try:
-        runs = [load_predictions(out, result.id) for result in results]
+        runs = [load_row_predictions(out, result) for result in results]
     except FileNotFoundError:
         return None, "no interval: predictions are missing"
     except ValueError as error:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evar.config.plain_text import make_printable
 from evar.report.tables.labels import label_layers
-from evar.results import Result, load_predictions
+from evar.report.tables.tested import load_row_predictions
+from evar.results import Result
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -85,36 +87,46 @@ def compose_choice(rows: Mapping[Layers, Sequence[Result]], layers: Sequence[Lay
     if any(row.metric != "accuracy" for row in rows[layers[0]]):  # the others are no mean over clips
         return None
     seeds = set.intersection(*({row.seed for row in rows[chosen]} for chosen in layers))
-    scores, corrects, where = [], [], None
+    scores, corrects = [], []
+    tested: dict[str, NDArray[Any]] | None = None
     for seed in sorted(seeds):
         of_seed = {chosen: next(row for row in rows[chosen] if row.seed == seed) for chosen in set(layers)}
-        if any(len(row.round_scores) != len(layers) for row in of_seed.values()):
+        found = _join_rounds(of_seed, layers, out)
+        if found is None:
             return None
-        try:
-            loaded = {chosen: load_predictions(out, row.id) for chosen, row in of_seed.items()}
-        except (FileNotFoundError, ValueError) as error:
-            warnings.warn(f"left out of the comparison: {error}", stacklevel=2)
+        if tested is not None and not all(np.array_equal(found[name], tested[name]) for name in ("clip", "round")):
             return None
-        parts = []
-        for number, chosen in enumerate(layers):
-            run = loaded[chosen]
-            own = run["round"] == number
-            parts.append({name: value[own] for name, value in run.items()})
-        whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        order = np.lexsort((whole["clip"], whole["round"]))
-        whole = {name: value[order] for name, value in whole.items()}
-        if where is not None and not all(np.array_equal(whole[name], where[name]) for name in ("clip", "round")):
-            return None
-        where = whole
-        corrects.append((whole["y_true"] == whole["y_pred"]).astype(float))
+        tested = found
+        corrects.append((found["y_true"] == found["y_pred"]).astype(float))
         scores.append(np.mean([of_seed[chosen].round_scores[number] for number, chosen in enumerate(layers)]))
-    if where is None:
+    if tested is None:
         return None
     correct = np.mean(corrects, axis=0)
-    low, high = bootstrap_interval(correct, where["group"], where["round"])
-    return Chosen(
-        tuple(layers), float(np.mean(scores)), (low, high), where["clip"], where["round"], where["group"], correct
-    )
+    low, high = bootstrap_interval(correct, tested["group"], tested["round"])
+    where = tested["clip"], tested["round"], tested["group"]
+    return Chosen(tuple(layers), float(np.mean(scores)), (low, high), *where, correct)
+
+
+def _join_rounds(rows: Mapping[Layers, Result], layers: Sequence[Layers], out: Path) -> dict[str, NDArray[Any]] | None:
+    """Put together the predictions of each round's layers, in the order of round and clip; None where some are missing."""
+    import numpy as np
+
+    if any(len(row.round_scores) != len(layers) for row in rows.values()):
+        return None
+    try:
+        loaded = {chosen: load_row_predictions(out, row) for chosen, row in rows.items()}
+    except (FileNotFoundError, ValueError) as error:
+        warnings.warn(f"left out of the comparison: {make_printable(error)}", stacklevel=2)
+        return None
+    parts = []
+    for number, chosen in enumerate(layers):
+        is_own = loaded[chosen]["round"] == number
+        if not is_own.any():
+            return None
+        parts.append({name: value[is_own] for name, value in loaded[chosen].items()})
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    order = np.lexsort((whole["clip"], whole["round"]))
+    return {name: value[order] for name, value in whole.items()}
 
 
 def subtract_choices(one: Chosen, other: Chosen) -> Difference | None:
@@ -140,20 +152,21 @@ def find_best_layers(rows: Mapping[Layers, Sequence[Result]], seed: int = 0) -> 
     Returns:
         None where there are fewer than two single layers, or a row does not tell its validation scores.
     """
-    judged: dict[Layers, Result] = {}
-    for layers, found in rows.items():
-        row = next((row for row in found if row.seed == seed), None)
-        if len(layers) == 1 and row is not None:
-            if not row.rounds or any(one.get("valid_score") is None for one in row.rounds):
-                return None
-            judged[layers] = row
-    if len(judged) < 2 or len({len(row.rounds) for row in judged.values()}) > 1:
+    single = {
+        layers: row
+        for layers, found in rows.items()
+        if len(layers) == 1 and (row := next((row for row in found if row.seed == seed), None)) is not None
+    }
+    if any(not row.rounds or any(one.get("valid_score") is None for one in row.rounds) for row in single.values()):
+        return None
+    if len(single) < 2 or len({len(row.rounds) for row in single.values()}) > 1:
         return None
 
-    def key(layers: Layers, number: int) -> tuple[float, float, int]:
-        row = judged[layers]
+    def rate(layers: Layers, number: int) -> tuple[float, float, int]:
+        """Return what a layer is chosen by: validation score, log-loss (less is better), and depth."""
+        row = single[layers]
         loss = row.rounds[number].get("valid_log_loss")
         return row.rounds[number]["valid_score"], -(loss if loss is not None else 0.0), row.layer_index or 0
 
-    n_rounds = len(next(iter(judged.values())).rounds)
-    return [max(judged, key=lambda layers: key(layers, number)) for number in range(n_rounds)]
+    n_rounds = len(next(iter(single.values())).rounds)
+    return [max(single, key=lambda layers: rate(layers, number)) for number in range(n_rounds)]

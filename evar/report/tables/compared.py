@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evar.report.tables.section import Cell, Section, is_better
-from evar.results import load_predictions
+from evar.report.tables.tested import load_row_predictions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +40,7 @@ def load_tested(cell: Cell | None, out: Path) -> Tested | None:
     runs, first = [], None
     for result in cell.results:
         try:
-            run = load_predictions(out, result.id)
+            run = load_row_predictions(out, result)
         except FileNotFoundError:
             return None
         except ValueError as error:
@@ -94,32 +94,20 @@ def mark_equals(section: Section, out: Path | None) -> Section:
     All cells are compared with the best of their column; Holm's correction is over all pairs of rows in all columns, as
     the best is chosen by the same scores.
     """
+
     from evar.metrics.significance import correct_for_the_best
 
     if out is None:
         return section
-    places, p_values, n_pairs = [], [], 0
+    p_values: dict[tuple[int, int], float] = {}  # (row, column) -> p of the distance to the best of the column
+    n_pairs = 0
     for column in range(len(section.columns)):
-        scored = [
-            (index, cell)
-            for index, row in enumerate(section.rows)
-            if (cell := row.cells[column]) is not None and cell.score is not None and cell.results
-        ]
-        if len(scored) < 2:
-            continue
-        best = max(scored, key=lambda entry: entry[1].score or 0.0)
-        of_best = load_tested(best[1], out)
-        n_pairs += len(scored) * (len(scored) - 1) // 2
-        for index, cell in scored:
-            if index == best[0] or of_best is None:
-                continue
-            p = _find_p_value(of_best, load_tested(cell, out))
-            if p is not None:
-                places.append((index, column))
-                p_values.append(p)
-    if not places:
+        found, n_scored = _compare_column(section, column, out)
+        p_values |= found
+        n_pairs += n_scored * (n_scored - 1) // 2
+    if not p_values:
         return section
-    corrected = dict(zip(places, correct_for_the_best(p_values, n_pairs).tolist(), strict=True))
+    corrected = dict(zip(p_values, correct_for_the_best(list(p_values.values()), n_pairs).tolist(), strict=True))
     rows = []
     for index, row in enumerate(section.rows):
         cells = [
@@ -127,6 +115,26 @@ def mark_equals(section: Section, out: Path | None) -> Section:
         ]
         rows.append(replace(row, cells=tuple(cells)))
     return replace(section, rows=tuple(rows))
+
+
+def _compare_column(section: Section, column: int, out: Path) -> tuple[dict[tuple[int, int], float], int]:
+    """Compare the cells of a column with its best; returns (row, column) -> p, and the number of cells with a score."""
+    scored = [
+        (index, cell)
+        for index, row in enumerate(section.rows)
+        if (cell := row.cells[column]) is not None and cell.score is not None and cell.results
+    ]
+    if len(scored) < 2:
+        return {}, len(scored)
+    best, best_cell = max(scored, key=lambda entry: entry[1].score or 0.0)
+    of_best = load_tested(best_cell, out)
+    found = {}
+    for index, cell in scored:
+        if index != best and of_best is not None:
+            p = _find_p_value(of_best, load_tested(cell, out))
+            if p is not None:
+                found[index, column] = p
+    return found, len(scored)
 
 
 def is_equal(cell: Cell, best_score: float) -> bool:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evar.config.registry import near_miss
 from evar.report.tables.compared import LEVEL, load_tested, subtract_scores
-from evar.report.tables.section import Section
+from evar.report.tables.section import Row, Section
 
 if TYPE_CHECKING:
     from evar.metrics.significance import PairedDifference
@@ -51,18 +52,9 @@ def compare_with_baseline(section: Section, baseline: str, out: Path) -> list[Li
     Raises:
         ValueError: if no row, or more than one, is that baseline.
     """
-    from evar.config.registry import near_miss
     from evar.metrics import holm
 
-    names = [f"{row.encoder}:{row.layers}" for row in section.rows]
-    chosen = [i for i, row in enumerate(section.rows) if baseline in (row.encoder, names[i])]
-    if not chosen:
-        known = sorted({row.encoder for row in section.rows} | set(names))
-        raise ValueError(f"table {section.title} has no row {baseline!r}; {near_miss(baseline, known)}")
-    if len(chosen) > 1:
-        which = [names[i] for i in chosen]
-        raise ValueError(f"table {section.title} has {len(which)} rows of {baseline}; name one, such as {which[0]}")
-    base = section.rows[chosen[0]]
+    base = _find_baseline(section, baseline)
     of_base = [load_tested(cell, out) for cell in base.cells]
     found = []
     for row in section.rows:
@@ -78,6 +70,19 @@ def compare_with_baseline(section: Section, baseline: str, out: Path) -> list[Li
     known_p = [line.difference.p for line in found if line.difference is not None]
     corrected = iter(holm(known_p).tolist() if known_p else [])
     return [line if line.difference is None else replace(line, p_holm=next(corrected)) for line in found]
+
+
+def _find_baseline(section: Section, baseline: str) -> Row:
+    """Return the one row that is called so; a ValueError names what there is."""
+    names = [f"{row.encoder}:{row.layers}" for row in section.rows]
+    chosen = [i for i, row in enumerate(section.rows) if baseline in (row.encoder, names[i])]
+    if not chosen:
+        known = sorted({row.encoder for row in section.rows} | set(names))
+        raise ValueError(f"table {section.title} has no row {baseline!r}; {near_miss(baseline, known)}")
+    if len(chosen) > 1:
+        which = [names[i] for i in chosen]
+        raise ValueError(f"table {section.title} has {len(which)} rows of {baseline}; name one, such as {which[0]}")
+    return section.rows[chosen[0]]
 
 
 HEADER = ("encoder", "layers", "task", "difference", "95 % interval", "p (Holm)", "test", "verdict")

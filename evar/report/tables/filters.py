@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from evar.config.registry import near_miss
 from evar.report.tables.section import Section
@@ -85,37 +85,44 @@ def explain_no_match(rows: Sequence[Result], patterns: Mapping[str, Sequence[str
 
 
 def explain_differences(tables: Sequence[Section]) -> list[str]:
-    """One sentence for whatever keeps rows out of one table or out of one column, with the filter that leaves one."""
-    said = []
+    """Write one sentence for whatever keeps rows out of one table or one column, with the filter that leaves one."""
     shown = [row for table in tables for row in table.results]
+    sentences = []
     for column in _APART:
-        if column == "protocol_version":
-            groups: Iterable[list[Result]] = _group_by(shown, "protocol").values()
-        else:
-            groups = [shown]
-        for rows in groups:
-            kinds = _group_by(rows, column)
-            if len(kinds) > 1:
-                named = ", ".join(f"{name or 'unknown'}: {_count_rows(found)}" for name, found in kinds.items())
-                of = f" of protocol {rows[0].protocol}" if column == "protocol_version" else ""
-                said.append(
-                    f"The rows{of} stand in separate tables, since they differ in {column} ({named}); "
-                    f"--filter={column}={next(iter(kinds))} leaves one."
-                )
+        groups = _group_by(shown, "protocol").values() if column == "protocol_version" else [shown]
+        sentences += [text for rows in groups if (text := _explain_tables(rows, column))]
     for table in tables:
         for task, rows in _group_by(table.results, "task").items():
-            for column in _SIDE_BY_SIDE:
-                kinds = _group_by(rows, column)
-                if len(kinds) > 1:
-                    short = {name: name[:8] if column == "index" else name for name in kinds}
-                    named = "; ".join(f"{short[name]}: {_name_encoders(found)}" for name, found in kinds.items())
-                    first = short[next(iter(kinds))]
-                    pattern = f"{first}*" if column == "index" and first != "none" else first
-                    said.append(
-                        f"{table.title}: {task} has more than one column, since its rows differ in {column} ({named}); "
-                        f"--filter=task={task},{column}={pattern} leaves one."
-                    )
-    return said
+            sentences += [text for column in _SIDE_BY_SIDE if (text := _explain_columns(table, task, rows, column))]
+    return sentences
+
+
+def _explain_tables(rows: Sequence[Result], column: str) -> str:
+    """Say that rows stand in separate tables since they differ in something; "" where they do not."""
+    kinds = _group_by(rows, column)
+    if len(kinds) < 2:
+        return ""
+    named = ", ".join(f"{name or 'unknown'}: {_count_rows(found)}" for name, found in kinds.items())
+    of = f" of protocol {rows[0].protocol}" if column == "protocol_version" else ""
+    return (
+        f"The rows{of} stand in separate tables, since they differ in {column} ({named}); "
+        f"--filter={column}={next(iter(kinds))} leaves one."
+    )
+
+
+def _explain_columns(table: Section, task: str, rows: Sequence[Result], column: str) -> str:
+    """Say that a task has several columns since its rows differ in something; "" where they do not."""
+    kinds = _group_by(rows, column)
+    if len(kinds) < 2:
+        return ""
+    short = {name: name[:8] if column == "index" else name for name in kinds}
+    named = "; ".join(f"{short[name]}: {_name_encoders(found)}" for name, found in kinds.items())
+    first = short[next(iter(kinds))]
+    pattern = f"{first}*" if column == "index" and first != "none" else first
+    return (
+        f"{table.title}: {task} has more than one column, since its rows differ in {column} ({named}); "
+        f"--filter=task={task},{column}={pattern} leaves one."
+    )
 
 
 def _fits(names: Sequence[str], wanted: Sequence[str]) -> bool:

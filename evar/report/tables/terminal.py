@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from evar.config.plain_text import make_printable
 from evar.report.tables.cells import make_sections
 from evar.report.tables.compared import mark_equals
 from evar.report.tables.layout import TERMINAL, count_text_columns, lay_out_cells, list_remarks
@@ -42,7 +43,7 @@ def format_terminal_sections(tables: Sequence[Section], width: int = 100) -> str
         table = format_text_table(header, body, count_text_columns(False), width)
         said = list_remarks(section, False, TERMINAL)
         notes = "\n".join(textwrap.fill(text, width, subsequent_indent="  ") for text in said)
-        parts.append("\n\n".join([section.title, table, notes]))
+        parts.append("\n\n".join([make_printable(section.title, one_line=True), table, notes]))
     return "\n\n\n".join(parts) or "There are no results yet."
 
 

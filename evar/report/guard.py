@@ -1,0 +1,36 @@
+"""One table or plot that cannot be made must not take the others with it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from evar.config.plain_text import make_printable
+
+
+def try_to_make(name: str, make: Callable[[], list[Path]]) -> list[Path]:
+    """Make one table or plot; what goes wrong is a warning, since the results themselves are on the disk.
+
+    Args:
+        name: of what is made, for the message.
+        make: writes it, and returns the files written.
+
+    Returns:
+        The files written; none where it failed.
+
+    Raises:
+        OSError: if the folder cannot be written, which concerns everything that is made.
+
+    Example:
+        >>> [path.name for path in try_to_make("table", lambda: [Path("table.md")])]
+        ['table.md']
+    """
+    try:
+        return make()
+    except OSError:
+        raise
+    except Exception as error:
+        reason = make_printable(f"{type(error).__name__}: {error}", one_line=True)
+        warnings.warn(f"{name} could not be made, the other tables and plots are there: {reason}", stacklevel=2)
+        return []
