@@ -7,6 +7,7 @@ import sys
 from evar.cli.terminal import DONE, SOME_FAILED, columns, shorten
 from evar.cli.words import truth
 from evar.config.messages import write_text
+from evar.config.own_code import call_nothing, may_call
 
 #: files of a task that `evar tasks` looks for
 LOOKED_AT = 5000
@@ -145,15 +146,21 @@ def check(encoder: str, weights: str = "random") -> int:
 
 
 def tasks(data_root: str = "") -> int:
-    """List the tasks: clips, classes, size of the download where it is published, splits, licence, and whether the clips are
-    there, partly, or under a licence only.
+    """List the tasks: clips, classes, size of the download, splits, state of the clips here, licence.
 
     evar tasks [--data_root=DIR]
+
+    State tells whether the clips are there, partly, or under a licence only. A list runs no code that a configuration names.
     """
+    with call_nothing():
+        return _list_tasks(data_root)
+
+
+def _list_tasks(data_root: str) -> int:
     from evar import config
     from evar.data.task_config import load_task_config
 
-    rows = []
+    rows, texts = [], []
     entries, broken = config.load_every("tasks", load_task_config)
     for name, entry in entries.items():
         n_clips = "" if entry.expected.clips is None else str(entry.expected.clips)
@@ -167,20 +174,27 @@ def tasks(data_root: str = "") -> int:
         n_classes = str(len(entry.classes) or entry.expected.classes or 0)
         sizes = [archive.size for archive in entry.archives]
         size = f"{sum(filter(None, sizes)) / 1e9:.1f} GB" if sizes and all(sizes) else ""
-        rows.append([name, entry.title, n_clips, n_classes, size, splits, state, entry.licence])
-    write_text(columns(["task", "title", "clips", "classes", "download", "splits", "state", "licence"], rows, width=48))
+        rows.append([name, n_clips, n_classes, size, shorten(splits, 10), shorten(state, 33)])
+        texts.append(shorten(f"  {entry.title}; licence: {entry.licence}", WHOLE_LINE))
+    header, rule, *lines = columns(
+        ["task", "clips", "classes", "download", "splits", "state"], rows, width=34
+    ).splitlines()
+    below = [text for pair in zip(lines, texts, strict=True) for text in pair]
+    write_text("\n".join([header, "  what it is; licence", rule, *below]))
     return _report_broken(broken)
 
 
 def _state(name: str, data_root: str | None) -> tuple[str, int]:
     """Whether the clips of a task are there, and how many folds it has, 0 where none or unknown.
 
-    Of a large task every so-manieth clip is looked at, so that a list is quick.
+    Of a large task only some clips, evenly spread, are looked at, so that a list is quick.
     """
     from evar.data.task import is_at_hand, load_task
     from evar.data.task_config import load_task_config
 
     entry = load_task_config(name)
+    if entry.index_maker and not may_call(entry.index_maker):
+        return f"made by {entry.index_maker}: `evar verify {name}`", 0
     absent = "missing" if entry.access == "free" else f"missing, {entry.access}"
     if not is_at_hand(name, data_root):
         return absent, 0

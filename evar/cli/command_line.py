@@ -101,8 +101,28 @@ def _call(command: Callable[..., int], words: Sequence[str]) -> int:
     return status[0]
 
 
+#: what users come with -> the commands that serve it
+GROUPS = {
+    "compare: which encoder, and which layer of it, serves my task?": [
+        "lineval",
+        "finetune",
+        "compare",
+        "plot",
+        "rerun",
+    ],
+    "use: give me vectors": ["embed", "fuse", "store"],
+    "make: my own sounds, my own encoder": ["task", "prepare", "verify", "check"],
+    "look: what is there?": ["encoders", "layers", "tasks"],
+}
+
+
 def _overview() -> str:
-    lines = ["evar: which pre-trained audio representation, and which layer of it, serves your task.", ""]
-    for name, command in COMMANDS.items():
-        lines.append(f"  evar {name:9s} {(inspect.getdoc(command) or '').splitlines()[0]}")
+    import textwrap
+
+    lines = ["evar: which pre-trained audio representation, and which layer of it, serves your task."]
+    for title, names in GROUPS.items():
+        lines += ["", title]
+        for name in names:
+            summary = (inspect.getdoc(COMMANDS[name]) or "").splitlines()[0]
+            lines += textwrap.wrap(summary, 98, initial_indent=f"  evar {name:9s} ", subsequent_indent=" " * 17)
     return "\n".join([*lines, "", "evar COMMAND --help says more, with examples."])

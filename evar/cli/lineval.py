@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from evar.cli.terminal import DONE, SOME_FAILED
 from evar.cli.words import UsageError, takes_flags
 from evar.config.flag_tables import LINEVAL_FLAGS
 from evar.config.messages import silence, write_text
+from evar.config.own_code import call_nothing
 from evar.storage.mirror import at_hand
 
 
@@ -40,7 +42,8 @@ def lineval(encoders: str = "", tasks: str = "", **flags: Any) -> int:
 
     out, dry_run, quiet = flags["out"], flags.pop("dry_run"), flags.pop("quiet")
     settings = parse_request(encoders, tasks, **flags)
-    grid = resolve_request(settings)
+    with call_nothing() if dry_run else nullcontext():
+        grid = resolve_request(settings)
     if dry_run:
         from evar.lineval.dry_run import describe
 

@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from evar.config.registry import near_miss
+from evar.config.messages import tell
+from evar.config.registry import near_miss, stays_below
 
 
 def search_folders() -> list[Path]:
-    """Where configuration is looked up, first hit wins: EVAR_CONFIG, ./config, the user's folder, the packaged one."""
+    """Where configuration is looked up, first hit wins: EVAR_CONFIG, the user's folder, the packaged one.
+
+    A folder `config` where the command happens to run is not among them: it may be anybody's, and YAML files name code.
+    """
+    own = [Path(os.environ["EVAR_CONFIG"])] if os.environ.get("EVAR_CONFIG") else []
+    return [*own, user_folder(), *_packaged_folders()]
+
+
+def _packaged_folders() -> list[Path]:
     package = Path(__file__).resolve().parents[1]
-    folders = [Path(os.environ["EVAR_CONFIG"])] if os.environ.get("EVAR_CONFIG") else []
-    folders += [Path("config"), user_folder()]
-    folders += [package / "_config", package.parent / "config"]  # installed wheel; source checkout
-    return folders
+    return [package / "_config", package.parent / "config"]  # installed wheel; source checkout
 
 
 def user_folder() -> Path:
@@ -45,6 +51,23 @@ def find(kind: str, name: str) -> Path:
     for folder in search_folders():
         path = folder / kind / f"{name}.yaml"
         if "/" not in name and "\\" not in name and path.is_file():
+            _tell_of_shadow(kind, name, path)
             return path
     singular = kind if kind == "published" else kind[:-1]
-    raise ValueError(f"no {singular} {name!r}; {near_miss(name, names(kind))}")
+    here = Path("config") / kind / f"{name}.yaml"
+    unused = f"; {here} is used only with EVAR_CONFIG=config" if stays_below(name) and here.is_file() else ""
+    raise ValueError(f"no {singular} {name!r}; {near_miss(name, names(kind))}{unused}")
+
+
+#: files in place of packaged ones that have been mentioned; once is enough
+_mentioned: set[Path] = set()
+
+
+def _tell_of_shadow(kind: str, name: str, path: Path) -> None:
+    """Say once that a file of the user's own stands in for a packaged one of that name."""
+    packaged = _packaged_folders()
+    if path in _mentioned or path.parent.parent in packaged:
+        return
+    _mentioned.add(path)
+    if any((folder / kind / path.name).is_file() for folder in packaged):
+        tell(f"note: {path} is used in place of the packaged {kind}/{name}.yaml")

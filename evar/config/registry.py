@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import importlib
-import importlib.util
 import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from evar.config.moved import find_new_place
+from evar.config.own_code import find_source, import_file, import_typed
 
 
 def near_miss(name: str, known: Iterable[str], limit: int = 12) -> str:
@@ -83,7 +81,7 @@ def resolve(path: str) -> Any:
     if not colon or not module_name or not attribute:
         raise ValueError(f"expected 'module:Class', got {path!r}")
     try:
-        module = _of_file(Path(module_name)) if module_name.endswith(".py") else importlib.import_module(module_name)
+        module = import_file(Path(module_name)) if module_name.endswith(".py") else import_typed(module_name)
     except ImportError as error:
         raise ImportError(f"{path} cannot be imported: {error}; is the package that it needs installed?") from error
     if not hasattr(module, attribute):
@@ -115,29 +113,8 @@ def hash_source(path: str) -> str:
     if module_name.endswith(".py"):
         source = Path(module_name).expanduser()
     else:
-        spec = importlib.util.find_spec(module_name)
-        if spec is None or not spec.origin:
+        found = find_source(module_name)
+        if found is None:
             raise ImportError(f"{path} cannot be imported: no module {module_name}")
-        source = Path(spec.origin)
+        source = found
     return hashlib.sha256(source.read_bytes()).hexdigest()[:16]
-
-
-def _of_file(path: Path) -> Any:
-    """A file as a module; the same content is imported once, an edited file anew."""
-    path = path.expanduser().resolve()
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}; expected path/to/file.py:Class")
-    digest = hashlib.sha256(f"{path} ".encode() + path.read_bytes()).hexdigest()[:16]
-    name = f"evar_own_{path.stem}_{digest}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        if spec is None or spec.loader is None:
-            raise ImportError(f"{path} is no Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-    return sys.modules[name]

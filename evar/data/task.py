@@ -19,6 +19,7 @@ import pandas as pd
 
 from evar import config as configs
 from evar.audio.reading import ClipPolicy
+from evar.config.own_code import may_call
 from evar.config.registry import resolve
 from evar.config.tables import real_path
 from evar.data.index import ROWS_AT_ONCE, IndexCheck, strata, with_classes
@@ -223,6 +224,8 @@ def load_task(
     path = configs.find("tasks", name)
     config = configs.read(path, TaskConfig)
     if config.index_maker:
+        if not may_call(config.index_maker):
+            raise ValueError(f"{name}: its index is made by {config.index_maker}, which lists and dry runs do not call")
         top = _top_folder(config, data_root)
         return Task(config, resolve(config.index_maker)(top), top, limit, validation_parts)
     index_path = index_beside(path, config)

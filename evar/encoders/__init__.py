@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evar import config as configs
+from evar.config.own_code import list_neighbours
 from evar.config.registry import resolve
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ def load_encoder(
             encoder.norm_stats = (float(stats[0]), float(stats[1]))
     file = config.implementation.rpartition(":")[0]
     if file.endswith(".py"):  # an edited file is another encoder
-        encoder.extra_files = (*encoder.extra_files, Path(file).expanduser())
+        source = Path(file).expanduser()
+        encoder.extra_files = (*encoder.extra_files, source, *list_neighbours(source))
     encoder.name, encoder.store_name = config.name, config.base or config.name
     encoder.options = dict(config.options)
     encoder.asked_as, encoder.trained_on = name, config.trained_on

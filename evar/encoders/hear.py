@@ -10,13 +10,13 @@ Layers: scene (one embedding a clip, as `get_scene_embeddings` gives it; the def
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from evar.config.own_code import import_typed
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
 
@@ -47,7 +47,7 @@ class HearEncoder(Encoder):
     def __init__(self, module: str, checkpoint: str = "") -> None:
         super().__init__()
         try:
-            self._api = importlib.import_module(module)
+            self._api = import_typed(module)
         except ImportError as error:
             raise ImportError(
                 f"no module {module!r} that could be imported ({error}); pip install the HEAR model"
