@@ -1,6 +1,6 @@
 """Metrics of tasks in which a clip's labels are events in time: which begin and end when.
 
-A clip is judged by counts, so that sums over clips, and with them bootstrap samples, are cheap: `count_clip` gives what is
+A clip is scored by counts, so that sums over clips, and with them bootstrap samples, are cheap: `count_clip` gives what is
 true of it, and what was found, as rows of numbers; the metrics are ratios of their sums.
 """
 
@@ -31,8 +31,8 @@ def count_clip(true: NDArray[np.float64], found: NDArray[np.float64]) -> tuple[N
         [[2, 0, 2], [1, 2, 1]]
     """
     n_active, n_errors = _count_segments(true, found)
-    told = np.array([len(true), 0, n_active], np.int64)
-    return told, np.array([match_onsets(true, found), len(found), n_errors], np.int64)
+    truth = np.array([len(true), 0, n_active], np.int64)
+    return truth, np.array([match_onsets(true, found), len(found), n_errors], np.int64)
 
 
 def match_onsets(true: NDArray[np.float64], found: NDArray[np.float64], collar: float = COLLAR) -> int:

@@ -45,7 +45,7 @@ def bootstrap_interval(
         seed: of the draws; the same inputs and seed give the same interval.
 
     Returns:
-        (low, high) in 0..1; (0.0, 1.0) where no round has two groups, as nothing can then be said.
+        (low, high) in 0..1; (0.0, 1.0) where no round has two groups, as the interval is then unknown.
 
     Raises:
         ValueError: if the inputs differ in length, are empty, or are out of range.
@@ -105,7 +105,7 @@ def bootstrap_scores(
         seed: of the draws.
 
     Returns:
-        (n_resamples,) scores; all NaN where no round has two groups, as nothing can then be said.
+        (n_resamples,) scores; all NaN where no round has two groups, as the interval is then unknown.
 
     Raises:
         ValueError: if the inputs differ in length or are empty.
@@ -217,7 +217,7 @@ def _resampled(
 
 
 def _draws(sizes: Sequence[int], n_resamples: int, at_once: int, seed: int) -> Iterator[Draw]:
-    """How often each group of each round, of so many groups, is in each bootstrap sample."""
+    """How often each group of each round is in each bootstrap sample."""
     generator = np.random.default_rng(seed)
     for number, n_groups in enumerate(sizes):
         for start in range(0, n_resamples, at_once):

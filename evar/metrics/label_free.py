@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Vectors = NDArray[np.float64]
 
-#: clips that `measure` looks at unless told otherwise: the (clips, clips) products stay below 8 MB a layer
+#: clips that `measure` looks at by default: the (clips, clips) products stay below 8 MB a layer
 MAX_CLIPS = 1000
 MIN_CLIPS = 3
 #: share of the clips, those with the largest ratio of distances, that the line of TwoNN is fitted without

@@ -162,7 +162,7 @@ def _differences(
 def _mean_differences(
     difference: NDArray[np.float64], groups: NDArray[np.generic], rounds: NDArray[np.generic], seed: int
 ) -> NDArray[np.float64]:
-    """As `_differences` of a score that is a mean over clips: (clips,) -> (resamples,); none where nothing can be said.
+    """As `_differences` of a score that is a mean over clips: (clips,) -> (resamples,); none where no round has two groups.
 
     Groups of one size and sum are alike, so it is drawn how many of each kind there are: the same distribution as drawing
     groups one by one, at a small part of the cost.
@@ -275,7 +275,7 @@ def _all_flips(steps: NDArray[np.int64]) -> float:
 
 
 def correct_for_the_best(p_values: ArrayLike, n_pairs: int) -> NDArray[np.float64]:
-    """Holm's correction of comparisons with the best row, where the scores themselves said which row is the best.
+    """Holm's correction of comparisons with the best row, where the scores themselves choose the best row.
 
     The best of many equal rows is the luckiest, so that its comparisons stand for those of all pairs: each pair that was
     not compared counts as one more test. Of 20 equal rows some would otherwise be called significantly worse in 22 of 100

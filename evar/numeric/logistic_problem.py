@@ -30,7 +30,7 @@ class LogisticFit:
     n_iter: Tensor
 
     def only(self, strength: int) -> LogisticFit:
-        """The fit at one strength, told by its number; its axis stays, of length 1."""
+        """Return the fit at one strength, by its position; its axis stays, of length 1."""
         own = slice(strength, strength + 1)
         return LogisticFit(*(value[:, own] for value in (self.weights, self.intercepts, self.converged, self.n_iter)))
 

@@ -200,5 +200,5 @@ class Systems:
 
 
 def is_thin(n_left: int, n_items: int) -> bool:
-    """Whether so many of the items are finished that dropping them pays: they ride along at full cost."""
+    """Tell whether enough items are finished that dropping them pays: until then they ride along at full cost."""
     return n_left <= (1 - _WAITING) * n_items

@@ -45,7 +45,7 @@ class Rows:
         return np.asarray(self.read(), dtype)
 
     def parts(self, n_most: int | None = None) -> Iterator[slice]:
-        """All rows in turn, so many at a time that they take `CHUNK_BYTES`, and at most `n_most`."""
+        """Yield slices of all rows in turn, each of at most `CHUNK_BYTES` and `n_most` rows."""
         n = max(1, CHUNK_BYTES // (4 * self.shape[1]))
         n = n if n_most is None else max(1, min(n, n_most))
         yield from (slice(start, min(start + n, len(self))) for start in range(0, len(self), n))

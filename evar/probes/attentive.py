@@ -37,7 +37,7 @@ class AttentiveProbe(TrainedProbe):
         weight_decay: L2 on W, added to the gradient.
         batch_size: clips a step, drawn without replacement.
         max_epochs: at most.
-        patience: stop after so many epochs in turn without a better validation score (or, at the same score, a smaller
+        patience: stop after this many epochs in turn without a better validation score (or, at the same score, a smaller
             validation loss).
         metric: name in `evar.metrics.METRICS`; its kind tells what the labels are.
         refit: "train"; the validation clips stop the training and are not trained on.
@@ -123,7 +123,7 @@ class AttentiveProbe(TrainedProbe):
             self._epoch(running, X, torch.randperm(len(X), generator=generator))
             outputs = self._outputs([network.parameters for network in running], X_valid)
             for network, own in zip(running, outputs, strict=True):
-                network.judge(*self._targets.score_outputs(own), epoch)
+                network.compare_epoch(*self._targets.score_outputs(own), epoch)
             running = [network for network in running if not network.is_done(self.patience)]
             if not running:
                 break
@@ -264,7 +264,7 @@ class _Network:
         ]
         self.optimiser = torch.optim.Adam(groups, lr=self.learning_rate)
 
-    def judge(self, score: float, loss: float, epoch: int) -> None:
+    def compare_epoch(self, score: float, loss: float, epoch: int) -> None:
         """Keep the weights if they are the best so far."""
         if self.best.take(score, loss, epoch):
             self.kept = [value.detach().clone() for value in self.parameters]

@@ -175,8 +175,8 @@ class EventsProbe(BaseEstimator):
         for strength in strengths:
             self._probe = MultilabelProbe((strength,), "train").fit(rows, active)
             found += [
-                (self._scored(said, y_valid), least, strength)
-                for least, said in zip(self.least_seconds, self._events(X_valid, self.least_seconds), strict=True)
+                (self._score_events(own, y_valid), least, strength)
+                for least, own in zip(self.least_seconds, self._events(X_valid, self.least_seconds), strict=True)
             ]
         orient = METRICS[self.metric].orient
         self.valid_scores_ = np.array(
@@ -213,7 +213,7 @@ class EventsProbe(BaseEstimator):
             X: frames of the clips.
             y: for each clip (events, 3) class number, onset and offset in seconds.
         """
-        return self._scored(list(self.predict(X)), y)
+        return self._score_events(list(self.predict(X)), y)
 
     def _frames(self, X: Frames, y: Any) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         frames, counts = X.joined(range(len(X)), self._layer)
@@ -233,8 +233,8 @@ class EventsProbe(BaseEstimator):
                     events.append(find_events(own, self._period, self.median_seconds, least))
         return found
 
-    def _scored(self, said: Sequence[NDArray[np.float64]], y: Any) -> float:
-        pairs = [count_clip(np.asarray(true), found) for true, found in zip(y, said, strict=True)]
+    def _score_events(self, predicted: Sequence[NDArray[np.float64]], y: Any) -> float:
+        pairs = [count_clip(np.asarray(true), found) for true, found in zip(y, predicted, strict=True)]
         return METRICS[self.metric].function([true for true, _ in pairs], [found for _, found in pairs])
 
 

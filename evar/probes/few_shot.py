@@ -20,8 +20,8 @@ Split = tuple[ArrayLike, ArrayLike, ArrayLike | None, ArrayLike | None]
 class FewShotProbe(ClassifierMixin, BaseEstimator):
     """Logistic regression on a few training clips of each class, drawn at random; each seed is a draw.
 
-    Nothing is chosen: with so few labels nobody has validation clips to choose on. Features are standardised by the clips
-    that were drawn, and the strength is fixed.
+    Nothing is chosen: where labels are this few, there are no validation clips to choose on. Features are standardised by
+    the clips that were drawn, and the strength is fixed.
 
     Args:
         n_per_class: clips drawn of each class; all of a class that has fewer.

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted
 
 from evar.config.registry import near_miss
 from evar.metrics import METRICS
@@ -19,8 +17,9 @@ from evar.numeric.logistic import principal_coordinates
 from evar.numeric.logistic_problem import Coordinates, LogisticFit, LogisticProblem
 from evar.numeric.rows import Rows, RowsInMemory, RowsJoined, standardisation_of
 from evar.numeric.solve import solve_all
-from evar.probes.checks import STRENGTHS, check_features, check_pair
+from evar.probes.checks import STRENGTHS, check_pair
 from evar.probes.choosing import choose_setting, count_always_tried, is_getting_worse
+from evar.probes.linear_model import LinearClassifier
 from evar.probes.protocol import ProbeTraits, per_number
 
 if TYPE_CHECKING:
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
 BYTES_IN_MEMORY = 6 * 2**30
 
 
-#: the fits that choose a strength go on until they are so many times closer than asked: of 135 choices (crepe.tiny's layers
-#: on esc10, three seeds) 1 was not that of exact fits without it, and none with it
+#: the fits that choose a strength go on until they are this many times closer than their tolerance: of 135 choices
+#: (crepe.tiny's layers on esc10, three seeds) 1 was not that of exact fits without it, and none with it
 _SEARCH_MARGIN = 3
 
 
@@ -40,7 +39,7 @@ _SEARCH_MARGIN = 3
 BYTES_OF_FEATURE, BYTES_OF_CLASS = 48, 64
 
 
-class LinearProbe(ClassifierMixin, BaseEstimator):
+class LinearProbe(LinearClassifier):
     """Standardise, then multinomial logistic regression whose strength is chosen on validation clips.
 
     Features are standardised by the mean and standard deviation of the training clips alone, also where the final fit
@@ -190,13 +189,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         X, X_valid = self._streamed_if_large(X, X_valid if has_valid else None, y)
         self.mean_, self.scale_ = standardisation_of(X)
         if has_valid:
-            if (y.dtype.kind in "OUS") != (y_valid.dtype.kind in "OUS"):
-                raise ValueError(
-                    f"training and validation labels must be of one type, got {y.dtype} and {y_valid.dtype}; "
-                    "are some of them names and others numbers?"
-                )
-            y = np.concatenate([y, y_valid])
-            X = RowsJoined(X, X_valid) if isinstance(X, Rows) else np.concatenate([X, X_valid])
+            X, y = _join_splits(X, y, X_valid, y_valid)
 
         # One change of coordinates serves every fit: it only renames the space that these clips span.
         coordinates: Tensor | Coordinates
@@ -243,73 +236,6 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         every = [rows if rows is None or isinstance(rows, Rows) else RowsInMemory(rows) for rows in (X, X_valid)]
         return every[0], every[1]
 
-    def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return logits.
-
-        Args:
-            X: (clips, width) vectors.
-
-        Returns:
-            (clips, classes) float64, in the order of `classes_`; (clips,) for two classes, positive for the second.
-
-        Raises:
-            ValueError: if X has another width than in `fit`, or holds NaN or infinity.
-
-        Example:
-            >>> X, y = np.float32([[0], [1], [4], [5]]), [0, 0, 1, 1]
-            >>> (LinearProbe((1.0,)).fit(X, y).decision_function(X) > 0).tolist()
-            [False, False, True, True]
-        """
-        check_is_fitted(self)
-        X = check_features(X, "given")
-        self._check_width(X)
-        scores = X.astype(np.float64, copy=False) @ self.coef_.T + self.intercept_
-        return scores[:, 0] if len(self.classes_) == 2 else scores
-
-    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return class probabilities.
-
-        Args:
-            X: (clips, width) vectors.
-
-        Returns:
-            (clips, classes) float64 in 0..1, in the order of `classes_`; rows sum to 1.
-
-        Raises:
-            ValueError: as `decision_function`.
-
-        Example:
-            >>> X, y = np.float32([[0], [1], [4], [5]]), [0, 0, 1, 1]
-            >>> LinearProbe((1.0,)).fit(X, y).predict_proba(X[:1]).round(2).tolist()
-            [[0.77, 0.23]]
-        """
-        scores = self.decision_function(X)
-        if scores.ndim == 1:
-            scores = np.stack([-scores / 2, scores / 2], axis=1)
-        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
-
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the most probable class of each clip.
-
-        Args:
-            X: (clips, width) vectors.
-
-        Returns:
-            (clips,) labels.
-
-        Raises:
-            ValueError: as `decision_function`.
-
-        Example:
-            >>> X, y = np.float32([[0], [1], [4], [5]]), ["low", "low", "high", "high"]
-            >>> LinearProbe((1.0,)).fit(X, y).predict([[0.5], [4.5]]).tolist()
-            ['low', 'high']
-        """
-        scores = self.decision_function(X)
-        index = (scores > 0).astype(np.int64) if scores.ndim == 1 else scores.argmax(axis=1)
-        return self.classes_[index]
-
     def _pair(self, X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:
         """Checked features and labels of one split."""
         return check_pair(X, y, which)
@@ -335,13 +261,6 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         if not self.tol > 0 or self.max_iter < 1:
             raise ValueError(f"tol must be > 0 and max_iter >= 1, got tol={self.tol}, max_iter={self.max_iter}")
         return strengths
-
-    def _check_width(self, X: NDArray[Any]) -> None:
-        if X.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} features "
-                "as input; is it another layer?"
-            )
 
     def _standardised(self, X: NDArray[Any]) -> Tensor:
         varies = self.scale_ > 0
@@ -412,3 +331,14 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         self.coef_ = np.zeros((len(standard), self.n_features_in_))
         self.coef_[:, varies] = standard / self.scale_[varies]
         self.intercept_ = offsets - self.coef_ @ self.mean_
+
+
+def _join_splits(X: Any, y: NDArray[Any], X_valid: Any, y_valid: NDArray[Any]) -> tuple[Any, NDArray[Any]]:
+    """Training clips, and after them validation clips."""
+    if (y.dtype.kind in "OUS") != (y_valid.dtype.kind in "OUS"):
+        raise ValueError(
+            f"training and validation labels must be of one type, got {y.dtype} and {y_valid.dtype}; "
+            "are some of them names and others numbers?"
+        )
+    joined = RowsJoined(X, X_valid) if isinstance(X, Rows) else np.concatenate([X, X_valid])
+    return joined, np.concatenate([y, y_valid])

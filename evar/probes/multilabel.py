@@ -37,7 +37,7 @@ class MultilabelProbe(LinearProbe):
     Example:
         >>> rng = np.random.default_rng(0)
         >>> X = rng.normal(size=(90, 8))
-        >>> y = (X[:, :3] > 0.5).astype(int)  # three labels, each told by a feature
+        >>> y = (X[:, :3] > 0.5).astype(int)  # three labels, each from one feature
         >>> probe = MultilabelProbe().fit(X[:50], y[:50], X[50:70], y[50:70])
         >>> probe.predict_proba(X[70:]).shape, bool(METRICS["auc"].function(y[70:], probe.predict_proba(X[70:])) > 0.9)
         ((20, 3), True)

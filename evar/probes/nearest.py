@@ -7,127 +7,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
-from evar.config.registry import near_miss
 from evar.metrics import METRICS
-from evar.numeric.axes import standardisation
-from evar.probes.checks import check_features, check_labels, check_numbers, check_pair
+from evar.probes.checks import check_features, check_labels, check_numbers
 from evar.probes.choosing import choose_setting
+from evar.probes.cosine import CosineProbe, NearestProbe
 from evar.probes.protocol import ProbeTraits
 
-# Similarities held at once, in numbers: 64 MB, whatever the number of clips.
-_NUMBERS_AT_ONCE = 2**24
 
-
-class _CosineProbe(BaseEstimator):
-    """What these probes share: directions of standardised features, and what they are taken from.
-
-    Features are standardised by the mean and standard deviation of the training clips, so that no feature outweighs the
-    others by its unit, and then scaled to length 1.
-    """
-
-    traits = ProbeTraits()
-    refit: str
-    metric: str
-
-    def _start(
-        self, X: ArrayLike, y: ArrayLike, X_valid: ArrayLike | None, y_valid: ArrayLike | None
-    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, NDArray[Any] | None]:
-        """The clips, checked; sets the scale and width."""
-        if self.refit not in ("train", "train_and_valid"):
-            raise ValueError(f"refit must be train or train_and_valid, got {self.refit!r}")
-        if self.metric not in METRICS:
-            raise ValueError(f"no metric {self.metric!r}; {near_miss(self.metric, METRICS)}")
-        if (X_valid is None) != (y_valid is None):
-            raise ValueError("X_valid and y_valid go together, but only one of them was given")
-        X, y = self._pair(X, y, "training")
-        self.n_features_in_ = X.shape[1]
-        self.mean_, self.scale_ = standardisation(X)
-        if X_valid is None or y_valid is None:
-            return X, y, None, None
-        return X, y, *self._pair(X_valid, y_valid, "validation")
-
-    def _pair(self, X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Features and classes of one split."""
-        features, labels = check_pair(X, y, which)
-        if which == "training" and len(np.unique(labels)) < 2:
-            raise ValueError(f"a probe needs training clips of at least 2 classes, got one class, {labels[0]!r}")
-        return features, labels
-
-    def _final(
-        self, X: NDArray[Any], y: NDArray[Any], X_valid: NDArray[Any] | None, y_valid: NDArray[Any] | None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Directions (clips, width) and class numbers (clips,) of the clips that `refit` says; sets the classes."""
-        if X_valid is not None and y_valid is not None and self.refit == "train_and_valid":
-            X, y = np.concatenate([X, X_valid]), np.concatenate([y, y_valid])
-        self.classes_, numbers = np.unique(y, return_inverse=True)
-        return self._directions(X), numbers.astype(np.int64)
-
-    def _directions(self, X: NDArray[Any]) -> NDArray[np.float32]:
-        """(clips, width) of length 1; a constant feature counts for nothing, and a clip at the mean has no direction."""
-        if X.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} features "
-                "as input; is it another layer?"
-            )
-        varies = self.scale_ > 0
-        scaled = (X[:, varies].astype(np.float64) - self.mean_[varies]) / self.scale_[varies]
-        lengths = np.linalg.norm(scaled, axis=1, keepdims=True)
-        return np.asarray(scaled / np.where(lengths > 0, lengths, 1.0), np.float32)
-
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """The label of each clip: (clips, width) -> (clips,)."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
-
-    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        raise NotImplementedError
-
-
-class _Nearest(_CosineProbe):
-    """What probes of the nearest clips share: their settings and the search for these clips."""
-
-    _clips: NDArray[np.float32]
-
-    def __init__(
-        self,
-        ks: Sequence[int] = (1, 3, 5, 10, 20, 50),
-        temperature: float = 0.07,
-        refit: str = "train_and_valid",
-        metric: str = "accuracy",
-    ) -> None:
-        self.ks = ks
-        self.temperature = temperature
-        self.refit = refit
-        self.metric = metric
-
-    def _checked_ks(self, can_choose: bool) -> list[int]:
-        ks = [int(k) for k in self.ks]
-        if not ks or min(ks) < 1 or len(set(ks)) < len(ks):
-            raise ValueError(f"ks must be one or more different numbers of at least 1, got {self.ks!r}")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be above 0, got {self.temperature}")
-        if not can_choose and len(ks) > 1:
-            raise ValueError(f"choosing among {len(ks)} numbers of neighbours needs X_valid and y_valid")
-        return ks
-
-    def _neighbours(
-        self, directions: NDArray[np.float32], most: int
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
-        """(some clips, neighbours) numbers and votes, nearest first, of all clips in turn, in bounded memory."""
-        n_known = len(self._clips)
-        at_once = max(1, _NUMBERS_AT_ONCE // n_known)
-        for start in range(0, len(directions), at_once):
-            similar = directions[start : start + at_once] @ self._clips.T  # (some clips, known clips)
-            nearest = np.argpartition(-similar, most - 1, axis=1)[:, :most]
-            values = np.take_along_axis(similar, nearest, axis=1)
-            order = np.argsort(-values, axis=1, kind="stable")
-            nearest, values = np.take_along_axis(nearest, order, axis=1), np.take_along_axis(values, order, axis=1)
-            yield nearest, np.exp((values.astype(np.float64) - values[:, :1]) / self.temperature)
-
-
-class KNNProbe(ClassifierMixin, _Nearest):
+class KNNProbe(ClassifierMixin, NearestProbe):
     """Votes of the nearest clips by cosine similarity; their number is chosen on validation clips.
 
     Each of the k nearest clips votes for its label with exp(similarity / temperature). The best validation score wins;
@@ -223,12 +113,14 @@ class KNNProbe(ClassifierMixin, _Nearest):
         """(ks, some clips, classes) of all clips in turn, at a cost in memory that does not grow with them."""
         n_known, n_classes = len(self._clips), len(self.classes_)
         for nearest, votes in self._neighbours(directions, min(max(ks), n_known)):
-            told = np.eye(n_classes)[self._numbers[nearest]] * votes[..., None]  # (some clips, neighbours, classes)
-            counted = np.stack([told[:, : min(k, n_known)].sum(axis=1) for k in ks])
-            yield counted / counted.sum(axis=2, keepdims=True)
+            of_classes = (
+                np.eye(n_classes)[self._numbers[nearest]] * votes[..., None]
+            )  # (some clips, neighbours, classes)
+            sums = np.stack([of_classes[:, : min(k, n_known)].sum(axis=1) for k in ks])
+            yield sums / sums.sum(axis=2, keepdims=True)
 
 
-class _KNNAverages(_Nearest):
+class _KNNAverages(NearestProbe):
     """Averages of the targets of the nearest clips, weighted by votes as in `KNNProbe`."""
 
     _targets: NDArray[np.float64]
@@ -392,7 +284,7 @@ class KNNNumbersProbe(RegressorMixin, _KNNAverages):
         return self._averaged(X)[:, 0]
 
 
-class PrototypeProbe(ClassifierMixin, _CosineProbe):
+class PrototypeProbe(ClassifierMixin, CosineProbe):
     """The class whose mean direction is nearest by cosine similarity; nothing is chosen.
 
     Args:

@@ -45,14 +45,14 @@ class NetworkProbe(TrainedProbe):
         hiddens: widths of the hidden layers, () for none; several are chosen among.
         inits: "default" (PyTorch's uniform one), "xavier_uniform" or "xavier_normal" (gain 1 for the first layer and
             sqrt(2) after it, biases 0); several are chosen among.
-        n_combinations: try at most so many, drawn with seed 42; None tries all.
+        n_combinations: try at most this many, drawn with seed 42; None tries all.
         dropout: share of hidden units that are left out in a step.
         batch_norm: normalise hidden units over the batch, before dropout and ReLU.
         weight_decay: L2, added to the gradient.
         batch_size: clips a step.
         max_epochs: at most.
         validate_every: epochs.
-        patience: stop after so many validations in turn without improvement.
+        patience: stop after this many validations in turn without improvement.
         ties_improve: whether an equal validation score counts as improvement, so that the later weights are kept.
         loss_over_classes: divide the loss by the number of classes, as a mean over all outputs does. Adam does not see
             it, but for its epsilon and weight decay.

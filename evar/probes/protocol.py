@@ -98,7 +98,7 @@ class FitReport:
 
 
 def per_number(n_bytes: int) -> CountBytes:
-    """Make an estimate of memory: so many bytes for each number of the training and validation vectors.
+    """Make an estimate of memory: a fixed number of bytes for each number of the training and validation vectors.
 
     Args:
         n_bytes: for one feature of one clip.
@@ -136,9 +136,9 @@ def report_fit(probe: Any) -> FitReport:
         >>> report_fit(RidgeClassifier()).converged
         True
     """
-    told = vars(probe)
-    names = [entry.name for entry in fields(FitReport) if f"{entry.name}_" in told]
-    return FitReport(**{name: told[f"{name}_"] for name in names})
+    attributes = vars(probe)
+    names = [entry.name for entry in fields(FitReport) if f"{entry.name}_" in attributes]
+    return FitReport(**{name: attributes[f"{name}_"] for name in names})
 
 
 def fit_probes(probes: Sequence[Any], splits: Sequence[tuple[Any, ...]]) -> None:

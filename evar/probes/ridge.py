@@ -148,10 +148,10 @@ class RidgeProbe(RegressorMixin, BaseEstimator):
         # Validation clips move the mean, and the intercept is free of penalty: fit deviations, then add it.
         offset, level = rows.mean(axis=0), targets.mean()
         coordinates, basis = principal_coordinates(torch.from_numpy(rows - offset))
-        energy, told = coordinates.square().sum(dim=0).numpy(), coordinates.numpy().T @ (targets - level)
+        energy, products = coordinates.square().sum(dim=0).numpy(), coordinates.numpy().T @ (targets - level)
         found = []
         for strength in strengths:
-            weights = basis.numpy() @ (told / (energy + 1 / strength))
+            weights = basis.numpy() @ (products / (energy + 1 / strength))
             found.append((weights, float(level - offset @ weights)))
         return found
 

@@ -113,8 +113,8 @@ class Targets:
         function = METRICS[self.metric].function
         if self.kind == "multiclass":
             known = self.valid != UNKNOWN
-            told = torch.from_numpy(np.where(known, self.valid, 0))
-            losses = clip_losses(outputs, told, self.kind)[torch.from_numpy(known)]
+            known_classes = torch.from_numpy(np.where(known, self.valid, 0))
+            losses = clip_losses(outputs, known_classes, self.kind)[torch.from_numpy(known)]
             score = function(self.valid, outputs.argmax(dim=1).numpy())
         elif self.kind == "multilabel":
             losses = clip_losses(outputs, torch.from_numpy(self.valid.astype(np.float32)), self.kind)
@@ -275,7 +275,7 @@ class TrainedProbe(BaseEstimator):
         return torch.device(self.device)
 
     def _best(self, networks: Sequence[JudgedNetwork]) -> JudgedNetwork:
-        """The network with the best validation score (ties: smaller loss, then the first); sets what is told of it."""
+        """Return the network with the best validation score (ties: smaller loss); sets the attributes of the choice."""
         scores, losses = [one.best.score for one in networks], [one.best.loss for one in networks]
         best = networks[choose_setting(self.metric, scores, losses)]
         if not math.isfinite(best.best.loss):

@@ -51,8 +51,8 @@ class WeightedSumProbe(ClassifierMixin, BaseEstimator):
     Example:
         >>> rng = np.random.default_rng(0)
         >>> y = np.arange(120) % 3
-        >>> told = rng.normal(size=(120, 8)) + 3 * np.eye(8)[y]
-        >>> X = np.concatenate([rng.normal(size=(120, 8)), told], axis=1)  # the second layer knows
+        >>> informative = rng.normal(size=(120, 8)) + 3 * np.eye(8)[y]
+        >>> X = np.concatenate([rng.normal(size=(120, 8)), informative], axis=1)  # the second layer separates the classes
         >>> probe = WeightedSumProbe(2, strengths=(1.0,)).fit(X[:90], y[:90])
         >>> bool(probe.layer_weights_[1] > 0.8), bool(probe.score(X[90:], y[90:]) > 0.8)
         (True, True)
@@ -214,8 +214,8 @@ class WeightedSumProbe(ClassifierMixin, BaseEstimator):
         index = np.searchsorted(self.classes_, y)
         n_layers, n_clips, width = train.shape
         n_classes = len(self.classes_)
-        told = np.zeros((n_clips, n_classes))
-        told[np.arange(n_clips), index] = 1.0
+        targets = np.zeros((n_clips, n_classes))
+        targets[np.arange(n_clips), index] = 1.0
         decay = 1.0 / (strength * n_clips)  # the objective is divided by C x clips: a mean log-loss
 
         def value_and_gradient(packed: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -223,7 +223,7 @@ class WeightedSumProbe(ClassifierMixin, BaseEstimator):
             weights = softmax(layers)
             joined, logits = _logits(train, layers, coef, intercept)
             log_shares = logits - logsumexp(logits, axis=1, keepdims=True)
-            error = (np.exp(log_shares) - told) / n_clips  # (clips, classes)
+            error = (np.exp(log_shares) - targets) / n_clips  # (clips, classes)
             back = (error @ coef.T).astype(np.float32)  # (clips, width)
             of_weights = np.tensordot(train, back, axes=2)  # (layer,)
             of_layers = weights * (of_weights - weights @ of_weights)

@@ -41,7 +41,7 @@ def test_many_alike_votes_equal_scikit_learn(k):
 
 def test_votes_are_weighted_by_similarity_as_in_a_plain_loop(monkeypatch):
     X, y = planted(seed=1)
-    monkeypatch.setattr("evar.probes.nearest._NUMBERS_AT_ONCE", 1000)  # several portions
+    monkeypatch.setattr("evar.probes.cosine._NUMBERS_AT_ONCE", 1000)  # several portions
     probe = KNNProbe(ks=(7,)).fit(X[:160], y[:160])
     scaled = StandardScaler().fit(X[:160].astype(np.float64)).transform(X)
     scaled /= np.linalg.norm(scaled, axis=1, keepdims=True)
