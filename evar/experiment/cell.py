@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from evar.config.registry import hash_source
 from evar.encoders.pooling import describe_pooling
+from evar.experiment.probing import can_learn_weights
 from evar.experiment.selection import Selection, list_selections
 from evar.experiment.spec import CellSpec, RowSpec
 from evar.extraction import input_statistics
@@ -97,8 +98,14 @@ class Cell:
         return {name: describe_pooling(self.encoder.layer(name).pooling) for name in selection.layers}
 
     def list_selections(self) -> list[Selection]:
-        """Return the layers of each row that was requested, and how they are joined."""
-        return list_selections(self.encoder, self.spec.wanted_layers, self.spec.fusion)
+        """Return the layers of each row that was requested, and how they are joined.
+
+        A search is compared with the weighted sum of all layers only where the protocol's probe can learn it.
+        """
+        rows = list_selections(self.encoder, self.spec.wanted_layers, self.spec.fusion)
+        if self.spec.fusion != "search" or can_learn_weights(self.protocol, self.task.config.kind):
+            return rows
+        return [row for row in rows if row.fusion != "weighted"]
 
     def specify_row(self, selection: Selection, seed: int) -> RowSpec:
         """Return everything that can change the number of one row."""

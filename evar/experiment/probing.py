@@ -53,8 +53,20 @@ def require_fusion(protocol: ProtocolConfig, kind: str, fusion: str, task: str) 
         ValueError: --fusion=weighted goes with the probe of protocol linear and tasks of one class a clip, but knn has ...
     """
     found = find_probe_class(protocol, kind)
-    if fusion == "weighted" and found is not LinearProbe and not issubclass(found, WeightedSumProbe):
+    if fusion == "weighted" and not can_learn_weights(protocol, kind):
         raise ValueError(
             f"--fusion=weighted goes with the probe of protocol linear and tasks of one class a clip, but {protocol.name} "
             f"has {found.__name__} for {task}"
         )
+
+
+def can_learn_weights(protocol: ProtocolConfig, kind: str) -> bool:
+    """Return whether the protocol's probe for a kind of task can learn the weights of a sum of layers.
+
+    Example:
+        >>> from evar.config import load_protocol_config
+        >>> [can_learn_weights(load_protocol_config(name), "multiclass") for name in ("linear", "weighted", "knn")]
+        [True, True, False]
+    """
+    found = find_probe_class(protocol, kind)
+    return found is LinearProbe or (isinstance(found, type) and issubclass(found, WeightedSumProbe))

@@ -64,61 +64,69 @@ def make_result(
     Raises:
         ValueError: if a value is not legal, such as a score outside 0..1.
     """
-    encoder, task, protocol, selection = cell.encoder, cell.task, cell.protocol, row.selection
-    names = [layer.name for layer in encoder.layer_infos]
-    position = names.index(selection.layers[0]) if len(selection.layers) == 1 else None
+    task = cell.task
     scores = [one.score for one in fitted]
     return Result(
-        encoder=encoder.name,
-        weights=encoder.weights_label,
-        weights_sha256=encoder.weights_sha256,
-        layers=list(selection.layers),
-        fusion=selection.fusion,
-        pooling=dict(row.pooling),
-        task=task.name,
-        task_version=task.config.version,
-        protocol=protocol.name,
-        params=_params(protocol, fitted),
+        id=row.id,
         seed=row.seed,
-        metric=task.config.metric,
+        limit=row.limit,
         score=float(np.mean(scores)),
         round_scores=scores,
+        rounds=[_round_record(one) for one in fitted],
         n_train=round(float(np.mean([one.n_train for one in fitted]))),
         n_valid=round(float(np.mean([one.n_valid for one in fitted]))),
         n_test=sum(len(one.tested) for one in fitted),
         skipped=_list_skipped(task, bad, cell.spec.skip_bad, fitted),
-        seconds=round(seconds, 3),
-        versions=versions(),
-        created=results.utc_now(),
-        id=row.id,
-        rounds=[_round_record(one) for one in fitted],
         interval=_interval(task, fitted),
         interval_method=_interval_method(task.config.metric),
-        n_classes=len(task.config.classes),
         chance=estimate_chance(
             task.config.metric, [task.truth[one.tested] for one in fitted], len(task.config.classes)
         ),
         extras={name: float(np.mean([one.extras[name] for one in fitted])) for name in fitted[0].extras},
-        depth=None if position is None else (position + 1) / len(names),
-        layer_index=position,
-        n_layers=len(names),
-        default=selection.layers == tuple(encoder.default_layers),
+        params=_params(cell.protocol, fitted),
         width=fitted[0].probe.n_features_in_,
-        limit=row.limit,
-        sample_rate=encoder.sample_rate,
-        encoder_options=dict(encoder.options),
-        extraction=dict(row.extraction),
-        index_sha256=task.index_sha256,
-        trained_on=encoder.trained_on,
-        protocol_description=protocol.description,
         flags=[*_list_flags(cell, row, fitted), *flags],
+        seconds=round(seconds, 3),
+        versions=versions(),
+        created=results.utc_now(),
         settings={
             **cell.spec.describe_request(),
             "batch_size": resources.batch_size,
             "device": resources.device,
             "spec": row.to_plain(),
         },
+        **_describe_cell(cell, row),
     )
+
+
+def _describe_cell(cell: Cell, row: RowSpec) -> dict[str, Any]:
+    """What a row says of its encoder, layers, task and protocol."""
+    encoder, task = cell.encoder, cell.task
+    names = [layer.name for layer in encoder.layer_infos]
+    position = names.index(row.layers[0]) if len(row.layers) == 1 else None
+    return {
+        "encoder": encoder.name,
+        "weights": encoder.weights_label,
+        "weights_sha256": encoder.weights_sha256,
+        "encoder_options": dict(encoder.options),
+        "trained_on": encoder.trained_on,
+        "sample_rate": encoder.sample_rate,
+        "extraction": dict(row.extraction),
+        "layers": list(row.layers),
+        "fusion": row.fusion,
+        "pooling": dict(row.pooling),
+        "depth": None if position is None else (position + 1) / len(names),
+        "layer_index": position,
+        "n_layers": len(names),
+        "default": row.layers == tuple(encoder.default_layers),
+        "task": task.name,
+        "task_version": task.config.version,
+        "index_sha256": task.index_sha256,
+        "metric": task.config.metric,
+        "n_classes": len(task.config.classes),
+        "protocol": cell.protocol.name,
+        "protocol_description": cell.protocol.description,
+    }
 
 
 def _list_flags(cell: Cell, row: RowSpec, fitted: Sequence[FittedRound]) -> list[str]:

@@ -13,7 +13,7 @@ from evar import results
 from evar.config.messages import progress_bar, tell
 from evar.experiment.label_check import describe_unknown_classes, require_labels
 from evar.experiment.loading import provide_clips
-from evar.experiment.outcome import Outcome, load_row, record_failure
+from evar.experiment.outcome import Outcome, clear_failure, load_row, record_failure
 from evar.experiment.result_row import make_result, save_row
 from evar.experiment.rounds import list_usable
 from evar.experiment.selection import Selection
@@ -78,6 +78,8 @@ def evaluate_cell(
     for result in probe_rows(cell, workplace, vectors, _leave_out_broken(cell, workplace, vectors, pending, outcome)):
         outcome.rows.append(result)
         outcome.n_new += 1
+        if (workplace.out / "failures").is_dir():
+            clear_failure(workplace.out, cell.spec, layers="+".join(result.layers))
 
 
 def _leave_out_broken(

@@ -13,7 +13,7 @@ import numpy as np
 from evar import results
 from evar.config.messages import progress_bar, tell
 from evar.experiment.result_row import versions
-from evar.experiment.selection import Selection, list_compared_fusions
+from evar.experiment.selection import Selection
 from evar.extraction import input_statistics as norm_stats
 from evar.lineval.cell_features import encode_cell
 from evar.lineval.cells import evaluate_cell
@@ -323,7 +323,7 @@ def _make_record(
         ],
         choice=named(found.choice),
         choices={task: [named(found.choices[at]) for at in own] for task, own in of_task.items()},
-        fusions=list_compared_fusions(encoder, names),
+        fusions=list(dict.fromkeys(row.fusion for row in cells[0].list_selections() if row.fusion == "weighted")),
         row_settings={
             "encoder_options": dict(encoder.options),
             "norm_stats": cells[0].statistics,

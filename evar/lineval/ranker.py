@@ -65,7 +65,7 @@ class Ranker:
         train, valid, self._columns = [], [], []
         start = 0
         for layer in range(n_layers):
-            fitted, checked = _projected(*a_round.layer(layer), n_components)
+            fitted, checked = _project(*a_round.layer(layer), n_components)
             train.append(fitted)
             valid.append(checked)
             self._columns.append(np.arange(start, start + fitted.shape[1]))
@@ -116,7 +116,7 @@ class Ranker:
         return outputs if self._metric.kind == "multilabel" else outputs[:, 0]
 
 
-def _projected(
+def _project(
     train: NDArray[np.float32], valid: NDArray[np.float32], n_components: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Standardised over the training clips, then their first principal components: (clips, width) -> (clips, fewer)."""

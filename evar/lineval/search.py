@@ -67,12 +67,12 @@ def search(
     Args:
         rounds: of all tasks; tasks count alike, whatever their number of rounds.
         n_layers: how many layers there are, at least 2.
-        probing: the protocol's probe; asked once, for every finalist in every round.
+        probing: the protocol's probe; called once, for every finalist in every round.
         objective: "mean_score" (mean over tasks of the validation score) or "mean_rank" (of the place among the
             candidates).
         max_layers: largest set that is tried.
         n_finalists: candidates that the probe scores, for each choice to be made.
-        progress: told how many steps of the work are done.
+        progress: called with how many steps of the work are done.
 
     Returns:
         Everything tried, and the choices.
@@ -102,18 +102,26 @@ def search(
         _grow(found, rank, rounds, view, objective, n_layers, max_layers)
     progress(len(rounds), "ranked")
     finalists = {view: _best(found.ranked, rounds, view, objective)[:n_finalists] for view in views}
-    every = sorted(set(itertools.chain.from_iterable(finalists.values())))
-    probed = []
-    for score, log_loss in probing([(layers, index) for index in range(len(rounds)) for layers in every]):
-        probed.append((score, log_loss))
-        progress(len(probed) // len(every), "finalists")
-    columns = np.array(probed).reshape(len(rounds), len(every), 2)
-    for at, layers in enumerate(every):
-        found.probed[layers], found.log_losses[layers] = columns[:, at].T.copy()
+    _probe_finalists(
+        found, sorted(set(itertools.chain.from_iterable(finalists.values()))), len(rounds), probing, progress
+    )
     chosen = {view: _choose(found, finalists[view], rounds, view, objective) for view in views}
     found.choice = chosen[None]
     found.choices = [chosen[index] if a_round.is_fold else chosen[None] for index, a_round in enumerate(rounds)]
     return found
+
+
+def _probe_finalists(
+    found: Search, finalists: Sequence[Layers], n_rounds: int, probing: Probing, progress: Callable[[int, str], None]
+) -> None:
+    """Score every finalist in every round by the protocol's probe, and keep the scores."""
+    probed = []
+    for score, log_loss in probing([(layers, index) for index in range(n_rounds) for layers in finalists]):
+        probed.append((score, log_loss))
+        progress(len(probed) // len(finalists), "finalists")
+    columns = np.array(probed).reshape(n_rounds, len(finalists), 2)
+    for at, layers in enumerate(finalists):
+        found.probed[layers], found.log_losses[layers] = columns[:, at].T.copy()
 
 
 def objectives(

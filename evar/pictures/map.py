@@ -233,7 +233,15 @@ def _load_vectors(
         raise ValueError(f"a map needs at least {MIN_CLIPS} clips, {label} has {len(usable)} that can be used{why}")
     rows, where = [str(found.rows[position]) for position in usable], store.rows(found.key)
     names = dict.fromkeys(layer for selection in one.selections for layer in selection.layers)
-    return usable, {layer: store.load(found.key, rows, layer, where) for layer in names}, len(drawn) - len(usable)
+    vectors = {layer: store.load(found.key, rows, layer, where) for layer in names}
+    finite = {layer: np.isfinite(of_layer).all(axis=1) for layer, of_layer in vectors.items()}
+    kept = np.logical_and.reduce(list(finite.values()))
+    if kept.sum() < MIN_CLIPS:
+        worst = min(finite, key=lambda layer: finite[layer].sum())
+        raise ValueError(
+            f"a map needs at least {MIN_CLIPS} clips, but layer {worst} is finite for {finite[worst].sum()}"
+        )
+    return usable[kept], {layer: of_layer[kept] for layer, of_layer in vectors.items()}, len(drawn) - int(kept.sum())
 
 
 def pick_class_style(label: int, n_classes: int) -> tuple[str, str]:
