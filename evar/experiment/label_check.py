@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from evar.data.task import Round, Task
+
+
+def check_labels(task: Task, seeds: Iterable[int], label: str) -> None:
+    """Raise if some round cannot be fitted or tested, and print how many test clips cannot be right.
+
+    Args:
+        task: whose labels.
+        seeds: of the validation draws.
+        label: before the printed line.
+
+    Raises:
+        ValueError: as `require_labels`.
+    """
+    draws = [task.rounds(seed) for seed in sorted(seeds)]
+    for rounds in draws:
+        require_labels(task, rounds)
+    if warning := describe_unknown_classes(task, draws[0]):
+        print(f"{label}: {warning}: they count as wrong, whatever the encoder", flush=True)
 
 
 def require_labels(task: Task, rounds: Sequence[Round]) -> None:
@@ -55,12 +75,13 @@ def describe_unknown_classes(task: Task, rounds: Sequence[Round]) -> str | None:
     for a_round in rounds:
         train, test = task.y[a_round.train], task.y[a_round.test]
         n_test += len(test)
+        is_lost: NDArray[Any]
         if task.config.kind == "multiclass":
             is_lost = ~np.isin(test, train)
             lost = np.unique(test[is_lost])
         else:
             unknown = ~train.any(axis=0)
-            is_lost = test[:, unknown].any(axis=1)
+            is_lost = np.asarray(test[:, unknown].any(axis=1))
             lost = np.flatnonzero(unknown & test.any(axis=0))
         n_lost += int(is_lost.sum())
         names |= {str(task.config.classes[int(at)]) for at in lost}

@@ -89,6 +89,7 @@ def place_predictions(
         for position, found in zip(readable, predicted, strict=True):
             counts[position] = count_clip(task.y[position], found)[1]
         return counts
+    every: NDArray[Any]
     if task.config.kind == "multilabel":
         every = np.full(task.y.shape, -np.inf, np.float32)
     elif task.config.kind == "regression":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from evar.config.messages import tell
 from evar.experiment.cell import Cell
+from evar.experiment.label_check import check_labels
 from evar.experiment.loading import load_spec_encoder, load_spec_task, provide_clips
 from evar.experiment.outcome import EXPECTED_ERRORS, Outcome, clear_failure, load_row, record_failure
 from evar.experiment.result_row import make_result, save_row
@@ -83,6 +84,7 @@ def _tune_cell(cell: Cell, spec: TuningSpec, grid: TuningGrid) -> Iterator[tuple
 def _tune_row(cell: Cell, spec: TuningSpec, row: RowSpec, grid: TuningGrid) -> Result:
     """Train every round of one seed, and save the row and the encoder of the last round."""
     task, resources, began = cell.task, grid.resources, time.perf_counter()
+    check_labels(task, [row.seed], cell.label)
     store, out = FeatureStore(resources.store), Path(resources.out)
     waveforms = decode_task(task, cell.encoder.sample_rate, store.folder / "waveforms")
     statistics = norm_stats.of_task(cell.encoder, task, cell.statistics, [row.seed], store)[row.seed]

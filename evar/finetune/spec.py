@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evar import config as configs
+from evar import results
 from evar.data.task_config import load_task_config
 from evar.experiment.settings import Settings, weights_by_encoder
 from evar.experiment.spec import CellSpec, Resources
@@ -74,6 +75,16 @@ class TuningSpec:
     cell: CellSpec
     protocol: TuningProtocol
     given: Mapping[str, Any]
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the spec as plain JSON data."""
+        own = {"protocol": dataclasses.asdict(self.protocol), "given": dict(self.given)}
+        return {"cell": self.cell.to_plain(), **results.plain(own, "spec")}
+
+    @classmethod
+    def from_plain(cls, data: Mapping[str, Any]) -> TuningSpec:
+        """Make a spec from what `to_plain` returned."""
+        return cls(CellSpec.from_plain(data["cell"]), TuningProtocol(**data["protocol"]), data["given"])
 
     def with_protocol(self, protocol: TuningProtocol) -> TuningSpec:
         """Return the spec with other hyper-parameters."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from evar import results
 from evar.config.messages import progress_bar, tell
-from evar.experiment.label_check import describe_unknown_classes, require_labels
+from evar.experiment.label_check import check_labels
 from evar.experiment.loading import provide_clips
 from evar.experiment.outcome import Outcome, clear_failure, load_row, record_failure
 from evar.experiment.result_row import make_result, save_row
@@ -112,10 +112,7 @@ def encode_rows(cell: Cell, workplace: Workplace, seeds: set[int], selections: S
         ValueError: if some round has labels that no probe can be fitted to.
         FileNotFoundError, OSError: as `evar.experiment.loading.provide_clips`.
     """
-    for seed in sorted(seeds):
-        require_labels(cell.task, cell.task.rounds(seed))
-    if warning := describe_unknown_classes(cell.task, cell.task.rounds(min(seeds))):
-        tell(f"{cell.label}: {warning}: they count as wrong, whatever the encoder")
+    check_labels(cell.task, seeds, cell.label)
     provide_clips(cell.task, cell.spec)
     layers = [name for selection in selections for name in selection.layers]
     return encode_cell(cell, workplace.store, workplace.resources, seeds, layers)

@@ -9,9 +9,6 @@ from evar.config.flag_tables import LINEVAL_FLAGS
 from evar.config.flags import read_flags
 from evar.config.messages import silence
 from evar.experiment.outcome import Outcome
-from evar.experiment.request import parse_request
-from evar.experiment.resolving import resolve_request
-from evar.lineval.engine import run
 
 #: the flags of the command that say what is computed, rather than whether
 _FLAGS = tuple(flag for flag in LINEVAL_FLAGS if flag.name != "dry_run")
@@ -38,6 +35,10 @@ def evaluate(encoders: str | Sequence[str] = "", tasks: str | Sequence[str] = ""
         >>> outcome.rows[0].score  # doctest: +SKIP
     """
     words = read_flags(_FLAGS, flags, "evar.evaluate")
+    from evar.experiment.request import parse_request  # with torch, and so only when something is computed
+    from evar.experiment.resolving import resolve_request
+    from evar.lineval.engine import run
+
     names = (value if isinstance(value, str) else ",".join(value) for value in (encoders, tasks))
     with silence(words.pop("quiet")):
         return run(resolve_request(parse_request(*names, **words)))

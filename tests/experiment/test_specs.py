@@ -16,7 +16,7 @@ from evar.experiment.resolving import resolve_request
 from evar.experiment.spec import GridSpec
 from evar.finetune.network import list_head_layers
 from evar.finetune.run import _settle
-from evar.finetune.spec import TuningSettings, resolve_tuning
+from evar.finetune.spec import TuningSettings, TuningSpec, resolve_tuning
 from evar.lineval.fusion_search import make_search_id
 from evar.lineval.units import cut_units
 
@@ -110,6 +110,7 @@ def test_searches_and_fine_tunings_keep_their_names(tones):
     ):
         settings = TuningSettings((encoder,), ("tones",), protocol="finetune_quick", given=given, limit=limit)
         (spec,) = resolve_tuning(settings).cells
+        assert TuningSpec.from_plain(json.loads(json.dumps(spec.to_plain()))) == spec
         from evar.experiment.loading import load_spec_task
 
         cell = Cell(load_encoder(encoder), load_spec_task(spec.cell, None), spec.cell)
