@@ -123,9 +123,9 @@ class Mirror:
         Raises:
             ValueError, OSError: as `fetch`.
         """
-        for path, size in sorted(self._remote_sizes(below).items()):
+        for path, entry in sorted(self._list_remote(below).items()):
             local = self.folder / path
-            if PurePosixPath(path).name == name and not (local.is_file() and local.stat().st_size == size):
+            if PurePosixPath(path).name == name and not (local.is_file() and local.stat().st_size == entry.size):
                 self._download(path)
 
     def send(self, path: Path) -> None:

@@ -93,13 +93,25 @@ def test_bad_clips_are_named_and_the_others_go_on(tones):
     assert [position for position, row in enumerate(result.rows) if row is None] == [2, 3, 4]
 
 
-def test_vectors_that_are_not_finite_are_bad_clips(tones):
+def test_vectors_that_are_not_finite_in_any_layer_are_bad_clips(tones):
     tones()
     task, encoder = load_task("tones"), load_encoder("toy")
-    with torch.no_grad():
-        encoder.scale[2] = torch.inf
+    forward = encoder.forward
+    encoder.forward = lambda *batch: {name: frames * torch.inf for name, frames in forward(*batch).items()}
     result = extract(encoder, task.paths, task.policy(), FeatureStore())
     assert len(result.bad) == 36 and "not finite" in result.bad[0]
+
+
+def test_a_layer_that_is_not_finite_leaves_the_vectors_of_the_others(tones):
+    tones()
+    task, encoder, store = load_task("tones"), load_encoder("toy"), FeatureStore()
+    with torch.no_grad():
+        encoder.scale[2] = torch.inf
+    result = extract(encoder, task.paths, task.policy(), store)
+    assert not result.bad and result.n_encoded == 36
+    assert np.isfinite(store.load(result.key, result.rows, "level")).all()
+    is_finite = np.isfinite(store.load(result.key, result.rows, "bands"))
+    assert not is_finite[:, 2].any() and is_finite[:, 3].all()
 
 
 def test_a_full_disk_is_refused_before_the_first_clip(tones, monkeypatch):
