@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evar.config.messages import tell
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check_labels(task: Task, seeds: Iterable[int], label: str) -> None:
-    """Raise if some round cannot be fitted or tested, and print how many test clips cannot be right.
+    """Raise if some round cannot be fitted or tested, and tell how many test clips cannot be right.
 
     Args:
         task: whose labels.
@@ -28,7 +30,7 @@ def check_labels(task: Task, seeds: Iterable[int], label: str) -> None:
     for rounds in draws:
         require_labels(task, rounds)
     if warning := describe_unknown_classes(task, draws[0]):
-        print(f"{label}: {warning}: they count as wrong, whatever the encoder", flush=True)
+        tell(f"{label}: {warning}: they count as wrong, whatever the encoder")
 
 
 def require_labels(task: Task, rounds: Sequence[Round]) -> None:
