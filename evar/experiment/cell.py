@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from evar.config.registry import hash_source
 from evar.encoders.pooling import describe_pooling
-from evar.experiment.probing import can_learn_weights
+from evar.experiment.fusion_rules import can_learn_weights
 from evar.experiment.selection import Selection, list_selections
 from evar.experiment.spec import CellSpec, RowSpec
 from evar.extraction import input_statistics

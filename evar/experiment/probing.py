@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from evar.probes.linear import LinearProbe
-from evar.probes.making import find_probe_class, make_probe
+from evar.experiment.fusion_rules import require_fusion
+from evar.probes.making import make_probe
 from evar.probes.weighted_sum import WeightedSumProbe
 
 if TYPE_CHECKING:
-    from evar.config.protocol import ProtocolConfig
     from evar.experiment.cell import Cell
     from evar.experiment.selection import Selection
 
@@ -36,37 +35,3 @@ def make_row_probe(cell: Cell, selection: Selection, seed: int, device: str = "a
     return WeightedSumProbe(
         len(selection.layers), strengths=probe.strengths, refit=probe.refit, metric=task.config.metric
     )
-
-
-def require_fusion(protocol: ProtocolConfig, kind: str, fusion: str, task: str) -> None:
-    """Raise unless the protocol's probe for a kind of task can learn that fusion; others than "weighted" suit every probe.
-
-    Raises:
-        ValueError: with what goes with what.
-
-    Example:
-        >>> from evar.config import load_protocol_config
-        >>> require_fusion(load_protocol_config("linear"), "multiclass", "weighted", "esc10")
-        >>> require_fusion(load_protocol_config("knn"), "multiclass", "weighted", "esc10")
-        Traceback (most recent call last):
-        ...
-        ValueError: --fusion=weighted goes with the probe of protocol linear and tasks of one class a clip, but knn has ...
-    """
-    found = find_probe_class(protocol, kind)
-    if fusion == "weighted" and not can_learn_weights(protocol, kind):
-        raise ValueError(
-            f"--fusion=weighted goes with the probe of protocol linear and tasks of one class a clip, but {protocol.name} "
-            f"has {found.__name__} for {task}"
-        )
-
-
-def can_learn_weights(protocol: ProtocolConfig, kind: str) -> bool:
-    """Return whether the protocol's probe for a kind of task can learn the weights of a sum of layers.
-
-    Example:
-        >>> from evar.config import load_protocol_config
-        >>> [can_learn_weights(load_protocol_config(name), "multiclass") for name in ("linear", "weighted", "knn")]
-        [True, True, False]
-    """
-    found = find_probe_class(protocol, kind)
-    return found is LinearProbe or (isinstance(found, type) and issubclass(found, WeightedSumProbe))

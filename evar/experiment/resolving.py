@@ -13,7 +13,7 @@ from evar.config.registry import resolve
 from evar.data.task import load_task
 from evar.data.task_config import TaskConfig, load_task_config
 from evar.encoders import describe_encoder, load_encoder
-from evar.experiment.probing import require_fusion
+from evar.experiment.fusion_rules import require_fusion
 from evar.experiment.request import choose_protocol
 from evar.experiment.selection import count_seeds, list_selections
 from evar.experiment.settings import Settings
