@@ -27,7 +27,6 @@ class PatchOut:
     frequency: float
     generator: torch.Generator
 
-    @torch.compiler.disable
     def drawn(self, n: int, n_frequencies: int, n_times: int) -> tuple[Tensor, Tensor]:
         """Rows and columns that the network sees, in ascending order.
 
@@ -38,6 +37,10 @@ class PatchOut:
         Returns:
             rows (n, kept rows), columns (n, kept columns).
         """
+        # Not a decorator: it would bring a second of imports to everyone who only embeds.
+        return torch.compiler.disable(self._drawn)(n, n_frequencies, n_times)
+
+    def _drawn(self, n: int, n_frequencies: int, n_times: int) -> tuple[Tensor, Tensor]:
         kept = []
         for share, size in ((self.frequency, n_frequencies), (self.time, n_times)):
             n_kept = max(1, size - round(share * size))

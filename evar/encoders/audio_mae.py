@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -35,13 +34,9 @@ from evar.encoders._checkpoints import refuse_other
 from evar.encoders._filterbanks import KaldiFilterbank
 from evar.encoders._patch_encoder import PatchEncoder
 from evar.encoders._vit import Blocks, PatchEmbed, sincos_table, with_first
-from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
 from evar.encoders.pooling import mean
 from evar.encoders.weights import load_strict, read_checkpoint
-
-if TYPE_CHECKING:
-    from evar.config import EncoderConfig
 
 HOP, PATCH, WIDTH, N_HEADS, N_CLASSES = 160, 16, 768, 12, 527
 FRAMES = 1024
@@ -97,17 +92,12 @@ class AudioMae(PatchEncoder):
         self.layer_infos = (*self.patch_layers(notes, WIDTH, PATCH * HOP), last)
         self.default_layers = ("fc_norm" if fine_tuned else "contextual",)
 
-    @classmethod
-    def from_config(cls, config: EncoderConfig, *, weights: str | Path | None) -> Encoder:
+    def load_checkpoint(self, path: Path, name: str) -> None:
         """Also says which encoder takes the file where it is another one."""
-        encoder = super().from_config(config, weights=None)
-        assert isinstance(encoder, cls)
-        if weights is not None:
-            state = encoder.convert(read_checkpoint(weights))
-            refuse_other(state, Path(weights), config.name, "audio_mae.as2m" if encoder.fine_tuned else "audio_mae")
-            state = {name.replace("head.", "classifier.", 1): value for name, value in state.items()}
-            load_strict(encoder, state, weights, ignore=cls.ignored_tensors)
-        return encoder
+        state = self.convert(read_checkpoint(path))
+        refuse_other(state, path, name, "audio_mae.as2m" if self.fine_tuned else "audio_mae")
+        state = {key.replace("head.", "classifier.", 1): value for key, value in state.items()}
+        load_strict(self, state, path, ignore=self.ignored_tensors)
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
         """1 + (samples - 400) // 160, at most 1024 where the input is padded."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from evar.config.registry import near_miss
 from evar.encoders._checkpoints import load_or_explain
 from evar.encoders._names import NamedLayers, head_method, is_declaration, move_declaration, refuse_taken_name
+from evar.encoders._undrawn import undrawn
 from evar.encoders.features import LayerFeatures, LayerInfo
 from evar.encoders.weights import state_dict_of
 
@@ -161,14 +162,29 @@ class Encoder(nn.Module, ABC):
             if option not in known:
                 raise ValueError(f"{config.name} has no option {option!r}; {near_miss(option, known)}")
         try:
-            encoder = cls(**config.options)
+            with nullcontext() if weights is None else undrawn():
+                encoder = cls(**config.options)
         except TypeError as error:
             if not config.options:
                 raise  # the class is at fault, not its YAML
             raise ValueError(f"{config.name} cannot be built with the options {config.options}: {error}") from error
         if weights is not None:
-            load_or_explain(encoder, encoder.convert, weights, config.name, cls.ignored_tensors)
+            encoder.load_checkpoint(Path(weights), config.name)
         return encoder
+
+    def load_checkpoint(self, path: Path, name: str) -> None:
+        """Take every parameter from a checkpoint file or folder: all of it fits, or nothing is changed.
+
+        A family overrides this that takes more than tensors from the file, such as statistics of its input.
+
+        Args:
+            path: of the file or folder.
+            name: of the encoder's YAML, for errors.
+
+        Raises:
+            ValueError: if it does not fit; the message says what the file is, or names the first differences.
+        """
+        load_or_explain(self, self.convert, path, name, self.ignored_tensors)
 
     @property
     def device(self) -> torch.device:

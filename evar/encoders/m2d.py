@@ -27,7 +27,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,11 +37,7 @@ from evar.encoders._checkpoints import refuse_other
 from evar.encoders._logmel import MelSpectrogram
 from evar.encoders._patch_encoder import PatchEncoder
 from evar.encoders._vit import Blocks, PatchEmbed, first_columns, sincos_table, with_first
-from evar.encoders.base import Encoder
 from evar.encoders.weights import load_strict, read_checkpoint, state_dict_of
-
-if TYPE_CHECKING:
-    from evar.config import EncoderConfig
 
 N_MELS, WIDTH, N_HEADS, LOG_OFFSET = 80, 768, 12, 1.1920929e-07
 #: of checkpoints that hold no `norm_stats`
@@ -122,21 +118,15 @@ class M2D(PatchEncoder):
         self.layer_infos = self.patch_layers({**notes, "norm": "final LayerNorm"}, WIDTH, unit_frames * hop // n_times)
         self.default_layers = ("norm",)
 
-    @classmethod
-    def from_config(cls, config: EncoderConfig, *, weights: str | Path | None) -> Encoder:
+    def load_checkpoint(self, path: Path, name: str) -> None:
         """Also takes `norm_stats` from the checkpoint, and refuses a folder whose name tells another geometry."""
-        encoder = super().from_config(config, weights=None)
-        assert isinstance(encoder, cls)
-        if weights is not None:
-            path = Path(weights)
-            encoder.check_folder(path, config.name)
-            state = encoder.convert(read_checkpoint(path))
-            refuse_other(state, path, config.name, f"m2d.{encoder.unit // encoder.patch}")
-            stats = state.pop("norm_stats", None)
-            load_strict(encoder, state, path, ignore=cls.ignored_tensors)
-            if stats is not None:
-                encoder.norm_stats = (float(stats[0]), float(stats[1]))
-        return encoder
+        self.check_folder(path, name)
+        state = self.convert(read_checkpoint(path))
+        refuse_other(state, path, name, f"m2d.{self.unit // self.patch}")
+        stats = state.pop("norm_stats", None)
+        load_strict(self, state, path, ignore=self.ignored_tensors)
+        if stats is not None:
+            self.norm_stats = (float(stats[0]), float(stats[1]))
 
     def check_folder(self, path: Path, name: str) -> None:
         """Refuse a checkpoint whose folder's name tells another geometry.

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -33,11 +33,7 @@ from evar.encoders._checkpoints import refuse_other
 from evar.encoders._filterbanks import KaldiFilterbank
 from evar.encoders._patch_encoder import PatchEncoder
 from evar.encoders._vit import Blocks, PatchEmbed, joined_qkv, sinusoid_table
-from evar.encoders.base import Encoder
 from evar.encoders.weights import load_strict, read_checkpoint, state_dict_of
-
-if TYPE_CHECKING:
-    from evar.config import EncoderConfig
 
 HOP, N_MELS, WIDTH, N_HEADS, EPSILON = 160, 128, 768, 12, 1e-5
 AUDIOSET_STATS = (-4.2677393, 4.5689974)
@@ -102,21 +98,16 @@ class MaeAst(PatchEncoder):
         self.layer_infos = self.patch_layers(notes, WIDTH, self.step * HOP)
         self.default_layers = (f"block{n_blocks}",)
 
-    @classmethod
-    def from_config(cls, config: EncoderConfig, *, weights: str | Path | None) -> Encoder:
+    def load_checkpoint(self, path: Path, name: str) -> None:
         """Also takes the input statistics from the checkpoint, and refuses one with patches of another size."""
-        encoder = super().from_config(config, weights=None)
-        assert isinstance(encoder, cls)
-        if weights is not None:
-            checkpoint, path = read_checkpoint(weights), Path(weights)
-            state = state_dict_of(checkpoint)
-            refuse_other(state, path, config.name, "mae_ast")
-            encoder.check_patches(checkpoint, path, config.name)
-            load_strict(encoder, encoder.convert(state), path, ignore=cls.ignored_tensors)
-            if "batch_norm.running_mean" in state and "batch_norm.running_var" in state:
-                variance = float(state["batch_norm.running_var"]) + EPSILON
-                encoder.norm_stats = (float(state["batch_norm.running_mean"]), variance**0.5)
-        return encoder
+        checkpoint = read_checkpoint(path)
+        state = state_dict_of(checkpoint)
+        refuse_other(state, path, name, "mae_ast")
+        self.check_patches(checkpoint, path, name)
+        load_strict(self, self.convert(state), path, ignore=self.ignored_tensors)
+        if "batch_norm.running_mean" in state and "batch_norm.running_var" in state:
+            variance = float(state["batch_norm.running_var"]) + EPSILON
+            self.norm_stats = (float(state["batch_norm.running_mean"]), variance**0.5)
 
     def check_patches(self, checkpoint: Mapping[str, Any], path: Path, name: str) -> None:
         """Refuse a checkpoint whose settings tell patches of another size: its tensors have the same shapes.

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -41,13 +40,9 @@ from evar.encoders._logmel import MelSpectrogram
 from evar.encoders._patch_encoder import PatchEncoder
 from evar.encoders._patches import PatchGrid
 from evar.encoders._vit import Blocks, PatchEmbed, first_columns, sincos_table, with_first
-from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
 from evar.encoders.pooling import mean
 from evar.encoders.weights import load_strict, read_checkpoint
-
-if TYPE_CHECKING:
-    from evar.config import EncoderConfig
 
 HOP, N_MELS, PATCH, WIDTH, N_HEADS, N_CLASSES = 320, 128, 16, 768, 12, 527
 WINDOW_SAMPLES, WINDOW_FRAMES = 320000, 1000
@@ -130,21 +125,15 @@ class MaskSpec(PatchEncoder):
         self.layer_infos = (*self.patch_layers(notes, WIDTH, hop), last)
         self.default_layers = ("fc_norm" if fine_tuned else "norm",)
 
-    @classmethod
-    def from_config(cls, config: EncoderConfig, *, weights: str | Path | None) -> Encoder:
+    def load_checkpoint(self, path: Path, name: str) -> None:
         """Also reads the statistics of the bands, and says which encoder takes the file where it is another one."""
-        encoder = super().from_config(config, weights=None)
-        assert isinstance(encoder, cls)
-        if weights is not None:
-            path = Path(weights)
-            state = encoder.convert(read_checkpoint(path))
-            refuse_other(state, path, config.name, "mask_spec.as2m" if encoder.fine_tuned else "mask_spec")
-            state = {name.replace("head.", "classifier.", 1): value for name, value in state.items()}
-            file = Path(encoder.statistics).expanduser() if encoder.statistics else path.parent / STATISTICS
-            state["band_mean"], state["band_std"] = read_band_statistics(file, N_MELS)
-            load_strict(encoder, state, path, ignore=cls.ignored_tensors)
-            encoder.extra_files = (file,)
-        return encoder
+        state = self.convert(read_checkpoint(path))
+        refuse_other(state, path, name, "mask_spec.as2m" if self.fine_tuned else "mask_spec")
+        state = {key.replace("head.", "classifier.", 1): value for key, value in state.items()}
+        file = Path(self.statistics).expanduser() if self.statistics else path.parent / STATISTICS
+        state["band_mean"], state["band_std"] = read_band_statistics(file, N_MELS)
+        load_strict(self, state, path, ignore=self.ignored_tensors)
+        self.extra_files = (file,)
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
         """1 + (samples - 1) // 320 of the clip, at most 1000 where it is stretched, 1000 where it is padded."""

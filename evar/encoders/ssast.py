@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,12 +36,8 @@ from evar.encoders._checkpoints import refuse_other
 from evar.encoders._filterbanks import KaldiFilterbank
 from evar.encoders._patch_encoder import PatchEncoder
 from evar.encoders._vit import Blocks, PatchEmbed, count_patches, resized_table, with_first
-from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
 from evar.encoders.weights import load_strict, read_checkpoint, state_dict_of
-
-if TYPE_CHECKING:
-    from evar.config import EncoderConfig
 
 HOP, N_MELS, PADDED_FRAMES = 160, 128, 1024
 AUDIOSET_STATS = (-4.2677393, 4.5689974)
@@ -118,17 +114,12 @@ class Ssast(PatchEncoder):
         )
         self.default_layers = ("norm",)
 
-    @classmethod
-    def from_config(cls, config: EncoderConfig, *, weights: str | Path | None) -> Encoder:
+    def load_checkpoint(self, path: Path, name: str) -> None:
         """Also says which encoder takes the file where it is another one."""
-        encoder = super().from_config(config, weights=None)
-        assert isinstance(encoder, cls)
-        if weights is not None:
-            state = state_dict_of(read_checkpoint(weights))
-            size = "" if encoder.size == "base" else f"_{encoder.size}"
-            refuse_other(state, Path(weights), config.name, f"ssast.{encoder.kind}{size}")
-            load_strict(encoder, encoder.convert(state), weights, ignore=cls.ignored_tensors)
-        return encoder
+        state = state_dict_of(read_checkpoint(path))
+        size = "" if self.size == "base" else f"_{self.size}"
+        refuse_other(state, path, name, f"ssast.{self.kind}{size}")
+        load_strict(self, self.convert(state), path, ignore=self.ignored_tensors)
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
         """Take off the "v." before the transformer's names."""

@@ -18,7 +18,8 @@ from torch import nn
 
 from evar import download
 from evar.config.encoder import EncoderConfig, WeightsSource
-from evar.encoders import weights
+from evar.encoders import load_encoder, weights
+from evar.encoders._undrawn import undrawn
 from evar.encoders.locating import locate
 from evar.encoders.weights import load_strict, read_checkpoint, state_dict_of
 
@@ -377,3 +378,22 @@ def test_load_strict_shows_the_first_few_of_many() -> None:
     message = str(caught.value)
     assert "6 of 7 tensors missing (0.weight (2, 3), 0.bias (2,), 1.weight (2,), ...)" in message
     assert "9 unexpected (conv0.weight (1,), conv1.weight (2,), conv2.weight (3,), ...)" in message
+
+
+def test_a_network_that_is_loaded_is_not_drawn_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = load_encoder("ssast.patch_tiny", "random", n_blocks=1)
+    torch.save({f"module.v.{key}": value for key, value in drawn.state_dict().items()}, tmp_path / "x.pth")
+    before = torch.random.get_rng_state()
+    with undrawn():
+        linear = nn.Linear(300, 300)
+        nn.init.xavier_uniform_(linear.weight)
+        nn.init.kaiming_normal_(linear.weight)
+    assert torch.equal(torch.random.get_rng_state(), before), "something was drawn"
+    loaded = load_encoder("ssast.patch_tiny", tmp_path / "x.pth", n_blocks=1)
+    for key, value in loaded.state_dict().items():
+        assert torch.equal(value, drawn.state_dict()[key]), key
+    state = drawn.state_dict()
+    del state["blocks.0.mlp.fc2.weight"]
+    torch.save(state, tmp_path / "y.pth")
+    with pytest.raises(ValueError, match=r"1 of 19 tensors missing \(blocks.0.mlp.fc2.weight"):
+        load_encoder("ssast.patch_tiny", tmp_path / "y.pth", n_blocks=1)
