@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import filelock
 
 from evar import download
 from evar.data.task import load_task, prepare
@@ -95,7 +100,7 @@ def _is_there(entry: TaskConfig, root: Path) -> bool:
     if not folder.is_dir() or not any(folder.iterdir()):
         return False
     stamp = _stamp(folder)
-    return stamp is None or len(stamp) == len(entry.archives)
+    return stamp is None or all(archive.file in stamp for archive in entry.archives)
 
 
 def _linked(entry: TaskConfig, target: Path, source: Path) -> str:
@@ -111,6 +116,10 @@ def _linked(entry: TaskConfig, target: Path, source: Path) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         target.symlink_to(found, target_is_directory=True)
+    except FileExistsError:  # another run was faster
+        if target.resolve() == found.resolve():
+            return f"{target} is {found} already"
+        raise
     except OSError as error:
         raise OSError(
             f"{target} cannot be made a link to {found} ({error.strerror}); point EVAR_DATA at a folder that holds it as "
@@ -126,6 +135,31 @@ def _fetched(entry: TaskConfig, root: Path, keep_archives: bool) -> str:
             f"{entry.name} cannot be fetched without you ({entry.access}): get it from {entry.source}, then `evar prepare "
             f"{entry.name} --from=FOLDER`"
         )
+    with _alone(entry, root):
+        if _is_there(entry, root):
+            return "was fetched by another run in the meantime"
+        return _fetch_archives(entry, root, keep_archives)
+
+
+@contextlib.contextmanager
+def _alone(entry: TaskConfig, root: Path) -> Iterator[None]:
+    """Hold the task's folder and its archives: tasks may share both, and several commands may prepare them at once."""
+    locks = root / ".downloads" / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    # One folder, then archives in one order everywhere: two runs never wait for each other.
+    names = [f"folder {entry.folder}", *sorted({f"archive {archive.file}" for archive in entry.archives})]
+    with contextlib.ExitStack() as held:
+        for name in names:
+            lock = filelock.FileLock(locks / f"{re.sub('[^A-Za-z0-9.-]', '_', name)}.lock")
+            try:
+                held.enter_context(lock.acquire(timeout=0))
+            except filelock.Timeout:
+                print(f"another run is preparing the same {name}; waiting for it", flush=True)
+                held.enter_context(lock.acquire())
+        yield
+
+
+def _fetch_archives(entry: TaskConfig, root: Path, keep_archives: bool) -> str:
     folder = root / entry.folder
     folder.mkdir(parents=True, exist_ok=True)
     done = dict(_stamp(folder) or {})
@@ -151,7 +185,7 @@ def _fetched(entry: TaskConfig, root: Path, keep_archives: bool) -> str:
         _write_stamp(folder, done)
         if not keep_archives:
             for one in (*parts, path):
-                one.unlink()
+                one.unlink(missing_ok=True)
     return f"fetched {', '.join(archive.file for archive in entry.archives)} into {folder}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import os
@@ -25,6 +26,10 @@ ATTEMPTS = 4  # consecutive ones that bring no new byte; each mirror has its own
 RETRY_SECONDS = 1.0  # first pause; it doubles
 TIMEOUT_SECONDS = 30.0  # without a byte
 BLOCK_BYTES = 1 << 18
+#: a connection that brings less than this over that time has stalled
+LEAST_BYTES_PER_SECOND, SLOW_SECONDS = 2048, 60.0
+#: of a partial file that are fetched again and compared, so that a server cannot go on with another file
+OVERLAP_BYTES = 4096
 
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 
@@ -139,8 +144,9 @@ def _transfer(address: str, part: Path, expected: str | None, size: int | None) 
     offset, known = _resume_point(address, part, expected)
     # Compressed transfer would make offsets and lengths those of other bytes.
     headers = {"User-Agent": "evar", "Accept-Encoding": "identity"}
+    overlap = min(offset, OVERLAP_BYTES)
     if offset:
-        headers["Range"] = f"bytes={offset}-"
+        headers["Range"] = f"bytes={offset - overlap}-"
         if known.get("validator"):
             headers["If-Range"] = known["validator"]
     try:
@@ -150,9 +156,10 @@ def _transfer(address: str, part: Path, expected: str | None, size: int | None) 
                 match = re.match(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
                 same = known.get("validator") in (None, _validator(response)) and match is not None
                 same = same and known.get("total") in (None, int(match[2]) if match and match[2] != "*" else None)
-                if not same or match is None or int(match[1]) != offset:
+                if not same or match is None or int(match[1]) != offset - overlap:
                     _forget(part)
                     raise _Failed("the file changed between two attempts", again=True)
+                _require_same_bytes(response, part, offset, overlap)
             elif response.status == 200:
                 offset = 0  # the server gives no ranges, or the file is another one by now
             else:
@@ -170,15 +177,35 @@ def _transfer(address: str, part: Path, expected: str | None, size: int | None) 
         # An unknown host or a bad certificate stays so; a refused or reset connection may not.
         lasting = isinstance(error.reason, socket.gaierror | ssl.SSLCertVerificationError | str)
         raise _Failed(f"no connection, {error.reason}", again=not lasting) from error
-    except (TimeoutError, ConnectionError, ssl.SSLError, http.client.HTTPException) as error:
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _Failed(f"the disk of {part.parent} is full; free some space, then run the command again") from error
+        if not isinstance(error, TimeoutError | ConnectionError | ssl.SSLError):
+            raise
+        raise _Failed(f"connection broke, {type(error).__name__}: {error}", again=True) from error
+    except http.client.HTTPException as error:
         raise _Failed(f"connection broke, {type(error).__name__}: {error}", again=True) from error
     return offset > 0
+
+
+def _require_same_bytes(response: Any, part: Path, offset: int, overlap: int) -> None:
+    """Compare what a server sends again with the end of the partial file."""
+    with part.open("rb") as file:
+        file.seek(offset - overlap)
+        held = file.read(overlap)
+    sent = b""
+    while len(sent) < overlap and (block := response.read1(overlap - len(sent))):
+        sent += block
+    if sent != held:
+        _forget(part)
+        raise _Failed("the server goes on with other bytes than it began with", again=True)
 
 
 def _receive(response: Any, address: str, part: Path, offset: int, size: int | None) -> None:
     """Append the body to `part` from `offset` on and check its length."""
     length = response.headers.get("Content-Length", "")
-    total = offset + int(length) if length.isdigit() else None
+    already = min(offset, OVERLAP_BYTES)  # was sent again
+    total = offset - already + int(length) if length.isdigit() else None
     if size is not None and total not in (None, size):
         _forget(part)
         raise _Failed(f"it has {total} bytes, expected {size}")
@@ -193,9 +220,15 @@ def _receive(response: Any, address: str, part: Path, offset: int, size: int | N
         part.with_name(part.name + ".json").write_text(json.dumps(facts), encoding="utf-8")
     bar = progress_bar(total=total, initial=offset, unit="B", unit_scale=True, desc=part.stem, leave=False)
     with part.open("ab" if offset else "wb") as file, bar:
+        since, n_since = time.monotonic(), 0
         while block := response.read1(BLOCK_BYTES):
             file.write(block)
             bar.update(len(block))
+            n_since += len(block)
+            if (seconds := time.monotonic() - since) >= SLOW_SECONDS:
+                if n_since < LEAST_BYTES_PER_SECOND * seconds:
+                    raise _Failed(f"the connection stalled: {n_since} bytes in {seconds:.0f} s")
+                since, n_since = time.monotonic(), 0
             if size is not None and file.tell() > size:
                 break
         file.flush()
@@ -233,6 +266,16 @@ def _forget(part: Path) -> None:
     part.with_name(part.name + ".json").unlink(missing_ok=True)
 
 
+class _SafeRedirects(urllib.request.HTTPRedirectHandler):
+    """Redirects, but none from https to http: whoever is on the line could send another file."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        """Refuse a downgrade; else as urllib does."""
+        if req.full_url.lower().startswith("https:") and not newurl.lower().startswith("https:"):
+            raise _Failed(f"it redirects from https to {newurl.split('?')[0]}, which is not safe")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def _opener() -> urllib.request.OpenerDirector:
     """As urllib's own, proxies from the environment included, but without the ftp, file and data schemes."""
     opener = urllib.request.OpenerDirector()
@@ -242,7 +285,7 @@ def _opener() -> urllib.request.OpenerDirector:
         urllib.request.HTTPHandler,
         urllib.request.HTTPSHandler,
         urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPRedirectHandler,
+        _SafeRedirects,
         urllib.request.HTTPErrorProcessor,
     ):
         opener.add_handler(handler())

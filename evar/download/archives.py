@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import FileLock, Timeout
+
 from evar.config.messages import progress_bar
 from evar.download.checks import is_safe
 
@@ -49,9 +51,10 @@ def unpack_archive(archive: str | Path, folder: str | Path, parts: Sequence[Path
     """
     archive, folder = Path(archive), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(".unpacking-*"):
-        shutil.rmtree(left, ignore_errors=True)
+    _remove_rests(folder)
     staging = folder / f".unpacking-{uuid.uuid4().hex[:8]}"
+    held = FileLock(f"{staging}.lock")  # tells other processes that this one is alive
+    held.acquire()
     staging.mkdir()
     limit = LARGEST_RATIO * sum(path.stat().st_size for path in (*parts, archive)) + SPARE_BYTES
     n_files, n_bytes = 0, 0
@@ -76,7 +79,23 @@ def unpack_archive(archive: str | Path, folder: str | Path, parts: Sequence[Path
         raise OSError(f"{archive.name} is not a whole archive ({error}); delete {archive} to fetch it again") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        held.release()
+        Path(f"{staging}.lock").unlink(missing_ok=True)
     return n_files
+
+
+def _remove_rests(folder: Path) -> None:
+    """Remove what runs left that were killed while they unpacked; one that lives holds its lock."""
+    for left in folder.glob(".unpacking-*"):
+        if left.suffix == ".lock":
+            continue
+        lock = Path(f"{left}.lock")
+        try:
+            with FileLock(lock, timeout=0):
+                shutil.rmtree(left, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+        except Timeout:
+            continue
 
 
 def _moved(entry: Path, target: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import json
 import multiprocessing
 import random
 import socket
@@ -110,7 +111,11 @@ def test_resumes_where_the_connection_broke(server: Server, tmp_path: Path) -> N
     server.cut = [300_000, 100_000]
     download.url(server.path("model.pth"), tmp_path / "model.pth")
     assert (tmp_path / "model.pth").read_bytes() == CONTENT
-    assert [seen.get("range") for seen in server.seen] == [None, "bytes=300000-", "bytes=400000-"]
+    assert [seen.get("range") for seen in server.seen] == [
+        None,
+        f"bytes={300_000 - addresses.OVERLAP_BYTES}-",
+        f"bytes={400_000 - 2 * addresses.OVERLAP_BYTES}-",
+    ]
     assert server.seen[1]["if-range"].startswith('"')
 
 
@@ -122,7 +127,7 @@ def test_resumes_in_a_later_call(server: Server, tmp_path: Path, monkeypatch: py
         download.url(server.path("model.pth"), tmp_path / "model.pth")
     assert not (tmp_path / "model.pth").exists()
     download.url(server.path("model.pth"), tmp_path / "model.pth")
-    assert server.seen[-1]["range"] == "bytes=300000-"
+    assert server.seen[-1]["range"] == f"bytes={300_000 - addresses.OVERLAP_BYTES}-"
     assert (tmp_path / "model.pth").read_bytes() == CONTENT
 
 
@@ -158,7 +163,7 @@ def test_changed_file_is_seen_where_the_server_ignores_if_range(
     server.cut, server.if_range = [300_000], False
     monkeypatch.setattr(addresses.time, "sleep", lambda _: setattr(server, "content", OTHER))
     download.url(server.path("model.pth"), tmp_path / "model.pth")
-    assert [seen.get("range") for seen in server.seen] == [None, "bytes=300000-", None]
+    assert [seen.get("range") for seen in server.seen] == [None, f"bytes={300_000 - addresses.OVERLAP_BYTES}-", None]
     assert (tmp_path / "model.pth").read_bytes() == OTHER
 
 
@@ -169,9 +174,9 @@ def test_partial_file_longer_than_the_servers_starts_over(server: Server, tmp_pa
 
 
 def test_foreign_partial_file_is_dropped_by_its_hash(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "model.pth.part").write_bytes(b"x" * 1000)
+    (tmp_path / "model.pth.part").write_bytes(b"x" * 10_000)
     download.url(server.path("model.pth"), tmp_path / "model.pth", SHA256)
-    assert [seen.get("range") for seen in server.seen] == ["bytes=1000-", None]
+    assert [seen.get("range") for seen in server.seen] == [f"bytes={10_000 - addresses.OVERLAP_BYTES}-", None]
     assert (tmp_path / "model.pth").read_bytes() == CONTENT
 
 
@@ -235,7 +240,10 @@ def test_redirect_keeps_the_range(server: Server, tmp_path: Path) -> None:
     server.cut = [300_000]
     download.url(server.path("redirect?/model.pth"), tmp_path / "model.pth", SHA256)
     assert (tmp_path / "model.pth").read_bytes() == CONTENT
-    assert server.seen[-1]["path"] == "/model.pth" and server.seen[-1]["range"] == "bytes=300000-"
+    assert (
+        server.seen[-1]["path"] == "/model.pth"
+        and server.seen[-1]["range"] == f"bytes={300_000 - addresses.OVERLAP_BYTES}-"
+    )
 
 
 @pytest.mark.parametrize("place", ["file:///etc/hosts", "ftp://127.0.0.1/x"])
@@ -387,3 +395,35 @@ def test_hub_reads_a_local_folder(tmp_path: Path) -> None:
     assert download.hub(str(tmp_path), "model.safetensors") == tmp_path / "model.safetensors"
     with pytest.raises(FileNotFoundError, match=r"has no other\.bin"):
         download.hub(str(tmp_path), "other.bin")
+
+
+def test_a_server_that_goes_on_with_other_bytes_is_found_out(server: Server, tmp_path: Path) -> None:
+    """No hash is known, and the server says that the file is the same one: its bytes tell that it is not."""
+    server.cut = [300_000]
+    download.url(server.path("model.pth"), tmp_path / "whole.pth")
+    assert (tmp_path / "whole.pth").read_bytes() == CONTENT
+    part = tmp_path / "model.pth.part"
+    part.write_bytes(b"x" * 300_000)
+    facts = {"address": server.path("model.pth"), "validator": server_validator(server), "total": len(CONTENT)}
+    part.with_name(part.name + ".json").write_text(json.dumps(facts))
+    download.url(server.path("model.pth"), tmp_path / "model.pth")
+    assert (tmp_path / "model.pth").read_bytes() == CONTENT
+
+
+def server_validator(server: Server) -> str:
+    return next(seen["if-range"] for seen in server.seen if "if-range" in seen)
+
+
+def test_https_is_never_left_for_http():
+    handler = addresses._SafeRedirects()
+    request = addresses.urllib.request.Request("https://example.org/a.zip")
+    with pytest.raises(addresses._Failed, match="redirects from https to http://example.org/b.zip, which is not safe"):
+        handler.redirect_request(request, None, 302, "Found", {}, "http://example.org/b.zip?key=1")
+    assert handler.redirect_request(request, None, 302, "Found", {}, "https://example.org/b.zip") is not None
+
+
+def test_a_stalled_connection_is_given_up(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "LEAST_BYTES_PER_SECOND", 1e12)
+    monkeypatch.setattr(addresses, "SLOW_SECONDS", 0.0)
+    with pytest.raises(OSError, match="the connection stalled"):
+        download.url(server.path("model.pth"), tmp_path / "model.pth")

@@ -1,0 +1,146 @@
+"""A declared length is a claim: joined streams, headers that were never closed, estimates, and files that were cut."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+
+from evar import audio
+from evar.audio import AudioError, ClipPolicy, inspect, read, read_clip
+from evar.audio.containers import find_layout
+
+RATE = 22050
+
+
+def make_sound(seconds: float, hz: float = 330.0) -> np.ndarray:
+    noise = 0.02 * np.random.default_rng(int(hz)).standard_normal(int(RATE * seconds))
+    return (0.4 * np.sin(2 * np.pi * hz * np.arange(int(RATE * seconds)) / RATE) + noise).astype(np.float32)
+
+
+def encode(seconds: float, format_: str, hz: float = 330.0, rate: int = RATE, channels: int = 1, **more: str) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.stack([make_sound(seconds, hz)] * channels, axis=1), rate, format=format_, **more)
+    return buffer.getvalue()
+
+
+def seconds_of(path) -> float:
+    return len(read(path, 16000)) / 16000
+
+
+@pytest.mark.parametrize("ending", ["mp3", "ogg", "flac", "wav", "aiff"])
+def test_all_streams_of_a_joined_file_are_read(tmp_path, ending):
+    path = tmp_path / f"joined.{ending}"
+    path.write_bytes(encode(1.0, ending.upper()) + encode(1.5, ending.upper(), hz=800.0))
+    assert abs(seconds_of(path) - 2.5) < 0.12
+    second = read(path, 16000)[-16000:-4000]
+    assert abs(np.abs(np.fft.rfft(second * np.hanning(len(second)))).argmax() * 16000 / len(second) - 800) < 5
+
+
+@pytest.mark.parametrize("ending", ["ogg", "wav", "flac"])
+def test_joined_streams_of_other_rates_and_channels(tmp_path, ending):
+    path = tmp_path / f"joined.{ending}"
+    path.write_bytes(encode(1.0, ending.upper()) + encode(1.0, ending.upper(), rate=RATE * 2, channels=2))
+    assert abs(seconds_of(path) - 1.5) < 0.05  # the second lasts half as long at twice the rate
+
+
+@pytest.mark.parametrize("size", [0, 40_000, 0xFFFFFFFF, 0x7FFFFFFF])
+def test_a_header_that_was_never_closed(tmp_path, size):
+    whole = encode(2.0, "WAV")
+    at = whole.index(b"data")
+    (tmp_path / "a.wav").write_bytes(whole[: at + 4] + struct.pack("<I", size) + whole[at + 8 :])
+    assert inspect(tmp_path / "a.wav").n_samples == 2 * RATE == len(read(tmp_path / "a.wav", RATE))
+
+
+def test_chunks_behind_the_sound_are_no_sound(tmp_path):
+    whole = encode(1.0, "WAV") + b"LIST" + struct.pack("<I", 2000) + b"INFO" + bytes(range(1, 250)) * 8 + bytes(4)
+    (tmp_path / "a.wav").write_bytes(whole)
+    assert inspect(tmp_path / "a.wav").n_samples == RATE
+    for tag in (b"TAG" + b"x" * 700, b"ID3\x03" + b"y" * 900, bytes(4000)):
+        (tmp_path / "a.wav").write_bytes(encode(1.0, "WAV") + tag)
+        assert inspect(tmp_path / "a.wav").n_samples == RATE
+
+
+def test_an_mp3_whose_first_frame_counts_too_few(tmp_path):
+    data = bytearray(encode(3.0, "MP3"))
+    at = max(data.find(b"Xing"), data.find(b"Info"))
+    data[at + 8 : at + 12] = struct.pack(">I", 20)
+    (tmp_path / "a.mp3").write_bytes(data)
+    assert abs(seconds_of(tmp_path / "a.mp3") - 3.0) < 0.1
+
+
+def test_an_mp3_without_a_count_and_with_a_changing_bit_rate(tmp_path):
+    loud = np.random.default_rng(0).uniform(-0.8, 0.8, RATE * 3).astype(np.float32)
+    buffer = io.BytesIO()
+    with soundfile.SoundFile(
+        buffer, "w", RATE, 1, format="MP3", subtype="MPEG_LAYER_III", bitrate_mode="VARIABLE", compression_level=0.3
+    ) as file:
+        file.write(np.concatenate([loud, np.zeros(RATE * 3, np.float32), make_sound(3.0)]))
+    data = buffer.getvalue()
+    at = max(data.find(b"Xing"), data.find(b"Info"))
+    start = data.rfind(b"\xff", 0, at - 3)
+    first = audio.opening.find_layout(data)
+    assert not first.pieces  # as it is, its count is right
+    from evar.audio import mpeg
+
+    frame = mpeg.read_header(data[start : start + 4]) or mpeg.read_header(data[:4])
+    (tmp_path / "a.mp3").write_bytes(data[frame.n_bytes :] if start <= 0 else data[start + frame.n_bytes :])
+    assert abs(seconds_of(tmp_path / "a.mp3") - 9.0) < 0.2
+
+
+@pytest.mark.parametrize("ending", ["wav", "aiff", "au", "flac", "mp3"])
+def test_a_file_that_was_cut_is_named_with_both_lengths(tmp_path, ending):
+    whole = encode(5.0, ending.upper())
+    path = tmp_path / f"cut.{ending}"
+    path.write_bytes(whole[: int(len(whole) * 0.26)])
+    for call in (lambda: inspect(path), lambda: read(path, 16000), lambda: audio.describe(path)):
+        with pytest.raises(AudioError, match=r"decoded \d\.\d of 5\.\d s|not decodable"):
+            call()
+    if ending in ("wav", "aiff", "au"):
+        with pytest.raises(AudioError, match=r"decoded 1\.3 of 5\.0 s: the file is cut off"):
+            inspect(path)
+
+
+def test_a_random_window_lies_inside_what_is_there(tmp_path):
+    """Joined mp3s whose header tells the first: windows reach the second, and none lies behind the end."""
+    path = tmp_path / "a.mp3"
+    path.write_bytes(encode(1.0, "MP3") * 4)
+    info = inspect(path)
+    starts = set()
+    for seed in range(12):
+        policy = ClipPolicy(0.5, crop="seeded_random", seed=seed)
+        starts.add(policy.window(info)[0])
+        assert len(read_clip(path, info, policy, 16000)) == 8000
+    assert max(starts) > 1.5 * RATE
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac", "ogg", "mp3", "aiff", "au", "caf", "w64"])
+def test_healthy_files_are_decoded_as_they_are(ending):
+    data = encode(1.0, ending.upper())
+    layout = find_layout(data)
+    assert not layout.pieces and layout.n_present == layout.n_declared
+
+
+def test_mp3_in_wav_is_measured_by_what_decodes(tmp_path):
+    frames = encode(2.0, "MP3")
+    head = struct.pack("<HHIIHHHHIHHH", 0x55, 1, RATE, 8000, 1, 0, 12, 1, 2, 1152, 1, 1393)
+    body = b"fmt " + struct.pack("<I", len(head)) + head + b"fact" + struct.pack("<II", 4, RATE * 4)
+    data = body + b"data" + struct.pack("<I", len(frames)) + frames
+    (tmp_path / "a.wav").write_bytes(b"RIFF" + struct.pack("<I", len(data) + 4) + b"WAVE" + data)
+    sound = audio.describe(tmp_path / "a.wav")
+    assert abs(sound.seconds - 2.0) < 0.15 and -20 < sound.rms_db < 0 and sound.peak_db < 3 and sound.is_finite
+
+
+def test_a_file_that_changes_after_it_was_hashed_is_refused(tmp_path):
+    import os
+
+    path = tmp_path / "a.wav"
+    soundfile.write(path, make_sound(0.5), RATE)
+    info, times = inspect(path), path.stat()
+    soundfile.write(path, make_sound(0.5, 900.0), RATE)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # same size, same time
+    with pytest.raises(AudioError, match="changed after it was looked at"):
+        read_clip(path, info, ClipPolicy(None), RATE)
