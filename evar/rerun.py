@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from evar import config as configs
 from evar import results
+from evar.config.messages import tell
 from evar.experiment.cell import Cell
 from evar.experiment.loading import load_spec_encoder
 from evar.experiment.resolving import resolve_request
 from evar.experiment.settings import Settings
+from evar.experiment.sources import describe_difference, hash_sources
 from evar.experiment.spec import RowSpec, Selection
 from evar.lineval.cells import evaluate_row
 from evar.lineval.run import open_workplace
@@ -28,6 +30,7 @@ def rerun(
     store: str | None = None,
     device: str = "auto",
     out: str | None = None,
+    anyway: bool = False,
 ) -> tuple[Result, Result, int | None]:
     """Compute a row again.
 
@@ -37,6 +40,7 @@ def rerun(
         store: folder of the feature store; an empty one makes the encoder run again, too.
         device: as for `Settings`.
         out: results folder for the new row; None keeps nothing.
+        anyway: compute it although the encoder's own Python file is another one now.
 
     Returns:
         The row as it was, the row as it is now, and how many test clips are predicted otherwise, None where the old
@@ -51,6 +55,7 @@ def rerun(
     if configs.is_tuning(configs.find("protocols", str(old.settings.get("protocol", old.protocol)))):
         return _tuned_again(old, Path(path), data_root, store, device, out)
     with tempfile.TemporaryDirectory() as folder:
+        _check_sources(old, Path(path).parent.parent, anyway)
         settings = dataclasses.replace(make_request(old, data_root, store, device), out=out or folder)
         grid = resolve_request(settings)
         for rejection in grid.rejections:
@@ -59,7 +64,9 @@ def rerun(
         encoder = load_spec_encoder(spec, pick_device(device))
         cell = Cell(encoder, grid.tasks[spec.task], spec)
         row = cell.specify_row(Selection(tuple(old.layers), old.fusion), old.seed)
-        _compare(old, row)
+        if not anyway:
+            _check_sources(old, Path(path).parent.parent, anyway)  # the modules beside the file are known now
+        _compare(old, row, ("weights_sha256",) if anyway and old.settings.get("sources") else ())
         new = evaluate_row(cell, row, open_workplace(grid))
         return old, new, _n_changed(Path(path).parent.parent, old.id, Path(out or folder), new.id)
 
@@ -125,8 +132,23 @@ def make_request(row: Result, data_root: str | None, store: str | None, device: 
     )
 
 
-def _compare(old: Result, row: RowSpec) -> None:
-    """Raise at the first thing that the row was made with and that is another one now.
+def _check_sources(old: Result, out: Path, anyway: bool) -> None:
+    """Say that the encoder's own code is another one now, and raise unless the row is wanted anyway."""
+    then = old.settings.get("sources")
+    if not isinstance(then, Mapping):
+        return
+    encoder = str(old.settings.get("encoder", old.encoder))
+    known = {Path(encoder.rpartition(":")[0]).name, *hash_sources(encoder)}
+    # Modules beside the file are known only once it has been imported.
+    said = describe_difference(encoder, {name: str(then[name]) for name in then if name in known}, out)
+    if said and not anyway:
+        raise ValueError(f"{old.id}: {said}; --anyway runs the file as it is now")
+    if said:
+        tell(f"{old.id}: {said}")
+
+
+def _compare(old: Result, row: RowSpec, ignored: Collection[str] = ()) -> None:
+    """Raise at the first thing that the row was made with and that is another one now, apart from what is ignored.
 
     A row made before specs were kept in results has the values of its spec in other keys, or is silent of them.
     """
@@ -141,7 +163,7 @@ def _compare(old: Result, row: RowSpec) -> None:
         if parts := _read_validation_parts(old):
             then["validation_parts"] = parts
     for key in dict.fromkeys([*now, *then]):
-        if is_old and key not in then:
+        if key in ignored or (is_old and key not in then):
             continue
         before, here = then.get(key, _DEFAULTS.get(key)), now.get(key, _DEFAULTS.get(key))
         if before != here:

@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"audio", "config", "download", "figures", "metrics", "storage"},
     "report": {"config", "figures", "metrics", "results", "storage.atomic"},
     "extraction": {"audio", "config", "data", "encoders", "numeric", "storage"},
-    "experiment": {"config", "data", "encoders", "extraction", "metrics", "probes", "results"},
+    "experiment": {"config", "data", "encoders", "extraction", "metrics", "probes", "results", "storage.atomic"},
     "exporting": {"audio", "config", "encoders", "extraction", "storage"},
     "lineval": UP_TO_SIX,
     "finetune": UP_TO_SIX,

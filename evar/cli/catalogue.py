@@ -124,13 +124,14 @@ def check(encoder: str, weights: str = "random") -> int:
     Exit status 1 if a promise is broken.
     """
     from evar.encoders import load_encoder
-    from evar.encoders.contract import CHECKS, check_named
+    from evar.encoders.contract import CHECKS, check_named, summarise
 
     findings = check_named(encoder, weights)
-    for finding in findings:
-        write_text(f"- {finding}")
+    lines = summarise(findings)
+    for line in lines:
+        write_text(f"- {line}")
     if findings:
-        write_text(f"{encoder}: {len(findings)} broken promises; `evar check --help` says what is promised")
+        write_text(f"{encoder}: {len(lines)} broken promises; `evar check --help` says what is promised")
         return SOME_FAILED
     built = load_encoder(encoder, weights)
     n_parameters = sum(parameter.numel() for parameter in built.parameters())

@@ -113,6 +113,11 @@ def embed(
             f"{loaded.norm_stats[1]:g}, its own constants (evar lineval takes those of the training clips); "
             "--norm_stats=MEAN,STD gives others"
         )
+    if loaded.weights_label == "random" and weights != "random":
+        write_text(
+            f"NOTE: {encoder} has random weights, for it names no checkpoint: its vectors mean little; --weights=PATH gives "
+            "a checkpoint"
+        )
     done = export(
         loaded,
         clips,

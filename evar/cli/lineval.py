@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evar.cli.terminal import DONE, SOME_FAILED
-from evar.cli.words import UsageError, takes_flags
+from evar.cli.words import UsageError, takes_flags, truth
 from evar.config.flag_tables import LINEVAL_FLAGS
 from evar.config.messages import silence, write_text
 from evar.config.own_code import call_nothing
@@ -108,7 +108,9 @@ def compare(out: str = "results", filter: str = "", baseline: str = "", publishe
     return DONE
 
 
-def rerun(run: str, data_root: str = "", store: str = "", device: str = "auto", out: str = "") -> int:
+def rerun(
+    run: str, data_root: str = "", store: str = "", device: str = "auto", out: str = "", anyway: bool = False
+) -> int:
     """Compute one row of a table again, from its result file alone, and say whether the score is the same.
 
     evar rerun results/runs/ID.json [flags]
@@ -122,12 +124,16 @@ def rerun(run: str, data_root: str = "", store: str = "", device: str = "auto", 
       --store=DIR      where features live                            (default: $EVAR_STORE, the user's cache)
       --device=auto|cpu|cuda|mps                                      (default: auto)
       --out=DIR        keep the new row there                         (default: it is only printed)
+      --anyway         run an encoder of your own although its file has changed since; the file that the row was made
+                       with is kept in results/sources
 
     Exit status: 0 the same score to the last printed digit, 1 another, 2 it cannot be run again.
     """
     from evar.rerun import rerun as again
 
-    old, new, n_changed = again(run, data_root or None, store or None, device, at_hand(out) or None)
+    old, new, n_changed = again(
+        run, data_root or None, store or None, device, at_hand(out) or None, truth(anyway, "anyway")
+    )
     same = f"{100 * old.score:.1f}" == f"{100 * new.score:.1f}"
     write_text(
         f"{old.id}\n  then {100 * old.score:.4f} %, now {100 * new.score:.4f} %: {'the same' if same else 'DIFFERENT'}"

@@ -1,6 +1,6 @@
 """Configuration: YAML files become frozen dataclasses, and names become classes."""
 
-from evar.config.encoder import EncoderConfig, WeightsSource, load_encoder_config
+from evar.config.encoder import EncoderConfig, WeightsSource, display_name, load_encoder_config, make_absolute
 from evar.config.folders import cache_folder, find, names, search_folders, user_folder
 from evar.config.grid import GridConfig, is_grid, load_grid_config
 from evar.config.protocol import NORM_STATS, ProtocolConfig, is_tuning, load_protocol_config, probe_protocols
@@ -17,6 +17,7 @@ __all__ = [
     "WeightsSource",
     "build",
     "cache_folder",
+    "display_name",
     "find",
     "is_grid",
     "is_tuning",
@@ -25,6 +26,7 @@ __all__ = [
     "load_grid_config",
     "load_protocol_config",
     "load_published_config",
+    "make_absolute",
     "names",
     "probe_protocols",
     "read",

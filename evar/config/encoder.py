@@ -138,6 +138,40 @@ def load_encoder_config(name: str) -> EncoderConfig:
     return config
 
 
+def make_absolute(name: str) -> str:
+    """Return a name of an encoder that means the same from every folder: paths of files and folders become absolute.
+
+    Args:
+        name: as for `load_encoder_config`.
+
+    Example:
+        >>> make_absolute("crepe.tiny"), make_absolute("my_package.my_module:Mine")
+        ('crepe.tiny', 'my_package.my_module:Mine')
+        >>> Path(make_absolute("examples/my_encoder.py:MyEncoder").rpartition(":")[0]).is_absolute()
+        True
+    """
+    file, colon, attribute = name.rpartition(":")
+    if colon and file.endswith(".py"):
+        return f"{Path(file).expanduser().resolve()}:{attribute}"
+    if name.endswith((".yaml", ".yml")):
+        return str(Path(name).expanduser().resolve())
+    folder = Path(name.removeprefix("hf:")).expanduser()
+    return f"hf:{folder.resolve()}" if name.startswith("hf:") and folder.is_dir() else name
+
+
+def display_name(name: str) -> str:
+    """Return the name that tables print for an encoder, without looking for it.
+
+    Example:
+        >>> display_name("examples/my_encoder.py:MyEncoder"), display_name("some/mine.yaml"), display_name("crepe.tiny")
+        ('my_encoder:MyEncoder', 'mine', 'crepe.tiny')
+    """
+    file, colon, attribute = name.rpartition(":")
+    if colon and file.endswith(".py"):
+        return f"{Path(file).stem}:{attribute}"
+    return Path(name).stem if name.endswith((".yaml", ".yml")) else name
+
+
 def _hub_encoder(name: str) -> EncoderConfig:
     repo, revision = name.removeprefix("hf:"), ""
     if not Path(repo).expanduser().is_dir():  # a folder's name may hold an @

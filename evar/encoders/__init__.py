@@ -90,7 +90,7 @@ def load_encoder(
     if file.endswith(".py"):  # an edited file is another encoder
         source = Path(file).expanduser()
         encoder.extra_files = (*encoder.extra_files, source, *list_neighbours(source))
-    encoder.name, encoder.store_name = config.name, config.base or config.name
+    encoder.name, encoder.store_name = config.name, configs.display_name(config.base) or config.name
     encoder.options = dict(config.options)
     encoder.asked_as, encoder.trained_on = name, config.trained_on
     if config.default_layers:
@@ -151,7 +151,7 @@ def describe_encoder(name: str, **options: Any) -> Encoder:
             encoder: Encoder = encoder_class.from_config(config, weights=None)
     except (NotImplementedError, RuntimeError, TypeError, AttributeError):  # a class that reads its own tensors
         return load_encoder(name, "random", **options)
-    encoder.name, encoder.store_name = config.name, config.base or config.name
+    encoder.name, encoder.store_name = config.name, configs.display_name(config.base) or config.name
     encoder.options, encoder.asked_as, encoder.trained_on = dict(config.options), name, config.trained_on
     if config.default_layers:
         encoder.default_layers = tuple(encoder.layer(layer).name for layer in config.default_layers)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,27 +18,23 @@ from evar.config.encoder import EncoderConfig, load_encoder_config
 from evar.encoders import load_encoder
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerFeatures
+from evar.encoders.findings import Finding, summarise
 from evar.encoders.pooling import find_pooling
+
+__all__ = [
+    "CHECKS",
+    "TOLERANCE",
+    "Finding",
+    "check_encoder",
+    "check_named",
+    "relative_l2",
+    "summarise",
+    "watched_sockets",
+]
 
 TOLERANCE = 1e-5  # relative L2 between a clip alone and the same clip in a batch
 LONG_SECONDS = 30.0
 _SEED = 0
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One broken promise.
-
-    Attributes:
-        check: name of the check, such as "batch_invariance".
-        problem: one sentence: what was expected, what came, and the likely cause.
-    """
-
-    check: str
-    problem: str
-
-    def __str__(self) -> str:
-        return f"{self.check}: {self.problem}"
 
 
 def relative_l2(value: Tensor, reference: Tensor) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evar import config as configs
+from evar.config.encoder import display_name, make_absolute
 from evar.storage.atomic import write_atomic
 
 
@@ -19,7 +20,7 @@ def write_variant(encoder: str, layers: Sequence[str], name: str, description: s
     variant of the same encoder and name that is there is replaced.
 
     Args:
-        encoder: name of the encoder whose layers these are.
+        encoder: name of the encoder whose layers these are; a class or YAML of your own by its path too.
         layers: their names, concatenated in this order.
         name: of the new encoder: letters, digits, "_", "-" and ".".
         description: for tables; empty: made from the layers.
@@ -47,11 +48,11 @@ def write_variant(encoder: str, layers: Sequence[str], name: str, description: s
     entry = configs.load_encoder_config(encoder)
     built = load_encoder(encoder, "random")
     names = list(built.layer_names(layers))
-    base = entry.base or encoder
+    base = entry.base or make_absolute(encoder)
     _require_free(name, base)
     data: dict[str, Any] = {
         "base": base,
-        "description": description or f"{' and '.join(names)} of {base}, side by side",
+        "description": description or f"{' and '.join(names)} of {display_name(base)}, side by side",
         "default_layers": names,
     }
     if entry.base and entry.options != configs.load_encoder_config(base).options:

@@ -14,6 +14,7 @@ import numpy as np
 from evar import results
 from evar.experiment.label_check import describe_unknown_classes
 from evar.experiment.rounds import DIGITS, FittedRound
+from evar.experiment.sources import hash_sources, keep_sources
 from evar.extraction.fusion import commutes
 from evar.metrics import METRICS, estimate_chance, score_interval
 from evar.probes.protocol import report_fit
@@ -94,6 +95,7 @@ def make_result(
             "batch_size": resources.batch_size,
             "device": resources.device,
             "spec": row.to_plain(),
+            **({"sources": sources} if (sources := hash_sources(cell.spec.encoder)) else {}),
         },
         **_describe_cell(cell, row),
     )
@@ -228,6 +230,7 @@ def save_row(out: Path, result: Result, fitted: Sequence[FittedRound], task: Tas
         y_true=task.truth[rows],
         y_pred=np.concatenate([one.y_pred for one in fitted]),
     )
+    keep_sources(out, str(result.settings.get("encoder", "")))
     results.save(result, out)
 
 

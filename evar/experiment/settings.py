@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evar import config as configs
+from evar.config.encoder import display_name
 from evar.config.registry import near_miss
 from evar.extraction.fusion import ATTENTION, FITTED_FUSIONS, FUSIONS
 
@@ -165,15 +166,20 @@ def _check_weights(settings: Settings) -> None:
 def weights_by_encoder(text: str | None, encoders: Sequence[str]) -> list[tuple[str, str]]:
     """What --weights says, as (encoder, weights); the encoder is "" where they are for all.
 
+    An encoder may be named as on the command line, or as tables print it.
+
     >>> weights_by_encoder("ast=a,b.pth,vggish=random", ["ast", "vggish"])
     [('ast', 'a,b.pth'), ('vggish', 'random')]
     >>> weights_by_encoder("random", ["ast", "vggish"])
     [('', 'random')]
+    >>> weights_by_encoder("mine:Mine=a.pth", ["some/mine.py:Mine", "vggish"])
+    [('some/mine.py:Mine', 'a.pth')]
     """
     if text is None:
         return []
-    names = "|".join(re.escape(name) for name in encoders)
+    by_name = {display_name(encoder): encoder for encoder in encoders} | {encoder: encoder for encoder in encoders}
+    names = "|".join(re.escape(name) for name in sorted(by_name, key=len, reverse=True))
     pieces = re.split(rf"(?:^|,)({names})=", text)
     if len(pieces) == 1 or pieces[0]:
         return [("", text)]
-    return list(zip(pieces[1::2], pieces[2::2], strict=True))
+    return [(by_name[name], what) for name, what in zip(pieces[1::2], pieces[2::2], strict=True)]

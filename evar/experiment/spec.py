@@ -8,12 +8,14 @@ hold what cannot change a number: folders, devices and limits.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from evar import results
+from evar.config.encoder import make_absolute
 from evar.config.protocol import ProtocolConfig
 from evar.data.task import VALIDATION_PARTS
 
@@ -85,13 +87,13 @@ class CellSpec:
     def describe_request(self) -> dict[str, Any]:
         """Return what to request to get a row of this cell again, as plain data."""
         return {
-            "encoder": self.encoder,
+            "encoder": make_absolute(self.encoder),  # the row may be computed again from another folder
             "task": self.task,
             "layers": self.layers if isinstance(self.layers, str) else list(self.layers),
             "fusion": self.fusion,
             "protocol": self.protocol_name,
             "learning_rate": self.learning_rate,
-            "weights": self.weights,
+            "weights": _make_path_absolute(self.weights),
             "norm_stats": list(self.norm_stats) if isinstance(self.norm_stats, tuple) else self.norm_stats,
             "limit": self.limit,
             "skip_bad": self.skip_bad,
@@ -123,6 +125,12 @@ class CellSpec:
             if isinstance(data[name], list | tuple)
         }
         return cls(**{**data, **tuples, "protocol": ProtocolConfig(**data["protocol"])})
+
+
+def _make_path_absolute(weights: str | None) -> str | None:
+    """A path of weights that is there, as an absolute one; addresses and words stay."""
+    is_path = weights not in (None, "random") and os.path.exists(str(weights))
+    return os.path.abspath(str(weights)) if is_path else weights
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ def _export(cells: Sequence[Cell], record: SearchRecord, name: str) -> None:
     encoder, given = cells[0].encoder, cells[0].spec.weights
     tasks = ", ".join(cell.task.name for cell in cells)
     about = f"{' and '.join(record.choice)} of {encoder.name}, chosen for {tasks}"
-    path = write_variant(encoder.name, record.choice, name, about)
+    path = write_variant(encoder.asked_as or encoder.name, record.choice, name, about)
     weights = "" if given is None else f" (made with --weights={given}: say so again)"
     tell(f"{encoder.name}: exported as encoder {name}, {path}{weights}")
 
