@@ -52,7 +52,8 @@ def rerun(
             is named, with both values.
     """
     old = results.load(Path(path))
-    if configs.is_tuning(configs.find("protocols", str(old.settings.get("protocol", old.protocol)))):
+    protocol = str(old.settings.get("protocol", old.protocol))
+    if ":" not in protocol and configs.is_tuning(configs.find("protocols", protocol)):  # else an own probe
         return _tuned_again(old, Path(path), data_root, store, device, out)
     with tempfile.TemporaryDirectory() as folder:
         _check_sources(old, Path(path).parent.parent, anyway)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from evar.metrics.named import get_display_name
 from evar.report.plots.hints import make_similarity_maps, plot_similarity
 from evar.report.tables.cells import make_sections
 from evar.report.tables.csv_text import format_csv_table
@@ -192,7 +193,7 @@ def format_markdown(found: Sequence[HintTable], n_older: int = 0) -> str:
     )
     for label in dict.fromkeys(one.label for one in found):
         own = [one for one in found if one.label == label]
-        metrics = " / ".join(dict.fromkeys(one.metric for one in own if one.metric)) or "score"
+        metrics = " / ".join(dict.fromkeys(get_display_name(one.metric) for one in own if one.metric)) or "score"
         lines = [["task", "layer", "depth", "width", f"{metrics} (%)", *headings]]
         lines += [_format_line(one, line, several) for one in own for line in one.lines]
         parts += [f"## {escape_markdown(label)}", _align_table(lines, 2)]

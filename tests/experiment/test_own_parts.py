@@ -46,6 +46,16 @@ def test_an_own_metric_ranks_a_task_and_has_interval_chance_and_neighbours(tones
     assert set(plain.extras) >= {"macro_f1"} and name not in plain.extras  # an own metric touches no other task
 
 
+def test_tables_and_reruns_know_an_own_metric_and_an_own_probe(tones, capsys):
+    root = tones()
+    change_task(root, metric=f"{EXAMPLES / 'my_metric.py'}:NEAR_ACCURACY")
+    status, (row,) = lineval(root, f"--protocol={EXAMPLES / 'my_probe.py'}:DiscriminantProbe")
+    assert status == cli.DONE
+    assert "Scores: accuracy within one class in percent" in (root / "results" / "table.md").read_text()
+    (path,) = (root / "results" / "runs").glob("*.json")
+    assert run(["rerun", str(path)]) == cli.DONE and "the same" in capsys.readouterr().out
+
+
 def test_another_source_of_an_own_metric_is_another_row(tones):
     root = tones()
     own = root / "mine.py"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evar.figures.style import PAGE_INCHES, make_figure, save_figure
+from evar.metrics.named import get_display_name
 from evar.results import Result, load_predictions
 from evar.storage.atomic import write_atomic
 
@@ -105,8 +106,8 @@ def plot_confusion(
     random = " (random weights)" if result.is_random else ""
     caption = (
         f"{result.encoder}{random} {layers} on {result.task}, {result.protocol}, seed {result.seed}: share of the test "
-        f"clips of each class (rows) that were taken for each class (columns); {result.metric} {100 * result.score:.1f} %, "
-        f"{len(y_true)} clips over all rounds."
+        f"clips of each class (rows) that were taken for each class (columns); "
+        f"{get_display_name(result.metric)} {100 * result.score:.1f} %, {len(y_true)} clips over all rounds."
     )
     size = min(PAGE_INCHES, max(3.5, 1.5 + 0.16 * len(names)))
     figure = make_figure(size, size, caption)

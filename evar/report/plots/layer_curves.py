@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evar.figures.style import COLOURS, COLUMN_INCHES, FONT_POINTS, MARKERS, PAGE_INCHES, make_figure, save_figure
+from evar.metrics.named import get_display_name
 from evar.report.tables.cells import make_sections
 from evar.report.tables.section import Column, Section
 from evar.results import Result
@@ -105,7 +106,7 @@ def _make_panel(section: Section, index: int, column: Column, *, name_protocol: 
         points.setdefault(label, []).append(
             Point(row.first.layers[0], row.depth, 100 * cell.score, interval, row.first.default)
         )
-        metric = row.first.metric
+        metric = get_display_name(row.first.metric)
         if row.first.n_layers == 1:
             floors.add(label)
     curves = tuple(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from evar.config.plain_text import make_printable
+from evar.metrics.named import get_display_name
 from evar.report.tables.compared import LEVEL, is_equal
 from evar.report.tables.section import Cell, Row, Section, is_better
 
@@ -204,7 +205,7 @@ def _explain_scores(section: Section, by_layer: bool, dress: Dress) -> list[str]
     if not shown:
         return []
     cells = [cell for row in section.rows for cell in row.cells if cell]
-    metrics = sorted({result.metric for result in shown})
+    metrics = sorted({get_display_name(result.metric) for result in shown})
     per = "each encoder and column" if by_layer else "each column"
     texts = [
         f"Scores: {dress.clean(' and '.join(metrics))} in percent, higher is better, the best of {per} {dress.best}; "
