@@ -49,8 +49,8 @@ def test_an_own_metric_ranks_a_task_and_has_interval_chance_and_neighbours(tones
 def test_tables_and_reruns_know_an_own_metric_and_an_own_probe(tones, capsys):
     root = tones()
     change_task(root, metric=f"{EXAMPLES / 'my_metric.py'}:NEAR_ACCURACY")
-    status, (row,) = lineval(root, f"--protocol={EXAMPLES / 'my_probe.py'}:DiscriminantProbe")
-    assert status == cli.DONE
+    status, rows = lineval(root, f"--protocol={EXAMPLES / 'my_probe.py'}:DiscriminantProbe")
+    assert status == cli.DONE and len(rows) == 1
     assert "Scores: accuracy within one class in percent" in (root / "results" / "table.md").read_text()
     (path,) = (root / "results" / "runs").glob("*.json")
     assert run(["rerun", str(path)]) == cli.DONE and "the same" in capsys.readouterr().out
