@@ -4,10 +4,20 @@ from __future__ import annotations
 
 
 def pick_device(device: str) -> str:
-    """ "auto" becomes cuda, mps or cpu, whichever is there; anything else must be there.
+    """Choose the device that tensors are on, and check that it is there.
+
+    Args:
+        device: "auto" takes cuda, mps or cpu, whichever is there first; "cpu", "cuda", "cuda:1", "mps" must be there.
+
+    Returns:
+        The device's name, without "auto".
 
     Raises:
         ValueError: if the device is unknown or absent.
+
+    Example:
+        >>> pick_device("cpu")
+        'cpu'
     """
     import torch
 

@@ -34,11 +34,32 @@ class Frames:
         raise NotImplementedError
 
     def joined(self, positions: Sequence[int], layer: str) -> tuple[Tensor, Tensor]:
-        """Frames of some clips one after another: (frames of all, width) float32, and (clips,) frame counts."""
+        """Return the frames of some clips one after another.
+
+        Args:
+            positions: of the clips.
+            layer: name.
+
+        Returns:
+            (frames of all clips, width) float32, and (clips,) frame counts.
+        """
         raise NotImplementedError
 
     def batch(self, positions: Iterable[int], layer: str) -> tuple[Tensor, Tensor]:
-        """Frames of some clips: (batch, time, width) float32 with zeros at the ends, and (batch,) frame counts."""
+        """Return the frames of some clips as one padded array.
+
+        Args:
+            positions: of the clips, at least one.
+            layer: name.
+
+        Returns:
+            (batch, time, width) float32 with zeros at the ends, and (batch,) frame counts.
+
+        Example:
+            >>> frames = FramesInMemory({"fc": [np.ones((3, 2)), np.ones((1, 2))]})
+            >>> frames.batch([0, 1], "fc")[1].tolist()
+            [3, 1]
+        """
         frames, counts = self.joined(list(positions), layer)
         longest = int(counts.max())
         if bool((counts == longest).all()):

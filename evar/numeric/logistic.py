@@ -130,7 +130,16 @@ def fit_batch(
     n_classes: int,
     max_iter: int,
 ) -> LogisticFit:
-    """`fit_logistic`, with strengths (batch, strength) and tol (batch,) of each problem."""
+    """Solve a batch of problems, each at strengths and a tolerance of its own.
+
+    Args:
+        features, labels, row_weights, n_classes, max_iter: as for `fit_logistic`.
+        strengths: (batch, strength) float64, positive.
+        tol: (batch,) float64.
+
+    Returns:
+        The solutions.
+    """
     ones = features.new_ones(*features.shape[:2], 1)
     problem = _Problem(torch.cat([features, ones], dim=2), labels, row_weights, n_classes)
     n_problems, n_clips, n_columns = problem.design.shape
@@ -170,7 +179,7 @@ class _Problem:
 
     def __init__(self, design: Tensor, labels: Tensor, row_weights: Tensor, n_classes: int) -> None:
         self.design = design  # (batch, clips, column)
-        self.turned = _turned(design)  # (batch, column, clips)
+        self.turned = _turn_design(design)  # (batch, column, clips)
         self.n_classes = n_classes
         self.is_multilabel = labels.dim() == 3
         shares = labels if self.is_multilabel else torch.nn.functional.one_hot(labels, n_classes)
@@ -181,7 +190,7 @@ class _Problem:
         self.penalty[-1] = 0.0
 
 
-def _turned(design: Tensor) -> Tensor:
+def _turn_design(design: Tensor) -> Tensor:
     """(batch, column, clips): copied into the faster layout for products that sum over columns where that is cheap."""
     return design.mT.contiguous() if design.numel() <= 2 * BATCHED_NUMBERS else design.mT
 
@@ -267,7 +276,7 @@ class _Items(Items):
         """As the base class says."""
         curvature, gradient = self.open_systems(dtype)
         design = self.problem.design.to(dtype)
-        return curvature.over(design, _turned(design)), gradient
+        return curvature.over(design, _turn_design(design)), gradient
 
     def open_systems(self, dtype: torch.dtype) -> tuple[_Curvature, Tensor]:
         """As the base class says; products need the designs of `start_systems`."""

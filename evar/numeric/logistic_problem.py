@@ -35,15 +35,30 @@ class LogisticFit:
         return LogisticFit(*(value[:, own] for value in (self.weights, self.intercepts, self.converged, self.n_iter)))
 
     def logits(self, features: Tensor) -> Tensor:
-        """(batch, clips, feature) -> (batch, strength, class, clips), before softmax or sigmoid."""
+        """Return logits, before softmax or sigmoid.
+
+        Args:
+            features: (batch, clips, feature) float64.
+
+        Returns:
+            (batch, strength, class, clips).
+        """
         logits = self.weights.flatten(1, 2) @ features.mT
         return logits.unflatten(1, self.weights.shape[1:3]) + self.intercepts[..., None]
 
 
 @dataclass(frozen=True)
 class LogisticProblem:
-    """One problem for `solve_all`: coordinates (clips, rank) float64 (or computed when needed), labels (clips,) or (clips,
-    class), and settings."""
+    """One problem for `evar.numeric.solve.solve_all`.
+
+    Attributes:
+        coordinates: (clips, rank) float64, or `Coordinates`, which are computed when needed.
+        labels: (clips,) int64 class numbers, or (clips, class) int64 of 0 and 1 where a clip may have several.
+        strengths: values of C, positive.
+        n_classes: at least 2, or 1 where a clip may have several.
+        tol: as for `evar.numeric.logistic.fit_logistic`.
+        max_iter: Newton steps at most.
+    """
 
     coordinates: Tensor | Coordinates
     labels: Tensor
@@ -121,7 +136,15 @@ class Coordinates:
 
     @classmethod
     def of(cls, rows: Rows, mean: NDArray[np.float64], scale: NDArray[np.float64]) -> Coordinates:
-        """Axes of rows standardised by `mean` and `scale` (width,); 0 leaves a feature out."""
+        """Find the principal axes of rows, in one pass over them.
+
+        Args:
+            rows: (clips, width).
+            mean, scale: (width,) that standardise them; a scale of 0 leaves a feature out.
+
+        Returns:
+            The rows in their axes; nothing is turned yet.
+        """
         varies = scale > 0
         n_used = int(varies.sum())
         nothing = torch.zeros(n_used, 0, dtype=torch.float64)
@@ -149,23 +172,52 @@ class Coordinates:
         return replace(self, rows=self.rows[part])
 
     def chunks(self, dtype: torch.dtype, n_most: int | None = None) -> Iterator[tuple[slice, Tensor]]:
-        """Rows (some clips, used) as stored: neither standardised nor turned."""
+        """Yield the rows in parts, as stored: neither standardised nor turned.
+
+        Args:
+            dtype: of the rows.
+            n_most: rows of a part at most.
+
+        Yields:
+            Slice of the clips, and their rows (some clips, used).
+        """
         for part in self.rows.parts(n_most):
             values = self.rows.read(part)
             yield part, torch.from_numpy(values if self.varies.all() else values[:, self.varies]).to(dtype)
 
     def for_stored(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights (..., rank) for rows as stored: (..., used), and what is to be added to the products (...)."""
+        """Turn weights of coordinates into weights of rows as stored.
+
+        Args:
+            weights: (..., rank).
+
+        Returns:
+            (..., used), and what must be added to their products with rows (...).
+        """
         flat = (weights @ self.basis.T) / self.scale
         return flat, -(flat @ self.mean)
 
     def from_stored(self, sums: Tensor, totals: Tensor) -> Tensor:
-        """Sums over clips of factors times rows as stored (..., used), and of the factors (...): of factors times
-        coordinates (..., rank)."""
+        """Turn sums over rows as stored into sums over coordinates.
+
+        Args:
+            sums: (..., used) sums over clips of a factor times the row.
+            totals: (...) sums of the factors.
+
+        Returns:
+            (..., rank) sums of the factor times the coordinates.
+        """
         return ((sums - totals[..., None] * self.mean) / self.scale) @ self.basis
 
     def logits(self, fit: LogisticFit) -> Tensor:
-        """(strength, class, clips) float32, as `LogisticFit.logits`."""
+        """Return logits of all rows, before softmax or sigmoid, in bounded memory but for the result.
+
+        Args:
+            fit: of a problem with these coordinates.
+
+        Returns:
+            (strength, class, clips) float32.
+        """
         flat, offset = self.for_stored(fit.weights[0])  # (strength, class, used)
         added = (offset + fit.intercepts[0]).flatten()[:, None]
         n_most = NUMBERS_AT_ONCE // len(added)

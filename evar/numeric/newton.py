@@ -72,7 +72,7 @@ class Curvature:
         raise NotImplementedError
 
     def approximate_inverse(self, vector: Tensor) -> Tensor:
-        """(item, class, column) -> the same shape."""
+        """Multiply the approximate inverse by a vector: (item, class, column) -> the same shape."""
         if self.is_multilabel:
             return self.inverse * vector
         return self.axes @ (self.inverse * (self.axes.mT @ vector))
@@ -112,7 +112,7 @@ class _Progress:
     is_taken: Tensor
 
     @classmethod
-    def begun(cls, curvature: Curvature, gradient: Tensor) -> _Progress:
+    def start(cls, curvature: Curvature, gradient: Tensor) -> _Progress:
         """Before the first iteration."""
         # Scaled to 1, so that float32 neither overflows nor loses small gradients near the minimum.
         size = gradient.abs().amax(dim=(1, 2), keepdim=True).clamp(min=1e-300)
@@ -147,7 +147,7 @@ class Systems:
 
     def __init__(self, curvature: Curvature, gradient: Tensor, in_step: bool = False) -> None:
         self._curvature, self._in_step = curvature, in_step
-        self._now = _Progress.begun(curvature, gradient)
+        self._now = _Progress.start(curvature, gradient)
         self._n_taken = 0
 
     def take(self) -> Tensor:
@@ -183,13 +183,26 @@ class Systems:
         now.direction, now.error = towards.addcmul_(share, now.direction), error
 
     def steps(self, at: Tensor) -> tuple[Tensor, Tensor]:
-        """Steps (some items, class, column) float64 of items that were taken, and where `_INNER_TOLERANCE` was reached."""
+        """Return the steps of items that were taken.
+
+        Args:
+            at: their positions.
+
+        Returns:
+            (some items, class, column) float64, and (some items,) whether the system was solved as closely as it should be.
+        """
         return self._now.step[at].to(self._now.size.dtype) * self._now.size[at], self._now.is_solved[at]
 
     def put(self, at: Tensor, curvature: Curvature, gradient: Tensor) -> None:
-        """Begin new systems at the positions of items that were taken."""
+        """Begin new systems at the positions of items that were taken.
+
+        Args:
+            at: their positions.
+            curvature: of these items.
+            gradient: (some items, class, column) float64.
+        """
         self._curvature.put(at, curvature)
-        self._now.put(at, _Progress.begun(curvature, gradient))
+        self._now.put(at, _Progress.start(curvature, gradient))
         self._n_taken -= len(at)
 
     def keep(self, kept: Tensor) -> None:
@@ -200,5 +213,14 @@ class Systems:
 
 
 def is_thin(n_left: int, n_items: int) -> bool:
-    """Tell whether enough items are finished that dropping them pays: until then they ride along at full cost."""
+    """Tell whether enough items are finished that dropping them pays: until then they ride along at full cost.
+
+    Args:
+        n_left: items that are not finished.
+        n_items: all that are held.
+
+    Example:
+        >>> is_thin(3, 4), is_thin(4, 4)
+        (True, False)
+    """
     return n_left <= (1 - _WAITING) * n_items

@@ -38,14 +38,29 @@ class Rows:
         raise NotImplementedError
 
     def read(self, rows: slice | NDArray[np.int64] = slice(None)) -> NDArray[np.float32]:
-        """(some clips, width) float32."""
+        """Read some rows.
+
+        Args:
+            rows: slice, or positions (some clips,).
+
+        Returns:
+            (some clips, width) float32.
+        """
         raise NotImplementedError
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self.read(), dtype)
 
     def parts(self, n_most: int | None = None) -> Iterator[slice]:
-        """Yield slices of all rows in turn, each of at most `CHUNK_BYTES` and `n_most` rows."""
+        """Yield slices of all rows in turn.
+
+        Args:
+            n_most: rows of a slice at most; None leaves it to `CHUNK_BYTES`, which holds in any case.
+
+        Example:
+            >>> list(RowsInMemory(np.zeros((5, 2), np.float32)).parts(2))
+            [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+        """
         n = max(1, CHUNK_BYTES // (4 * self.shape[1]))
         n = n if n_most is None else max(1, min(n, n_most))
         yield from (slice(start, min(start + n, len(self))) for start in range(0, len(self), n))
@@ -109,13 +124,20 @@ class RowsJoined(Rows):
 
 
 def standardisation_of(rows: NDArray[Any] | Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """`evar.numeric.axes.standardisation`; of `Rows` in two passes over parts.
+    """Return mean and standard deviation of each feature, of an array or of rows that are read in two passes over parts.
+
+    Args:
+        rows: (clips, width).
 
     Returns:
-        Mean and population standard deviation of each feature, (width,); 0 where rounding explains all the spread.
+        Mean and population standard deviation, (width,) float64 each; 0 where rounding explains all the spread.
 
     Raises:
         ValueError: if a value of `Rows` is not finite; arrays are checked when they come in.
+
+    Example:
+        >>> standardisation_of(RowsInMemory(np.float32([[1, 5], [3, 5]])))
+        (array([2., 5.]), array([1., 0.]))
     """
     if not isinstance(rows, Rows):
         return standardisation(rows)

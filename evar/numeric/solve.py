@@ -14,10 +14,22 @@ from evar.numeric.logistic_problem import LogisticFit, LogisticProblem
 
 
 def solve_all(problems: Sequence[LogisticProblem]) -> list[LogisticFit]:
-    """Solve each problem, in batches of like ones where they are small; a batch axis of 1 each.
+    """Solve several problems, those of about one shape side by side.
 
-    Problems whose coordinates are `evar.numeric.logistic_problem.Coordinates` instead of a tensor are solved in passes
-    over their rows.
+    Problems whose coordinates are `evar.numeric.logistic_problem.Coordinates` instead of a tensor are solved in passes over
+    their rows, one after another.
+
+    Args:
+        problems: of any shapes.
+
+    Returns:
+        The solution of each, with a batch axis of 1.
+
+    Example:
+        >>> X, y = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]]).double(), torch.tensor([0, 0, 1, 1])
+        >>> (fit,) = solve_all([LogisticProblem(X, y, (1.0,), 2, 3e-6, 100)])
+        >>> fit.weights.shape, bool(fit.converged.all())
+        (torch.Size([1, 1, 2, 1]), True)
     """
     from evar.numeric.streamed import fit_streamed
 
@@ -37,11 +49,11 @@ def solve_all(problems: Sequence[LogisticProblem]) -> list[LogisticFit]:
         n_most = max(1, min(BATCHED_NUMBERS // max(1, math.prod(one.coordinates.shape)), NUMBERS_AT_ONCE // n_logits))
         for first in range(0, len(indices), n_most):
             batch = indices[first : first + n_most]
-            found.update(zip(batch, _solved([problems[index] for index in batch]), strict=True))
+            found.update(zip(batch, _solve_batch([problems[index] for index in batch]), strict=True))
     return [found[index] for index in range(len(problems))]
 
 
-def _solved(batch: Sequence[LogisticProblem]) -> Iterator[LogisticFit]:
+def _solve_batch(batch: Sequence[LogisticProblem]) -> Iterator[LogisticFit]:
     """Solutions of problems that are solved side by side."""
     shape = [max(one.coordinates.shape[axis] for one in batch) for axis in (0, 1)]
     features = torch.zeros(len(batch), *shape, dtype=torch.float64)  # (batch, clips, rank), zero-padded
