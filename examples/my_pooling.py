@@ -2,8 +2,8 @@
 
 Name it in the YAML of an encoder, in the `pooling` of a `LayerInfo`, or on the command line:
 
-    pooling: examples/my_pooling.py:mean_of_strongest                         (config/encoders/NAME.yaml)
-    evar embed cnn14.16k sounds/ --pooling=examples/my_pooling.py:mean_of_strongest
+    pooling: examples/my_pooling.py:mean_of_strongest     (in config/encoders/NAME.yaml)
+    evar embed cnn14.16k sounds/ -o vectors.npz --pooling=examples/my_pooling.py:mean_of_strongest
 
 `evar.encoders.pooling` says what a pooling must keep. A broken promise is named when the pooling is first used.
 """

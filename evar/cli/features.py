@@ -71,7 +71,7 @@ def embed(
                                        the layers must share one hop
       --weights=PATH|URL|hf:ORG/NAME|random   another checkpoint
       --norm_stats=default|MEAN,STD    mean and std of the log-mel, for encoders that normalise by them
-      --pooling=mean|max|mean_plus_max|mean_std|last   over time      (default: as each layer declares)
+      --pooling=mean|max|mean_plus_max|mean_std|last|FILE.py:NAME   over time (default: as each layer declares)
       --data_root=DIR                  where the CSV's relative paths begin        (default: the CSV's folder)
       --device=auto|cpu|cuda|mps                                                       (default: auto)
       --batch_size=N                   clips a batch                                   (default: by seconds of audio)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evar.audio.reading import RESAMPLER
-from evar.encoders.pooling import pool, pooled_width
+from evar.encoders.pooling import describe_pooling, pool, pooled_width
 from evar.extraction.embed import selection
 from evar.extraction.fusion import fuse
 
@@ -125,7 +125,7 @@ def settings_of(encoder: Encoder, recipe: Recipe, columns: Sequence[str]) -> dic
         "sample_rate": encoder.sample_rate,
         "resampler": RESAMPLER,
         "layers": list(recipe.layers),
-        "pooling": dict(recipe.pooling),
+        "pooling": {name: describe_pooling(pooling) for name, pooling in recipe.pooling.items()},
         "fusion": recipe.fusion or "none",
         "rows": "frames" if recipe.hop else "clips",
         "hop_seconds": recipe.hop / encoder.sample_rate,

@@ -241,11 +241,7 @@ def measure(
             finite = np.isfinite(every).all(axis=1)  # (clips,)
             if not grams:
                 usable, chosen = finite, _draw_clips(finite, seed, max_clips)
-            elif not np.array_equal(finite, usable):
-                raise ValueError(
-                    f"layer {layer} must have the usable clips of layer {layers[0]}, {usable.sum()} of {len(usable)}, "
-                    f"but has {finite.sum()} of {len(finite)}; are both from one extraction?"
-                )
+            _require_same_clips(finite, usable, layer, layers[0])
             own = _check_vectors(every[chosen], f"layer {layer}")
             gram = _measure_layer(own, numbers)
             grams.append(_normalise(gram))
@@ -260,6 +256,14 @@ def measure(
         "numbers": numbers,
         "cka": [[_or_none(value) for value in row] for row in similarity],
     }
+
+
+def _require_same_clips(finite: NDArray[np.bool_], usable: NDArray[np.bool_], layer: str, first: str) -> None:
+    if not np.array_equal(finite, usable):
+        raise ValueError(
+            f"layer {layer} must have the usable clips of layer {first}, {usable.sum()} of {len(usable)}, "
+            f"but has {finite.sum()} of {len(finite)}; are both from one extraction?"
+        )
 
 
 def _measure_layer(vectors: Vectors, numbers: dict[str, list[float | None]]) -> Vectors:

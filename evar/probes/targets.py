@@ -185,7 +185,7 @@ def clip_losses(outputs: Tensor, targets: Tensor, kind: str) -> Tensor:
     return (outputs - targets).square().sum(dim=-1)
 
 
-class Judged(Protocol):
+class HasBestEpoch(Protocol):
     """A network that was trained at some learning rate, and the epoch of its best weights."""
 
     learning_rate: float
@@ -274,7 +274,7 @@ class TrainedProbe(BaseEstimator):
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return torch.device(self.device)
 
-    def _best(self, networks: Sequence[JudgedNetwork]) -> JudgedNetwork:
+    def _best(self, networks: Sequence[AnyNetwork]) -> AnyNetwork:
         """Return the network with the best validation score (ties: smaller loss); sets the attributes of the choice."""
         scores, losses = [one.best.score for one in networks], [one.best.loss for one in networks]
         best = networks[choose_setting(self.metric, scores, losses)]
@@ -287,4 +287,4 @@ class TrainedProbe(BaseEstimator):
         return best
 
 
-JudgedNetwork = TypeVar("JudgedNetwork", bound=Judged)
+AnyNetwork = TypeVar("AnyNetwork", bound=HasBestEpoch)

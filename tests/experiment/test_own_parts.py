@@ -267,3 +267,17 @@ def test_a_broken_probe_is_named_before_any_work(tones, capsys):
     run(["lineval", "toy", "tones", f"--protocol={own}:Mine", f"--out={root / 'results'}"])
     said = "".join(capsys.readouterr())
     assert "breaks 1 promise(s): it has no predict, get_params, set_params" in said and "encoded 36" not in said
+
+
+def test_an_own_pooling_is_named_on_the_command_line_and_an_edited_one_makes_a_new_file(tones):
+    root = tones()
+    own, out = root / "mine.py", root / "vectors.npz"
+    own.write_text((EXAMPLES / "my_pooling.py").read_text())
+    sounds = str(root / "data" / "tones")
+    words = ["embed", "toy", sounds, f"--output={out}", "--weights=random", f"--pooling={own}:mean_of_strongest"]
+    assert run(words) == cli.DONE
+    first = np.load(out)["bands"]
+    own.write_text(own.read_text().replace("lengths // 4", "lengths // 2"))
+    out.unlink()
+    assert run(words) == cli.DONE
+    assert first.shape == np.load(out)["bands"].shape and not np.allclose(first, np.load(out)["bands"])
