@@ -78,22 +78,22 @@ def _tuned_again(
     """`rerun` of a fine-tuning: it is trained again, in a results folder of its own."""
     from evar.finetune.run import TuningSettings, resolve_tuning, run_tuning
 
-    asked = old.settings
-    given = asked.get("norm_stats")
+    request = old.settings
+    given = request.get("norm_stats")
     with tempfile.TemporaryDirectory() as folder:
         settings = TuningSettings(
-            (asked.get("encoder", old.encoder),),
+            (request.get("encoder", old.encoder),),
             (old.task,),
-            protocol=asked["protocol"],
-            given=dict(asked.get("given", {})),
+            protocol=request["protocol"],
+            given=dict(request.get("given", {})),
             data_root=data_root,
-            weights=asked.get("weights"),
+            weights=request.get("weights"),
             norm_stats=tuple(given) if isinstance(given, list | tuple) else given,
             device=device,
             limit=old.limit,
             out=out or folder,
             store=store,
-            skip_bad=bool(asked.get("skip_bad", False)),
+            skip_bad=bool(request.get("skip_bad", False)),
             resume=False,
             only_seed=old.seed,
         )
@@ -111,23 +111,23 @@ def _tuned_again(
 
 def make_request(row: Result, data_root: str | None, store: str | None, device: str) -> Settings:
     """Return what to request to get that row."""
-    asked = row.settings
-    given = asked.get("norm_stats")
+    request = row.settings
+    given = request.get("norm_stats")
     return Settings(
-        (asked.get("encoder", row.encoder),),
+        (request.get("encoder", row.encoder),),
         (row.task,),
         layers=tuple(row.layers),
         fusion=row.fusion,
-        protocol=asked.get("protocol", row.protocol),
-        learning_rate=asked.get("learning_rate"),
+        protocol=request.get("protocol", row.protocol),
+        learning_rate=request.get("learning_rate"),
         seeds=row.seed + 1,
         data_root=data_root,
-        weights=asked.get("weights"),
+        weights=request.get("weights"),
         norm_stats=tuple(given) if isinstance(given, list | tuple) else given,
         device=device,
-        batch_size=asked.get("batch_size"),
+        batch_size=request.get("batch_size"),
         limit=row.limit,
-        skip_bad=bool(asked.get("skip_bad", False)),
+        skip_bad=bool(request.get("skip_bad", False)),
         frames_gb=1e9,  # whoever made the row allowed what it takes
         store=store,
     )

@@ -1,4 +1,4 @@
-"""Labels of a round that no probe can do anything about: told before a run, and recorded in the row."""
+"""Labels of a round that no probe can learn: the user reads of them before a run, and the row records them."""
 
 from __future__ import annotations
 

@@ -204,7 +204,7 @@ def _interval(task: Task, fitted: Sequence[FittedRound]) -> list[float]:
 def _list_skipped(
     task: Task, bad: Mapping[int, str], skip_bad: bool, fitted: Sequence[FittedRound]
 ) -> list[dict[str, str]]:
-    """Every bad clip by name. A bad test clip counts as wrong unless it was asked to be left out."""
+    """Every bad clip by name. A bad test clip counts as wrong unless the request leaves such clips out."""
     tested = set(np.concatenate([one.a_round.test for one in fitted]).tolist())
     split = task.index["split"] if task.config.part == "split" else "fold " + task.index["fold"]
     return [

@@ -1,4 +1,4 @@
-"""What a command line asks for, before it is resolved."""
+"""The words of a command line as checked values, before names are looked up."""
 
 from __future__ import annotations
 
@@ -89,12 +89,12 @@ class Settings:
         _check_weights(self)
 
     def weights_of(self, encoder: str) -> str | None:
-        """The weights asked for one encoder; None: its own."""
+        """Return the weights that are requested for one encoder; None: its own."""
         found = weights_by_encoder(self.weights, self.encoders)
         return next((what for name, what in found if name in ("", encoder)), None)
 
     def wants(self, encoder: str, task: str) -> bool:
-        """Is that cell to be run?"""
+        """Return whether a cell is to be run."""
         return not self.only or f"{encoder}:{task}" in self.only
 
 

@@ -20,7 +20,7 @@ class TuningProtocol:
 
     Attributes:
         name: the file's stem.
-        kind: "finetune", so that nobody takes it for a probe's.
+        kind: "finetune", which tells it from the protocol of a probe.
         version: raise it when the same name gives other numbers.
         description: one sentence for tables and `--help`.
         epochs: passes over the training clips, at most.
@@ -57,13 +57,13 @@ class TuningProtocol:
         random_crop: training clips start at random in their file.
         clip_norm: largest norm of the gradient; None for no limit.
         ema: share of the running mean of weights that is kept at each step; 0 for none.
-        patience: stop after so many epochs without improvement on validation clips; None never.
+        patience: stop after this number of epochs without improvement on validation clips; None never.
         compile: train through `torch.compile`; the last digits may differ from those without.
         amp: "no", "bf16" or "fp16", on devices that have it.
         encoders: name -> settings that replace these for one encoder (a name before its dot counts for its family).
         tasks: name -> settings that replace these for one task, after those of the encoder.
         seeds: how many, unless the command line says.
-        validation_parts: where no validation is published, one of so many parts of the training clips is.
+        validation_parts: where no validation is published, one of this many parts of the training clips is.
         norm_stats: as in `evar.config.protocol.ProtocolConfig`.
     """
 

@@ -325,7 +325,7 @@ class Training:
             "valid_score": result.valid_score, "valid_loss": result.valid_loss, "stopped_early": result.stopped_early,
             "batch_size": self.protocol.batch_size,
         }  # fmt: skip
-        if is_over:  # nobody goes on from here: the best weights are enough
+        if is_over:  # the training has ended: the best weights are enough
             state |= {"network": None, "optimizer": None, "averaged": None}
         save_checkpoint(self.checkpoint, state)
 

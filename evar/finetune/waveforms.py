@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from evar.data.task import Task
 
-#: whole files are kept, so that training clips can start anywhere; of longer ones, so many times the clip's length
+#: whole files are kept, so that training clips can start anywhere; of longer ones, this many times the clip's length
 LONGEST = 4.0
 
 

@@ -155,7 +155,7 @@ class Vectors:
         """
         return fuse({name: self.layer(name, stats) for name in selection.layers}, selection.fusion, train)
 
-    def of_every_round(
+    def read_rounds(
         self,
         selection: Selection,
         seed: int,

@@ -99,7 +99,7 @@ def _prepare_fit(cell: Cell, vectors: Vectors, selection: Selection, seed: int, 
     task = cell.task
     rounds, usable = task.rounds(seed), vectors.find_usable(selection)
     parts = [list_usable(a_round, usable, task.name, needs_valid=False) for a_round in rounds]
-    features = vectors.of_every_round(selection, seed, [train for train, *_ in parts], [valid for _, valid, _ in parts])
+    features = vectors.read_rounds(selection, seed, [train for train, *_ in parts], [valid for _, valid, _ in parts])
     probes = [make_row_probe(cell, selection, seed, device) for _ in rounds]
     if not get_traits(probes[0]).reads_parts:
         read = {id(rows): np.asarray(rows) if isinstance(rows, Rows) else rows for rows in features}  # shared by rounds

@@ -281,7 +281,7 @@ def _make_record(
     def by_task(values: NDArray[np.float64]) -> dict[str, list[float]]:
         return {task: [float(values[at]) for at in own] for task, own in of_task.items()}
 
-    def named(layers: Layers) -> list[str]:
+    def name_layers(layers: Layers) -> list[str]:
         return [names[layer] for layer in layers]
 
     return SearchRecord(
@@ -291,38 +291,22 @@ def _make_record(
         weights_sha256=encoder.weights_sha256,
         layers=list(names),
         default_layers=list(encoder.default_layers),
-        tasks=[
-            {
-                "name": task.name,
-                "version": task.config.version,
-                "metric": task.config.metric,
-                "is_fold": rounds[of_task[task.name][0]].is_fold,
-                "rounds": [rounds[at].name for at in of_task[task.name]],
-            }
-            for task in tasks
-        ],
+        tasks=[_describe_task(task, [rounds[at] for at in of_task[task.name]]) for task in tasks],
         protocol=protocol.name,
         protocol_version=protocol.version,
         seed=SEED,
         limit=cells[0].spec.limit,
         objective=spec.objective,
-        method={
-            "version": SEARCH_VERSION,
-            "ranker": "ridge on the first principal components of each standardised layer",
-            "n_components": N_COMPONENTS,
-            "penalties": list(PENALTIES),
-            "n_finalists": N_FINALISTS,
-            "max_layers": spec.max_layers,
-        },
+        method=_describe_method(spec),
         n_ranked=len(found.ranked),
         n_probed=len(found.probed),
-        ranked=[{"layers": named(layers), "scores": by_task(values)} for layers, values in found.ranked.items()],
+        ranked=[{"layers": name_layers(layers), "scores": by_task(values)} for layers, values in found.ranked.items()],
         probed=[
-            {"layers": named(layers), "scores": by_task(values), "log_losses": by_task(found.log_losses[layers])}
+            {"layers": name_layers(layers), "scores": by_task(values), "log_losses": by_task(found.log_losses[layers])}
             for layers, values in found.probed.items()
         ],
-        choice=named(found.choice),
-        choices={task: [named(found.choices[at]) for at in own] for task, own in of_task.items()},
+        choice=name_layers(found.choice),
+        choices={task: [name_layers(found.choices[at]) for at in own] for task, own in of_task.items()},
         fusions=list(dict.fromkeys(row.fusion for row in cells[0].list_selections() if row.fusion == "weighted")),
         row_settings={
             "encoder_options": dict(encoder.options),
@@ -332,3 +316,24 @@ def _make_record(
         created=results.utc_now(),
         versions=versions(),
     )
+
+
+def _describe_task(task: Task, rounds: Sequence[SearchRound]) -> dict[str, Any]:
+    return {
+        "name": task.name,
+        "version": task.config.version,
+        "metric": task.config.metric,
+        "is_fold": rounds[0].is_fold,
+        "rounds": [a_round.name for a_round in rounds],
+    }
+
+
+def _describe_method(spec: SearchSpec) -> dict[str, Any]:
+    return {
+        "version": SEARCH_VERSION,
+        "ranker": "ridge on the first principal components of each standardised layer",
+        "n_components": N_COMPONENTS,
+        "penalties": list(PENALTIES),
+        "n_finalists": N_FINALISTS,
+        "max_layers": spec.max_layers,
+    }

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dposv
 
+from evar.experiment.targets import make_targets, read_outputs
 from evar.metrics import METRICS
 from evar.numeric.axes import principal_axes, standardisation
 
@@ -79,23 +80,23 @@ class Ranker:
             [(own @ own.T, other @ own.T) for own, other in zip(train, valid, strict=True)] if is_few else []
         )
         self._metric, y = METRICS[a_round.metric], a_round.y_train
-        self.classes = np.unique(y) if self._metric.kind == "multiclass" else np.arange(y[0].size)
-        told = (y[:, None] == self.classes if self._metric.kind == "multiclass" else y.reshape(len(y), -1)).astype(
-            float
-        )
-        self._shares = told.mean(axis=0)
-        self._told = told - self._shares  # (clips, classes)
-        self._targets = joined.T @ self._told  # (components, classes)
+        kind = self._metric.kind
+        self.classes = np.unique(y) if kind == "multiclass" else np.arange(y[0].size)
+        numbers = np.searchsorted(self.classes, y) if kind == "multiclass" else y
+        targets = make_targets(numbers, kind, len(self.classes))
+        self._shares = targets.mean(axis=0)
+        self._centred = targets - self._shares  # (clips, classes)
+        self._targets = joined.T @ self._centred  # (components, classes)
         self._n_clips, self._y_valid = len(joined), a_round.y_valid
 
     def score(self, layers: Layers) -> float:
         """Best validation score over the penalties."""
         columns = np.concatenate([self._columns[layer] for layer in layers])
         if not len(columns):
-            return float(self._metric.function(self._y_valid, self._said(np.tile(self._shares, (len(self._valid), 1)))))
+            return float(self._metric.function(self._y_valid, self._read(np.tile(self._shares, (len(self._valid), 1)))))
         if self._of_clips and len(columns) > self._n_clips:
             own, others = zip(*(self._of_clips[layer] for layer in layers), strict=True)
-            gram, targets, valid = np.sum(own, axis=0), self._told, np.sum(others, axis=0)
+            gram, targets, valid = np.sum(own, axis=0), self._centred, np.sum(others, axis=0)
         else:
             gram, targets, valid = self._gram[np.ix_(columns, columns)], self._targets[columns], self._valid[:, columns]
         scores = []
@@ -105,15 +106,14 @@ class Ranker:
             system.flat[:: len(system) + 1] += penalty * self._n_clips
             _, coefficients, failed = dposv(system, targets, lower=1)  # Cholesky
             if not failed:
-                said = self._said(valid @ coefficients + self._shares)
-                scores.append(self._metric.function(self._y_valid, said))
+                predicted = self._read(valid @ coefficients + self._shares)
+                scores.append(self._metric.function(self._y_valid, predicted))
         return float(max(self._metric.orient(score) for score in scores))
 
-    def _said(self, outputs: NDArray[np.float64]) -> NDArray[Any]:
-        """(clips, classes) outputs as the metric wants them: classes, scores of labels, or values."""
-        if self._metric.kind == "multiclass":
-            return self.classes[outputs.argmax(axis=1)]
-        return outputs if self._metric.kind == "multilabel" else outputs[:, 0]
+    def _read(self, outputs: NDArray[np.float64]) -> NDArray[Any]:
+        """(clips, classes) outputs as the metric takes them: classes, scores of labels, or values."""
+        read = read_outputs(outputs, self._metric.kind)
+        return self.classes[read] if self._metric.kind == "multiclass" else read
 
 
 def _project(

@@ -1,4 +1,4 @@
-"""Fusion search: which layers of an encoder, side by side, serve the given tasks best, judged on validation clips alone.
+"""Fusion search: which layers of an encoder, side by side, serve the given tasks best, chosen on validation clips alone.
 
 Candidates are all single layers, all pairs, and larger sets grown greedily from the best pair. A cheap ranker scores them
 all: every layer is standardised over the training clips and projected onto its first principal components, and a ridge

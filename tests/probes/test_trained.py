@@ -250,9 +250,7 @@ def test_the_vectors_of_a_role_are_those_of_its_windows(tones):
     cell = Cell(encoder, task, CellSpec("toy", "tones", load_protocol_config("evar"), "evar"))
     vectors = encode_cell(cell, FeatureStore(root / "other"), Resources(), {0})
     rounds = task.rounds(0)
-    found = vectors.of_every_round(
-        Selection(("bands",), "none"), 0, [r.train for r in rounds], [r.valid for r in rounds]
-    )
+    found = vectors.read_rounds(Selection(("bands",), "none"), 0, [r.train for r in rounds], [r.valid for r in rounds])
     head = vectors.layer("bands", None)
     for a_round, features in zip(rounds, found, strict=True):
         fitted = np.concatenate([a_round.train, a_round.valid])
