@@ -148,7 +148,10 @@ def _check_encoder(settings: Settings, encoder: str) -> _EncoderCheck:
     layers, is_given = settings.layers, isinstance(settings.norm_stats, tuple)
     if isinstance(layers, str) and settings.fusion not in _EQUAL_WIDTHS and not is_given:
         return _EncoderCheck(layers)
-    described = _describe(encoder)
+    try:
+        described = _describe(encoder)
+    except (OSError, ImportError):  # the cells of this encoder fail with that reason when it is loaded
+        return _EncoderCheck(layers)
     names = layers if isinstance(layers, str) else described.layer_names(layers)
     if is_given and described.norm_stats is None:
         reason = f"{encoder} does not normalise its input by statistics, so norm_stats cannot be set"

@@ -141,6 +141,9 @@ def _train_within_memory(one: TuningRound, clips: Clips) -> tuple[Trained, Tunin
             tell(f"  {one.label}: {error}; trying that, with gradients of twice as many steps")
         used = halve_batch(used)
         save_batch(one.folder, used)
+        del training, network, encoder, accelerator  # before the next ones take memory
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def _make_accelerator(protocol: TuningProtocol, device: str) -> Any:

@@ -85,8 +85,10 @@ class Vectors:
 
     def find_usable(self, selection: Selection) -> NDArray[np.bool_]:
         """Return (clips,) False for clips that cannot be used with these layers."""
-        bad = self.find_bad(selection)
-        return np.array([position not in bad for position in range(self.n_clips)])
+        broken = [position for name in selection.layers for position in self._list_not_finite(name)]
+        usable = self.usable.copy() if broken else self.usable
+        usable[broken] = False
+        return usable
 
     def _list_not_finite(self, name: str) -> frozenset[int]:
         """Usable clips whose vector of a layer is not finite, in any pass; of frames none, which are checked when stored."""

@@ -172,8 +172,10 @@ def describe_end(exit_code: int | None) -> str:
     if not exit_code or exit_code > 0:
         how = f"ended with status {exit_code}"
     else:
-        how = f"was killed by signal {-exit_code} ({signal.Signals(-exit_code).name})"
-        if exit_code == -signal.SIGKILL:
+        known = {int(one): one.name for one in signal.Signals}
+        name = known.get(-exit_code, "")
+        how = f"was killed by signal {-exit_code}{f' ({name})' if name else ''}"
+        if name == "SIGKILL":
             how += ", by hand or by a system short of memory (its log tells)"
     return f"its worker process {how}; the same command goes on with this cell"
 
