@@ -44,6 +44,13 @@ def find_layout(data: bytes) -> Layout:
     Returns:
         An empty `Layout` where a decoder that believes the header reads the whole sound.
     """
+    try:
+        return _follow(data)
+    except (IndexError, ValueError, struct.error):  # damaged beyond what can be followed: the decoder decides
+        return Layout()
+
+
+def _follow(data: bytes) -> Layout:
     at = mpeg.skip_tags(data, 0)
     if at and data[at : at + 4] in _OF_START:  # libsndfile takes the length of the tag from the end of the sound
         inner = bytes(data[at:])

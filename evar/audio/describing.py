@@ -110,7 +110,7 @@ class _Measured:
 
     def describe(self, sha256: str, sound: Opened) -> Sound:
         """Sum up."""
-        bins = np.fft.rfftfreq(_FFT, 1 / sound.sample_rate)
+        bins = np.fft.rfftfreq(_FFT, 1 / sound.sample_rate).astype(np.float64)
         total = float(self.power.sum())
         heard = float(self.power[bins <= HEARD_UP_TO].sum()) / total if total else 0.0
         n = max(1, self.n_samples)

@@ -7,9 +7,9 @@ again. Nothing of this stops a run or changes a number.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +21,8 @@ from evar.audio.reading import AudioInfo, inspect
 #: seconds to wait for another run that writes
 _PATIENCE = 10.0
 _Answer = TypeVar("_Answer")
+#: of the package (see `evar.config.messages`); this package imports nothing of the others
+_LOGGER = logging.getLogger("evar")
 
 
 class AudioIndex:
@@ -59,7 +61,7 @@ class AudioIndex:
 
     def _start_anew(self, error: sqlite3.Error) -> None:
         """Replace a damaged database; what it held is found out again."""
-        print(f"note: {self._path} is damaged ({error}) and is made anew: files are read once more", file=sys.stderr)
+        _LOGGER.warning("%s is damaged (%s) and is made anew: files are read once more", self._path, error)
         self._close_quietly()
         try:
             for ending in ("", "-journal", "-wal", "-shm"):
@@ -70,7 +72,7 @@ class AudioIndex:
 
     def _give_up(self, error: Exception) -> None:
         """Go on without a cache."""
-        print(f"note: {self._path} cannot be used ({error}): files are read again in each run", file=sys.stderr)
+        _LOGGER.warning("%s cannot be used (%s): files are read again in each run", self._path, error)
         self._close_quietly()
 
     def _close_quietly(self) -> None:
@@ -111,7 +113,7 @@ class AudioIndex:
         row = self._try(lambda database: database.execute(ask, (name, *_stored(state))).fetchone())
         if not row or not _is_sound(row):
             return None
-        info = AudioInfo(*row[:3], state=state, is_settled=bool(row[3]))
+        info = AudioInfo(row[0], row[1], row[2], state, bool(row[3]))
         return info if info.is_settled else self._settle(path, name, info)
 
     def _settle(self, path: Path, name: str, info: AudioInfo) -> AudioInfo | None:

@@ -36,7 +36,7 @@ def split_ogg(data: bytes) -> list[bytes] | None:
         for number, (_, _, flags) in enumerate(pages)
         if flags & _BEGINS and (number == 0 or not pages[number - 1][2] & _BEGINS)
     ]
-    if len(starts) < 2 and is_whole:
+    if not starts or (len(starts) < 2 and is_whole):
         return None
     streams = []
     for first, behind in zip(starts, [*starts[1:], len(pages)], strict=True):

@@ -33,6 +33,8 @@ FFMPEG_SUFFIXES = (
 )  # fmt: skip
 #: sound may be missing at the end of a file up to this before the file counts as cut off: encoders round
 SPARE_SECONDS = 0.1
+#: samples of all channels that are decoded in one call
+_VALUES_AT_ONCE = 1 << 24
 #: frames that are decoded at a time
 _BLOCK = 1 << 18
 
@@ -200,13 +202,14 @@ def _read_frames(file: soundfile.SoundFile, start: int, n_samples: int) -> NDArr
         return np.zeros((0, int(file.channels)), np.float32)
     if start or file.tell():
         file.seek(start)
-    block: NDArray[np.float32] = file.read(n_left, dtype="float32", always_2d=True)
-    if len(block) == n_left or not len(block):
-        return block
-    blocks = [block]
-    while (n_left := n_left - len(blocks[-1])) > 0 and len(block := file.read(n_left, dtype="float32", always_2d=True)):
+    most = max(1, _VALUES_AT_ONCE // max(1, int(file.channels)))  # a damaged header may promise more than memory holds
+    blocks: list[NDArray[np.float32]] = []
+    while n_left > 0 and len(block := file.read(min(n_left, most), dtype="float32", always_2d=True)):
         blocks.append(block)
-    return np.concatenate(blocks)
+        n_left -= len(block)
+    if len(blocks) == 1:
+        return blocks[0]
+    return np.concatenate(blocks) if blocks else np.zeros((0, int(file.channels)), np.float32)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 #: lines of libmpg123, the mp3 decoder inside libsndfile, which no setting of libsndfile silences
 _NOTES = re.compile(
     rb"^(?:Note: |Warning: |Error: )?[^\n]*(?:libmpg123|mpg123|Xing stream size|Illegal Audio-MPEG|Skipped \d+ bytes"
-    rb"|Trying to resync|big change from first|Frankenstein|decoding ID3|missing bits)[^\n]*\n",
+    rb"|Trying to resync|big change from first|Frankenstein|decoding ID3|missing bits|Hit end of )[^\n]*\n",
     re.MULTILINE,
 )
 _lock = threading.Lock()

@@ -164,7 +164,8 @@ def _read(content: Content, sample_rate: int, start: int, n_samples: int | None)
         wanted = sound.n_samples - start if n_samples is None else n_samples + margin
         samples = _decode_whole(sound, start, wanted)
     _require_length(len(samples), own_rate)
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)  # (samples,)
+    with np.errstate(invalid="ignore", over="ignore"):  # of damaged floats; refused below
+        mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)  # (samples,)
     if not np.isfinite(mono).all():
         raise AudioError(f"{int((~np.isfinite(mono)).sum())} of {len(mono)} samples are NaN or infinite")
     n_native = len(mono) if n_samples is None else min(n_samples, len(mono))

@@ -57,11 +57,12 @@ def stays_below(path: str) -> bool:
         >>> stays_below("06:12:05.wav"), stays_below("..\\\\a.wav")
         (True, False)
     """
-    parts = path.replace("\\", "/").split("/")
+    is_windows = os.name == "nt"
+    is_rooted = path.startswith("/") or (is_windows and path.startswith("\\"))
     has_drive = len(path) > 2 and path[0].isascii() and path[0].isalpha() and path[1] == ":" and path[2] in "/\\"
-    if os.name == "nt":
-        has_drive = ":" in path
-    return bool(path.strip("./")) and not (parts[0] == "" or ".." in parts or has_drive or "\0" in path)
+    has_drive = has_drive or (is_windows and ":" in path)
+    parts = path.replace("\\", "/").split("/")
+    return bool(path.strip("./")) and not (is_rooted or has_drive or ".." in parts or "\0" in path)
 
 
 def resolve(path: str) -> Any:

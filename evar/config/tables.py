@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -200,7 +201,7 @@ def find_file(text: str, folder: Path) -> Path | None:
     own = f"{folder.name}/"
     forms += [one.removeprefix("./").removeprefix(own) for one in list(forms) if one.removeprefix("./").startswith(own)]
     for form in forms:
-        path = Path(form).expanduser() if form.startswith("~/") else folder / form
+        path = Path(form).expanduser() if form.startswith("~/") else folder / name_on_disk(form)
         try:
             if path.is_file():
                 return path
@@ -216,9 +217,18 @@ def show_path(path: str | Path) -> str:
         >>> show_path(os.fsdecode(b"mod\\x85 03.wav"))
         'mod\\\\udc85 03.wav'
     """
-    return os.fspath(path).encode("utf-8", "backslashreplace").decode()
+    raw = os.fsencode(path) if os.name == "posix" else os.fspath(path).encode("utf-8", "surrogateescape")
+    return raw.decode("utf-8", "surrogateescape").encode("utf-8", "backslashreplace").decode()
 
 
+def name_on_disk(text: str) -> str:
+    """A name as this system spells it: names are UTF-8 on disk, also where the language settings of a shell say ASCII."""
+    if _IS_UTF8 or text.isascii():
+        return text
+    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+
+
+_IS_UTF8 = os.name != "posix" or sys.getfilesystemencoding().lower().replace("-", "") == "utf8"
 _SHOWN = re.compile(r"\\udc([89a-f][0-9a-f])")
 
 
@@ -229,7 +239,7 @@ def real_path(folder: Path, text: str) -> Path:
         >>> real_path(Path("sounds"), "cat/a.wav").as_posix()
         'sounds/cat/a.wav'
     """
-    plain = folder / text
+    plain = folder / name_on_disk(text)
     if "\\udc" not in text or os.path.lexists(plain):
         return plain
-    return folder / _SHOWN.sub(lambda found: chr(0xDC00 + int(found[1], 16)), text)
+    return folder / name_on_disk(_SHOWN.sub(lambda found: chr(0xDC00 + int(found[1], 16)), text))

@@ -115,7 +115,7 @@ def test_another_file_with_the_same_size_and_time_is_another_file(tmp_path, soun
 
 
 @pytest.mark.parametrize("harm", ["cut", "rubbish", "other", "folder"])
-def test_a_damaged_cache_is_made_anew_or_left_alone(tmp_path, sound, harm, capsys):
+def test_a_damaged_cache_is_made_anew_or_left_alone(tmp_path, sound, harm, caplog):
     index = AudioIndex(tmp_path / "store")
     index.remember([index.inspect(sound)])
     index.close()
@@ -135,12 +135,12 @@ def test_a_damaged_cache_is_made_anew_or_left_alone(tmp_path, sound, harm, capsy
     index = AudioIndex(tmp_path / "store")
     assert index.lookup([sound]) == [None]
     index.remember([index.inspect(sound)])
-    assert "audio.sqlite" in capsys.readouterr().err
+    assert "audio.sqlite" in caplog.text
     if harm in ("cut", "rubbish"):
         assert index.lookup([sound])[0] is not None
 
 
-def test_a_locked_cache_costs_a_moment_and_nothing_else(tmp_path, sound, monkeypatch, capsys):
+def test_a_locked_cache_costs_a_moment_and_nothing_else(tmp_path, sound, monkeypatch, caplog):
     monkeypatch.setattr("evar.audio.known_files._PATIENCE", 0.1)
     AudioIndex(tmp_path / "store").close()
     locked, done = threading.Event(), threading.Event()
@@ -160,4 +160,4 @@ def test_a_locked_cache_costs_a_moment_and_nothing_else(tmp_path, sound, monkeyp
     index.remember([index.inspect(sound)])
     done.set()
     thread.join()
-    assert "cannot be used" in capsys.readouterr().err
+    assert "cannot be used" in caplog.text
