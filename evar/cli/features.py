@@ -10,10 +10,12 @@ from evar.config.messages import write_text
 from evar.config.registry import near_miss
 
 
-def fuse(encoder: str, layers: str, name: str = "") -> int:
+def fuse(encoder: str, layers: str, name: str = "", weights: str = "") -> int:
     """Make an encoder of some layers of another, side by side; every command takes its name from then on.
 
-    evar fuse ENCODER LAYER,LAYER --name=NAME
+    evar fuse ENCODER LAYER,LAYER --name=NAME [--weights=PATH]
+
+    --weights=PATH is a checkpoint of your own, which the new encoder then always holds.
 
     Example:
       evar fuse cnn14.16k block3,block6 --name=my_general
@@ -28,9 +30,17 @@ def fuse(encoder: str, layers: str, name: str = "") -> int:
 
     if not name:
         raise UsageError("evar fuse needs --name=NAME, the name of the new encoder")
-    path = write_variant(encoder, [layer.strip() for layer in layers.split(",") if layer.strip()], name)
+    path = write_variant(
+        encoder, [layer.strip() for layer in layers.split(",") if layer.strip()], name, weights=_find_file(weights)
+    )
     write_text(f"written: {path}\nnext: evar layers {name}, evar lineval {name} TASKS")
     return DONE
+
+
+def _find_file(weights: str) -> str | None:
+    if weights and not Path(weights).expanduser().is_file():
+        raise UsageError(f"--weights must be the path of a checkpoint here, got {weights!r}, which is no file")
+    return str(Path(weights).expanduser()) if weights else None
 
 
 def embed(

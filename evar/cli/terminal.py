@@ -1,4 +1,8 @@
-"""Lists for the terminal."""
+"""Lists for the terminal.
+
+Not by `rich`: its tables draw frames and wrap cells, so that a list could be neither copied nor searched by line, and
+these are thirty lines without an import. Progress bars are `tqdm`'s, which has notebooks too.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +51,7 @@ def shorten(cell: str, width: int) -> str:
         return cell
     kept = cell[: width - 1]
     whole = kept.rpartition(" ")[0].rstrip(" ,;:(")
-    return (whole if len(whole) >= width - 8 else kept.rstrip()) + "…"
+    return (whole if whole and len(whole) >= width - 8 else kept.rstrip()) + "…"
 
 
 #: exit status: all well; some cell of the grid failed; the command line or the input is wrong

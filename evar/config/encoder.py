@@ -132,6 +132,9 @@ def load_encoder_config(name: str) -> EncoderConfig:
             over["weights"] = {key: value for key, value in over["weights"].items() if value is not None}
         data = {**over, **data, "options": {**under.options, **(data.get("options") or {})}}
     config = rename_error(data, EncoderConfig, path)
+    file, _, attribute = config.implementation.rpartition(":")
+    if file.endswith(".py") and (path.parent / file).is_file():  # a class in a file beside the YAML
+        config = dataclasses.replace(config, implementation=f"{(path.parent / file).resolve()}:{attribute}")
     if config.weights and config.weights.kind == "file":  # found from wherever the command is run
         beside = str((path.parent / str(config.weights.file)).resolve())
         return dataclasses.replace(config, weights=dataclasses.replace(config.weights, file=beside))

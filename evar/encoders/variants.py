@@ -13,7 +13,9 @@ from evar.config.encoder import display_name, make_absolute
 from evar.storage.atomic import write_atomic
 
 
-def write_variant(encoder: str, layers: Sequence[str], name: str, description: str = "") -> Path:
+def write_variant(
+    encoder: str, layers: Sequence[str], name: str, description: str = "", weights: str | None = None
+) -> Path:
     """Write the YAML of an encoder that reads these layers of another; every command takes its name from then on.
 
     It goes to the first configuration folder of the user's own: EVAR_CONFIG where that is set, else the user's folder. A
@@ -24,6 +26,7 @@ def write_variant(encoder: str, layers: Sequence[str], name: str, description: s
         layers: their names, concatenated in this order.
         name: of the new encoder: letters, digits, "_", "-" and ".".
         description: for tables; empty: made from the layers.
+        weights: path of a checkpoint in place of the encoder's own; None keeps that.
 
     Returns:
         The file.
@@ -55,6 +58,12 @@ def write_variant(encoder: str, layers: Sequence[str], name: str, description: s
         "description": description or f"{' and '.join(names)} of {display_name(base)}, side by side",
         "default_layers": names,
     }
+    if weights is not None:
+        data["weights"] = {
+            "kind": "file",
+            "file": str(Path(weights).resolve()),
+            "licence": "that of your own checkpoint",
+        }
     if entry.base and entry.options != configs.load_encoder_config(base).options:
         data["options"] = entry.options
     path = own_folder() / "encoders" / f"{name}.yaml"

@@ -41,7 +41,7 @@ def export(encoder: Encoder, name: str, task: Task, result: Result, folder: Path
     config = configs.load_encoder_config(name)
     last = result.rounds[-1]["name"]
     entry = {
-        "implementation": config.implementation,
+        "implementation": configs.make_absolute(config.implementation),
         "description": f"{name}, fine-tuned on {task.name} ({last}) under {result.protocol}, seed {result.seed}",
         "trained_on": f"{config.trained_on}; fine-tuned on {task.name}",
         "citation": config.citation,

@@ -134,8 +134,11 @@ def _export(cells: Sequence[Cell], record: SearchRecord, name: str) -> None:
     encoder, given = cells[0].encoder, cells[0].spec.weights
     tasks = ", ".join(cell.task.name for cell in cells)
     about = f"{' and '.join(record.choice)} of {encoder.name}, chosen for {tasks}"
-    path = write_variant(encoder.asked_as or encoder.name, record.choice, name, about)
-    weights = "" if given is None else f" (made with --weights={given}: say so again)"
+    is_file = given not in (None, "random") and Path(str(given)).is_file()
+    path = write_variant(encoder.asked_as or encoder.name, record.choice, name, about, given if is_file else None)
+    weights = (
+        "" if given is None else f" (with {given})" if is_file else f" (made with --weights={given}: say so again)"
+    )
     tell(f"{encoder.name}: exported as encoder {name}, {path}{weights}")
 
 

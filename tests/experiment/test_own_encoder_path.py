@@ -65,6 +65,9 @@ def test_from_check_to_rerun_elsewhere(author: Path, capsys, monkeypatch) -> Non
     export = ["lineval", name, "tones", "--fusion=search", "--export=best_of_mine", "--out=results"]
     assert run(export) == cli.DONE
     assert run(["fuse", name, "first,second", "--name=both_of_mine"]) == cli.DONE
+    assert run([*export[:-2], "--export=trained", "--weights=mine.pt", "--out=results"]) == cli.DONE
+    assert run(["fuse", name, "first", "--name=fused", "--weights=mine.pt"]) == cli.DONE
+    assert run(["fuse", name, "first", "--name=other", "--weights=no.pt"]) == cli.WRONG
     capsys.readouterr()
 
     elsewhere = author / "elsewhere"
@@ -73,6 +76,8 @@ def test_from_check_to_rerun_elsewhere(author: Path, capsys, monkeypatch) -> Non
     (elsewhere / "my_parts.py").write_text("HOP = 77\n")
     monkeypatch.chdir(elsewhere)
     assert load_encoder("both_of_mine", "random").default_layers == ("first", "second")
+    for exported in ("trained", "fused"):
+        assert load_encoder(exported).weights_sha256 == rows["first"].weights_sha256
     assert load_encoder("best_of_mine", "random").store_name == "mine:Mine"
     assert config.load_encoder_config("both_of_mine").description == "first and second of mine:Mine, side by side"
     row = str(author / "results" / "runs" / f"{rows['first'].id}.json")
