@@ -11,9 +11,9 @@ the bands, which belongs to the checkpoint. At least 16 frames (2,400 samples).
 
 Network: patches of 16 x 16, 4 bands x T // 16 time steps, band-major; learned positions of time and of band are added. 12
 pre-norm blocks, a final LayerNorm. No cls token. Longer clips are cut into pieces of 1012 frames, which do not see each
-other. `input="clip"` (default) gives the last piece its own length. `input="padded"` follows the original: the last piece
-is filled with zeros after the BatchNorm, and these patches count as any other; where the length is a multiple of 1012
-frames, the last piece is left out.
+other and lose their last 4. `input="clip"` (default) gives the last piece its own length. `input="padded"` follows the
+original: the last piece is filled with zeros after the BatchNorm, and these patches count as any other; where the length
+is a multiple of 1012 frames, the last piece is left out.
 
 Layers block1..block12: the residual stream, and norm, after the final LayerNorm, which is the default; mean over the 4
 bands, 192, 256, 384 or 768 wide, one frame in 16 (hop 2560), pooled by mean: the mean over all tokens.
@@ -26,20 +26,15 @@ never sees its batch-mates.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from evar.config.registry import near_miss
-from evar.encoders._filterbanks import DecibelMel
+from evar.encoders._batch_norm_mel import HOP, BatchNormMel
 from evar.encoders._vit import Blocks, PatchEmbed, grid_of
 from evar.encoders._windows import count_steps, run_windows
-from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
-from evar.encoders.weights import state_dict_of
 
-HOP, N_MELS, TOP_DB = 160, 64, 120.0
 PATCH, N_BANDS, N_TIMES, PIECE = 16, 4, 63, 1012
 N_BLOCKS, EPSILON, HEAD_EPSILON, N_CLASSES = 12, 1e-6, 1e-5, 527
 #: size -> width, heads
@@ -48,7 +43,7 @@ INPUTS = ("clip", "padded")
 BANDS = ("mean", "side_by_side")
 
 
-class Ced(Encoder):
+class Ced(BatchNormMel):
     """CED with every block; see the module's docstring.
 
     Args:
@@ -65,10 +60,8 @@ class Ced(Encoder):
         torch.Size([1, 6, 192])
     """
 
-    sample_rate = 16000
     min_samples = (PATCH - 1) * HOP
     default_layers = ("norm",)
-    ignored_tensors = ("front_end.",)  # window and filterbank: formulas
 
     def __init__(self, size: str = "base", input: str = "clip", bands: str = "mean", n_blocks: int = N_BLOCKS) -> None:
         super().__init__()
@@ -77,8 +70,6 @@ class Ced(Encoder):
                 raise ValueError(f"no {option} {value!r} for ced; {near_miss(value, known)}")
         width, n_heads = SIZES[size]
         self.input, self.bands = input, bands
-        self.mel = DecibelMel(512, 0.0, 8000.0, TOP_DB)
-        self.init_bn = nn.BatchNorm1d(N_MELS)
         self.patch_embed = PatchEmbed(width, (PATCH, PATCH))
         self.time_pos_embed = nn.Parameter(0.02 * torch.randn(1, width, 1, N_TIMES))
         self.freq_pos_embed = nn.Parameter(0.02 * torch.randn(1, width, N_BANDS, 1))
@@ -94,32 +85,14 @@ class Ced(Encoder):
             LayerInfo("norm", wide, PATCH * HOP, "mean", f"final LayerNorm, {note}"),
         )
 
-    def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-        """The original file's names and the hub's to this module's."""
-        state = state_dict_of(checkpoint)
-        return {name.removeprefix("encoder.").replace("init_bn.1.", "init_bn."): value for name, value in state.items()}
-
-    def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """1 + samples // 160."""
-        return self.mel.frames(lengths)
-
-    def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples) -> (batch, time, 64) decibels, before the BatchNorm."""
-        return self.mel(waveform, lengths)
-
     def valid_frames(self, lengths: Tensor) -> Tensor:
         """One in 16 frames of every piece; the rest of a piece is dropped."""
         return count_steps(self._pieced(self.mel.frames(lengths)), PIECE, lambda n: n // PATCH)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """Every block, and the final LayerNorm."""
-        decibels = self.network_input(waveform, lengths)
-        bands = self.init_bn(decibels.transpose(1, 2)).transpose(1, 2)  # (batch, time, 64)
-        frames = self.mel.frames(lengths)
-        pieced = self._pieced(frames)
-        beyond = torch.arange(bands.shape[1], device=bands.device)[None, :] >= frames[:, None]
-        bands = bands.masked_fill(beyond[:, :, None], 0.0)
-        bands = nn.functional.pad(bands, (0, 0, 0, max(0, int(pieced.max()) - bands.shape[1])))
+        pieced = self._pieced(self.mel.frames(lengths))
+        bands = self.normalised(waveform, lengths, int(pieced.max()))
         return run_windows(
             self._network, bands, pieced, unit=PIECE, size=lambda n: n // PATCH * PATCH, steps=lambda n: n // PATCH
         )

@@ -26,28 +26,23 @@ never sees its batch-mates.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from evar.config.registry import near_miss
-from evar.encoders._filterbanks import DecibelMel
+from evar.encoders._batch_norm_mel import HOP, N_MELS, BatchNormMel
 from evar.encoders._vit import Blocks, PatchEmbed
 from evar.encoders._windows import count_steps, run_windows
-from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
 from evar.encoders.pooling import mean
-from evar.encoders.weights import state_dict_of
 
-HOP, N_MELS, TOP_DB = 160, 64, 120.0
 PATCH, N_TIMES, PIECE, EPSILON, HEAD_EPSILON = 4, 252, 1008, 1e-6, 1e-5
 #: size -> width, blocks, heads
 SIZES = {"base": (768, 12, 12), "0.6B": (1280, 32, 16), "1.2B": (1536, 40, 24)}
 INPUTS = ("clip", "padded")
 
 
-class Dasheng(Encoder):
+class Dasheng(BatchNormMel):
     """Dasheng with every block; see the module's docstring.
 
     Args:
@@ -64,10 +59,8 @@ class Dasheng(Encoder):
         torch.Size([1, 25, 768])
     """
 
-    sample_rate = 16000
     min_samples = (PATCH - 1) * HOP
     default_layers = ("norm",)
-    ignored_tensors = ("front_end.",)  # window and filterbank: formulas
 
     def __init__(self, size: str = "base", input: str = "clip", n_classes: int = 0, n_blocks: int = 0) -> None:
         super().__init__()
@@ -77,8 +70,6 @@ class Dasheng(Encoder):
         width, n_all, n_heads = SIZES[size]
         n_blocks = n_blocks or n_all
         self.input = input
-        self.mel = DecibelMel(512, 0.0, 8000.0, TOP_DB)
-        self.init_bn = nn.BatchNorm1d(N_MELS)
         self.patch_embed = PatchEmbed(width, (N_MELS, PATCH))
         self.time_pos_embed = nn.Parameter(0.02 * torch.randn(1, width, 1, N_TIMES))
         self.freq_pos_embed = nn.Parameter(0.02 * torch.randn(1, width, 1, 1))
@@ -93,19 +84,6 @@ class Dasheng(Encoder):
             LayerInfo("norm", width, PATCH * HOP, "mean", "final LayerNorm"),
         )
 
-    def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-        """The original file's names and the hub's to this module's."""
-        state = state_dict_of(checkpoint)
-        return {name.removeprefix("encoder.").replace("init_bn.1.", "init_bn."): value for name, value in state.items()}
-
-    def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """1 + samples // 160."""
-        return self.mel.frames(lengths)
-
-    def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples) -> (batch, time, 64) decibels, before the BatchNorm."""
-        return self.mel(waveform, lengths)
-
     def valid_frames(self, lengths: Tensor) -> Tensor:
         """One in 4 frames of every piece; the rest of a piece is dropped."""
         frames = self.mel.frames(lengths)
@@ -117,14 +95,10 @@ class Dasheng(Encoder):
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """Every block, and the final LayerNorm."""
-        decibels = self.network_input(waveform, lengths)
-        bands = self.init_bn(decibels.transpose(1, 2)).transpose(1, 2)  # (batch, time, 64)
         frames = pieced = self.mel.frames(lengths)
         if self.input == "padded":
             pieced = torch.where(frames > PIECE, -(-frames // PIECE) * PIECE, frames)
-            beyond = torch.arange(bands.shape[1], device=bands.device)[None, :] >= frames[:, None]
-            bands = bands.masked_fill(beyond[:, :, None], 0.0)
-            bands = nn.functional.pad(bands, (0, 0, 0, max(0, int(pieced.max()) - bands.shape[1])))
+        bands = self.normalised(waveform, lengths, int(pieced.max()))
         layers = run_windows(
             self._network, bands, pieced, unit=PIECE, size=lambda n: n // PATCH * PATCH, steps=lambda n: n // PATCH
         )

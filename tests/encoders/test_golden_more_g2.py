@@ -68,6 +68,10 @@ def test_every_array_of_every_wave(checkpoint: tuple[str, Checkpoint]) -> None:
         stats, theirs = ours["front_stats"], G2.sketches[f"{model}/{wave}/front_stats"]
         assert stats[:2].tolist() == theirs[:2].tolist()
         np.testing.assert_allclose(stats[2:4], theirs[2:4], rtol=0, atol=1e-4)
+    if model == "eat":  # SSLAM is the same network, and its checkpoint has the same layout
+        network = golden_more_g2.like(golden_more_g2.load("sslam", write("sslam")), input="padded")
+        emb = embedding(network, torch.from_numpy(make_waves("A")[16000])[None])
+        problems += G2.differences("eat", "A", {"emb": emb}, limit)
     assert problems == []
 
 
@@ -182,7 +186,8 @@ def gate_of_the_scaled_query(encoder: Any, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(beats.GatedAttention, "added_bias", lambda self, query, bias: real(self, query / 8, bias))
 
 
-#: golden model -> encoder, wave, and what each mistake changes at least: a third of what the set says of wave B
+#: golden model -> encoder, wave, and what each mistake changes at least: a third of what the set says of wave B, or less,
+#: as measured, on wave A
 MISTAKES: dict[str, tuple[str, str, list[tuple[Mistake, float]]]] = {
     "beats": (
         "beats.iter3",
@@ -247,7 +252,7 @@ MISTAKES: dict[str, tuple[str, str, list[tuple[Mistake, float]]]] = {
             (magnitude, 0.4),
             (reversed_bands, 0.1),
             (shifted_positions, 0.1),
-            (zeros_beyond_the_ends, 6e-3),
+            (zeros_beyond_the_ends, 2e-3),
             (other_window("symmetric"), 7e-4),
             (tanh_gelu, 5e-5),
         ],
@@ -260,7 +265,7 @@ MISTAKES: dict[str, tuple[str, str, list[tuple[Mistake, float]]]] = {
             (slaney_mel, 0.3),
             (magnitude, 0.28),
             (shifted_positions, 0.07),
-            (zeros_beyond_the_ends, 1e-2),
+            (zeros_beyond_the_ends, 2e-3),
             (other_window("symmetric"), 6e-4),
             (tanh_gelu, 3e-5),
         ],
