@@ -16,6 +16,7 @@ from torch import nn
 
 from evar.encoders import _vit, load_encoder
 from evar.encoders._logmel import MelSpectrogram
+from evar.encoders._patches import PatchGrid
 from evar.encoders.base import Encoder
 
 G1 = GoldenSet("g1")
@@ -113,7 +114,7 @@ def table_cut_as_a_list(encoder: Encoder, patch: pytest.MonkeyPatch) -> None:
 
 
 def time_major_bands(encoder: Encoder, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("evar.encoders.m2d.grid_of", lambda tokens, bands, order: _vit.grid_of(tokens, bands, "time"))
+    patch.setattr(encoder, "grid", lambda tokens, order: PatchGrid(tokens, encoder.n_bands, "time", None))
 
 
 def constant_statistics(encoder: Encoder, patch: pytest.MonkeyPatch) -> None:
