@@ -154,8 +154,9 @@ def _compare(old: Result, row: RowSpec, ignored: Collection[str] = ()) -> None:
     A row made before specs were kept in results has the values of its spec in other keys, or is silent of them.
     """
     now = row.to_plain()
-    then = old.settings.get("spec")
-    is_old = not isinstance(then, Mapping)
+    spec = old.settings.get("spec")
+    is_old = not isinstance(spec, Mapping)
+    then: dict[str, Any] = dict(spec) if isinstance(spec, Mapping) else {}
     if is_old:
         then = {key: plain(getattr(old, key), key) for key in now if hasattr(old, key) and key != "params"}
         then["protocol_version"], then["refit"] = old.params.get("protocol_version"), old.params.get("refit", row.refit)

@@ -64,7 +64,7 @@ def fine_tune(encoders: str | Sequence[str], tasks: str | Sequence[str], **flags
         ...
         ValueError: evar.fine_tune has no flag 'bogus'; it has protocol, ...
     """
-    words = (value if isinstance(value, str) else ",".join(value) for value in (encoders, tasks))
+    names, on = (value if isinstance(value, str) else ",".join(value) for value in (encoders, tasks))
     values = read_flags(FINETUNE_FLAGS, flags, "evar.fine_tune")
     with silence(values.pop("quiet")):
-        return run_tuning(resolve_tuning(parse_tuning(*words, values)))
+        return run_tuning(resolve_tuning(parse_tuning(names, on, values)))

@@ -115,8 +115,10 @@ def run_round(one: TuningRound) -> tuple[FittedRound, Trained]:
     probe = Tuned(trained)
     if used != one.protocol:
         probe.chosen_ |= {"batch_size": used.batch_size, "accumulate": used.accumulate}
-    sizes = {"n_train": len(train), "n_valid": len(valid)}
-    return FittedRound(a_round=one.a_round, probe=probe, norm_stats=one.statistics, **sizes, **scored), trained
+    fitted = FittedRound(
+        a_round=one.a_round, probe=probe, norm_stats=one.statistics, n_train=len(train), n_valid=len(valid), **scored
+    )
+    return fitted, trained
 
 
 def _train_within_memory(one: TuningRound, clips: Clips) -> tuple[Trained, TuningProtocol]:

@@ -96,7 +96,9 @@ class Vectors:
             return frozenset()
         if name not in self._not_finite:
             alone, found = Selection((name,), "none"), set()
-            passes = [(stats, 0, ()) for stats in self.extractions]
+            passes: list[tuple[norm_stats.Statistics, int, Sequence[int]]] = [
+                (stats, 0, ()) for stats in self.extractions
+            ]
             for seed, one in self.cropped.items():
                 for stats, extraction in one.items():
                     there = [at for at, row in enumerate(extraction.rows) if row is not None and self.usable[at]]

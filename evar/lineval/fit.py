@@ -121,8 +121,11 @@ def _test_rounds(cell: Cell, vectors: Vectors, fit: _RowFit) -> list[FittedRound
         centre = float(task.y[train].mean()) if task.config.kind == "regression" else 0.0
         y_pred = place_predictions(task, readable, predicted, centre)
         scored = score_round(task, a_round, readable, y_pred, shares, skip_bad=cell.spec.skip_bad)
-        sizes = {"n_train": len(train), "n_valid": len(valid)}
-        fitted.append(FittedRound(a_round=a_round, probe=probe, norm_stats=stats, **sizes, **scored))
+        fitted.append(
+            FittedRound(
+                a_round=a_round, probe=probe, norm_stats=stats, n_train=len(train), n_valid=len(valid), **scored
+            )
+        )
     return fitted
 
 
