@@ -654,7 +654,7 @@ def test_kept_files_are_plain_data(tones):
 SLOW = """
 import sys, time
 from evar.cli import run
-from evar.tuning import training
+from evar.finetune import training
 training.CHECKPOINT_MINUTES = 0.0  # after every step
 plain = training.Training._step
 training.Training._step = lambda self, *words: (time.sleep(0.05), plain(self, *words))[1]
