@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from evar import cli, results
+from evar.cli import run
 from evar.config.protocol import load_protocol_config, probe_protocols
 from evar.config.registry import resolve
+from evar.experiment.selection import Selection
+from evar.lineval.cells import group_rows
 from evar.probes import network_training
 from evar.probes.few_shot import FewShotProbe
 from evar.probes.linear import LinearProbe
@@ -87,3 +93,29 @@ def test_what_a_fit_tells_is_read_from_its_attributes():
         and report_fit(told).chosen == {"k": 3}
         and report_fit(told).valid_score is None
     )
+
+
+def test_layers_and_seeds_of_few_shot_are_fitted_in_one_group():
+    class SomeTask(list):
+        config = SimpleNamespace(kind="multiclass", metric="accuracy", classes=["a", "b"])
+
+        def rounds(self, seed):
+            return [seed]
+
+    cell = SimpleNamespace(protocol=load_protocol_config("fewshot"), task=SomeTask(range(100)))
+    rows = [
+        SimpleNamespace(selection=Selection((layer,), "none"), fusion="none", seed=seed, id=f"{layer}{seed}")
+        for layer in "ab"
+        for seed in range(10)
+    ]
+    vectors = SimpleNamespace(width=lambda selection: 512)
+    assert [len(group) for group in group_rows(cell, vectors, rows)] == [20]
+
+
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_the_device_of_the_command_line_is_that_of_the_probe(tones, device):
+    root = tones()
+    words = ["--protocol=evar", "--seeds=1", f"--device={device}", f"--out={root / 'results'}"]
+    assert run(["lineval", "toy", "tones", *words]) == cli.DONE
+    (row,) = results.load_all(root / "results")
+    assert row.params["device"] == device
