@@ -76,10 +76,28 @@ class CosineProbe(BaseEstimator):
         return np.asarray(scaled / np.where(lengths > 0, lengths, 1.0), np.float32)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """The label of each clip: (clips, width) -> (clips,)."""
+        """Return the class of each clip with the largest share.
+
+        Args:
+            X: (clips, width) vectors.
+
+        Returns:
+            (clips,) labels.
+
+        Raises:
+            ValueError: if X has another width than in `fit`, or holds NaN or infinity.
+        """
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return a share of each class.
+
+        Args:
+            X: (clips, width) vectors.
+
+        Returns:
+            (clips, classes) float64 in 0..1, in the order of `classes_`; rows sum to 1.
+        """
         raise NotImplementedError
 
 
