@@ -188,8 +188,8 @@ def _read_labels(sounds: OwnSounds, table: Path, separator: str, kind: str) -> N
 
 def _negative(labels: pd.Series) -> pd.Series:
     """-1 among whole numbers from 0 on: data sets mark hidden labels so."""
-    is_whole = labels.str.fullmatch(r"-1|\d+")
-    return (labels == "-1") & bool(is_whole[labels != ""].all())
+    given = labels[[not is_missing(text) for text in labels]]
+    return (labels == "-1") & bool(given.str.fullmatch(r"-1|\d+").all())
 
 
 def _tell_hidden(index: pd.DataFrame, missing: pd.Series, table: Path) -> None:

@@ -693,3 +693,65 @@ def test_hear_archives_of_either_depth_are_read_and_events_are_refused(copy):
     (task_folder / "fold02.json").unlink()
     with pytest.raises(FileNotFoundError, match="fold02.json is not there.*zenodo.org/records/6332517"):
         load_task("hear_beijing_opera")
+
+
+# ---------------------------------------------------------------- copies and mirrors
+
+
+def touch(top: Path, *names: str) -> None:
+    for name in names:
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_bytes(b"x")
+
+
+def test_layouts_of_mirrors(tmp_path):
+    from evar.data.catalogue import environment, music, speech
+
+    top = tmp_path / "us8k"
+    touch(top, *(f"fold{n}/{n}-0-0-0.wav" for n in range(1, 4)))
+    rows = [f"{n}-0-0-0.wav,{n},{n},dog_bark" for n in range(1, 4)]
+    (top / "UrbanSound8K.csv").write_text("\n".join(["slice_file_name,fsID,fold,class", *rows]))
+    assert environment.urbansound8k(top)["path"].tolist() == [f"fold{n}/{n}-0-0-0.wav" for n in range(1, 4)]
+    top = tmp_path / "esc"
+    touch(top, "audio/audio/1-1-A-0.wav")
+    (top / "esc50.csv").write_text("filename,fold,target,category,src_file\n1-1-A-0.wav,1,0,dog,1\n")
+    assert environment.esc50(top)["path"].tolist() == ["audio/audio/1-1-A-0.wav"]
+    top = tmp_path / "gtzan"
+    touch(top, "Data/genres_original/blues/blues.00001.wav", "Data/images_original/blues/blues00001.png")
+    for split in ("train", "valid", "test"):
+        (top / f"{split}_filtered.txt").write_text("blues/blues.00001.wav\n")
+    assert set(music.gtzan(top)["path"]) == {"Data/genres_original/blues/blues.00001.wav"}
+    top = tmp_path / "words"
+    touch(top, "train/audio/bed/0c40e715_nohash_0.wav", "train/audio/bed/._0c40e715_nohash_0.wav")
+    for name in ("validation_list.txt", "testing_list.txt"):
+        (top / "train" / name).write_text("bed/0c40e715_nohash_0.wav\n" * (name[0] == "t"))
+    assert speech.speech_commands(top)[["path", "split"]].values.tolist() == [
+        ["train/audio/bed/0c40e715_nohash_0.wav", "test"]
+    ]
+
+
+def test_one_odd_name_does_not_block_a_data_set(tmp_path, capsys):
+    from evar.data.catalogue import environment, speech
+
+    names = ["1001_DFA_ANG_XX", "1002_DFA_SAD_XX", "1040_ITH_SAD_X", "._1001_DFA_ANG_XX", "copy of 1001"]
+    touch(tmp_path, *(f"AudioWAV/{name}.wav" for name in names))
+    assert speech.cremad(tmp_path)["path"].tolist() == [f"AudioWAV/{name}.wav" for name in names[:2]]
+    assert "copy of 1001" in capsys.readouterr().err
+    top = tmp_path / "audioset"
+    touch(
+        top, "audio/Yabcdefghi01.info.json", "audio/abcdefghi01.jpg", "audio/abcdefghi01.m4a", "audio/abcdefghi01.json"
+    )
+    for name in ("balanced_train_segments.csv", "eval_segments.csv"):
+        (top / name).write_text('abcdefghi01, 0.0, 10.0, "/m/0"\n' * (name[0] == "b"))
+    assert environment.audioset_balanced(top)["path"].tolist() == ["audio/abcdefghi01.m4a"]
+
+
+def test_a_missing_table_names_what_is_there(tmp_path):
+    from evar.data.catalogue import environment
+
+    touch(tmp_path, "something/else.wav", "notes.txt", ".hidden")
+    with pytest.raises(FileNotFoundError, match=r"UrbanSound8K.csv is not there.*holds notes.txt, something/"):
+        environment.urbansound8k(tmp_path)
+    (tmp_path / "UrbanSound8K.csv").write_text("<html>404</html>")
+    with pytest.raises(ValueError, match="is a web page"):
+        environment.urbansound8k(tmp_path)

@@ -115,3 +115,38 @@ def test_what_is_wrong_is_one_sentence(hub, tmp_path):
     parquet.write_table(pa.table({"label": ["a"]}), tmp_path / "empty.parquet")
     with pytest.raises(ValueError, match="no column of sounds"):
         unpack_parquet(tmp_path / "empty.parquet", tmp_path / "out")
+
+
+def test_a_shard_that_was_published_again_with_other_rows_is_another_one(hub, tmp_path):
+    """The same names and sizes, other sounds: old sounds must not stay under new labels."""
+    source, _ = hub(files=("train-00000-of-00001",))
+    first = unpack_parquet(source, tmp_path / "out")
+    (file,) = source.rglob("*.parquet")
+    table = parquet.read_table(file)
+    order = list(reversed(range(len(table))))
+    parquet.write_table(table.take(order).replace_schema_metadata(table.schema.metadata), file)
+    before = first.read_text().splitlines()[1:]
+    again = unpack_parquet(source, tmp_path / "out").read_text().splitlines()[1:]
+    sounds = table.column("audio").to_pylist()
+    for number, line in zip(order, again, strict=True):
+        assert (tmp_path / "out" / line.split(",")[0]).read_bytes() == sounds[number]["bytes"]
+    assert len(before) == len(again) == 12
+
+
+def test_configurations_never_share_a_file_name(hub, tmp_path):
+    source, _ = hub(files=("0000",))
+    (file,) = source.rglob("*.parquet")
+    for language, rows in (("en", range(6)), ("fr", range(6, 12))):
+        target = tmp_path / "both" / language / "train" / "0000.parquet"
+        target.parent.mkdir(parents=True)
+        table = parquet.read_table(file)
+        parquet.write_table(table.take(list(rows)).replace_schema_metadata(table.schema.metadata), target)
+    lines = unpack_parquet(tmp_path / "both", tmp_path / "out").read_text().splitlines()[1:]
+    paths = [line.split(",")[0] for line in lines]
+    assert len(set(paths)) == 12 and len({(tmp_path / "out" / path).read_bytes() for path in paths}) == 12
+
+
+def test_hidden_labels_are_left_out(hub, tmp_path):
+    source, _ = hub(labels=lambda n: -1 if n == 4 else 7 if n == 5 else n % 2, files=("train-00000-of-00001",))
+    lines = unpack_parquet(source, tmp_path / "out").read_text().splitlines()[1:]
+    assert len(lines) == 10 and {line.split(",")[1] for line in lines} == {"dog", "cat"}
