@@ -52,11 +52,11 @@ def rerun(
             is named, with both values.
     """
     old = results.load(Path(path))
+    _check_sources(old, Path(path).parent.parent, anyway)
     protocol = str(old.settings.get("protocol", old.protocol))
     if ":" not in protocol and configs.is_tuning(configs.find("protocols", protocol)):  # else an own probe
-        return _tuned_again(old, Path(path), data_root, store, device, out)
+        return _tuned_again(old, Path(path), data_root, store, device, out, anyway)
     with tempfile.TemporaryDirectory() as folder:
-        _check_sources(old, Path(path).parent.parent, anyway)
         settings = dataclasses.replace(make_request(old, data_root, store, device), out=out or folder)
         grid = resolve_request(settings)
         for rejection in grid.rejections:
@@ -73,7 +73,7 @@ def rerun(
 
 
 def _tuned_again(
-    old: Result, path: Path, data_root: str | None, store: str | None, device: str, out: str | None
+    old: Result, path: Path, data_root: str | None, store: str | None, device: str, out: str | None, anyway: bool
 ) -> tuple[Result, Result, int | None]:
     """`rerun` of a fine-tuning: it is trained again, in a results folder of its own."""
     from evar.finetune.run import TuningSettings, resolve_tuning, run_tuning
@@ -101,7 +101,7 @@ def _tuned_again(
         if outcome.failures:
             raise ValueError(outcome.failures[0].reason)
         (new,) = outcome.rows
-        if new.id != old.id:
+        if new.id != old.id and not (anyway and old.settings.get("sources")):
             raise ValueError(
                 f"{old.id}: the row was made with another checkpoint, index or protocol than what is here, which makes "
                 f"{new.id}"
