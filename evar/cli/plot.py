@@ -17,6 +17,7 @@ def plot(
     device: str = "auto",
     out: str = "results",
     seconds: str = "",
+    start: str = "",
     seed: str = "",
     method: str = "",
     data_root: str = "",
@@ -31,7 +32,8 @@ def plot(
     evar plot sensitivity FILE --encoders=NAME,NAME [flags]    how far each layer's vector moves with pitch, level, noise
                                                                and time shift
     evar plot map TASK --encoders=NAME,NAME [flags]            t-SNE or UMAP of each layer, with silhouette and purity
-    evar plot confusion results/runs/ID.json [--out=DIR]       what a row mixes up, and the score of every class
+    evar plot confusion results/runs/ID.json [--out=DIR]       what a row mixes up, the score of every class, every clip
+    evar plot predictions results/runs/ID.json [--out=DIR]     the same for numbers and for several labels a clip
 
     Examples:
       evar plot clip dog.wav --encoders=logmel,crepe.tiny,aisfx
@@ -49,7 +51,8 @@ def plot(
       --device=auto|cpu|cuda|mps                                                       (default: auto)
       --out=DIR|FILE.png               folder, then PICTURE_NAME.png, .svg and .csv    (default: results)
     clip, sensitivity:
-      --seconds=N                      only the first N seconds of the file            (default: 30)
+      --start=N                        begin N seconds into the file                   (default: 0)
+      --seconds=N                      at most N seconds from there                    (default: 30)
     sensitivity, map:
       --seed=N                         of the noise; of the subset and the layout      (default: 0)
     map:
@@ -61,6 +64,8 @@ def plot(
     """
     if picture == "confusion":
         return _confusion(target, out)
+    if picture == "predictions":
+        return _predictions(target, out)
     from evar.numeric.device import pick_device
     from evar.pictures.command import plot as make
 
@@ -74,6 +79,7 @@ def plot(
         device=pick_device(device),
         out=out,
         seconds=decimal(seconds, "seconds"),
+        start=decimal(start, "start"),
         seed=whole(seed, "seed"),
         method=method,
         data_root=data_root,
@@ -90,6 +96,22 @@ def plot(
         write_text("\n" + columns(["encoder", "layer", "silhouette", f"purity@{data.n_neighbours}"], rows, width=60))
         write_text(f"{scores[0]['clips']} clips; purity by chance {100 * scores[0]['chance_purity']:.1f} %")
     write_text("written: " + ", ".join(str(path) for path in written))
+    return DONE
+
+
+def _predictions(target: str, out: str) -> int:
+    """What one row predicts, where a clip has a number or several labels."""
+    from pathlib import Path
+
+    from evar import results
+    from evar.data.task_config import load_task_config
+    from evar.report.plots.predictions import plot_predictions
+
+    path = Path(target)
+    row = results.load(path)
+    names = load_task_config(row.task).classes
+    written = plot_predictions(row, path.parent.parent, names, Path(out) / f"predictions_{row.id}")
+    print("written: " + ", ".join(str(file) for file in written))
     return DONE
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 #: picture -> the flags that only some pictures take
 PICTURES: dict[str, tuple[str, ...]] = {
-    "clip": ("seconds",),
-    "sensitivity": ("seconds", "seed"),
+    "clip": ("start", "seconds"),
+    "sensitivity": ("start", "seconds", "seed"),
     "map": ("method", "data_root", "limit", "max_clips", "seed", "store", "batch_size"),
 }

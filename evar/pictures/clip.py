@@ -37,11 +37,26 @@ class Vector:
         encoder: row label.
         layer: name, or names of concatenated layers.
         values: (width,) float32.
+        n_parts: equal parts that hold different things, such as means and standard deviations.
     """
 
     encoder: str
     layer: str
     values: NDArray[np.float32]
+    n_parts: int = 1
+
+    def centre(self) -> tuple[NDArray[np.float32], bool]:
+        """Return the values to colour, and whether the median was taken away.
+
+        Where all values lie far from 0, as the levels of a log-mel do, colours around 0 would all be one. Each part is then
+        shown as its distance to its own median.
+        """
+        parts = np.split(self.values, self.n_parts)
+        ranges = [np.percentile(part, (1, 50, 99)) for part in parts]
+        if not any(min(abs(low), abs(high)) > 0.5 * (high - low) and low * high > 0 for low, _, high in ranges):
+            return self.values, False
+        centred = [part - np.float32(middle) for part, (_, middle, _) in zip(parts, ranges, strict=True)]
+        return np.concatenate(centred), True
 
 
 @dataclass(frozen=True)
@@ -96,7 +111,10 @@ def make_clip_data(sound: Sound, chosen: Sequence[Chosen]) -> ClipData:
         found = embed(one.encoder, sound.waveform, layers, sample_rate=sound.sample_rate)
         for selection in one.selections:
             fused = fuse({layer: found[layer] for layer in selection.layers}, selection.fusion)
-            vectors.append(Vector(one.label, label_layers(selection.layers, selection.fusion), fused[0]))
+            poolings = {layer.name: layer.pooling for layer in one.encoder.layer_infos}
+            is_split = len(selection.layers) == 1 and poolings.get(selection.layers[0]) == "mean_std"
+            label = label_layers(selection.layers, selection.fusion)
+            vectors.append(Vector(one.label, label, fused[0], 2 if is_split else 1))
     notes = tuple(filter(None, (one.note(one.encoder.norm_stats) for one in chosen)))
     return ClipData(sound, decibels, frequencies, tuple(vectors), notes)
 
@@ -217,10 +235,11 @@ def _draw_spectrogram(ax: Axes, scale: Axes, data: ClipData) -> None:
 
 
 def _draw_vector(ax: Axes, scale: Axes, vector: Vector) -> None:
-    low, high, colours = find_colour_range(vector.values)
+    shown, is_centred = vector.centre()
+    low, high, colours = find_colour_range(shown)
     width = len(vector.values)
     image = ax.imshow(
-        vector.values[None],
+        shown[None],
         aspect="auto",
         extent=(-0.5, width - 0.5, 0, 1),
         cmap=colours,
@@ -230,7 +249,8 @@ def _draw_vector(ax: Axes, scale: Axes, vector: Vector) -> None:
     )
     ax.set_title(
         f"{vector.encoder}{'' if vector.layer == vector.encoder else ', ' + vector.layer}: {width} features, "
-        f"{format_number(vector.values.min())} to {format_number(vector.values.max())}",
+        f"{format_number(vector.values.min())} to {format_number(vector.values.max())}"
+        + (f"; colours: minus the median{' of each half' if vector.n_parts > 1 else ''}" if is_centred else ""),
         fontsize=FONT_POINTS,
         loc="left",
         pad=4,

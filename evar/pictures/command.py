@@ -71,7 +71,7 @@ def plot(
         data = _make_map(task, chosen(), method, norm_stats, given)
         name = f"map_{task.name}" + ("" if method == METHODS[0] else f"_{method}")
         return plot_map(data, choose_stem(out, name)), data
-    sound = read_sound(target, float(given.get("seconds", SECONDS)))
+    sound = read_sound(target, float(given.get("seconds", SECONDS)), float(given.get("start", 0.0)))
     stem = choose_stem(out, f"{picture}_{Path(target).stem}")
     if picture == "clip":
         return plot_clip(sound, chosen(), stem), None
@@ -79,7 +79,7 @@ def plot(
 
 
 def _check_words(picture: str, given: Mapping[str, Any], norm_stats: str | tuple[float, float] | None) -> None:
-    """Everything that can be wrong before a file is opened."""
+    """Check everything that can be wrong before a file is opened."""
     if picture not in PICTURES:
         raise ValueError(f"no picture {picture!r}; {near_miss(picture, list(PICTURES))}")
     for flag in given:
@@ -87,20 +87,26 @@ def _check_words(picture: str, given: Mapping[str, Any], norm_stats: str | tuple
             owners = [name for name, taken in PICTURES.items() if flag in taken]
             where = f"it belongs to {' and '.join(owners)}" if owners else "no picture has it"
             raise ValueError(f"the picture {picture} takes no --{flag}; {where}")
-    words = ["default", "task"] if picture == "map" else ["default"]
-    if norm_stats == "train" or (norm_stats == "task" and picture != "map"):
-        why = "a map has no rounds" if picture == "map" else "one clip has no training clips"
-        raise ValueError(f"--norm_stats={norm_stats}: {why}; take {', '.join(words)} or numbers MEAN,STD")
-    if isinstance(norm_stats, str) and norm_stats not in words:
-        raise ValueError(f"no norm_stats {norm_stats!r}; {near_miss(norm_stats, [*words, 'MEAN,STD'])}")
+    _check_statistics(picture, norm_stats)
     method = given.get("method", METHODS[0])
     if method not in METHODS:
         raise ValueError(f"no method {method!r}; {near_miss(method, METHODS)}")
     require_method(method)
     if int(given.get("max_clips", MAX_CLIPS)) < MIN_CLIPS:
         raise ValueError(f"a map needs at least {MIN_CLIPS} clips, got --max_clips={given['max_clips']}")
-    if int(given.get("seed", 0)) < 0:
-        raise ValueError(f"--seed must be at least 0, got {given['seed']}")
+    for flag in ("seed", "start"):
+        if float(given.get(flag, 0)) < 0:
+            raise ValueError(f"--{flag} must be at least 0, got {given[flag]}")
+
+
+def _check_statistics(picture: str, norm_stats: str | tuple[float, float] | None) -> None:
+    """Check where the statistics of the input normalisation come from."""
+    words = ["default", "task"] if picture == "map" else ["default"]
+    if norm_stats == "train" or (norm_stats == "task" and picture != "map"):
+        why = "a map has no rounds" if picture == "map" else "one clip has no training clips"
+        raise ValueError(f"--norm_stats={norm_stats}: {why}; take {', '.join(words)} or numbers MEAN,STD")
+    if isinstance(norm_stats, str) and norm_stats not in words:
+        raise ValueError(f"no norm_stats {norm_stats!r}; {near_miss(norm_stats, [*words, 'MEAN,STD'])}")
 
 
 def _load_task(name: str, given: Mapping[str, Any]) -> Task:

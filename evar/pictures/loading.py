@@ -127,19 +127,21 @@ def parse_layers(text: str) -> str | tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Sound:
-    """The beginning of a file.
+    """A part of a file.
 
     Attributes:
         name: of the file, without its folder.
         waveform: (samples,) float32 mono in [-1, 1].
         sample_rate: Hz, the file's own.
         file_seconds: of the whole file.
+        start: where the part begins, in seconds.
     """
 
     name: str
     waveform: NDArray[np.float32]
     sample_rate: int
     file_seconds: float
+    start: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -151,25 +153,36 @@ class Sound:
         """Name, duration and rate, and which part of the file it is."""
         is_part = self.file_seconds > self.seconds + 0.5 / self.sample_rate
         part = f"first {self.seconds:.3g} of {self.file_seconds:.4g} s" if is_part else f"{self.seconds:.3g} s"
+        if self.start:
+            part = f"{self.start:.4g} to {self.start + self.seconds:.4g} of {self.file_seconds:.4g} s"
         return f"{self.name} ({part}, {self.sample_rate} Hz)"
 
 
-def read_sound(path: str | Path, seconds: float) -> Sound:
-    """Decode the first seconds of a file at its own rate, mixed down to mono.
+def read_sound(path: str | Path, seconds: float, start: float = 0.0) -> Sound:
+    """Decode some seconds of a file at its own rate, mixed down to mono.
+
+    Args:
+        path: of the file.
+        seconds: how much to read at most, above 0.
+        start: seconds to skip first, at least 0.
 
     Raises:
         AudioError: if it cannot be read; the file is named.
-        ValueError: if seconds are not positive.
+        ValueError: if seconds are not positive, or the file ends before the start.
     """
     if not seconds > 0:
         raise ValueError(f"--seconds must be above 0, got {seconds:g}")
     try:
         info = audio.inspect(path)
-        n_wanted = min(info.n_samples, round(seconds * info.sample_rate))
-        waveform = audio.read(path, info.sample_rate, 0, n_wanted)
+        first = round(start * info.sample_rate)
+        if first >= info.n_samples:
+            length = info.n_samples / info.sample_rate
+            raise ValueError(f"--start must lie within the file, which has {length:.4g} s, got {start:g}")
+        n_wanted = min(info.n_samples - first, round(seconds * info.sample_rate))
+        waveform = audio.read(path, info.sample_rate, first, n_wanted)
     except AudioError as error:
         raise AudioError(f"{path}: {error}") from error
-    return Sound(Path(path).name, waveform, info.sample_rate, info.n_samples / info.sample_rate)
+    return Sound(Path(path).name, waveform, info.sample_rate, info.n_samples / info.sample_rate, start)
 
 
 def check_name(name: str, what: str, names: Sequence[str]) -> str:

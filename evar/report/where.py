@@ -113,7 +113,35 @@ def format_markdown(found: Sequence[Reading]) -> str:
         *(["† random weights."] if any(one.is_random for one in found) else []),
     ]
     table = format_markdown_table(header, lines, 3)
-    return "# Where to read it\n\n" + table + "\n\n" + "\n".join(f"- {note}" for note in notes) + "\n"
+    return (
+        "# Where to read it\n\n"
+        + summarise(found)
+        + "\n\n"
+        + table
+        + "\n\n"
+        + "\n".join(f"- {note}" for note in notes)
+        + "\n"
+    )
+
+
+def summarise(found: Sequence[Reading]) -> str:
+    """Say in one sentence where another layer than the default is better, or that none is beyond chance.
+
+    Args:
+        found: readings, at least one.
+    """
+    better = [one for one in found if one.gain is not None and one.gain.score > 0 and (one.p_value or 0.0) < 0.05]
+    n_tested = sum(one.gain is not None for one in found)
+    if not better:
+        return (
+            f"In none of {n_tested} cases is the layer that validation chooses better than the default layer beyond chance: "
+            "the default layer is as good a place to read as any."
+        )
+    named = ", ".join(f"{escape_markdown(one.encoder)} on {escape_markdown(one.task)}" for one in better)
+    return (
+        f"In {len(better)} of {n_tested} cases is the layer that validation chooses better than the default layer beyond "
+        f"chance: {named}."
+    )
 
 
 def format_gain(gain: Difference | None, p_value: float | None) -> str:

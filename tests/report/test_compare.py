@@ -243,6 +243,19 @@ def test_an_encoder_that_has_seen_the_data_is_flagged(tmp_path):
     assert marked == {"ge2e", "crepe", "esc"} and "its weights saw" in found.text
 
 
+def test_latex_has_labels_and_notes_and_no_failures(folder):
+    true = np.zeros(N, int)
+    add(folder, "my/encoders.py:Fancy", "task1", true, true)
+    results.save_failure(folder, {"encoder": "broken", "task": "task1", "protocol": "linear"}, "out of order")
+    report.write_tables_and_plots(folder)
+    text = (folder / "table.tex").read_text()
+    assert "broken" not in text and "out of order" not in text and "failed" not in text
+    assert "Fancy & out" in text and "encoders.py" not in text
+    assert r"\label{tab:linear}" in text
+    assert r"{\footnotesize Scores: accuracy in percent" in text and not re.search(r"^% Scores", text, re.MULTILINE)
+    assert "broken" in (folder / "table.md").read_text()
+
+
 def test_latex_makes_a_whole_document(folder):
     found = row("seen", "task1", 0.3, trained_on="task1", id="seen", n_test=7)
     results.save(found, folder)
@@ -260,7 +273,19 @@ def test_latex_makes_a_whole_document(folder):
     commands = set(re.findall(r"\\([a-zA-Z]+)", body))
     booktabs = {"toprule", "midrule", "bottomrule"}
     assert commands <= booktabs | {
-        *("begin", "end", "caption", "centering", "dag", "footnotesize", "par", "pm", "scriptsize", "shortstack"),
+        *(
+            "begin",
+            "end",
+            "caption",
+            "centering",
+            "dag",
+            "footnotesize",
+            "label",
+            "par",
+            "pm",
+            "scriptsize",
+            "shortstack",
+        ),
         *("smallskip", "textbf", "textsuperscript", "underline"),
     }
     depth = 0

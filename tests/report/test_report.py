@@ -192,14 +192,14 @@ def test_what_must_not_share_a_column_or_table() -> None:
         "linear version 2",
     ]
     tuned, full, limited, newer = cells(text)
-    assert full[0][2:-2] == [
+    assert full[0][2:-1] == [
         "t (version 1, accuracy) (n=80)",
         "t (version 2, accuracy) (n=80)",
         "t (version 2, mAP) (n=80)",
         "u (index 11111111) (n=80)",
         "u (index 22222222) (n=80)",
     ]
-    assert [re.sub(r"\*\*| ±.*", "", cell) for cell in full[1][2:-2]] == ["10.0", "20.0", "30.0", "70.0", "80.0"]
+    assert [re.sub(r"\*\*| ±.*", "", cell) for cell in full[1][2:-1]] == ["10.0", "20.0", "30.0", "70.0", "80.0"]
     assert limited[0][2:] == ["t (limit 50) (n=80)"] and limited[1][2] == "**40.0 ± 5.0**"
     assert tuned[1][2] == "**50.0 ± 5.0**" and newer[1][2] == "**60.0 ± 5.0**"
 
@@ -509,3 +509,34 @@ def test_report_works_without_torch_and_leaves_matplotlib_as_it_was(tmp_path: Pa
     )
     subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "MPLBACKEND": "svg"})
     assert (tmp_path / "layers.png").exists()
+
+
+def test_a_single_dot_gets_no_panel_and_the_limit_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from evar.report.plots import layer_curves
+
+    drawn: list[object] = []
+    monkeypatch.setattr(layer_curves, "save_figure", lambda figure, stem: drawn.append(figure) or [])
+    found = [row("z", "first", 0.4, protocol="attentive", limit=50)]
+    found += [one for task in ("t1", "t2") for one in layer_rows("a", task, [0.2, 0.9], limit=50)]
+    layer_curves.plot_layers(found, tmp_path)
+    (figure,) = drawn
+    shown = [ax for ax in figure.axes if ax.get_title()]
+    assert [ax.get_title() for ax in shown] == ["t1, linear", "t2, linear"]
+    assert "At most 50 clips" in figure.texts[0].get_text()
+    assert shown[0].get_ylim() == shown[1].get_ylim()
+
+
+def test_panels_of_one_figure_share_the_score_axis() -> None:
+    figure = draw_layers(make_panels([*layer_rows("a", "low", [0.1, 0.2]), *layer_rows("a", "high", [0.8, 0.95])]))
+    low, high = (ax for ax in figure.axes if ax.get_title())
+    assert low.get_ylim() == high.get_ylim() and low.get_ylim()[0] < 10 < 95 < low.get_ylim()[1]
+
+
+def test_scores_of_different_metrics_are_ranked_but_not_averaged() -> None:
+    found = [
+        *(row("a", "t1", 0.9), row("a", "t2", 0.5, metric="pearson", interval=None)),
+        *(row("b", "t1", 0.8), row("b", "t2", 0.6, metric="pearson", interval=None)),
+    ]
+    assert table(found)[0] == ["encoder", "layers", "t1 (n=80)", "t2 (n=80)", "rank"]
+    assert [line[-1] for line in table(found)[1:]] == ["**1.50**", "**1.50**", ""]
+    assert "no average, since the tasks have different metrics" in format_markdown(make_sections(found))

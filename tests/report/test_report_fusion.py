@@ -15,9 +15,9 @@ from test_report import cells, row
 from evar import report, results
 from evar.metrics import holm, paired_permutation
 from evar.report import fusion
-from evar.report.plots.fusion import make_pair_maps, make_weight_curves
+from evar.report.plots.fusion import draw_search, make_pair_maps, make_weight_curves
 from evar.report.tables.choices import compose_choice, find_best_layers, subtract_choices
-from evar.report.where import find_readings, group_by_encoder_and_task
+from evar.report.where import find_readings, format_markdown, group_by_encoder_and_task
 from evar.results import Result, SearchRecord
 
 #: test clips of each of two folds; right or wrong by layer
@@ -220,6 +220,28 @@ def test_pair_map_data() -> None:
         [pytest.approx(55.0), pytest.approx(85.0)],
         [pytest.approx(85.0), pytest.approx(65.0)],
     ]
+
+
+def test_the_chosen_triple_shows_its_own_score_and_the_best_cell_is_framed() -> None:
+    layers = ["a", "b", "c"]
+    scores = {"a": 0.5, "b": 0.6, "c": 0.4, "a+b": 0.7, "a+c": 0.65, "b+c": 0.72, "a+b+c": 0.9}
+    ranked = [{"layers": name.split("+"), "scores": {"esc10": [score]}} for name, score in scores.items()]
+    probed = [{"layers": layers, "scores": {"esc10": [0.93, 0.95]}}]
+    choices = {"esc10": [layers, layers]}
+    made = record(layers=layers, default_layers=["c"], ranked=ranked, probed=probed, choice=layers, choices=choices)
+    (found,) = make_pair_maps([made])
+    assert found.choice_score == pytest.approx(90.0) and found.probe_score == pytest.approx(94.0)
+    assert set(found.best or ()) == {1, 2}
+    ax = draw_search([found]).axes[0]
+    assert ax.get_title() == "toy\nchosen: a+b+c\nranker 90.0 %, probe 94.0 %"
+    framed = {(round(patch.get_y() + 0.5), round(patch.get_x() + 0.5)) for patch in ax.patches}
+    assert framed == {(1, 2), (2, 1)}  # the best pair, not the pairs of the triple
+    assert [name.get_fontweight() for name in ax.get_xticklabels()] == ["bold"] * 3
+
+
+def test_where_to_read_it_is_said_in_words(out: Path) -> None:
+    text = format_markdown(find_readings(results.load_all(out), out))
+    assert "In none of 1 cases is the layer that validation chooses better than the default layer beyond chance" in text
 
 
 def test_weight_curves_are_means_over_folds_and_seeds() -> None:

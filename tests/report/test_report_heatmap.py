@@ -48,15 +48,16 @@ def test_map_by_hand() -> None:
     assert a.best == {(1, 0), (1, 1), (2, 1)}  # both of two that are equal
     assert a.defaults == {1} and b.defaults == {1}
     assert (b.label, b.layers, b.tasks, b.best) == ("b", ("layer1", "layer2"), ("t1",), {(0, 0)})
-    # t1 goes from 20 (a) to 90 (b): the floor, which is not shown, has no say; t2 from 50 to 70.
-    np.testing.assert_allclose(np.array(a.shades), [[0, 0], [2 / 7, 1], [1 / 7, 1]])
-    np.testing.assert_allclose(np.array(b.shades), [[1], [6 / 7]])
+    # From chance to 100 %: 10 % in t1, 25 % in t2.
+    np.testing.assert_allclose(np.array(a.shades), [[1 / 9, 1 / 3], [1 / 3, 0.6], [2 / 9, 0.6]])
+    np.testing.assert_allclose(np.array(b.shades), [[8 / 9], [7 / 9]])
 
 
 def test_missing_and_equal_scores() -> None:
     found = [*layer_rows("a", "t1", [0.5, 0.5]), layer_rows("a", "t2", [0.1, 0.6])[1]]
     (only,) = make_layer_maps(make_panels(found))
-    assert only.scores == ((50.0, None), (50.0, 60.0)) and only.shades == ((1.0, None), (1.0, 1.0))
+    assert only.scores == ((50.0, None), (50.0, 60.0)) and only.best == {(0, 0), (1, 0), (1, 1)}
+    assert [[shade is None for shade in line] for line in only.shades] == [[False, True], [False, False]]
     assert only.best == {(0, 0), (1, 0), (1, 1)}
     ax = heatmap.draw_heatmap([only]).axes[0]
     assert [text.get_text() for text in ax.texts] == ["50.0", "-", "50.0", "60.0"]
@@ -84,12 +85,20 @@ def test_what_the_heat_map_shows() -> None:
     assert bold == framed == {(1, 0), (1, 1), (2, 1)}
     assert [line.get_ydata()[0] for line in a.lines] == [1]  # the mark of the default layer
     assert [text.get_text() for text in a.get_yticklabels() if text.get_fontweight() == "bold"] == ["layer2"]
-    np.testing.assert_allclose(a.images[0].get_array(), [[0, 0], [2 / 7, 1], [1 / 7, 1]])
+    np.testing.assert_allclose(a.images[0].get_array(), [[1 / 9, 1 / 3], [1 / 3, 0.6], [2 / 9, 0.6]])
     colours = {text.get_text(): text.get_color() for text in a.texts}
     assert colours["20.0"] == "white" and colours["70.0"] == "black"
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["best layer of the task", "default layer"]
     assert "Accuracy in percent" in figure.texts[0].get_text()
+
+
+def test_guessing_is_dark_wherever_it_stands() -> None:
+    """A single cell, or a column of equal scores, is not the brightest because there is nothing to compare it with."""
+    (only,) = make_layer_maps(make_panels(layer_rows("a", "t", [0.1, 0.05], chance=0.1)))
+    assert only.shades == ((0.0,), (0.0,))
+    (good,) = make_layer_maps(make_panels(layer_rows("a", "t", [1.0, 0.55], chance=0.1)))
+    np.testing.assert_allclose(np.array(good.shades), [[1.0], [0.5]])
 
 
 def test_cells_have_one_size_in_all_panels() -> None:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evar.figures.style import PAGE_INCHES, make_figure, save_figure
+from evar.figures.grids import LABEL_POINTS, draw_colour_bar, fill_cells, make_box, measure_text, place_boxes
+from evar.figures.style import PAGE_INCHES, save_figure
 from evar.metrics.named import get_display_name
+from evar.report.tables.csv_text import format_csv_table
 from evar.results import Result, load_predictions
 from evar.storage.atomic import write_atomic
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.figure import Figure
 
 #: with more classes names cannot be read, and are left to the CSV
-_MOST_NAMES = 60
+_MOST_NAMES = 50
+#: inches: of a cell where there are few classes, and of the smallest that holds a number
+_LARGEST_CELL, _SMALLEST_TEXT = 0.42, 0.19
+UNREADABLE = "(unreadable)"
 
 
 def count_confusions(y_true: np.ndarray, y_pred: np.ndarray, n_classes: int) -> np.ndarray:
@@ -50,18 +54,18 @@ def score_classes(counts: np.ndarray, names: Sequence[str]) -> list[dict[str, An
     found = []
     for number, name in enumerate(names):
         n, right = int(counts[number].sum()), int(counts[number, number])
-        said = int(counts[:, number].sum())
+        n_taken = int(counts[:, number].sum())
         others = counts[number].copy()
         others[number] = 0
         most = int(others.argmax())
-        taken = "" if not others.any() else names[most] if most < len(names) else "(unreadable)"
+        taken = "" if not others.any() else names[most] if most < len(names) else UNREADABLE
         found.append(
             {
                 "class": name,
                 "clips": n,
                 "recall": right / n if n else float("nan"),
-                "precision": right / said if said else float("nan"),
-                "f1": 2 * right / (n + said) if n + said else float("nan"),
+                "precision": right / n_taken if n_taken else float("nan"),
+                "f1": 2 * right / (n + n_taken) if n + n_taken else float("nan"),
                 "taken_for": taken,
                 "taken_for_clips": int(others.max()),
             }
@@ -72,7 +76,7 @@ def score_classes(counts: np.ndarray, names: Sequence[str]) -> list[dict[str, An
 def plot_confusion(
     result: Result, out: Path, names: Sequence[str], stem: Path
 ) -> tuple[list[Path], list[dict[str, str | int | float]]]:
-    """Write `STEM.png`, `.svg` and `.csv`.
+    """Write `STEM.png`, `.svg`, `.csv` (the scores of each class) and `STEM_clips.csv` (what each clip was taken for).
 
     Args:
         result: of a multiclass task.
@@ -87,48 +91,83 @@ def plot_confusion(
         ValueError: if the row is of another kind of task, or the predictions do not fit the classes.
         FileNotFoundError: if there are no predictions.
     """
-    import numpy as np
-
     found = load_predictions(out, result.id)
     y_true, y_pred = found["y_true"], found["y_pred"]
     if y_true.ndim != 1 or y_true.dtype.kind not in "iu":
         raise ValueError(
-            f"{result.id}: a confusion matrix needs a task of one class a clip, but {result.task} is of another kind"
+            f"{result.id}: a confusion matrix needs a task of one class a clip, but {result.task} is of another kind; "
+            "`evar plot predictions` draws what rows of such tasks predict"
         )
     if max(int(y_true.max()), int(y_pred.max())) >= len(names):
         raise ValueError(f"{result.id}: the task has {len(names)} classes now, but the predictions are of more")
     counts = count_confusions(y_true, y_pred, len(names))
     scores = score_classes(counts, names)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    with_unreadable = bool(counts[:, -1].any())
-    shown = shares if with_unreadable else shares[:, :-1]
-    layers = "+".join(result.layers)
+    paths = save_figure(draw_confusion(counts, names, _describe_row(result, len(y_true))), stem)
+    header = list(scores[0])
+    tables = {
+        f"{stem.name}.csv": format_csv_table(header, [[one[name] for name in header] for one in scores]),
+        f"{stem.name}_clips.csv": format_csv_table(_CLIP_HEADER, list_clips(found, names)),
+    }
+    for name, text in tables.items():
+        write_atomic(stem.with_name(name), text.encode("utf-8"))
+    return [*paths, *(stem.with_name(name) for name in tables)], scores
+
+
+_CLIP_HEADER = ("clip", "round", "class", "taken_for", "is_right")
+
+
+def list_clips(found: Mapping[str, np.ndarray], names: Sequence[str]) -> list[list[Any]]:
+    """List what each test clip was taken for: the wrong ones first, by class and by what they were taken for.
+
+    Args:
+        found: predictions, as `load_predictions` gives them.
+        names: of the classes.
+
+    Returns:
+        One line a clip: path, round, class, class it was taken for, and whether that is right.
+    """
+    lines = []
+    for clip, number, true, predicted in zip(
+        found["clip"].tolist(), found["round"].tolist(), found["y_true"].tolist(), found["y_pred"].tolist(), strict=True
+    ):
+        taken = names[predicted] if predicted >= 0 else UNREADABLE
+        lines.append([clip, number, names[true], taken, str(true == predicted).lower()])
+    return sorted(lines, key=lambda line: (line[4], line[2], line[3], line[0]))
+
+
+def _describe_row(result: Result, n_clips: int) -> str:
     random = " (random weights)" if result.is_random else ""
-    caption = (
-        f"{result.encoder}{random} {layers} on {result.task}, {result.protocol}, seed {result.seed}: share of the test "
-        f"clips of each class (rows) that were taken for each class (columns); "
-        f"{get_display_name(result.metric)} {100 * result.score:.1f} %, {len(y_true)} clips over all rounds."
+    return (
+        f"{result.encoder}{random} {'+'.join(result.layers)} on {result.task}, {result.protocol}, seed {result.seed}: share "
+        f"of the test clips of each class (rows) that were taken for each class (columns), in percent; "
+        f"{get_display_name(result.metric)} {100 * result.score:.1f} %, {n_clips} clips over all rounds."
     )
-    size = min(PAGE_INCHES, max(3.5, 1.5 + 0.16 * len(names)))
-    figure = make_figure(size, size, caption)
-    ax = figure.add_subplot()
-    image = ax.imshow(100 * shown, cmap="Blues", vmin=0, vmax=100, aspect="auto" if with_unreadable else "equal")
-    if len(names) <= _MOST_NAMES:
-        points = 7 if len(names) <= 30 else 5
-        ax.set_yticks(range(len(names)), names, fontsize=points)
-        columns = [*names, "(unreadable)"] if with_unreadable else names
-        ax.set_xticks(range(len(columns)), columns, fontsize=points, rotation=90)
-    if len(names) <= 15:
-        for row, column in zip(*np.nonzero(counts[:, : shown.shape[1]]), strict=True):
-            colour = "white" if shown[row, column] > 0.5 else "black"
-            ax.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=6, color=colour)
-    ax.set_xlabel("taken for")
-    ax.set_ylabel("true class")
-    figure.colorbar(image, ax=ax, label="% of the class", shrink=0.8)
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(scores[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(scores)
-    paths = save_figure(figure, stem)
-    write_atomic(stem.with_name(f"{stem.name}.csv"), buffer.getvalue().encode("utf-8"))
-    return [*paths, stem.with_name(f"{stem.name}.csv")], scores
+
+
+def draw_confusion(counts: np.ndarray, names: Sequence[str], caption: str) -> Figure:
+    """Draw a matrix that fills the figure, whatever the number of classes.
+
+    Args:
+        counts: of `count_confusions`.
+        names: of the classes, (classes,).
+        caption: small print below.
+    """
+    import numpy as np
+
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)  # (true classes, predicted classes + 1)
+    columns = [*names, UNREADABLE]
+    if not counts[:, -1].any():
+        shares, columns = shares[:, :-1], list(names)
+    n_rows, n_columns = shares.shape
+    is_named = n_rows <= _MOST_NAMES
+    rows = [f"{name} (n={n})" for name, n in zip(names, counts.sum(axis=1).tolist(), strict=True)]
+    longest = max((measure_text(name, LABEL_POINTS) for name in rows), default=0.0) if is_named else 0.0
+    size = min(_LARGEST_CELL, (PAGE_INCHES - 0.3 - min(longest, 3.0)) / n_columns)
+    blank = [""] * n_columns
+    box = make_box("true class, and what it is taken for", rows if is_named else blank[:n_rows],
+                   columns if is_named else blank, size, size)  # fmt: skip
+    figure, (ax,), foot = place_boxes([box], caption)
+    texts = [[f"{100 * share:.0f}" if share and size >= _SMALLEST_TEXT else "" for share in line] for line in shares]
+    fill_cells(ax, shares.tolist(), texts, points=7 if size > 0.25 else 5.5)
+    draw_colour_bar(figure, "% of the class", ("0", "100"), foot)
+    return figure

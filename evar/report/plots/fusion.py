@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,8 @@ from evar.figures.style import COLOURS, COLUMN_INCHES, FONT_POINTS, MARKERS, PAG
 from evar.results import Result, SearchRecord
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
 
@@ -25,17 +27,38 @@ class PairMap:
         scores: (layer, layer) symmetric, mean over tasks of the ranker's validation score in percent; single layers on
             the diagonal; NaN where a pair was not ranked.
         choice: positions of the chosen layers.
+        choice_score: the ranker's score of the chosen set, in percent, as in `scores`; None where it was not ranked.
+        probe_score: validation score of the chosen set by the protocol's probe, likewise.
     """
 
     title: str
     layers: tuple[str, ...]
     scores: NDArray[Any]
     choice: tuple[int, ...]
+    choice_score: float | None = None
+    probe_score: float | None = None
+
+    @property
+    def best(self) -> tuple[int, int] | None:
+        """(layer, layer) of the best pair, or single layer, of the map; None where nothing was ranked."""
+        import numpy as np
+
+        if not np.isfinite(self.scores).any():
+            return None
+        row, column = np.unravel_index(int(np.nanargmax(self.scores)), self.scores.shape)
+        return int(row), int(column)
+
+    @property
+    def heading(self) -> str:
+        """Encoder, and what was chosen with its own scores."""
+        names = "+".join(self.layers[at] for at in self.choice)
+        scores = [("ranker", self.choice_score), ("probe", self.probe_score)]
+        known = ", ".join(f"{name} {score:.1f} %" for name, score in scores if score is not None)
+        return f"{self.title}\nchosen: {names}" + (f"\n{known}" if known else "")
 
 
 def make_pair_maps(records: Sequence[SearchRecord]) -> list[PairMap]:
     """The newest search of each encoder and set of tasks, by encoder."""
-    import numpy as np
 
     newest = {}
     for record in sorted(records, key=lambda record: record.created):
@@ -45,64 +68,102 @@ def make_pair_maps(records: Sequence[SearchRecord]) -> list[PairMap]:
     maps = []
     for key in sorted(newest):
         record = newest[key]
-        at = {name: position for position, name in enumerate(record.layers)}
-        scores = np.full((len(at), len(at)), np.nan)
-        for entry in record.ranked:
-            if len(entry["layers"]) <= 2:
-                first, last = at[entry["layers"][0]], at[entry["layers"][-1]]
-                means = [sum(found) / len(found) for found in entry["scores"].values()]
-                scores[first, last] = scores[last, first] = 100 * sum(means) / len(means)
         title = record.encoder + (f"\n{', '.join(key[2])}" if several else "")
-        maps.append(PairMap(title, tuple(record.layers), scores, tuple(at[name] for name in record.choice)))
+        maps.append(_make_pair_map(record, title))
     return maps
 
 
-def plot_search(records: Sequence[SearchRecord], out: Path) -> list[Path]:
-    """Draw `search.png` and `search.svg`: a map of all pairs for each encoder, the chosen layers marked."""
+def _make_pair_map(record: SearchRecord, title: str) -> PairMap:
     import numpy as np
 
+    at = {name: position for position, name in enumerate(record.layers)}
+    scores = np.full((len(at), len(at)), np.nan)
+    for entry in record.ranked:
+        if len(entry["layers"]) <= 2:
+            first, last = at[entry["layers"][0]], at[entry["layers"][-1]]
+            scores[first, last] = scores[last, first] = _average_tasks(entry)
+    choice = sorted(record.choice, key=at.__getitem__)
+    own = [
+        next(
+            (_average_tasks(entry) for entry in entries if sorted(entry["layers"], key=at.__getitem__) == choice), None
+        )
+        for entries in (record.ranked, record.probed)
+    ]
+    return PairMap(title, tuple(record.layers), scores, tuple(at[name] for name in record.choice), *own)
+
+
+def _average_tasks(entry: Mapping[str, Any]) -> float:
+    """Return the validation score of a combination in percent: mean over tasks of the mean over rounds."""
+    means = [sum(found) / len(found) for found in entry["scores"].values()]
+    return 100 * sum(means) / len(means)
+
+
+def plot_search(records: Sequence[SearchRecord], out: Path) -> list[Path]:
+    """Draw `search.png` and `search.svg`: a map of all pairs for each encoder, and the chosen layers with their scores."""
     maps = make_pair_maps(records)
-    if not maps:
-        return []
+    return save_figure(draw_search(maps), out / "search") if maps else []
+
+
+def draw_search(maps: Sequence[PairMap]) -> Figure:
+    """Lay out the maps side by side, one an encoder.
+
+    The chosen layers are bold, and framed where a cell of the map is the chosen set. The best cell of the map has a broken
+    frame: the probe, which decides among the finalists, may have found another set better.
+    """
     n_columns = min(len(maps), 3 if max(len(one.layers) for one in maps) <= 9 else 2)
     n_rows = math.ceil(len(maps) / n_columns)
     width = COLUMN_INCHES if n_columns == 1 else PAGE_INCHES
     caption = (
         "Validation score of the search's ranker for every pair of layers, mean over the tasks, in percent; single layers "
-        "on the diagonal. Frames: pairs (or single layers) of the chosen set."
+        "on the diagonal. Bold: the chosen layers; their own scores are in the title, and they are framed where they are a "
+        "pair or one layer. Broken frame: the best pair or layer by the ranker. The probe decides among the finalists."
     )
-    figure = make_figure(width, n_rows * (width / n_columns * 0.86 + 0.25), caption)
-    axes = np.atleast_1d(figure.subplots(n_rows, n_columns, squeeze=False)).ravel()
+    figure = make_figure(width, n_rows * (width / n_columns * 0.86 + 0.5), caption)
+    axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for ax in axes[len(maps) :]:
         ax.set_visible(False)
     for ax, one in zip(axes, maps, strict=False):
-        n_layers = len(one.layers)
-        image = ax.imshow(one.scores, cmap="cividis")
-        small = FONT_POINTS - (1 if n_layers <= 9 else 3)
-        ax.set_xticks(range(n_layers), one.layers, rotation=90, fontsize=small)
-        ax.set_yticks(range(n_layers), one.layers, fontsize=small)
-        ax.set_title(one.title, fontsize=FONT_POINTS)
+        _draw_pair_map(ax, one)
+    return figure
+
+
+def _draw_pair_map(ax: Axes, one: PairMap) -> None:
+    import numpy as np
+
+    n_layers = len(one.layers)
+    image = ax.imshow(one.scores, cmap="cividis")
+    small = FONT_POINTS - (1 if n_layers <= 9 else 3)
+    ax.set_xticks(range(n_layers), one.layers, rotation=90, fontsize=small)
+    ax.set_yticks(range(n_layers), one.layers, fontsize=small)
+    for at in one.choice:
+        for name in (ax.get_xticklabels()[at], ax.get_yticklabels()[at]):
+            name.set_fontweight("bold")
+    ax.set_title(one.heading, fontsize=FONT_POINTS)
+    if n_layers <= 9:
         middle = np.nanmean([np.nanmin(one.scores), np.nanmax(one.scores)])
-        if n_layers <= 9:
-            for (row, column), score in np.ndenumerate(one.scores):
-                if np.isfinite(score):
-                    colour = "black" if score > middle else "white"
-                    ax.text(column, row, f"{score:.0f}", ha="center", va="center", fontsize=small - 1, color=colour)
-        for row in one.choice:
-            for column in one.choice:
-                if row != column or len(one.choice) == 1:
-                    place = {"xy": (column - 0.5, row - 0.5), "width": 1, "height": 1}
-                    ax.add_patch(_frame(**place))
-        bar = figure.colorbar(image, ax=ax, shrink=0.8)
-        bar.ax.tick_params(labelsize=small)
-        bar.set_label("score (%)", fontsize=small)
-    return save_figure(figure, out / "search")
+        for (row, column), score in np.ndenumerate(one.scores):
+            if np.isfinite(score):
+                colour = "black" if score > middle else "white"
+                ax.text(column, row, f"{score:.0f}", ha="center", va="center", fontsize=small - 1, color=colour)
+    if one.best is not None:
+        _frame_cell(ax, one.best, linestyle=(0, (2, 1)))
+    if len(one.choice) <= 2:
+        _frame_cell(ax, (one.choice[0], one.choice[-1]), linestyle="-")
+    bar = ax.figure.colorbar(image, ax=ax, shrink=0.8)
+    bar.ax.tick_params(labelsize=small)
+    bar.set_label("score (%)", fontsize=small)
 
 
-def _frame(**place: Any) -> Any:
+def _frame_cell(ax: Axes, cell: tuple[int, int], linestyle: Any) -> None:
+    """Frame a pair of layers on both sides of the diagonal."""
     from matplotlib.patches import Rectangle
 
-    return Rectangle(**place, fill=False, edgecolor=COLOURS[1], linewidth=1.6)
+    for row, column in {cell, cell[::-1]}:
+        ax.add_patch(
+            Rectangle(
+                (column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=COLOURS[1], linewidth=1.6, linestyle=linestyle
+            )
+        )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from evar.figures.grids import LABEL_POINTS, draw_colour_bar, fill_cells, make_box, place_boxes
 from evar.figures.style import COLOURS, save_figure
-from evar.report.plots.layer_curves import Panel, make_panels
+from evar.report.plots.layer_curves import Panel, Point, describe_limits, make_panels
 from evar.report.tables.section import is_better
 from evar.results import Result
 
@@ -31,7 +31,7 @@ class LayerMap:
         layers: names, shallow to deep.
         tasks: column labels.
         scores: [layer][task] in percent; None where there is none.
-        shades: [layer][task] place of the score between the lowest (0) and the highest (1) of that task in all maps.
+        shades: [layer][task] place of the score between chance (0) and 100 % (1); what is below chance is 0.
         best: (layer, task) positions of the best layer of each task; all of them where several are equal.
         defaults: positions of the default layer.
     """
@@ -48,8 +48,8 @@ class LayerMap:
 def plot_heatmap(results: Sequence[Result], out: Path) -> list[Path]:
     """Draw `heatmap.png` and `heatmap.svg`: score in percent, the best layer of a task framed, the default layer marked.
 
-    The colour is relative to the task: dark the lowest score of any layer of any encoder shown, light the highest, so
-    that an easy task does not wash out a hard one and panels can be compared column by column.
+    The colour goes from chance, dark, to 100 %, light, in every task: a layer that only guesses is dark wherever it stands,
+    and tasks, encoders and folders can be compared.
 
     Args:
         results: in any order; encoders with one layer and rows of several fused layers are left out.
@@ -61,45 +61,46 @@ def plot_heatmap(results: Sequence[Result], out: Path) -> list[Path]:
     found = make_panels(results)
     maps = make_layer_maps(found)
     metrics = " and ".join(sorted({panel.metric for panel in found}))
-    return save_figure(draw_heatmap(maps, metrics), Path(out) / "heatmap") if maps else []
+    if not maps:
+        return []
+    return save_figure(draw_heatmap(maps, metrics, describe_limits(found)), Path(out) / "heatmap")
 
 
 def make_layer_maps(found: Sequence[Panel]) -> list[LayerMap]:
     """From one panel a task to one map an encoder, by label; encoders with fewer than two layers are left out."""
-    scores: dict[str, dict[tuple[str, str], float]] = {}  # encoder -> (layer, task) -> percent
-    depths: dict[str, dict[str, float]] = {}  # encoder -> layer -> depth
-    defaults: dict[str, set[str]] = {}
+    tasks = {panel.title: panel.chance or 0.0 for panel in found}
+    points: dict[str, dict[tuple[str, str], Point]] = {}  # encoder -> (layer, task) -> point
     for panel in found:
         for curve in panel.curves:
-            for point in curve.points:
-                scores.setdefault(curve.label, {})[point.layer, panel.title] = point.score
-                depths.setdefault(curve.label, {})[point.layer] = point.depth
-                defaults.setdefault(curve.label, set()).update([point.layer] if point.is_default else [])
-    shown = sorted(label for label, layers in depths.items() if len(layers) > 1)
-    ends: dict[str, tuple[float, float]] = {}  # task -> lowest, highest
-    for panel in found:
-        of_task = [score for label in shown for (_, task), score in scores[label].items() if task == panel.title]
-        if of_task:
-            ends[panel.title] = min(of_task), max(of_task)
-    maps = []
-    for label in shown:
-        layers = sorted(depths[label], key=depths[label].__getitem__)
-        tasks = [task for task in ends if any((layer, task) in scores[label] for layer in layers)]
-        grid = tuple(tuple(scores[label].get((layer, task)) for task in tasks) for layer in layers)
-        shades = tuple(
-            tuple(
-                None if score is None else _shade(score, *ends[task]) for score, task in zip(line, tasks, strict=True)
-            )
-            for line in grid
-        )
-        best = frozenset(place for column in range(len(tasks)) for place in _find_best(grid, column))
-        marked = frozenset(index for index, layer in enumerate(layers) if layer in defaults[label])
-        maps.append(LayerMap(label, tuple(layers), tuple(tasks), grid, shades, best, marked))
-    return maps
+            points.setdefault(curve.label, {}).update({(one.layer, panel.title): one for one in curve.points})
+    maps = [_make_layer_map(label, points[label], tasks) for label in sorted(points)]
+    return [one for one in maps if len(one.layers) > 1]
 
 
-def _shade(score: float, lowest: float, highest: float) -> float:
-    return (score - lowest) / (highest - lowest) if highest > lowest else 1.0
+def _make_layer_map(label: str, points: dict[tuple[str, str], Point], chances: dict[str, float]) -> LayerMap:
+    """Return the map of one encoder."""
+    depths = {layer: point.depth for (layer, _), point in points.items()}
+    layers = sorted(depths, key=depths.__getitem__)
+    tasks = [task for task in chances if any((layer, task) in points for layer in layers)]
+    cells = [[points.get((layer, task)) for task in tasks] for layer in layers]
+    grid = tuple(tuple(None if point is None else point.score for point in line) for line in cells)
+    shades = tuple(
+        tuple(None if score is None else _shade(score, chances[task]) for score, task in zip(line, tasks, strict=True))
+        for line in grid
+    )
+    best = frozenset(cell for column in range(len(tasks)) for cell in _find_best(grid, column))
+    defaults = frozenset(row for row, line in enumerate(cells) if any(point and point.is_default for point in line))
+    return LayerMap(label, tuple(layers), tuple(tasks), grid, shades, best, defaults)
+
+
+def _shade(score: float, chance: float) -> float:
+    """Return the place of a score between chance and 100 %.
+
+    Example:
+        >>> _shade(55.0, 10.0), _shade(5.0, 10.0)
+        (0.5, 0.0)
+    """
+    return min(1.0, max(0.0, (score - chance) / (100.0 - chance))) if chance < 100.0 else 1.0
 
 
 def _find_best(grid: Sequence[Sequence[float | None]], column: int) -> list[tuple[int, int]]:
@@ -111,19 +112,20 @@ def _find_best(grid: Sequence[Sequence[float | None]], column: int) -> list[tupl
     ]
 
 
-def draw_heatmap(maps: Sequence[LayerMap], metrics: str = "score") -> Figure:
+def draw_heatmap(maps: Sequence[LayerMap], metrics: str = "score", note: str = "") -> Figure:
     """Lay out the maps side by side as far as the page is wide, with one colour bar and one legend.
 
     Args:
         maps: at least one.
         metrics: what the numbers are, "accuracy".
+        note: a sentence for the caption.
     """
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     caption = (
-        f"{metrics[0].upper()}{metrics[1:]} in percent. Colours, for each task: from its lowest to its highest score over "
-        "the layers of all encoders shown."
+        f"{metrics[0].upper()}{metrics[1:]} in percent. Colours: from the chance level of the task, or 0 where none is "
+        f"known, to 100 %. {note}"
     )
     boxes = [
         make_box(one.label, one.layers, one.tasks, CELL_WIDTH, CELL_HEIGHT, mark_inches=_MARK_INCHES) for one in maps
@@ -131,7 +133,7 @@ def draw_heatmap(maps: Sequence[LayerMap], metrics: str = "score") -> Figure:
     figure, axes, foot = place_boxes(boxes, caption)
     for ax, one in zip(axes, maps, strict=True):
         _draw_map(ax, one)
-    draw_colour_bar(figure, "score of the task", ("lowest", "highest"), foot)
+    draw_colour_bar(figure, "score of the task", ("chance", "100 %"), foot)
     figure.legend(
         [
             Patch(facecolor="none", edgecolor=FRAME_COLOUR, linewidth=1.5),

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evar.figures.style import COLOURS, COLUMN_INCHES, FONT_POINTS, MARKERS, PAGE_INCHES, make_figure, save_figure
+from evar.figures.style import (
+    COLOURS,
+    COLUMN_INCHES,
+    FONT_POINTS,
+    MARKERS,
+    PAGE_INCHES,
+    draw_legend_below,
+    make_figure,
+    save_figure,
+)
 from evar.metrics.named import get_display_name
 from evar.report.tables.cells import make_sections
 from evar.report.tables.section import Column, Section
@@ -53,12 +62,26 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """One task; chance in percent where it is known."""
+    """One task.
+
+    Attributes:
+        title: the column's label; without the limit where all panels have the same.
+        metric: name.
+        chance: percent, where it is known.
+        curves: one an encoder.
+        limit: clips of each split or fold at most; None for all clips.
+    """
 
     title: str
     metric: str
     chance: float | None
     curves: tuple[Curve, ...]
+    limit: int | None = None
+
+    @property
+    def has_curve(self) -> bool:
+        """Whether some encoder has two layers here: a single dot is no curve."""
+        return any(len(curve.points) > 1 for curve in self.curves)
 
 
 def plot_layers(results: Sequence[Result], out: Path) -> list[Path]:
@@ -72,10 +95,10 @@ def plot_layers(results: Sequence[Result], out: Path) -> list[Path]:
         out: results folder; its predictions give the interval of several seeds.
 
     Returns:
-        The files written; none where no result has a depth.
+        The files written; none where no encoder has two layers on a task. Tasks with a single dot get no panel.
     """
     out = Path(out)
-    found = make_panels(results, out)
+    found = [panel for panel in make_panels(results, out) if panel.has_curve]
     if not found:
         return []
     return save_figure(draw_layers(found), out / "layers")
@@ -84,13 +107,41 @@ def plot_layers(results: Sequence[Result], out: Path) -> list[Path]:
 def make_panels(results: Sequence[Result], out: Path | None = None) -> list[Panel]:
     """What a figure shows, in the order of the tables."""
     tables = make_sections(results, (), out, single_layers=True)
+    # A protocol under which no encoder has two layers has no curve, and would only lengthen the titles of the others.
+    tables = [section for section in tables if _has_curve(section)] or tables
     protocols = {(section.protocol, section.protocol_version) for section in tables}
-    return [
+    found = [
         panel
         for section in tables
         for index, column in enumerate(section.columns)
         if (panel := _make_panel(section, index, column, name_protocol=len(protocols) > 1)).curves
     ]
+    if len({panel.limit for panel in found}) > 1:
+        return found
+    return [replace(panel, title=_drop_limit(panel.title, panel.limit)) for panel in found]
+
+
+def _has_curve(section: Section) -> bool:
+    """Tell whether some encoder has two layers with a depth in this table."""
+    names = [row.encoder for row in section.rows if row.depth is not None]
+    return len(set(names)) < len(names)
+
+
+def _drop_limit(title: str, limit: int | None) -> str:
+    """Return a label without the limit, which the caption says once.
+
+    Example:
+        >>> _drop_limit("esc10 (limit 50)", 50), _drop_limit("esc10 (version 2, limit 50)", 50)
+        ('esc10', 'esc10 (version 2)')
+    """
+    return title.replace(f" (limit {limit})", "").replace(f", limit {limit})", ")")
+
+
+def describe_limits(found: Sequence[Panel]) -> str:
+    """Say in a caption that only a part of the clips was used, where that holds for all panels; "" else."""
+    limits = {panel.limit for panel in found}
+    limit = limits.pop() if len(limits) == 1 else None
+    return f"At most {limit} clips of each split or fold were used." if limit else ""
 
 
 def _make_panel(section: Section, index: int, column: Column, *, name_protocol: bool) -> Panel:
@@ -114,7 +165,7 @@ def _make_panel(section: Section, index: int, column: Column, *, name_protocol: 
         for label, found in points.items()
     )
     title = f"{column.label}, {section.title.split(' (limit')[0]}" if name_protocol else column.label
-    return Panel(title, metric, None if column.chance is None else 100 * column.chance, curves)
+    return Panel(title, metric, None if column.chance is None else 100 * column.chance, curves, section.limit)
 
 
 def draw_layers(found: Sequence[Panel]) -> Figure:
@@ -130,8 +181,9 @@ def draw_layers(found: Sequence[Panel]) -> Figure:
     legend_columns = max(1, min(4, int(width / (0.065 * max(map(len, ordered)) + 0.6))))
     legend_inches = 0.2 * math.ceil((len(ordered) + 3) / legend_columns) + 0.1
     height = n_rows * (2.3 if n_columns < 3 else 1.9) + legend_inches
-    figure = make_figure(width, height)
-    axes = figure.subplots(n_rows, n_columns, squeeze=False)
+    caption = describe_limits(found)
+    figure = make_figure(width, height, caption, legend_inches=legend_inches if caption else 0.0)
+    axes = figure.subplots(n_rows, n_columns, squeeze=False, sharey=True)
     for index, ax in enumerate(axes.flat):
         if index >= len(found):
             ax.set_axis_off()
@@ -140,10 +192,15 @@ def draw_layers(found: Sequence[Panel]) -> Figure:
         is_lowest = index + n_columns >= len(found)
         if is_lowest:
             ax.set_xlabel("relative depth (1 = last layer)", fontsize=FONT_POINTS)
-        ax.tick_params(labelbottom=is_lowest)
+        ax.tick_params(labelbottom=is_lowest, labelleft=index % n_columns == 0)
         if index % n_columns == 0 or found[index].metric != found[index - 1].metric:
             ax.set_ylabel(f"{found[index].metric} (%)", fontsize=FONT_POINTS)
-    _draw_legend(figure, legend_columns, ordered)
+    low, high = axes[0, 0].get_ylim()
+    least = (
+        -102.0 if any(point.score < 0 for panel in found for curve in panel.curves for point in curve.points) else -2.0
+    )
+    axes[0, 0].set_ylim(max(low, least), min(high, 104.0))
+    _draw_legend(figure, legend_columns, ordered, caption)
     return figure
 
 
@@ -188,15 +245,13 @@ def _draw_panel(ax: Axes, panel: Panel, style: dict[str, int]) -> None:
         ax.axhline(panel.chance, color="0.35", linestyle=":", linewidth=1.0, label="chance")
     ax.set_title(panel.title, fontsize=FONT_POINTS + 1)
     ax.set_xlim(0.0, 1.04)
-    low, high = ax.get_ylim()
-    ax.set_ylim(max(low, -2.0), min(high, 104.0))
     ax.tick_params(labelsize=FONT_POINTS - 1)
     ax.grid(True, color="0.9", linewidth=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_legend(figure: Figure, n_columns: int, labels: Sequence[str]) -> None:
+def _draw_legend(figure: Figure, n_columns: int, labels: Sequence[str], caption: str) -> None:
     """One entry a name, the encoders first; what all encoders share is grey."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -212,6 +267,9 @@ def _draw_legend(figure: Figure, n_columns: int, labels: Sequence[str]) -> None:
     if any(ax.collections for ax in figure.axes):
         handles["95 % interval"] = Patch(color="0.35", alpha=0.13, linewidth=0)
     ordered = [name for name in (*labels, "default layer", "95 % interval", "chance") if name in handles]
+    if caption:  # matplotlib's own place would be over it
+        draw_legend_below(figure, [handles[name] for name in ordered], ordered, n_columns, caption)
+        return
     figure.legend(
         [handles[name] for name in ordered],
         ordered,

@@ -16,10 +16,11 @@ from evar.figures.style import (
     MARKERS,
     PAGE_INCHES,
     count_legend_columns,
+    draw_legend_below,
     make_figure,
     save_figure,
 )
-from evar.report.plots.layer_curves import LINE_STYLES, Panel, Point, make_panels
+from evar.report.plots.layer_curves import LINE_STYLES, Panel, Point, describe_limits, make_panels
 from evar.results import Result
 
 if TYPE_CHECKING:
@@ -63,8 +64,11 @@ def plot_layers_by_name(results: Sequence[Result], out: Path) -> list[Path]:
         The files written; none where no encoder has two single layers.
     """
     out = Path(out)
-    found = make_encoder_panels(make_panels(results, out))
-    return save_figure(draw_layers_by_name(found), out / "layers_by_name") if found else []
+    panels = make_panels(results, out)
+    found = make_encoder_panels(panels)
+    if not found:
+        return []
+    return save_figure(draw_layers_by_name(found, describe_limits(panels)), out / "layers_by_name")
 
 
 def make_encoder_panels(found: Sequence[Panel]) -> list[EncoderPanel]:
@@ -73,36 +77,35 @@ def make_encoder_panels(found: Sequence[Panel]) -> list[EncoderPanel]:
     for panel in found:
         for curve in panel.curves:
             curves.setdefault(curve.label, {})[panel.title] = curve.points
-    depths = {
-        label: {point.layer: point.depth for points in of_task.values() for point in points}
-        for label, of_task in curves.items()
-    }
-    shown = []
-    for label in sorted(curves):
-        if len(depths[label]) < 2:
-            continue
-        tasks = [panel for panel in found if panel.title in curves[label]]
-        references: dict[str, dict[str, float]] = {}
-        for panel in tasks:
-            for curve in panel.curves:
-                if curve.is_floor:
-                    references.setdefault(curve.label, {})[panel.title] = curve.points[0].score
-        references = dict(sorted(references.items()))
-        chances = {panel.title: panel.chance for panel in tasks if panel.chance is not None}
-        shown.append(
-            EncoderPanel(
-                label,
-                tuple(dict.fromkeys(panel.metric for panel in tasks)),
-                tuple(sorted(depths[label], key=depths[label].__getitem__)),
-                {panel.title: curves[label][panel.title] for panel in tasks},
-                references | ({CHANCE: chances} if chances else {}),
-            )
-        )
-    return shown
+    shown = [_make_encoder_panel(label, found, curves[label]) for label in sorted(curves)]
+    return [panel for panel in shown if len(panel.layers) > 1]
 
 
-def draw_layers_by_name(found: Sequence[EncoderPanel]) -> Figure:
-    """Lay out panels in rows of two, or one where there are many layers, with one legend below."""
+def _make_encoder_panel(label: str, found: Sequence[Panel], curves: dict[str, tuple[Point, ...]]) -> EncoderPanel:
+    depths = {point.layer: point.depth for points in curves.values() for point in points}
+    tasks = [panel for panel in found if panel.title in curves]
+    references: dict[str, dict[str, float]] = {}
+    for panel in tasks:
+        for curve in panel.curves:
+            if curve.is_floor:
+                references.setdefault(curve.label, {})[panel.title] = curve.points[0].score
+    chances = {panel.title: panel.chance for panel in tasks if panel.chance is not None}
+    return EncoderPanel(
+        label,
+        tuple(dict.fromkeys(panel.metric for panel in tasks)),
+        tuple(sorted(depths, key=depths.__getitem__)),
+        {panel.title: curves[panel.title] for panel in tasks},
+        dict(sorted(references.items())) | ({CHANCE: chances} if chances else {}),
+    )
+
+
+def draw_layers_by_name(found: Sequence[EncoderPanel], caption: str = "") -> Figure:
+    """Lay out panels in rows of two, or one where there are many layers, with one legend below.
+
+    Args:
+        found: at least one encoder.
+        caption: small print below.
+    """
     found = [part for panel in found for part in _split_panel(panel)]
     tasks = list(dict.fromkeys(task for panel in found for task in panel.curves))
     style = {task: index for index, task in enumerate(tasks)}
@@ -114,7 +117,8 @@ def draw_layers_by_name(found: Sequence[EncoderPanel]) -> Figure:
     longest_name = max(len(name) for panel in found for name in (*panel.layers, *panel.references))
     names_inches = 0.2 + 0.055 * longest_name * math.sin(math.radians(50))
     legend_inches = 0.2 * math.ceil(len(entries) / count_legend_columns(entries, width)) + 0.1
-    figure = make_figure(width, n_rows * (1.9 + names_inches) + legend_inches)
+    height = n_rows * (1.9 + names_inches) + legend_inches
+    figure = make_figure(width, height, caption, legend_inches=legend_inches if caption else 0.0)
     axes = figure.subplots(n_rows, n_columns, squeeze=False, sharey=True)
     for index, ax in enumerate(axes.flat):
         if index >= len(found):
@@ -125,7 +129,7 @@ def draw_layers_by_name(found: Sequence[EncoderPanel]) -> Figure:
             ax.set_ylabel(f"{' / '.join(found[index].metrics)} (%)", fontsize=FONT_POINTS)
     low, high = axes[0, 0].get_ylim()
     axes[0, 0].set_ylim(max(low, -2.0), min(high, 104.0))
-    _draw_legend(figure, style, entries, count_legend_columns(entries, width))
+    _draw_legend(figure, style, entries, count_legend_columns(entries, width), caption)
     return figure
 
 
@@ -147,41 +151,12 @@ def _split_panel(panel: EncoderPanel) -> list[EncoderPanel]:
 
 
 def _draw_panel(ax: Axes, panel: EncoderPanel, style: dict[str, int]) -> None:
-    places = {layer: index for index, layer in enumerate(panel.layers)}
-    defaults = set()
+    defaults: set[int] = set()
     for task, points in panel.curves.items():
-        index = style[task]
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-        x = [places[point.layer] for point in points]
-        line = LINE_STYLES[index // len(COLOURS) % len(LINE_STYLES)]
-        look: dict[str, Any] = {"color": colour, "marker": marker, "linewidth": 1.2}
-        ax.plot(x, [point.score for point in points], linestyle=line, markersize=3.5, label=task, **look)
-        band = [(places[point.layer], *point.interval) for point in points if point.interval is not None]
-        if band:
-            at, lows, highs = map(list, zip(*band, strict=True))
-            ax.fill_between(at, lows, highs, color=colour, alpha=0.13, linewidth=0)
-        for point in points:
-            if point.is_default:
-                defaults.add(places[point.layer])
-                ax.plot(
-                    [places[point.layer]],
-                    [point.score],
-                    linestyle="none",
-                    markersize=8,
-                    markerfacecolor="none",
-                    label="default layer",
-                    **look,
-                )
-        for reference, (name, scores) in enumerate(panel.references.items()):
-            if task in scores:
-                place = len(panel.layers) + 0.5 + reference
-                face = "none" if name == CHANCE else colour
-                ax.plot(
-                    [place], [scores[task]], linestyle="none", markersize=4, markerfacecolor=face, label=name, **look
-                )
-    n_names = len(panel.layers) + len(panel.references)
+        defaults |= _draw_curve(ax, panel, task, points, style[task])
     if panel.references:
         ax.axvline(len(panel.layers) - 0.25, color="0.6", linewidth=0.8)
+    n_names = len(panel.layers) + len(panel.references)
     at = [*range(len(panel.layers)), *(len(panel.layers) + 0.5 + index for index in range(len(panel.references)))]
     names = [*panel.layers, *panel.references]
     ax.set_xticks(at, names, rotation=50, ha="right", rotation_mode="anchor")
@@ -196,7 +171,31 @@ def _draw_panel(ax: Axes, panel: EncoderPanel, style: dict[str, int]) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_legend(figure: Figure, style: dict[str, int], entries: Sequence[str], n_columns: int) -> None:
+def _draw_curve(ax: Axes, panel: EncoderPanel, task: str, points: Sequence[Point], index: int) -> set[int]:
+    """Draw one task: curve, intervals, default layers and references; returns the places of the default layers."""
+    places = {layer: place for place, layer in enumerate(panel.layers)}
+    colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+    look: dict[str, Any] = {"color": colour, "marker": marker, "linewidth": 1.2}
+    mark: dict[str, Any] = {**look, "linestyle": "none"}
+    x = [places[point.layer] for point in points]
+    line = LINE_STYLES[index // len(COLOURS) % len(LINE_STYLES)]
+    ax.plot(x, [point.score for point in points], linestyle=line, markersize=3.5, label=task, **look)
+    band = [(places[point.layer], *point.interval) for point in points if point.interval is not None]
+    if band:
+        at, lows, highs = map(list, zip(*band, strict=True))
+        ax.fill_between(at, lows, highs, color=colour, alpha=0.13, linewidth=0)
+    defaults = [(places[point.layer], point.score) for point in points if point.is_default]
+    for place, score in defaults:
+        ax.plot([place], [score], markersize=8, markerfacecolor="none", label="default layer", **mark)
+    for reference, (name, scores) in enumerate(panel.references.items()):
+        if task in scores:
+            x_reference = len(panel.layers) + 0.5 + reference
+            face = "none" if name == CHANCE else colour
+            ax.plot([x_reference], [scores[task]], markersize=4, markerfacecolor=face, label=name, **mark)
+    return {place for place, _ in defaults}
+
+
+def _draw_legend(figure: Figure, style: dict[str, int], entries: Sequence[str], n_columns: int, caption: str) -> None:
     """One entry a task; what all tasks share is grey, and named only where it is drawn."""
     from matplotlib.artist import Artist
     from matplotlib.lines import Line2D
@@ -214,6 +213,9 @@ def _draw_legend(figure: Figure, style: dict[str, int], entries: Sequence[str], 
     if any(ax.collections for ax in figure.axes):
         handles["95 % interval"] = Patch(color="0.35", alpha=0.13, linewidth=0)
     named = [name for name in entries if name in handles]
+    if caption:  # matplotlib's own place would be over it
+        draw_legend_below(figure, [handles[name] for name in named], named, n_columns, caption)
+        return
     figure.legend(
         [handles[name] for name in named],
         named,

@@ -316,9 +316,12 @@ def _add_ranks(rows: list[Row]) -> list[Row]:
         if own and len(own) == len(row.cells):
             scores[index] = own
     ranked = list(rows)
+    metrics = {result.metric for row in rows for cell in row.cells if cell for result in cell.results}
     for index, own in scores.items():
         ranks = [_find_rank(score, [other[column] for other in scores.values()]) for column, score in enumerate(own)]
-        ranked[index] = replace(rows[index], average=sum(own) / len(own), rank=sum(ranks) / len(ranks))
+        # A mean over precision and correlation means nothing, so tables of several metrics have ranks alone.
+        average = sum(own) / len(own) if len(metrics) == 1 else None
+        ranked[index] = replace(rows[index], average=average, rank=sum(ranks) / len(ranks))
     return ranked
 
 

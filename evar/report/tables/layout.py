@@ -102,7 +102,8 @@ def lay_out_cells(
     counts = [""] * len(header) + [f"n={column.n_test}" if column.n_test else "" for column in section.columns]
     header += [dress.clean(column.label) for column in section.columns]
     if ranked:
-        header, counts = [*header, "average", "rank"], [*counts, "", ""]
+        more = ["average", "rank"] if has_average(section) else ["rank"]
+        header, counts = [*header, *more], [*counts, *("" for _ in more)]
     marks = {flag: _pick_mark(index) for index, flag in enumerate(section.flags)}
     lines = []
     for row in section.rows:
@@ -153,16 +154,21 @@ def _emphasise(text: str, cell: Cell, best: float, by_layer: bool, dress: Dress)
 
 def _format_averages(section: Section, row: Row, dress: Dress) -> list[str]:
     """Write average and mean rank of a row, the best in bold; "-" where it lacks a task."""
+    texts = []
+    if has_average(section):
+        best = max(other.average for other in section.rows if other.average is not None)
+        average = "-" if row.average is None else format_percent(row.average)
+        texts.append(average if row.average is None or is_better(best, row.average) else dress.bold(average))
     if row.rank is None:
-        return ["-", "-"]
+        return [*texts, "-"]
     best_rank = min(other.rank for other in section.rows if other.rank is not None)
     rank = f"{row.rank:.2f}"
-    texts = ["-"]
-    if row.average is not None:
-        best = max(other.average for other in section.rows if other.average is not None)
-        average = format_percent(row.average)
-        texts = [average if is_better(best, row.average) else dress.bold(average)]
     return [*texts, rank if is_better(row.rank, best_rank) else dress.bold(rank)]
+
+
+def has_average(section: Section) -> bool:
+    """Tell whether the scores of a table can be averaged: where its tasks have different metrics, they cannot."""
+    return any(row.average is not None for row in section.rows)
 
 
 def _make_chance_line(section: Section, by_layer: bool, ranked: bool) -> list[str]:
@@ -170,8 +176,10 @@ def _make_chance_line(section: Section, by_layer: bool, ranked: bool) -> list[st
     line = ["chance", "", ""] if by_layer else ["chance", ""]
     line += ["-" if chance is None else format_percent(chance) for chance in chances]
     known = [chance for chance in chances if chance is not None]
+    if ranked and has_average(section):
+        line.append(format_percent(sum(known) / len(known)) if len(known) == len(chances) else "-")
     if ranked:
-        line += [format_percent(sum(known) / len(known)) if len(known) == len(chances) else "-", ""]
+        line.append("")
     return line
 
 
@@ -247,10 +255,14 @@ def _explain_origin(section: Section, by_layer: bool, dress: Dress) -> list[str]
     described = _make_sentences(result.protocol_description for result in shown)
     texts += [dress.clean(f"Protocol {section.protocol}: {text}") for text in described]
     if not by_layer and len(section.columns) > 1 and any(row.rank is not None for row in section.rows):
-        texts.append(
-            "average: mean over the tasks; rank: mean over the tasks of the place among the rows that have every "
-            "task, 1 the best, ties share the mean of their places; rows without every task have neither."
+        rank = (
+            "rank: mean over the tasks of the place among the rows that have every task, 1 the best, ties share the mean of "
+            "their places; rows without every task have "
         )
+        if has_average(section):
+            texts.append(f"average: mean over the tasks; {rank}neither.")
+        else:
+            texts.append(f"{rank}none. There is no average, since the tasks have different metrics.")
     return texts
 
 

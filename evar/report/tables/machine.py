@@ -102,7 +102,7 @@ def format_json(tables: Sequence[Section], more: Sequence[Mapping[str, Any]] = (
         rows = [
             {"label": row.encoder, "layers": row.layers, "average": row.average, "rank": row.rank}
             for row in section.rows
-            if row.average is not None
+            if row.rank is not None
         ]
         found.append(
             {

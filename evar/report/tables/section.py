@@ -57,7 +57,7 @@ class Row:
         first: any result of the row; None where all failed.
         depth: relative depth of a single layer, 0..1, else None.
         flags: what a reader must know of all scores of the row.
-        average: mean over all columns, 0..1; None unless every column has a score.
+        average: mean over all columns, 0..1; None unless every column has a score, and all are of one metric.
         rank: mean rank over all columns, 1 the best; None unless every column has a score.
         published: source of a row that others published and nobody measured here; "" for ours.
     """
