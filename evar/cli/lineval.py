@@ -78,6 +78,7 @@ def compare(out: str = "results", filter: str = "", baseline: str = "", publishe
       evar compare --filter="encoder=byol*|ast,task=esc10,protocol=linear,layers=default"      some of them
       evar compare --baseline=logmel                                  every difference to logmel, with interval and p
       evar compare --published=all                                    beside the numbers of papers
+      evar compare --published=my_paper.yaml                          and of a file of yours
 
     Best scores are bold, and those underlined (~ in the terminal) are not significantly worse: paired test on the same
     clips, Holm's correction over all pairs of rows of the table. Other protocols, their versions and limits never share a
@@ -90,7 +91,7 @@ def compare(out: str = "results", filter: str = "", baseline: str = "", publishe
                                             metric, weights, seed, limit (a number, or none), task_version, index (hash);
                                             * and ? as in file names
       --baseline=ENCODER[:LAYERS]           paired differences to it, each with its 95 % interval and p
-      --published=all|NAME,...              rows of config/published, marked, and what ours is above them
+      --published=all|NAME,FILE.yaml,...    rows of config/published or of a file, marked, and what ours is above them
       --out=DIR                             results folder                            (default: results)
     """
     from evar import report, results

@@ -114,9 +114,11 @@ def write_audit(found: Audit, task: Task, stem: Path) -> list[Path]:
         labels.hist(task.y, bins=40, color=COLOURS[3])
         labels.set_xlabel(f"label {task.config.unit}".strip())
     else:
-        labels.bar(
-            range(len(task.config.classes)), sorted(_label_counts(task).values(), reverse=True), color=COLOURS[3]
-        )
+        counts = sorted(_label_counts(task).items(), key=lambda item: (-item[1], item[0]))
+        labels.bar(range(len(counts)), [count for _, count in counts], color=COLOURS[3])
+        if len(counts) <= 40:
+            size = 7 if len(counts) <= 12 else 5 if len(counts) <= 25 else 4
+            labels.set_xticks(range(len(counts)), [name for name, _ in counts], rotation=90, fontsize=size)
         labels.set_xlabel("classes, largest first")
     return [stem.with_name(f"{stem.name}.csv"), *save_figure(figure, stem)]
 

@@ -90,6 +90,8 @@ def make_box(
         cell_width, cell_height: in inches.
         mark_inches: room between the names of the rows and the cells.
     """
+    rows = [make_printable(name, one_line=True) for name in rows]
+    columns = [make_printable(name, one_line=True) for name in columns]
     rotation = _UPRIGHT if cell_width < _NARROW else _SLANT
     slant = math.radians(rotation)
     below = [measure_text(name, LABEL_POINTS) for name in columns]

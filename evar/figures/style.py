@@ -94,7 +94,12 @@ def _measure_caption(caption: str, width: float) -> float:
 
 
 def draw_legend_below(
-    figure: Figure, handles: Sequence[Artist], labels: Sequence[str], n_columns: int, caption: str = ""
+    figure: Figure,
+    handles: Sequence[Artist],
+    labels: Sequence[str],
+    n_columns: int,
+    caption: str = "",
+    marker_scale: float = 1.6,
 ) -> None:
     """A legend in the room that `make_figure` left above the caption."""
     width, height = figure.get_size_inches()
@@ -110,7 +115,7 @@ def draw_legend_below(
         handletextpad=0.2,
         columnspacing=1.0,
         labelspacing=0.3,
-        markerscale=1.6,
+        markerscale=marker_scale,
     )
 
 

@@ -16,16 +16,15 @@ from evar.extraction import input_statistics as statistics
 from evar.extraction.extract import extract_each
 from evar.extraction.fusion import fuse
 from evar.figures.style import (
-    COLOURS,
     COLUMN_INCHES,
     FONT_POINTS,
-    MARKERS,
     PAGE_INCHES,
     count_legend_columns,
     draw_legend_below,
     make_figure,
     save_figure,
 )
+from evar.pictures.classes import find_classes, pick_class_style
 from evar.pictures.loading import Chosen
 from evar.pictures.plane import (
     MAX_COMPONENTS,
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evar.data.task import Task
+    from evar.experiment.selection import Selection
     from evar.storage.feature_store import FeatureStore
 
 TITLES = {"tsne": "t-SNE", "umap": "UMAP"}
@@ -57,8 +57,6 @@ TITLES = {"tsne": "t-SNE", "umap": "UMAP"}
 MAX_NEIGHBOURS = 10
 #: classes, and lines of text, that a legend may take
 MAX_LEGEND, MAX_LEGEND_LINES = 40, 8
-# The faint yellow cannot be seen as a point: a grey takes its place. The later markers look alike when they are small.
-POINT_COLOURS, POINT_MARKERS = (*COLOURS[:7], "#8C8C8C"), MARKERS[:7]
 
 
 @dataclass(frozen=True)
@@ -176,12 +174,11 @@ def make_map_data(
         ImportError: if the method's package is not installed.
     """
     require_method(method)
-    if task.config.kind != "multiclass":
-        raise ValueError(f"a map needs a task of one class a clip, but {task.name} is {task.config.kind}")
-    drawn = draw_balanced_subset(task.y, max_clips, seed)
-    y = task.y[drawn]
+    classes, every_y, notes = find_classes(task)
+    drawn = draw_balanced_subset(every_y, max_clips, seed)
+    y = every_y[drawn]
     n_neighbours = max(1, min(MAX_NEIGHBOURS, int(np.bincount(y)[np.unique(y)].min()) - 1))
-    notes, panels = [], []
+    panels: list[Panel] = []
     if len(drawn) < len(task):
         notes.append(
             f"A class-balanced subset of {len(drawn)} of the task's {len(task)} clips, drawn with seed {seed}."
@@ -197,20 +194,29 @@ def make_map_data(
             notes.append(f"{one.encoder.name}: {n_bad} clips that could not be used are left out.")
         for selection in progress_bar(one.selections, f"{method} {one.encoder.name}", unit="layer", leave=False):
             vectors = standardise(fuse({layer: layers[layer] for layer in selection.layers}, selection.fusion))
-            panels.append(
-                Panel(
-                    one.label,
-                    label_layers(selection.layers, selection.fusion),
-                    one.is_default(selection),
-                    usable,
-                    place_clips(vectors, method, seed),
-                    compute_silhouette(vectors, y[usable]),
-                    compute_purity(vectors, y[usable], min(n_neighbours, len(usable) - 1)),
-                )
-            )
+            panels.append(_make_panel(one, selection, usable, vectors, y[usable], (method, seed, n_neighbours)))
     paths = tuple(task.index["path"].iloc[drawn])
-    return MapData(
-        task.name, method, task.config.classes, y, paths, n_neighbours, tuple(panels), tuple(filter(None, notes))
+    return MapData(task.name, method, classes, y, paths, n_neighbours, tuple(panels), tuple(filter(None, notes)))
+
+
+def _make_panel(
+    one: Chosen,
+    selection: Selection,
+    usable: NDArray[np.int64],
+    vectors: NDArray[np.float64],
+    y: NDArray[np.int64],
+    settings: tuple[str, int, int],
+) -> Panel:
+    """Lay out one layer; settings are method, seed and number of neighbours."""
+    method, seed, n_neighbours = settings
+    return Panel(
+        one.label,
+        label_layers(selection.layers, selection.fusion),
+        one.is_default(selection),
+        usable,
+        place_clips(vectors, method, seed),
+        compute_silhouette(vectors, y),
+        compute_purity(vectors, y, min(n_neighbours, len(usable) - 1)),
     )
 
 
@@ -242,20 +248,6 @@ def _load_vectors(
             f"a map needs at least {MIN_CLIPS} clips, but layer {worst} is finite for {finite[worst].sum()}"
         )
     return usable[kept], {layer: of_layer[kept] for layer, of_layer in vectors.items()}, len(drawn) - int(kept.sum())
-
-
-def pick_class_style(label: int, n_classes: int) -> tuple[str, str]:
-    """Colour and marker of a class.
-
-    Dots while the colours last. With more classes both colour and marker change from class to class, in cycles without a
-    common divisor (8 and 7), so that 56 pairs come before the first returns.
-
-    Example:
-        >>> pick_class_style(1, 5), pick_class_style(1, 20)
-        (('#D55E00', 'o'), ('#D55E00', 's'))
-    """
-    marker = POINT_MARKERS[label % len(POINT_MARKERS)] if n_classes > len(POINT_COLOURS) else POINT_MARKERS[0]
-    return POINT_COLOURS[label % len(POINT_COLOURS)], marker
 
 
 def arrange_panels(panels: Sequence[Panel]) -> list[list[Panel]]:

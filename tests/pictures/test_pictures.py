@@ -24,6 +24,7 @@ from evar.encoders.features import LayerInfo
 from evar.experiment.selection import list_selections
 from evar.figures.style import COLOURS, make_figure, save_figure
 from evar.pictures import PICTURES, alterations, plane
+from evar.pictures.classes import POINT_COLOURS, pick_class_style
 from evar.pictures.clip import (
     FLOOR_DB,
     compute_envelope,
@@ -33,7 +34,7 @@ from evar.pictures.clip import (
     make_clip_data,
 )
 from evar.pictures.loading import Chosen, Sound, choose_encoders, parse_layers, read_sound
-from evar.pictures.map import POINT_COLOURS, MapData, Panel, arrange_panels, draw_map, make_map_data, pick_class_style
+from evar.pictures.map import MapData, Panel, arrange_panels, draw_map, make_map_data
 from evar.pictures.sensitivity import (
     PANELS,
     Layer,
@@ -645,6 +646,8 @@ def test_plot_map_from_the_command_line(tones, tmp_path, capsys):
         (["clip", "FILE", "--encoders=toy", "--layers=bands,bands"], "layers must be named once each"),
         (["clip", "FILE", "--encoders=toy", "--method=umap"], "the picture clip takes no --method; it belongs to map"),
         (["clip", "FILE", "--encoders=toy", "--seed=1"], "clip takes no --seed; it belongs to sensitivity and map"),
+        (["clip", "FILE", "--encoders=toy", "--start=9"], "--start must lie within the file, which has 0.5 s, got 9"),
+        (["clip", "FILE", "--encoders=toy", "--start=-1"], "--start must be at least 0"),
         (["clip", "FILE", "--encoders=toy", "--seconds=long"], "--seconds must be a number, got 'long'"),
         (["clip", "FILE", "--encoders=toy", "--norm_stats=1,2"], "toy does not normalise its input"),
         (["clip", "FILE", "--encoders=toy_normalised", "--norm_stats=1,0"], "standard deviation above 0"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from test_compare import add
+from test_report import row
 
-from evar import cli, config
+from evar import cli, config, results
 from evar.cli import run
 from evar.config.published import load_published_config
 from evar.report.comparing import compare
@@ -175,3 +177,13 @@ def test_a_task_that_is_not_in_the_table_cannot_have_a_caveat(tmp_path, monkeypa
     monkeypatch.setenv("EVAR_CONFIG", str(tmp_path))
     with pytest.raises(ValueError, match="got 'esc05'; .*did you mean 'esc50'"):
         load_published_config("mine")
+
+
+def test_published_numbers_by_path_on_the_command_line(tmp_path, capsys):
+    results.save(row("cnn14.16k", "esc50", 0.9, protocol="linear"), tmp_path)
+    example = Path(__file__).parents[2] / "examples" / "published_numbers.yaml"
+    assert run(["compare", f"--out={tmp_path}", f"--published={example},evar"]) == cli.DONE
+    text = capsys.readouterr().out
+    assert "published: published_numbers" in text and "90.5 ± 0.5 (ours -0.5)" in text and "published: evar" in text
+    assert run(["compare", f"--out={tmp_path}", "--published=nowhere.yaml"]) == cli.WRONG
+    assert "no file nowhere.yaml" in capsys.readouterr().err

@@ -521,7 +521,7 @@ def test_a_single_dot_gets_no_panel_and_the_limit_is_said_once(tmp_path: Path, m
     layer_curves.plot_layers(found, tmp_path)
     (figure,) = drawn
     shown = [ax for ax in figure.axes if ax.get_title()]
-    assert [ax.get_title() for ax in shown] == ["t1, linear", "t2, linear"]
+    assert [ax.get_title() for ax in shown] == ["t1", "t2"]
     assert "At most 50 clips" in figure.texts[0].get_text()
     assert shown[0].get_ylim() == shown[1].get_ylim()
 

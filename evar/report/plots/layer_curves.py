@@ -268,7 +268,7 @@ def _draw_legend(figure: Figure, n_columns: int, labels: Sequence[str], caption:
         handles["95 % interval"] = Patch(color="0.35", alpha=0.13, linewidth=0)
     ordered = [name for name in (*labels, "default layer", "95 % interval", "chance") if name in handles]
     if caption:  # matplotlib's own place would be over it
-        draw_legend_below(figure, [handles[name] for name in ordered], ordered, n_columns, caption)
+        draw_legend_below(figure, [handles[name] for name in ordered], ordered, n_columns, caption, 1.0)
         return
     figure.legend(
         [handles[name] for name in ordered],

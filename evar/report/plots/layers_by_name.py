@@ -214,7 +214,7 @@ def _draw_legend(figure: Figure, style: dict[str, int], entries: Sequence[str], 
         handles["95 % interval"] = Patch(color="0.35", alpha=0.13, linewidth=0)
     named = [name for name in entries if name in handles]
     if caption:  # matplotlib's own place would be over it
-        draw_legend_below(figure, [handles[name] for name in named], named, n_columns, caption)
+        draw_legend_below(figure, [handles[name] for name in named], named, n_columns, caption, 1.0)
         return
     figure.legend(
         [handles[name] for name in named],

@@ -14,7 +14,8 @@ def load_published(published: str | Sequence[str | PublishedConfig]) -> list[Pub
     """The files of published numbers that were asked for.
 
     Args:
-        published: "all", names joined by commas, or a list of names and of what `load_published_config` gave.
+        published: "all", names or paths of YAML files joined by commas, or a list of names, of paths and of what
+            `load_published_config` gave.
 
     Raises:
         ValueError: if a name is unknown; near misses are named.
