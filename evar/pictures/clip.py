@@ -45,18 +45,20 @@ class Vector:
     values: NDArray[np.float32]
     n_parts: int = 1
 
-    def centre(self) -> tuple[NDArray[np.float32], bool]:
-        """Return the values to colour, and whether the median was taken away.
+    def standardise(self) -> tuple[NDArray[np.float32], bool]:
+        """Return the values to colour, and whether they are standardised.
 
         Where all values lie far from 0, as the levels of a log-mel do, colours around 0 would all be one. Each part is then
-        shown as its distance to its own median.
+        shown as its distance to its own median, in units of half the distance between its 1st and 99th percentile.
         """
         parts = np.split(self.values, self.n_parts)
         ranges = [np.percentile(part, (1, 50, 99)) for part in parts]
         if not any(min(abs(low), abs(high)) > 0.5 * (high - low) and low * high > 0 for low, _, high in ranges):
             return self.values, False
-        centred = [part - np.float32(middle) for part, (_, middle, _) in zip(parts, ranges, strict=True)]
-        return np.concatenate(centred), True
+        standardised = [
+            (part - middle) / ((high - low) / 2 or 1.0) for part, (low, middle, high) in zip(parts, ranges, strict=True)
+        ]
+        return np.concatenate(standardised).astype(np.float32), True
 
 
 @dataclass(frozen=True)
@@ -202,10 +204,10 @@ def draw_clip(data: ClipData) -> Figure:
 
 def _draw_waveform(ax: Axes, sound: Sound) -> None:
     low, high = compute_envelope(sound.waveform, MAX_COLUMNS)
-    times = np.linspace(0, sound.seconds, len(low), endpoint=False)
+    times = sound.start + np.linspace(0, sound.seconds, len(low), endpoint=False)
     ax.fill_between(times, low, high, color=COLOURS[0], linewidth=0.4)
     reach = max(1.08 * float(np.abs(sound.waveform).max()), 1e-3)
-    ax.set(xlim=(0, sound.seconds), ylim=(-reach, reach))
+    ax.set(xlim=(sound.start, sound.start + sound.seconds), ylim=(-reach, reach))
     ax.set_ylabel("amplitude", fontsize=FONT_POINTS)
     ax.tick_params(labelsize=FONT_POINTS - 1, labelbottom=False)
     ax.spines[["top", "right"]].set_visible(False)
@@ -216,7 +218,7 @@ def _draw_spectrogram(ax: Axes, scale: Axes, data: ClipData) -> None:
         data.decibels,
         origin="lower",
         aspect="auto",
-        extent=(0, data.sound.seconds, -0.5, len(data.frequencies) - 0.5),
+        extent=(data.sound.start, data.sound.start + data.sound.seconds, -0.5, len(data.frequencies) - 0.5),
         cmap="magma",
         vmin=FLOOR_DB,
         vmax=0,
@@ -235,7 +237,7 @@ def _draw_spectrogram(ax: Axes, scale: Axes, data: ClipData) -> None:
 
 
 def _draw_vector(ax: Axes, scale: Axes, vector: Vector) -> None:
-    shown, is_centred = vector.centre()
+    shown, is_standardised = vector.standardise()
     low, high, colours = find_colour_range(shown)
     width = len(vector.values)
     image = ax.imshow(
@@ -250,7 +252,7 @@ def _draw_vector(ax: Axes, scale: Axes, vector: Vector) -> None:
     ax.set_title(
         f"{vector.encoder}{'' if vector.layer == vector.encoder else ', ' + vector.layer}: {width} features, "
         f"{format_number(vector.values.min())} to {format_number(vector.values.max())}"
-        + (f"; colours: minus the median{' of each half' if vector.n_parts > 1 else ''}" if is_centred else ""),
+        + (f"; colours standardised within {'each half' if vector.n_parts > 1 else 'it'}" if is_standardised else ""),
         fontsize=FONT_POINTS,
         loc="left",
         pad=4,
