@@ -503,13 +503,14 @@ def test_a_map_tells_good_layers_from_bad(toy_map):
     assert scores["chance_purity"].iloc[0] == pytest.approx(11 / 35)
 
 
-def test_clips_are_encoded_once_and_shared_with_lineval(toy_map, tmp_path, capsys):
+def test_clips_are_encoded_once_and_shared_with_lineval(toy_map, tmp_path, caplog):
+    caplog.set_level("INFO", logger="evar")
     assert run(["lineval", "toy", "tones", f"--out={tmp_path / 'r'}"]) == cli.DONE
     assert sum(Bands.calls) == 36
     toy_map()
     toy_map(layers="default")
     assert sum(Bands.calls) == 36
-    assert "encoded 0 clips; 36 were stored already" in capsys.readouterr().out
+    assert "encoded 0 clips; 36 were stored already" in caplog.text
 
 
 def test_a_large_task_is_drawn_from_and_that_is_said(toy_map):
