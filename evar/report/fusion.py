@@ -80,53 +80,69 @@ def make_fusion_tables(records: Sequence[SearchRecord], results: Sequence[Result
 
 
 def _make_lines(record: SearchRecord, results: Sequence[Result], out: Path) -> tuple[list[Line], list[str]]:
-    from evar.metrics import holm
-
-    default: dict[str, Chosen | None] = {}
-    best: dict[str, Chosen | None] = {}
-    weighted: dict[str, Chosen | None] = {}
-    searched: dict[str, Chosen | None] = {}
-    notes = []
+    features: dict[str, dict[str, Chosen | None]] = {"default": {}, "best": {}, "weighted": {}, "search": {}}
+    notes = [_describe_search(record)]
     for task in record.tasks:
-        name, n_rounds = str(task["name"]), len(task["rounds"])
-        rows = _find_rows(record, task, results)
-        plain = {layers: same for (layers, fusion), same in rows.items() if fusion in ("none", "concat")}
-        summed = {layers: same for (layers, fusion), same in rows.items() if fusion == "weighted"}
-        default[name] = compose_choice(plain, [tuple(record.default_layers)] * n_rounds, out)
-        best[name] = compose_choice(plain, find_best_layers(plain, record.seed) or [], out)
-        searched[name] = compose_choice(plain, [tuple(layers) for layers in record.choices[name]], out)
-        weighted[name] = compose_choice(summed, [tuple(record.layers)] * n_rounds, out)
-        if any("after_pool" in row.flags for same in summed.values() for row in same):
-            notes.append(f"{record.encoder}: the weighted sum is taken after pooling over time (after_pool)")
-        labels = [chosen.label for chosen in (best[name], searched[name]) if chosen is not None]
-        if labels:
-            notes.append(f"{record.encoder} on {name}: best single layer {labels[0]}" + (
-                f", search {labels[1]}" if len(labels) > 1 and task["is_fold"] else ""))  # fmt: skip
+        for kind, chosen in _compose_features(record, task, results, out, notes).items():
+            features[kind][str(task["name"])] = chosen
     choice, usual = "+".join(record.choice), "+".join(record.default_layers)
     lines = [
-        Line(record.encoder, f"{usual} (default)", "default", default),
-        Line(record.encoder, "best layer of each task", "best", best),
+        Line(record.encoder, f"{usual} (default)", "default", features["default"]),
+        Line(record.encoder, "best layer of each task", "best", features["best"]),
     ]
     if "weighted" in record.fusions:
-        lines.append(Line(record.encoder, "weighted sum of all layers", "weighted", weighted))
-    lines.append(Line(record.encoder, f"{choice} (search)", "search", searched))
-    for kind, name, cells in (("default", usual, default), ("best", "best layer", best)):
-        minus = {
-            task: subtract_choices(mine, other) if (mine := searched[task]) and (other := cells[task]) else None
-            for task in cells
-        }
-        tested = [task for task, cell in minus.items() if cell is not None]
-        corrected = holm([cell.p_value for cell in minus.values() if cell is not None]).tolist()
-        p_values = dict(zip(tested, corrected, strict=True))
-        lines.append(Line(record.encoder, f"search minus {name}", "search", minus, kind, p_values))
-    notes.insert(
-        0,
+        lines.append(Line(record.encoder, "weighted sum of all layers", "weighted", features["weighted"]))
+    lines.append(Line(record.encoder, f"{choice} (search)", "search", features["search"]))
+    for kind, name in (("default", usual), ("best", "best layer")):
+        lines.append(_subtract(record.encoder, f"search minus {name}", features["search"], features[kind], kind))
+    return lines, notes
+
+
+def _compose_features(
+    record: SearchRecord, task: Mapping[str, Any], results: Sequence[Result], out: Path, notes: list[str]
+) -> dict[str, Chosen | None]:
+    """Put together every kind of feature on one task, and add to the notes what must be said of them."""
+    name, n_rounds = str(task["name"]), len(task["rounds"])
+    rows = _find_rows(record, task, results)
+    plain = {layers: same for (layers, fusion), same in rows.items() if fusion in ("none", "concat")}
+    summed = {layers: same for (layers, fusion), same in rows.items() if fusion == "weighted"}
+    found = {
+        "default": compose_choice(plain, [tuple(record.default_layers)] * n_rounds, out),
+        "best": compose_choice(plain, find_best_layers(plain, record.seed) or [], out),
+        "search": compose_choice(plain, [tuple(layers) for layers in record.choices[name]], out),
+        "weighted": compose_choice(summed, [tuple(record.layers)] * n_rounds, out),
+    }
+    if any("after_pool" in row.flags for same in summed.values() for row in same):
+        notes.append(f"{record.encoder}: the weighted sum is taken after pooling over time (after_pool)")
+    labels = [chosen.label for kind in ("best", "search") if (chosen := found[kind]) is not None]
+    if labels:
+        searched = f", search {labels[1]}" if len(labels) > 1 and task["is_fold"] else ""
+        notes.append(f"{record.encoder} on {name}: best single layer {labels[0]}{searched}")
+    return found
+
+
+def _subtract(
+    encoder: str, name: str, ours: Mapping[str, Chosen | None], others: Mapping[str, Chosen | None], kind: str
+) -> Line:
+    """Return the line of differences between two features, with p-values corrected over its tasks."""
+    from evar.metrics import holm
+
+    minus = {
+        task: subtract_choices(mine, other) if (mine := ours[task]) and (other := others[task]) else None
+        for task in others
+    }
+    tested = {task: cell.p_value for task, cell in minus.items() if cell is not None}
+    corrected = holm(list(tested.values())).tolist()
+    return Line(encoder, name, "search", minus, kind, dict(zip(tested, corrected, strict=True)))
+
+
+def _describe_search(record: SearchRecord) -> str:
+    return (
         f"{record.encoder}: {record.n_ranked} combinations of {len(record.layers)} layers were ranked and "
         f"{record.n_probed} of them probed, on validation clips, in {record.seconds:.0f} s"
         + ("" if "weighted" in record.fusions else "; no weighted sum, its layers differ in width")
-        + ("; random weights" if record.weights == "random" else ""),
+        + ("; random weights" if record.weights == "random" else "")
     )
-    return lines, notes
 
 
 def _find_rows(
