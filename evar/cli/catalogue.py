@@ -175,13 +175,14 @@ def _list_tasks(data_root: str) -> int:
         n_classes = str(len(entry.classes) or entry.expected.classes or 0)
         sizes = [archive.size for archive in entry.archives]
         size = f"{sum(filter(None, sizes)) / 1e9:.1f} GB" if sizes and all(sizes) else ""
-        rows.append([name, n_clips, n_classes, size, shorten(splits, 10), shorten(state, 33)])
-        texts.append(shorten(f"  {entry.title}; licence: {entry.licence}", WHOLE_LINE))
-    header, rule, *lines = columns(
-        ["task", "clips", "classes", "download", "splits", "state"], rows, width=34
-    ).splitlines()
+        rows.append([name, n_clips, shorten(state, 33), shorten(splits, 18), entry.licence])
+        facts = [entry.title, f"{n_classes} classes" if n_classes != "0" else "", size and f"{size} to download"]
+        texts.append(shorten("  " + "; ".join(fact for fact in facts if fact), WHOLE_LINE))
+    taken = sum(max([5, *(len(row[at]) for row in rows)]) + 2 for at in range(4))  # of the line, by the other columns
+    rows = [[*row[:4], shorten(row[4], max(7, min(17, WHOLE_LINE - taken)))] for row in rows]
+    header, rule, *lines = columns(["task", "clips", "state", "splits", "licence"], rows, width=34).splitlines()
     below = [text for pair in zip(lines, texts, strict=True) for text in pair]
-    write_text("\n".join([header, "  what it is; licence", rule, *below]))
+    write_text("\n".join([header, "  what it is; classes; download", rule, *below]))
     return _report_broken(broken)
 
 

@@ -146,3 +146,15 @@ def test_store_ls_and_prune(tones, capsys):
     assert run(["store", "ls"]) == cli.DONE
     assert "0.0 MB" in capsys.readouterr().out
     assert run(["store", "clean"]) == cli.WRONG
+
+
+def test_the_list_of_tasks_and_the_overview_fit_a_terminal(capsys):
+    assert run(["tasks", "--data_root=nowhere"]) == cli.DONE
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100 and all(name in "\n".join(lines) for name in config.names("tasks"))
+    assert run([]) == cli.DONE
+    overview = capsys.readouterr().out
+    assert max(map(len, overview.splitlines())) <= 100
+    assert [
+        word for word in ("compare:", "use:", "make:", "look:") if word in overview
+    ] and "to be there." not in overview
