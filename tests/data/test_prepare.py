@@ -414,3 +414,30 @@ def test_what_is_no_archive_is_told(tmp_path):
     (tmp_path / "x.tar.gz").write_bytes(b"<html>not found</html>" * 100)
     with pytest.raises(OSError, match="is not a whole archive"):
         unpack_archive(tmp_path / "x.tar.gz", tmp_path / "out")
+
+
+def test_commands_that_prepare_the_same_folder_wait_for_each_other(served, tmp_path):
+    """Several at once: each ends well, and none takes the other's work away."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from evar.data.prepare import prepare_task
+
+    served("esc50")
+    with ThreadPoolExecutor(4) as threads:
+        done = list(threads.map(lambda _: prepare_task("esc50", tmp_path / "data", verify=False), range(4)))
+    assert len({len(one.task) for one in done}) == 1 and not done[0].task.missing()
+    assert sum("fetched esc" in one.what.lower() or one.what.startswith("fetched") for one in done) == 1
+    assert not list((tmp_path / "data").rglob(".unpacking-*"))
+
+
+def test_what_a_live_neighbour_unpacks_is_left_alone(tmp_path):
+    from filelock import FileLock
+
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.wav", b"x" * 100)
+    folder = tmp_path / "out"
+    for name in ("dead", "live"):
+        (folder / f".unpacking-{name}").mkdir(parents=True)
+    with FileLock(folder / ".unpacking-live.lock"):
+        unpack_archive(tmp_path / "a.zip", folder)
+        assert (folder / ".unpacking-live").is_dir() and not (folder / ".unpacking-dead").exists()
