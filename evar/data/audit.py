@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from evar.data.task import Task
 
 #: of the table, beside path and split: attributes of a sound
-_COLUMNS = ("seconds", "sample_rate", "channels", "subtype", "rms_db", "peak_db", "clipped", "mono_db", "heard_db")
-_COLUMNS += ("offset", "band_limit", "sha256")
+_COLUMNS = (
+    *("seconds", "sample_rate", "channels", "subtype", "rms_db", "peak_db", "clipped", "mono_db", "heard_db"),
+    *("offset", "band_limit", "sha256"),
+)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.lib import format as npy
+from numpy.typing import NDArray
 from torch import Tensor
 
 _NAMES = ("frame_mean", "frame_std")
@@ -59,7 +60,8 @@ def _arrays(path: Path, n_bands: int) -> tuple[np.ndarray, np.ndarray]:
         if shape != () or not kind.hasobject:
             raise ValueError("it holds a plain array")
         content = file.read()
-    name, arrays = "", {}
+    name = ""
+    arrays: dict[str, NDArray[np.float32]] = {}
     for opcode, value, _ in pickletools.genops(content):
         if isinstance(value, str) and "UNICODE" in opcode.name and value in _NAMES:
             name = value

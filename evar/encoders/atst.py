@@ -53,7 +53,7 @@ class _Atst(Encoder):
     """What both have in common."""
 
     sample_rate = 16000
-    ignored_tensors = ("mask_embed", "head.", "projector.", "predictor.")  # of training
+    ignored_tensors: ClassVar[tuple[str, ...]] = ("mask_embed", "head.", "projector.", "predictor.")  # of training
     inputs: ClassVar[tuple[str, ...]] = ("clip", "padded")
     chunk: ClassVar[int]
     tokens_first: ClassVar[int]
@@ -212,7 +212,7 @@ class AtstFrame(_Atst):
     """
 
     chunk = 1001
-    inputs = ("clip", "padded", "lineareval")
+    inputs: ClassVar[tuple[str, ...]] = ("clip", "padded", "lineareval")
     note = "final LayerNorm"
     default_layers = tuple(f"block{number}" for number in range(1, N_BLOCKS + 1))
     # a clip-level token that some files hold, unused here

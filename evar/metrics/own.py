@@ -115,8 +115,8 @@ def _make_labels(kind: str) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         y_true[0], y_true[1] = 1, 0
         return y_true, y_true.astype(np.float32), rng.normal(size=y_true.shape).astype(np.float32)
     if kind == "regression":
-        y_true = rng.normal(size=_N_CLIPS)
-        return y_true, y_true.copy(), rng.normal(size=_N_CLIPS)
+        values = rng.normal(size=_N_CLIPS)
+        return values, values.copy(), rng.normal(size=_N_CLIPS)
     n_true, n_active = rng.integers(1, 9, _N_CLIPS), rng.integers(1, 9, _N_CLIPS)
     zeros = np.zeros(_N_CLIPS, np.int64)
     n_right = rng.integers(0, n_true + 1)
@@ -131,8 +131,10 @@ def _check_scores(metric: Metric) -> Iterator[str]:
     """The score of a random prediction."""
     y_true, _, y_pred = _make_labels(metric.kind)
     kept = y_true.copy(), y_pred.copy()
-    first, second = (metric.function(y_true, y_pred) for _ in range(2))
-    if not np.isscalar(first) or not np.isfinite(float(first)):
+    scores: list[Any] = [metric.function(y_true, y_pred) for _ in range(2)]
+    first, second = scores
+    is_number = bool(np.isscalar(first))
+    if not is_number or not np.isfinite(float(first)):
         yield f"the score must be one finite number, got {first!r}"
         return
     if not 0 <= float(first) <= 1:

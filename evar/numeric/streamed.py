@@ -154,8 +154,15 @@ class _Items(Items):
 
     def only(self, kept: Tensor) -> _Items:
         """As the base class says."""
-        own = (self.place, self.strengths, self.tol, self.n_iter, self.weights)
-        return _Items(self.problem, *(value[kept] for value in own), self.here.only(kept))
+        return _Items(
+            self.problem,
+            self.place[kept],
+            self.strengths[kept],
+            self.tol[kept],
+            self.n_iter[kept],
+            self.weights[kept],
+            self.here.only(kept),
+        )
 
     def put(self, at: Tensor, moved: _Items) -> None:
         """As the base class says."""

@@ -12,14 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from numpy.typing import NDArray
+
 from evar.metrics import METRICS
 
+#: one number for each candidate
+Values = Sequence[float] | NDArray[Any]
 #: what an epoch must do to replace the best one so far: beat its score; beat or equal it; beat it, or equal it with a
 #: smaller loss
 Ties = Literal["first", "last", "loss"]
 
 
-def rank_candidates(goodness: Sequence[float], *ties: Sequence[Any]) -> list[int]:
+def rank_candidates(goodness: Values, *ties: Sequence[Any] | NDArray[Any]) -> list[int]:
     """Sort candidates from the best to the worst.
 
     Args:
@@ -38,7 +42,7 @@ def rank_candidates(goodness: Sequence[float], *ties: Sequence[Any]) -> list[int
     return sorted(range(len(keys)), key=keys.__getitem__)
 
 
-def choose_best(goodness: Sequence[float], *ties: Sequence[Any]) -> int:
+def choose_best(goodness: Values, *ties: Sequence[Any] | NDArray[Any]) -> int:
     """Return the position of the best candidate.
 
     Args:
@@ -55,7 +59,7 @@ def choose_best(goodness: Sequence[float], *ties: Sequence[Any]) -> int:
     return min(range(len(keys)), key=keys.__getitem__)
 
 
-def choose_setting(metric: str, scores: Sequence[float], *ties: Sequence[Any]) -> int:
+def choose_setting(metric: str, scores: Values, *ties: Sequence[Any] | NDArray[Any]) -> int:
     """Return the position of the setting with the best validation score.
 
     Args:
@@ -71,7 +75,7 @@ def choose_setting(metric: str, scores: Sequence[float], *ties: Sequence[Any]) -
     return choose_best([orient(score) for score in scores], *ties)
 
 
-def is_getting_worse(metric: str, scores: Sequence[float], losses: Sequence[float]) -> bool:
+def is_getting_worse(metric: str, scores: Values, losses: Values) -> bool:
     """Tell whether the last setting is worse than the best one before it, in its score and in its loss.
 
     Settings are tried from the most to the least regularised. From the first that is worse in both, the others only

@@ -112,7 +112,7 @@ def load_failures(out: Path) -> list[Failure]:
 
 
 def _read_failures(out: Path) -> list[tuple[Path, Failure]]:
-    found = []
+    found: list[tuple[Path, Failure]] = []
     for path in sorted((Path(out) / "failures").glob("[!.]*.json")):
         try:
             found.append((path, read_record(path, _make_failure)))

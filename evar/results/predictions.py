@@ -48,7 +48,8 @@ def save_predictions(
 
     arrays = {"clip": clip, "round": round, "group": group, "y_true": y_true, "y_pred": y_pred}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **_check_arrays(arrays))
+    checked: dict[str, Any] = _check_arrays(arrays)
+    np.savez_compressed(buffer, **checked)
     path = Path(out) / "predictions" / f"{check_id(id)}.npz"
     write_atomic(path, buffer.getvalue())
     return path

@@ -23,6 +23,7 @@ class Record(Protocol):
 
 
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 #: bytes of a record file: a thousand times what a row takes
 LARGEST_FILE = 2**26
 
@@ -91,7 +92,7 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is not valid JSON: {error}; was its writing interrupted?") from error
 
 
-def read_record(path: Path, make: Callable[[Any], R]) -> R:
+def read_record(path: Path, make: Callable[[Any], T]) -> T:
     """Read one record.
 
     Args:

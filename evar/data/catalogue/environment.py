@@ -143,8 +143,8 @@ def _audioset(top: Path, training: tuple[str, ...]) -> pd.DataFrame:
     for names, split in ((training, "train"), (("eval_segments.csv",), "test")):
         n_listed = n_here = 0
         for name in names:
-            path = published_file(top, name, f"get it from {AUDIOSET_LISTS}{name}")
-            with path.open(encoding="utf-8") as lines:
+            table = published_file(top, name, f"get it from {AUDIOSET_LISTS}{name}")
+            with table.open(encoding="utf-8") as lines:
                 for number, row in enumerate(csv.reader(lines, skipinitialspace=True), start=1):
                     if not row or row[0].startswith("#"):
                         continue

@@ -152,7 +152,7 @@ def find_best_layers(rows: Mapping[Layers, Sequence[Result]], seed: int = 0) -> 
     Returns:
         None where there are fewer than two single layers, or a row does not tell its validation scores.
     """
-    single = {
+    single: dict[Layers, Result] = {
         layers: row
         for layers, found in rows.items()
         if len(layers) == 1 and (row := next((row for row in found if row.seed == seed), None)) is not None
