@@ -25,11 +25,13 @@ class ProtocolConfig:
         probes: kind of task -> "module:Class" that takes its place there, with the same params.
         params: its keyword arguments.
         refit: what the chosen setting is fitted on for the test: "train" or "train_and_valid".
-        norm_stats: whose input statistics encoders use that normalise by such, unless the command line says:
+        norm_stats: for encoders that normalise their input by statistics: which statistics they use, unless the command line
+            says otherwise:
             "default" (what each encoder's paper does), "train" or "task".
         crop: "task" takes the part of a file that the task says; "by_role" takes it at random for training and validation
             clips (by seed) and from the start for test clips, as EVAR does.
-        validation_parts: where no validation is published, one of so many parts of the training clips is.
+        validation_parts: if no validation split is published, the training clips are divided into this number of parts, and
+            one of them is used for validation.
         seeds: how many, unless the command line says.
         fusion: of all layers, for a protocol whose probe is made for it; "none" leaves it to the command line.
         searched: parameters that `--learning_rate=search` puts in place of those in params.

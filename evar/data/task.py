@@ -1,6 +1,6 @@
 """Tasks: a YAML and an index become clips, labels and rounds. Published splits and folds only; never torch.
 
-An index is a CSV beside the YAML or, where it is not ours to ship, made from the user's own copy (`evar.catalogue`).
+An index is a CSV beside the YAML or, where it is not ours to ship, made from the user's own copy (`evar.data.catalogue`).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Task:
             where labels are numbers; (rows,) objects, each (events, 3) class number, onset and offset in seconds.
         folder: where the paths start.
         limit: clips per split or fold that were kept, None for all.
-        validation_parts: where validation is drawn, one of so many parts of the training clips.
+        validation_parts: if validation clips are drawn: the number of parts of the training clips, of which one is used.
         index_sha256: hash of the rows that are used.
     """
 
@@ -210,7 +210,8 @@ def load_task(
         name: as `evar tasks` lists them.
         data_root: folder that holds the task's own folder; None takes EVAR_DATA, then ./data.
         limit: keep a class-balanced subset of at most this many clips of each split or fold.
-        validation_parts: where no validation is published, one of so many parts of the training clips is.
+        validation_parts: if no validation split is published, the training clips are divided into this number of parts,
+            and one of them is used for validation.
 
     Raises:
         ValueError: if the name is unknown, or the YAML, its CSV or the data set's own tables are wrong.

@@ -130,7 +130,7 @@ def make_plan(
 
 
 def vector_bytes(encoder: Encoder, n_clips: int) -> int:
-    """Disk that the vectors of all layers of so many clips take."""
+    """Estimate the disk space of the vectors of all layers of a number of clips, in bytes."""
     widths = {layer.name: pooled_width(layer.width, layer.pooling) for layer in encoder.layer_infos}
     return estimated_bytes(widths, n_clips)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PANELS = ("pitch", "level", "noise", "time")
 CONTROL = "pitch_and_back"
-#: more layers than this are told by a colour bar instead of a legend
+#: if there are more layers than this, a colour bar takes the place of the legend
 MAX_LEGEND = 8
 
 

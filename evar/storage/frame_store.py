@@ -65,7 +65,7 @@ class StoredFrames(Frames):
 
     Args:
         widths: layer -> features of a frame, in the order of the commit record.
-        places: (clips,) where each is; None for a clip that cannot be used, which nobody may ask for.
+        places: (clips,) where each is; None for a clip that cannot be used; reading such a clip is an error.
         periods: layer -> seconds of a frame.
     """
 

@@ -79,7 +79,7 @@ class SegmentWriter:
 
 
 def estimated_bytes(key_widths: Mapping[str, int], n_clips: int) -> int:
-    """Disk that the vectors of so many clips take: layer -> pooled width, and the number of clips.
+    """Estimate the disk space, in bytes, of the vectors of some clips.
 
     Example:
         >>> estimated_bytes({"fc": 100}, 10)
