@@ -31,6 +31,15 @@ def read_band_statistics(path: Path, n_bands: int) -> tuple[Tensor, Tensor]:
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is of another form, or the numbers are no means and deviations.
+
+    Example:
+        >>> import tempfile
+        >>> bands = {name: np.ones(4, np.float32) for name in ("frame_mean", "frame_std")}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.save(f"{folder}/mean_std_4.npy", bands, allow_pickle=True)
+        ...     mean, std = read_band_statistics(Path(folder, "mean_std_4.npy"), 4)
+        >>> mean.tolist()
+        [1.0, 1.0, 1.0, 1.0]
     """
     if not path.is_file():
         raise FileNotFoundError(

@@ -29,16 +29,54 @@ class BatchNormMel(Encoder):
         self.init_bn = nn.BatchNorm1d(N_MELS)
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-        """The original file's names and the hub's to this module's."""
+        """Rename the tensors of the original file and of the hub's to this module's own names.
+
+        Args:
+            checkpoint: what the file holds, wrappers included.
+
+        Returns:
+            tensor name of this module -> tensor.
+
+        Example:
+            >>> from evar.encoders import describe_encoder
+            >>> list(describe_encoder("ced.tiny").convert({"model": {"encoder.init_bn.1.weight": torch.ones(64)}}))
+            ['init_bn.weight']
+        """
         state = state_dict_of(checkpoint)
         return {name.removeprefix("encoder.").replace("init_bn.1.", "init_bn."): value for name, value in state.items()}
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """1 + samples // 160."""
+        """Count the log-mel frames of clips: 1 + samples // 160.
+
+        Args:
+            lengths: (batch,) valid samples of each clip, at 16 kHz.
+
+        Returns:
+            (batch,) frames.
+
+        Example:
+            >>> from evar.encoders import describe_encoder
+            >>> describe_encoder("ced.tiny").network_input_frames(torch.tensor([16000, 8000])).tolist()
+            [101, 51]
+        """
         return self.mel.frames(lengths)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples) -> (batch, time, 64) decibels, before the BatchNorm."""
+        """Compute the log-mel in decibels, before the BatchNorm.
+
+        Args:
+            waveform: (batch, samples) in [-1, 1] at 16 kHz.
+            lengths: (batch,) valid samples of each clip.
+
+        Returns:
+            (batch, time, 64) decibels.
+
+        Example:
+            >>> from evar.encoders import load_encoder
+            >>> encoder = load_encoder("ced.tiny", "random", n_blocks=1)
+            >>> encoder.network_input(torch.zeros(1, 16000), torch.tensor([16000])).shape
+            torch.Size([1, 101, 64])
+        """
         return self.mel(waveform, lengths)
 
     def normalised(self, waveform: Tensor, lengths: Tensor, n_frames: int) -> Tensor:
@@ -50,6 +88,12 @@ class BatchNormMel(Encoder):
 
         Returns:
             (batch, time, 64), zeros beyond each clip's own frames; time is at least n_frames.
+
+        Example:
+            >>> from evar.encoders import load_encoder
+            >>> encoder = load_encoder("ced.tiny", "random", n_blocks=1)
+            >>> encoder.normalised(torch.zeros(1, 16000), torch.tensor([16000]), n_frames=112).shape
+            torch.Size([1, 112, 64])
         """
         bands = self.init_bn(self.network_input(waveform, lengths).transpose(1, 2)).transpose(1, 2)  # (batch, time, 64)
         beyond = torch.arange(bands.shape[1], device=bands.device)[None, :] >= self.mel.frames(lengths)[:, None]

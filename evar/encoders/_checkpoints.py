@@ -57,6 +57,12 @@ def refuse_other(state: State, path: Path, name: str, kind: str) -> None:
 
     Raises:
         ValueError: if the file is of another known kind; the message names the encoder that takes it.
+
+    Example:
+        >>> import torch
+        >>> refuse_other({"pos_embed": torch.zeros(1, 513, 768)}, Path("x.pth"), "ced.tiny", "ced.tiny")
+        Traceback (most recent call last):
+        ValueError: x.pth is a pre-trained Audio-MAE, which ced.tiny does not take; use audio_mae
     """
     found = recognise(state)
     if found is not None and found.kind != kind:
@@ -81,6 +87,17 @@ def load_or_explain(
 
     Raises:
         ValueError: if it does not fit; where no rule knows the file, with the first differences.
+
+    Example:
+        >>> import tempfile, torch
+        >>> linear = nn.Linear(1, 1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save({"w": torch.ones(1, 1), "b": torch.zeros(1)}, f"{folder}/x.pth")
+        ...     load_or_explain(
+        ...         linear, lambda file: {"weight": file["w"], "bias": file["b"]}, f"{folder}/x.pth", "mine", ()
+        ...     )
+        >>> linear.weight.item()
+        1.0
     """
     path, checkpoint = Path(weights), read_checkpoint(weights)
     try:

@@ -71,15 +71,42 @@ class KaldiFilterbank(nn.Module):
 
     @property
     def min_samples(self) -> int:
-        """Samples of the shortest clip that gives a frame."""
+        """Samples of the shortest clip that gives a frame: one whole frame of 25 ms.
+
+        Example:
+            >>> KaldiFilterbank().min_samples
+            400
+        """
         return self.mel.min_samples
 
     def frames(self, n_samples: Count) -> Count:
-        """1 + (samples - 400) // 160 at 16 kHz."""
+        """Count the frames of a clip: 1 + (samples - 400) // 160 at 16 kHz.
+
+        Args:
+            n_samples: samples of the clip, at least `min_samples`: a number, or (batch,) numbers.
+
+        Returns:
+            Frames, of the same kind as `n_samples`.
+
+        Example:
+            >>> KaldiFilterbank().frames(16000)
+            98
+        """
         return self.mel.frames(n_samples)
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """(batch, samples) in [-1, 1] -> (batch, time, band)."""
+        """Compute the log-mel bands of every frame.
+
+        Args:
+            waveform: (batch, samples) in [-1, 1].
+
+        Returns:
+            (batch, time, band) natural logarithms, at least ln(1.1920929e-07).
+
+        Example:
+            >>> round(KaldiFilterbank(n_mels=40)(torch.zeros(1, 400))[0, 0, 0].item(), 4)  # silence: the floor
+            -15.9424
+        """
         return self.mel(waveform * self.scale if self.scale != 1.0 else waveform).clamp(min=KALDI_FLOOR).log()
 
 
@@ -157,13 +184,41 @@ class DecibelMel(nn.Module):
 
     @property
     def min_samples(self) -> int:
-        """Samples of the shortest clip that can be mirrored."""
+        """Samples of the shortest clip that can be mirrored: half a frame, and one more.
+
+        Example:
+            >>> DecibelMel(512, 0.0, 8000.0, 120.0).min_samples
+            257
+        """
         return self.mel.min_samples
 
     def frames(self, n_samples: Count) -> Count:
-        """1 + samples // 160."""
+        """Count the frames of a clip: 1 + samples // 160.
+
+        Args:
+            n_samples: samples of the clip at 16 kHz: a number, or (batch,) numbers.
+
+        Returns:
+            Frames, of the same kind as `n_samples`.
+
+        Example:
+            >>> DecibelMel(512, 0.0, 8000.0, 120.0).frames(torch.tensor([16000, 8000])).tolist()
+            [101, 51]
+        """
         return self.mel.frames(n_samples)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples) in [-1, 1] and (batch,) valid samples -> (batch, time, band)."""
+        """Compute the mel bands of every frame in decibels.
+
+        Args:
+            waveform: (batch, samples) in [-1, 1] at 16 kHz, zero beyond each clip's length.
+            lengths: (batch,) valid samples of each clip, at least `min_samples`.
+
+        Returns:
+            (batch, time, band) decibels, at most `top_db` below each clip's loudest number.
+
+        Example:
+            >>> DecibelMel(512, 0.0, 8000.0, 120.0)(torch.zeros(1, 800), torch.tensor([800])).unique().tolist()
+            [-100.0]
+        """
         return to_decibels(self.mel(waveform, lengths), self.mel.frames(lengths), self.top_db)

@@ -32,7 +32,19 @@ BATCH_SECONDS = 20.0  # the first blocks run at half or a quarter of the sample 
 
 
 def remove_decoder(model: Any) -> None:
-    """Take away what follows the continuous latent: the quantiser and the decoder."""
+    """Take away what follows the continuous latent: the quantiser and the decoder.
+
+    Args:
+        model: a codec of transformers, whose parts are removed in place.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> model = nn.ModuleDict({"encoder": nn.Identity(), "quantizer": nn.Identity(), "decoder": nn.Identity()})
+        >>> model.config = SimpleNamespace(model_type="dac")
+        >>> remove_decoder(model)
+        >>> list(dict(model.named_children()))
+        ['encoder']
+    """
     for name in DECODING_PARTS[model.config.model_type]:
         if name in dict(model.named_children()):
             delattr(model, name)

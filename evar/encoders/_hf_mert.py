@@ -34,6 +34,11 @@ def hubert_config(transformers: Any, settings: dict[str, Any]) -> Any:
 
     Raises:
         NotSupported: if the model also takes a constant-Q transform, or scales residuals of blocks that normalise first.
+
+    Example:
+        >>> hubert_config(None, {"deepnorm": True, "do_stable_layer_norm": True})  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        evar.encoders._hf_mert.NotSupported: deepnorm needs blocks that normalise last, ...
     """
     if settings.get("feature_extractor_cqt", False):
         raise NotSupported(

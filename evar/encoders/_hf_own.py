@@ -43,6 +43,11 @@ def build_own_encoder(
 
     Raises:
         ValueError: if the settings are of a network that our class does not compute, or the checkpoint does not fit.
+
+    Example:
+        >>> settings = {"model_type": "ced", "name": "ced-tiny", "depth": 1}
+        >>> [info.name for info in build_own_encoder(settings, Path(), None, {}).layer_infos]
+        ['block1', 'norm']
     """
     encoder_class, own_options = OWN_CLASSES[settings["model_type"]]()
     try:
@@ -55,7 +60,21 @@ def build_own_encoder(
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """The content of a folder's config.json; nothing where it cannot be read (others say what is wrong with it)."""
+    """Read the content of a folder's config.json.
+
+    Args:
+        folder: of a model.
+
+    Returns:
+        The settings; an empty dictionary where the file cannot be read (others say what is wrong with it).
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "config.json").write_text('{"model_type": "ced"}')
+        ...     read_settings(Path(folder)), read_settings(Path(folder, "nowhere"))
+        ({'model_type': 'ced'}, {})
+    """
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

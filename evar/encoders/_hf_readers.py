@@ -80,7 +80,23 @@ class WaveformReader(Reader):
             self.min_samples = (self.min_samples - 1) * stride + kernel
 
     def scaled(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples); with `do_normalize`, each clip with mean 0 and variance 1 over its own samples."""
+        """Scale clips as the model was trained on them.
+
+        Args:
+            waveform: (batch, samples) in [-1, 1].
+            lengths: (batch,) valid samples of each clip.
+
+        Returns:
+            (batch, samples); with `do_normalize`, each clip has mean 0 and variance 1 over its own samples.
+
+        Example:
+            >>> from types import SimpleNamespace
+            >>> config = SimpleNamespace(conv_kernel=(10, 3), conv_stride=(5, 2), model_type="sew")
+            >>> network = SimpleNamespace(config=config, forward=lambda input_values: None)
+            >>> reader = WaveformReader(network, SimpleNamespace(do_normalize=False))
+            >>> reader.scaled(torch.ones(1, 2), torch.tensor([2])).tolist()
+            [[1.0, 1.0]]
+        """
         if not getattr(self.extractor, "do_normalize", True):
             return waveform
         return standardised(waveform, lengths)
@@ -104,7 +120,24 @@ class WaveformReader(Reader):
         return {"conv": maps[0].transpose(1, 2), **layers}  # (batch, width, time) -> (batch, time, width)
 
     def frames(self, name: str, lengths: Tensor) -> Tensor:
-        """(samples - kernel) // stride + 1 over all convolutions; then as squeezing or an adapter leaves them."""
+        """Count a layer's frames: (samples - kernel) // stride + 1 over all convolutions, one after the other.
+
+        Squeezing or an adapter may then leave fewer of them.
+
+        Args:
+            name: of the layer ("conv", "hidden0", ..., "last").
+            lengths: (batch,) valid samples of each clip.
+
+        Returns:
+            (batch,) frames.
+
+        Example:
+            >>> from types import SimpleNamespace
+            >>> config = SimpleNamespace(conv_kernel=(10, 3), conv_stride=(5, 2), model_type="sew")
+            >>> network = SimpleNamespace(config=config, forward=lambda input_values: None)
+            >>> WaveformReader(network, None).frames("conv", torch.tensor([20, 100])).tolist()
+            [1, 9]
+        """
         if name == "last" and self.has_adapter:
             return self.network._get_feat_extract_output_lengths(lengths).long()
         for kernel, stride in zip(self.kernels, self.strides, strict=True):
@@ -126,6 +159,20 @@ class OwnFramesNorm(nn.GroupNorm):
     frames: Tensor | None = None
 
     def forward(self, input: Tensor) -> Tensor:
+        """Normalise each channel over time.
+
+        Args:
+            input: (batch, channel, time).
+
+        Returns:
+            (batch, channel, time); frames beyond a clip's `frames` play no part in its mean and variance.
+
+        Example:
+            >>> norm = OwnFramesNorm(1, 1)
+            >>> norm.frames = torch.tensor([2])
+            >>> norm(torch.tensor([[[1.0, 3.0, 900.0]]]))[0, 0, :2].round(decimals=3).tolist()
+            [-1.0, 1.0]
+        """
         if self.frames is None:
             return super().forward(input)
         return normalise_over_time(input, self.frames, self)
@@ -159,13 +206,39 @@ class MelPairsReader(Reader):
         return self.run(dict(self.extractor(clips, **how)))
 
     def frames(self, name: str, lengths: Tensor) -> Tensor:
-        """((samples - 400) // 160 + 1) // 2 at 16 kHz, then as an adapter leaves them."""
+        """Count a layer's frames: ((samples - 400) // 160 + 1) // 2 at 16 kHz, then as an adapter leaves them.
+
+        Args:
+            name: of the layer.
+            lengths: (batch,) valid samples of each clip.
+
+        Returns:
+            (batch,) frames.
+
+        Example:
+            >>> from types import SimpleNamespace
+            >>> network = SimpleNamespace(config=SimpleNamespace(), forward=lambda input_features: None)
+            >>> reader = MelPairsReader(network, SimpleNamespace(sampling_rate=16000, stride=2))
+            >>> reader.frames("hidden0", torch.tensor([560, 16000])).tolist()
+            [1, 49]
+        """
         frames = ((lengths - self.frame) // self.step + 1) // self.stride
         if name == "last" and getattr(self.network.config, "add_adapter", False):
             return self.network._get_feat_extract_output_lengths(frames).long()
         return frames
 
     def hop(self, name: str) -> int:
+        """Return how many samples lie between a layer's frames.
+
+        Args:
+            name: of the layer.
+
+        Example:
+            >>> from types import SimpleNamespace
+            >>> network = SimpleNamespace(config=SimpleNamespace(), forward=lambda input_features: None)
+            >>> MelPairsReader(network, SimpleNamespace(sampling_rate=16000, stride=2)).hop("hidden0")
+            320
+        """
         config, hop = self.network.config, self.step * self.stride
         if name == "last" and getattr(config, "add_adapter", False):
             return hop * int(config.adapter_stride**config.num_adapter_layers)

@@ -156,6 +156,21 @@ class TokenReader(WindowsReader):
         self.min_samples = int(extractor.sampling_rate) // 4  # room for the windows and strides of most front-ends
 
     def frames_of(self, layers: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Average the tokens of every layer.
+
+        Args:
+            layers: layer name -> (parts, token, width), (parts, width, row, column) or (parts, width).
+
+        Returns:
+            layer name -> (parts, 1, width); "projected", scaled to norm 1, is added where there is a `projection`.
+
+        Example:
+            >>> from types import SimpleNamespace
+            >>> network = SimpleNamespace(forward=lambda input_features: None)
+            >>> reader = TokenReader(network, SimpleNamespace(sampling_rate=16000))
+            >>> reader.frames_of({"hidden0": torch.tensor([[[1.0], [3.0]]])})["hidden0"].tolist()
+            [[[2.0]]]
+        """
         if self.projection is not None and "pooled" in layers:
             layers = {**layers, "projected": nn.functional.normalize(self.projection(layers["pooled"]), dim=-1)}
         means = {}
@@ -166,6 +181,22 @@ class TokenReader(WindowsReader):
         return means
 
     def frames(self, name: str, lengths: Tensor) -> Tensor:
+        """Count a layer's frames: one for every clip.
+
+        Args:
+            name: of the layer.
+            lengths: (batch,) valid samples of each clip.
+
+        Returns:
+            (batch,) ones.
+
+        Example:
+            >>> from types import SimpleNamespace
+            >>> network = SimpleNamespace(forward=lambda input_features: None)
+            >>> reader = TokenReader(network, SimpleNamespace(sampling_rate=16000))
+            >>> reader.frames("hidden0", torch.tensor([4000, 9000])).tolist()
+            [1, 1]
+        """
         return torch.ones_like(lengths)
 
     def hop(self, name: str) -> int:

@@ -204,7 +204,15 @@ class MelSpectrogram(nn.Module):
 
     @property
     def min_samples(self) -> int:
-        """Samples of the shortest clip that gives a frame."""
+        """Samples of the shortest clip that gives a frame.
+
+        Example:
+            >>> [
+            ...     MelSpectrogram(sample_rate=16000, n_fft=512, hop=160, n_mels=64, center=center).min_samples
+            ...     for center in ("none", "constant", "reflect")
+            ... ]
+            [512, 1, 257]
+        """
         return {"none": self.win_length, "constant": 1, "reflect": max(self._left, self._right) + 1}[self.center]
 
     def frames(self, n_samples: Count) -> Count:
@@ -230,6 +238,11 @@ class MelSpectrogram(nn.Module):
 
         Raises:
             ValueError: if the waveform is shorter than `min_samples`.
+
+        Example:
+            >>> mel = MelSpectrogram(sample_rate=16000, n_fft=512, hop=160, n_mels=64, center="reflect")
+            >>> mel(torch.zeros(2, 3200), torch.tensor([3200, 1600])).shape
+            torch.Size([2, 21, 64])
         """
         if waveform.shape[1] < self.min_samples:
             raise ValueError(
@@ -255,7 +268,14 @@ class MelSpectrogram(nn.Module):
         return (bands @ filterbank).float()  # (batch, time, mel)
 
     def make_trainable(self) -> None:
-        """Turn the filters into parameters (weights below 0 count as 0), which `state_dict` then holds."""
+        """Turn the filters into parameters (weights below 0 count as 0), which `state_dict` then holds.
+
+        Example:
+            >>> mel = MelSpectrogram(sample_rate=16000, n_fft=512, hop=160, n_mels=64)
+            >>> mel.make_trainable()
+            >>> {name: tuple(value.shape) for name, value in mel.state_dict().items()}
+            {'filterbank': (257, 64)}
+        """
         if not isinstance(self.filterbank, nn.Parameter):
             filterbank = self.filterbank
             del self.filterbank

@@ -39,7 +39,18 @@ class NamedLayers:
 
 
 def move_declaration(encoder_class: Any) -> None:
-    """Turn the declaration `layers` of a class into `layer_infos`, so that the name is free for its instances."""
+    """Turn the declaration `layers` of a class into `layer_infos`, so that the name is free for its instances.
+
+    Args:
+        encoder_class: is changed in place; a class without such a declaration stays as it is.
+
+    Example:
+        >>> class Own:
+        ...     layers = (LayerInfo("conv1", 64, 160, "mean"),)
+        >>> move_declaration(Own)
+        >>> hasattr(Own, "layers"), Own.layer_infos[0].name
+        (False, 'conv1')
+    """
     declared = encoder_class.__dict__.get("layers")
     if is_declaration(declared):
         encoder_class.layer_infos = tuple(declared)
@@ -50,7 +61,21 @@ def move_declaration(encoder_class: Any) -> None:
 
 
 def head_method(encoder_class: type) -> Callable[..., Any] | None:
-    """The method `head(self, waveform, lengths)` of a class, which was the name of `classify` before; None without one."""
+    """Find the method `head(self, waveform, lengths)` of a class, which was the name of `classify` before.
+
+    Args:
+        encoder_class: the class.
+
+    Returns:
+        The method; None where the class has none with these arguments.
+
+    Example:
+        >>> class Own:
+        ...     def head(self, waveform, lengths):
+        ...         return waveform
+        >>> head_method(Own) is Own.head, head_method(nn.Module)
+        (True, None)
+    """
     found = getattr(encoder_class, "head", None)
     is_method = inspect.isfunction(found) and list(inspect.signature(found).parameters)[1:] == ["waveform", "lengths"]
     return found if is_method else None
@@ -59,8 +84,19 @@ def head_method(encoder_class: type) -> Callable[..., Any] | None:
 def refuse_taken_name(encoder: nn.Module, base: type, name: str, value: Any) -> None:
     """Refuse a module or parameter under a name that `base` needs itself; it would hide behind the other silently.
 
+    Args:
+        encoder: whose attribute is set.
+        base: the class that every encoder comes from.
+        name: of the attribute.
+        value: of the attribute.
+
     Raises:
         AttributeError: if the name is taken.
+
+    Example:
+        >>> refuse_taken_name(nn.Identity(), nn.Module, "device", "cpu")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        AttributeError: Identity.device cannot be set, because 'device' is a part of every encoder; choose another name, ...
     """
     is_part = isinstance(value, nn.Module | nn.Parameter)
     if name != "layers" and (name == "device" or (is_part and hasattr(base, name))):

@@ -53,6 +53,10 @@ def in_chunks(network: Callable[[Tensor], dict[str, Tensor]], packed: Tensor, ch
 
     Returns:
         layer name -> (n_frames, feature).
+
+    Example:
+        >>> in_chunks(lambda frames: {"doubled": 2 * frames}, torch.arange(3.0)[:, None], chunk=2)["doubled"].tolist()
+        [[0.0], [2.0], [4.0]]
     """
     parts = [network(part) for part in packed.split(chunk)]
     if len(parts) == 1:

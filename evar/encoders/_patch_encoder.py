@@ -48,41 +48,135 @@ class PatchEncoder(Encoder):
 
         Yields:
             Each layer's name and grid (window, time, band, width); of layers with hop 0 (window, 1, 1, width).
+
+        Example:
+            >>> import torch
+            >>> from evar.encoders import load_encoder
+            >>> encoder = load_encoder("mae_ast.patch", "random", n_blocks=1)
+            >>> [(name, tuple(grid.shape)) for name, grid in encoder.every_layer(torch.zeros(1, 32, 128))]
+            [('block1', (1, 2, 8, 768))]
         """
 
     def prepare(self, spectrogram: Tensor) -> Tensor:
-        """What is done to the (batch, frames, mel) of `network_input` before windows are cut and filled with zeros.
+        """Change the log-mel of a batch before windows are cut and filled with zeros.
 
-        Here nothing; families that fill after normalisation normalise here, the others in `every_layer`.
+        Here nothing happens; families that fill after normalisation normalise here, the others in `every_layer`.
+
+        Args:
+            spectrogram: (batch, frames, mel) of `network_input`.
+
+        Returns:
+            (batch, frames, mel).
+
+        Example:
+            >>> import torch
+            >>> from evar.encoders import describe_encoder
+            >>> describe_encoder("mae_ast.patch", n_blocks=1).prepare(torch.ones(1, 1, 2)).tolist()
+            [[[1.0, 1.0]]]
         """
         return spectrogram
 
     def grid(self, tokens: Tensor, order: str) -> PatchGrid:
-        """The patches of windows, (window, time x band, width), without those that training hides."""
+        """Lay the patches of windows on a grid, without those that training hides.
+
+        Args:
+            tokens: (window, time x band, width) of all patches, with their positions.
+            order: "time" or "frequency", as for `grid_of`.
+
+        Returns:
+            The grid; its `tokens` are what the network is shown.
+
+        Example:
+            >>> import torch
+            >>> from evar.encoders import describe_encoder
+            >>> describe_encoder("mae_ast.patch", n_blocks=1).grid(torch.zeros(1, 16, 768), "time").tokens.shape
+            torch.Size([1, 16, 768])
+        """
         return PatchGrid(tokens, self.n_bands, order, self.patch_out)
 
     def window_size(self, n_frames: int) -> int:
-        """Frames of a window with so many frames that the network is given: here what its patches cover."""
+        """Return how many frames of a window the network is given: here what its patches cover.
+
+        Args:
+            n_frames: frames of the window.
+
+        Example:
+            >>> from evar.encoders import describe_encoder
+            >>> describe_encoder("mae_ast.patch", n_blocks=1).window_size(98)  # 6 patches of 16 frames
+            96
+        """
         return self.patch + (self.window_steps(n_frames) - 1) * self.step
 
     def window_steps(self, n_frames: int) -> int:
-        """Time steps that a window with so many frames gives: here the patches that fit."""
+        """Return how many time steps a window gives: here the patches that fit.
+
+        Args:
+            n_frames: frames of the window.
+
+        Example:
+            >>> from evar.encoders import describe_encoder
+            >>> describe_encoder("mae_ast.patch", n_blocks=1).window_steps(98)
+            6
+        """
         return max(0, (n_frames - self.patch) // self.step + 1)
 
     def patch_layers(self, names: dict[str, str], width: int, hop: int) -> tuple[LayerInfo, ...]:
-        """Layers with one frame a time step: name -> note, the note on the bands being added."""
+        """Describe layers with one frame a time step.
+
+        Args:
+            names: layer name -> note; the note on the bands is added.
+            width: of a token.
+            hop: samples between time steps.
+
+        Returns:
+            The layers, in the same order; the bands of a frame that stand side by side make it wider.
+
+        Example:
+            >>> from evar.encoders import describe_encoder
+            >>> encoder = describe_encoder("mae_ast.patch", n_blocks=1)
+            >>> [(info.width, info.note) for info in encoder.patch_layers({"block1": "output"}, 768, 2560)]
+            [(6144, 'output, bands side by side')]
+        """
         bands = "bands side by side" if self.side_by_side else "mean over bands"
         notes = {name: f"{note}, {bands}" if self.n_bands > 1 else note for name, note in names.items()}
         total = width * self.n_bands if self.side_by_side else width
         return tuple(LayerInfo(name, total, hop, "mean", note) for name, note in notes.items())
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
-        """Time steps of all windows; one of layers with hop 0."""
+        """Count the time steps of all windows of each clip; one of layers with hop 0.
+
+        Args:
+            lengths: (batch,) valid samples of each clip.
+
+        Returns:
+            layer name -> (batch,) time steps.
+
+        Example:
+            >>> import torch
+            >>> from evar.encoders import describe_encoder
+            >>> describe_encoder("mae_ast.patch", n_blocks=1).valid_frames(torch.tensor([16000]))["block1"].tolist()
+            [6]
+        """
         steps = count_steps(self.network_input_frames(lengths), self.unit, self.window_steps)
         return {info.name: steps if info.hop else steps.clamp(max=1) for info in self.layer_infos}
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every layer, bands side by side or averaged."""
+        """Give every layer, bands side by side or averaged; call `encode` instead, which checks and pads.
+
+        Args:
+            waveform: (batch, samples) in [-1, 1] at `sample_rate`, zero beyond each clip's length.
+            lengths: (batch,) valid samples of each clip.
+
+        Returns:
+            layer name -> (batch, time, feature).
+
+        Example:
+            >>> import torch
+            >>> from evar.encoders import load_encoder
+            >>> encoder = load_encoder("mae_ast.patch", "random", n_blocks=1)
+            >>> encoder(torch.zeros(1, 8000), torch.tensor([8000]))["block1"].shape
+            torch.Size([1, 3, 6144])
+        """
 
         def network(spectrogram: Tensor) -> dict[str, Tensor]:
             merged = Tensor.flatten if self.side_by_side else Tensor.mean
@@ -102,6 +196,12 @@ class PatchEncoder(Encoder):
 
         Raises:
             ValueError: if there is no layer of that name, or the input is malformed.
+
+        Example:
+            >>> import torch
+            >>> from evar.encoders import load_encoder
+            >>> load_encoder("mae_ast.patch", "random", n_blocks=1).tokens(torch.zeros(1, 8000)).shape
+            torch.Size([1, 3, 8, 768])
         """
         info = self.layer(layer or self.default_layers[0])
         width = info.width // self.n_bands if self.side_by_side else info.width

@@ -36,6 +36,12 @@ class PatchOut:
 
         Returns:
             rows (n, kept rows), columns (n, kept columns).
+
+        Example:
+            >>> hidden = PatchOut(time=0.5, frequency=0.25, generator=torch.Generator().manual_seed(0))
+            >>> rows, columns = hidden.drawn(2, n_frequencies=4, n_times=6)
+            >>> tuple(rows.shape), tuple(columns.shape)
+            ((2, 3), (2, 3))
         """
         # Not a decorator: it would bring a second of imports to everyone who only embeds.
         return torch.compiler.disable(self._drawn)(n, n_frequencies, n_times)
@@ -127,6 +133,11 @@ class PatchGrid:
 
         Returns:
             (window, time, band, width).
+
+        Example:
+            >>> grid = PatchGrid(torch.arange(6.0).view(1, 6, 1), n_bands=2, order="time", patch_out=None)
+            >>> grid.lay_out(grid.tokens)[0, :, :, 0].tolist()
+            [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
         """
         if self._kept is not None:
             sizes = (self._n_bands, self._n_times) if self._order == "frequency" else (self._n_times, self._n_bands)

@@ -259,6 +259,11 @@ class Encoder(nn.Module, ABC):
         Raises:
             ValueError: if the waveform or lengths have another shape, type or range.
             RuntimeError: if the encoder returns other layers, widths or frames than it declares.
+
+        Example:
+            >>> from evar.encoders import load_encoder
+            >>> load_encoder("logmel").encode(torch.zeros(2, 16000), torch.tensor([16000, 8000])).frames["logmel"].tolist()
+            [101, 51]
         """
         waveform, lengths = self._checked_input(waveform, lengths)
         features = self.forward(waveform, lengths)
@@ -289,6 +294,11 @@ class Encoder(nn.Module, ABC):
         Raises:
             ValueError: if the waveform or lengths have another shape, type or range.
             NotImplementedError: if the encoder has no front-end apart from its network.
+
+        Example:
+            >>> from evar.encoders import load_encoder
+            >>> load_encoder("ced.tiny", "random", n_blocks=1).frontend(torch.zeros(1, 16000)).shape
+            torch.Size([1, 101, 64])
         """
         return self.network_input(*self._checked_input(waveform, lengths))
 
@@ -303,6 +313,11 @@ class Encoder(nn.Module, ABC):
 
         Raises:
             ValueError: if the encoder or its checkpoint has no head, or the input is malformed.
+
+        Example:
+            >>> from evar.encoders import load_encoder
+            >>> load_encoder("ced.tiny", "random", n_blocks=1).outputs(torch.zeros(1, 16000)).shape
+            torch.Size([1, 527])
         """
         return self.classify(*self._checked_input(waveform, lengths))
 
@@ -317,6 +332,11 @@ class Encoder(nn.Module, ABC):
 
         Raises:
             NotImplementedError: if the encoder has no front-end.
+
+        Example:
+            >>> from evar.encoders import load_encoder
+            >>> load_encoder("ced.tiny", "random", n_blocks=1).input_moments(torch.zeros(1, 16000))[0, 0].item()  # 101 x 64
+            6464.0
         """
         waveform, lengths = self._checked_input(waveform, lengths)
         values = self.network_input(waveform, lengths).to("cpu", torch.float64)  # (batch, time, mel)

@@ -119,6 +119,10 @@ def check_encoder(encoder: Encoder, rebuild: Callable[[], Encoder] | None = None
     Returns:
         What is wrong, empty where nothing is. A check that raises an error is a finding with that error's message;
         the same message is given once.
+
+    Example:
+        >>> check_encoder(load_encoder("logmel"))
+        []
     """
     findings: list[Finding] = []
     with watched_sockets() as opened:

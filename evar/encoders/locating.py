@@ -37,7 +37,18 @@ class Located:
 
 
 def is_local(config: EncoderConfig, weights: str | Path | None) -> bool:
-    """Whether `locate` answers, or says what is wrong, without the network; arguments as there."""
+    """Tell whether `locate` answers, or says what is wrong, without the network.
+
+    Args:
+        config: the encoder's YAML.
+        weights: as for `locate`.
+
+    Example:
+        >>> from evar.config.encoder import load_encoder_config
+        >>> config = load_encoder_config("logmel")
+        >>> is_local(config, "my.pth"), is_local(config, "https://example.org/my.pth")
+        (True, False)
+    """
     if weights is None:
         source = config.weights
         return (
@@ -59,6 +70,14 @@ def locate(config: EncoderConfig, weights: str | Path | None) -> Located:
         FileNotFoundError: if there is no such file.
         OSError: if it cannot be fetched or is another file than the YAML says.
         ImportError: if it is on the Hugging Face hub and that package is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from evar.config.encoder import load_encoder_config
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "my.pth").write_bytes(b"numbers")
+        ...     locate(load_encoder_config("logmel"), f"{folder}/my.pth").label
+        'my.pth'
     """
     if weights is None:
         if config.weights is None:
@@ -203,6 +222,19 @@ def _without_query(address: str) -> str:
 
 
 def explain_missing(path: Path, text: str) -> str:
+    """Say why there are no weights at a path, and what to write instead.
+
+    Args:
+        path: that does not exist.
+        text: what was asked for.
+
+    Returns:
+        One sentence.
+
+    Example:
+        >>> explain_missing(Path("org/name"), "org/name")
+        'no weights at org/name; for a model of the Hugging Face hub write hf:org/name'
+    """
     if not text:
         return "weights must be a path, an http(s) address or hf:org/name, got an empty text"
     if re.fullmatch(r"[\w.-]+/[\w.-]+", text) and not path.parent.is_dir():
@@ -235,11 +267,25 @@ def _folder_sha256(folder: Path) -> str:
 
 
 def list_weights_files(folder: Path) -> list[Path]:
-    """The weights of a Hugging Face style folder: shards or one file, safetensors rather than pickles; empty for none.
+    """List the weights of a Hugging Face style folder: shards or one file, safetensors rather than pickles.
+
+    Args:
+        folder: of the model.
+
+    Returns:
+        The files; empty where there are none.
 
     Raises:
         ValueError: if an index is not one, or names files outside of the folder.
         FileNotFoundError: if a shard is missing.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("pytorch_model.bin", "model.safetensors", "README.md"):
+        ...         Path(folder, name).touch()
+        ...     [file.name for file in list_weights_files(Path(folder))]
+        ['model.safetensors']
     """
     for name in HUB_FILES:
         index = folder / f"{name}.index.json"

@@ -72,7 +72,14 @@ def write_variant(
 
 
 def own_folder() -> Path:
-    """Where a user's own configuration is written: EVAR_CONFIG, else the user's folder."""
+    """Return where a user's own configuration is written: EVAR_CONFIG, else the user's folder.
+
+    Example:
+        >>> import unittest.mock
+        >>> with unittest.mock.patch.dict(os.environ, EVAR_CONFIG="mine"):
+        ...     own_folder().name
+        'mine'
+    """
     return Path(os.environ["EVAR_CONFIG"]) if os.environ.get("EVAR_CONFIG") else configs.user_folder()
 
 

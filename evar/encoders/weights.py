@@ -27,7 +27,22 @@ OWN_PREFIX = "evar_encoder."
 
 
 def own_state(path: Path) -> dict[str, Tensor] | None:
-    """The tensors of an encoder that was fine-tuned here, by the encoder's own names; None for any other file."""
+    """Read the tensors of an encoder that was fine-tuned here.
+
+    Args:
+        path: of a file or folder.
+
+    Returns:
+        The encoder's own tensor name -> tensor; None for any other file.
+
+    Example:
+        >>> import tempfile
+        >>> from safetensors.torch import save_file
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_file({"evar_encoder.w": torch.ones(2)}, f"{folder}/x.safetensors")
+        ...     own_state(Path(folder, "x.safetensors"))
+        {'w': tensor([1., 1.])}
+    """
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file() or not _is_safetensors(path):
