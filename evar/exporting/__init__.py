@@ -55,7 +55,22 @@ class Exported:
     left_out: str = ""
 
     def summary(self, output: str | Path) -> list[str]:
-        """Lines for the terminal: the bad clips, what is in the output, and what to do about it."""
+        """Lines for the terminal: the bad clips, what is in the output, and what to do about it.
+
+        Args:
+            output: path of the output, as the lines name it.
+
+        Returns:
+            The lines, the bad clips first.
+
+        Example:
+            >>> bad = [{"path": "b.wav", "reason": "the file is empty"}]
+            >>> meta = {"bad_clips": bad, "n_clips": 1, "rows": "clips", "features": {"logmel": 128}}
+            >>> for line in Exported(meta, n_encoded=1, was_there=False, kept=None).summary("features.npz"):
+            ...     print(line)
+            bad clip: b.wav: the file is empty
+            features.npz: 1 of 2 clips: logmel (128); 1 encoded now
+        """
         bad = self.meta["bad_clips"]
         lines = [f"bad clip: {clip['path']}: {clip['reason']}" for clip in bad[:_SHOWN]]
         if len(bad) > _SHOWN:
@@ -105,6 +120,16 @@ def export(
         ValueError: if a setting is unknown or contradicts another, a CSV cannot be used, or no clip can.
         ImportError: if the format needs a package that is not installed.
         OSError: if the output is a file of something else, another run is writing it, or it will not fit on the disk.
+
+    Example:
+        >>> import tempfile
+        >>> import soundfile
+        >>> from evar.encoders import load_encoder
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     soundfile.write(Path(folder) / "clip.wav", [0.0] * 8000, 16000)
+        ...     result = export(load_encoder("logmel"), Source([f"{folder}/clip.wav"]), Path(folder) / "features.npz")
+        ...     result.n_encoded, result.meta["n_clips"], result.meta["features"]
+        (1, 1, {'logmel': 128})
     """
     from evar.exporting.encoding import encode
     from evar.exporting.recipe import Recipe, settings_of

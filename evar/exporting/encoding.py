@@ -90,12 +90,12 @@ def _batches(
         headers = {first: threads.submit(length, clips[first].file, encoder.sample_rate) for first in part.of_file}
         waiting.append((part, headers))
         if len(waiting) > 1:
-            yield from _planned(encoder, *waiting.popleft(), batch_size, bar)
+            yield from _plan_batches(encoder, *waiting.popleft(), batch_size, bar)
     while waiting:
-        yield from _planned(encoder, *waiting.popleft(), batch_size, bar)
+        yield from _plan_batches(encoder, *waiting.popleft(), batch_size, bar)
 
 
-def _planned(
+def _plan_batches(
     encoder: Encoder, part: PartWriter, headers: Mapping[int, Future[int]], batch_size: int | None, bar: Any
 ) -> Iterator[list[_Item]]:
     lengths = [0] * len(part.clips)

@@ -40,8 +40,19 @@ def digest_of(settings: str, clips: Sequence[Clip]) -> str:
 
     Size and modification time alone would not tell a file from another one that was copied over it with its times.
 
+    Args:
+        settings: everything besides the audio that can change the rows, as text.
+        clips: of the portion, in the order of the source.
+
     Returns:
         32 hexadecimal digits.
+
+    Example:
+        >>> from evar.exporting.sources import Clip
+        >>> clips = [Clip("a.wav", Path("a.wav"))]
+        >>> one, other = digest_of("all layers", clips), digest_of("last layer", clips)
+        >>> len(one), one == other
+        (32, False)
     """
     digest = hashlib.sha256(settings.encode())
     for clip in clips:
@@ -84,6 +95,15 @@ class PartWriter:
             position: of the first clip of the file in the portion; the others get the same rows.
             seconds: that it lasts.
             rows: feature -> (rows, width) float32, finite: a row is a clip's vector or a frame.
+
+        Example:
+            >>> import tempfile
+            >>> from evar.exporting.sources import Clip
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     part = PartWriter(Path(folder), "d1", [Clip("a.wav", Path("a.wav"))], {"fc": 2})
+            ...     part.add(0, 1.5, {"fc": np.ones((1, 2), np.float32)})
+            ...     record_file(Path(folder), "d1").read_text()
+            '{"clips": [["a.wav", [], 1.5, 0, 1]], "bad": []}'
         """
         n_rows = len(next(iter(rows.values())))
         for name, value in rows.items():
@@ -95,7 +115,21 @@ class PartWriter:
         self._commit_when_whole()
 
     def fail(self, position: int, reason: str) -> None:
-        """Settle a file that cannot be used, by the position of its first clip in the portion."""
+        """Settle a file that cannot be used.
+
+        Args:
+            position: of the first clip of the file in the portion.
+            reason: why it cannot be used, as the output will say it.
+
+        Example:
+            >>> import tempfile
+            >>> from evar.exporting.sources import Clip
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     part = PartWriter(Path(folder), "d1", [Clip("a.wav", Path("a.wav"))], {"fc": 2})
+            ...     part.fail(0, "the file is empty")
+            ...     record_file(Path(folder), "d1").read_text()
+            '{"clips": [], "bad": [["a.wav", "the file is empty"]]}'
+        """
         self._bad |= dict.fromkeys(self.of_file[position], reason)
         self._commit_when_whole()
 
@@ -116,7 +150,19 @@ class PartWriter:
 
 
 def record_file(folder: Path, digest: str) -> Path:
-    """The commit record of a part."""
+    """Return the path of the commit record of a part.
+
+    Args:
+        folder: of the parts.
+        digest: of the part.
+
+    Returns:
+        A path; the file is there once the part is whole.
+
+    Example:
+        >>> record_file(Path("features.npz.parts"), "d1").name
+        'd1.json'
+    """
     return folder / f"{digest}.json"
 
 
@@ -182,7 +228,21 @@ class Table:
                     self.longest[name] = max(self.longest[name], len(text))
 
     def clips(self) -> Iterator[list[Row]]:
-        """The clips of one part after the other, in the order of the source."""
+        """The clips of one part after the other, in the order of the source.
+
+        Yields:
+            The clips of a part that has any, each with all its rows.
+
+        Example:
+            >>> import tempfile
+            >>> from evar.exporting.sources import Clip
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     part = PartWriter(Path(folder), "d1", [Clip("a.wav", Path("a.wav"))], {"fc": 2})
+            ...     part.add(0, 1.5, {"fc": np.ones((1, 2), np.float32)})
+            ...     table = Table(Path(folder), ["d1"], {"fc": 2}, columns=(), hop=0.0)
+            ...     [(row.path, row.seconds, row.n_rows) for rows in table.clips() for row in rows]
+            [('a.wav', 1.5, 1)]
+        """
         number = 0
         for digest in self.digests:
             part = []
@@ -200,6 +260,16 @@ class Table:
 
         Yields:
             The clips, or pieces of clips, of a block, and feature -> (rows of the block, width).
+
+        Example:
+            >>> import tempfile
+            >>> from evar.exporting.sources import Clip
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     part = PartWriter(Path(folder), "d1", [Clip("a.wav", Path("a.wav"))], {"fc": 2})
+            ...     part.add(0, 1.5, {"fc": np.ones((1, 2), np.float32)})
+            ...     table = Table(Path(folder), ["d1"], {"fc": 2}, columns=(), hop=0.0)
+            ...     [vectors["fc"].tolist() for _, vectors in table.blocks(["fc"])]
+            [[[1.0, 1.0]]]
         """
         most = min(_BLOCK_ROWS, max(1, _BLOCK_BYTES // (_FLOAT_BYTES * sum(self.features.values()))))
         number = -1
@@ -217,15 +287,15 @@ class Table:
                         block.append((piece, begin + first))
                         first, n_block = first + n_piece, n_block + n_piece
                         if n_block == most:
-                            yield self._gathered(block, files, n_block)
+                            yield self._gather_vectors(block, files, n_block)
                             block, n_block = [], 0
                 if block:
-                    yield self._gathered(block, files, n_block)
+                    yield self._gather_vectors(block, files, n_block)
             finally:
                 for file in files.values():
                     file.close()
 
-    def _gathered(
+    def _gather_vectors(
         self, block: list[tuple[Row, int]], files: Mapping[str, IO[bytes]], n_rows: int
     ) -> tuple[list[Row], dict[str, NDArray[np.float32]]]:
         vectors = {}

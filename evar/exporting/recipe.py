@@ -57,6 +57,15 @@ class Recipe:
         Raises:
             ValueError: if a name is unknown, the layers cannot be fused, or frames are asked for that do not exist or
                 do not fit side by side.
+
+        Returns:
+            The recipe, with the names and widths of what comes out.
+
+        Example:
+            >>> from evar.encoders import load_encoder
+            >>> recipe = Recipe.of(load_encoder("logmel"), frames=True)
+            >>> recipe.hop, recipe.features
+            (160, {'logmel': 64})
         """
         names, fusion = selection(encoder, layers, fusion, pooling)
         hop = _hop(encoder, names, pooling) if frames else 0
@@ -66,30 +75,44 @@ class Recipe:
             for name in names
         }
         empty = {name: np.zeros((1, width), np.float32) for name, width in widths.items()}
-        features = {name: value.shape[1] for name, value in _fused(empty, fusion).items()}
+        features = {name: value.shape[1] for name, value in _fuse_layers(empty, fusion).items()}
         return cls(tuple(names), fusion, poolings, hop, features)
 
     def rows(self, features: LayerFeatures) -> Iterator[dict[str, NDArray[np.float32]]]:
         """For each clip of a batch, feature -> (rows, width): one row, or one a frame.
 
         Where layers of one hop differ in frames (at the clip's end), the rows end with the shortest.
+
+        Args:
+            features: of one batch, each layer (batch, time, feature), as `Encoder.encode` gives them.
+
+        Yields:
+            Feature -> (rows, width) float32 of each clip, in the order of the batch.
+
+        Example:
+            >>> import torch
+            >>> from evar.encoders import load_encoder
+            >>> logmel = load_encoder("logmel")
+            >>> features = logmel.encode(torch.zeros(2, 16000))
+            >>> [rows["logmel"].shape for rows in Recipe.of(logmel).rows(features)]
+            [(1, 128), (1, 128)]
         """
         if self.hop:
             frames = np.min([features.frames[name].cpu().numpy() for name in self.layers], axis=0)  # (batch,)
             for clip, n_frames in enumerate(frames):
                 own = {name: features[name][clip, :n_frames].float().cpu().numpy() for name in self.layers}
-                yield _fused(own, self.fusion)  # (frames, width)
+                yield _fuse_layers(own, self.fusion)  # (frames, width)
             return
         pooled = {
             name: pool(features[name], features.frames[name], how).float().cpu().numpy()  # (batch, width)
             for name, how in self.pooling.items()
         }
-        values = _fused(pooled, self.fusion)
+        values = _fuse_layers(pooled, self.fusion)
         for clip in range(len(next(iter(values.values())))):
             yield {name: value[clip : clip + 1] for name, value in values.items()}
 
 
-def _fused(layers: Mapping[str, NDArray[np.float32]], fusion: str | None) -> dict[str, NDArray[np.float32]]:
+def _fuse_layers(layers: Mapping[str, NDArray[np.float32]], fusion: str | None) -> dict[str, NDArray[np.float32]]:
     if fusion in (None, "none"):
         return dict(layers)
     return {str(fusion): fuse(layers, str(fusion))}
@@ -110,7 +133,23 @@ def _hop(encoder: Encoder, names: Sequence[str], pooling: str | None) -> int:
 
 
 def settings_of(encoder: Encoder, recipe: Recipe, columns: Sequence[str]) -> dict[str, Any]:
-    """Everything besides the audio that can change the output: it is kept in it, and decides which parts it is made of."""
+    """Everything besides the audio that can change the output: it is kept in it, and decides which parts it is made of.
+
+    Args:
+        encoder: as `load_encoder` gives it.
+        recipe: what is kept of every clip.
+        columns: names of the CSV's columns that are carried along.
+
+    Returns:
+        Name of the setting -> its value.
+
+    Example:
+        >>> from evar.encoders import load_encoder
+        >>> logmel = load_encoder("logmel")
+        >>> settings = settings_of(logmel, Recipe.of(logmel, frames=True), columns=[])
+        >>> settings["encoder"], settings["rows"], settings["hop_seconds"]
+        ('logmel', 'frames', 0.01)
+    """
     import torch
 
     from evar import __version__

@@ -113,7 +113,20 @@ class Source:
 
 
 def portions(clips: Iterable[Clip], n_clips: int) -> Iterator[list[Clip]]:
-    """Clips in lists of `n_clips`, the last one shorter: the same list of files always has the same portions."""
+    """Cut clips into portions: the same list of files always has the same portions.
+
+    Args:
+        clips: taken one portion at a time.
+        n_clips: of a portion, at least 1.
+
+    Yields:
+        Lists of `n_clips`, the last one shorter.
+
+    Example:
+        >>> clips = [Clip(name, Path(name)) for name in ("a.wav", "b.wav", "c.wav")]
+        >>> [[clip.path for clip in portion] for portion in portions(clips, 2)]
+        [['a.wav', 'b.wav'], ['c.wav']]
+    """
     waiting = iter(clips)
     while portion := list(islice(waiting, n_clips)):
         yield portion

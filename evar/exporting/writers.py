@@ -25,7 +25,15 @@ RESERVED = ("path", "seconds", "clip", "time", "hop", "meta")
 
 
 def write_parquet(path: Path, table: Table) -> None:
-    """One row a clip or frame, one row group a block; `meta` is the schema's metadata under the key "evar"."""
+    """One row a clip or frame, one row group a block; `meta` is the schema's metadata under the key "evar".
+
+    Args:
+        path: of the file, replaced where it is there.
+        table: what to write.
+
+    Raises:
+        ImportError: if pyarrow is not installed.
+    """
     import pyarrow
     import pyarrow.parquet
 
@@ -61,6 +69,22 @@ def write_parquet(path: Path, table: Table) -> None:
 def write_npz(path: Path, table: Table) -> None:
     """Arrays for `numpy.load`, without pickle: `path`, `seconds` and the carried columns (clips,), `meta` (a text) and,
     per feature, (clips, width); with frames, each feature is (frames, width), with `clip` and `time` (frames,) and `hop`.
+
+    Args:
+        path: of the file, replaced where it is there.
+        table: what to write.
+
+    Example:
+        >>> import tempfile
+        >>> from evar.exporting.parts import PartWriter, Table
+        >>> from evar.exporting.sources import Clip
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     part = PartWriter(Path(folder), "d1", [Clip("a.wav", Path("a.wav"))], {"fc": 2})
+        ...     part.add(0, 1.5, {"fc": np.ones((1, 2), np.float32)})
+        ...     write_npz(Path(folder) / "out.npz", Table(Path(folder), ["d1"], {"fc": 2}, columns=(), hop=0.0))
+        ...     with np.load(Path(folder) / "out.npz") as arrays:
+        ...         arrays["path"].tolist(), arrays["fc"].tolist()
+        (['a.wav'], [[1.0, 1.0]])
     """
     with zipfile.ZipFile(path, "w") as archive:
         for place, name in enumerate(("path", *table.columns)):
@@ -100,7 +124,15 @@ def _add(
 
 
 def write_h5(path: Path, table: Table) -> None:
-    """Datasets of the same names and shapes as the arrays of `write_npz`; texts are read with `.asstr()[:]`."""
+    """Datasets of the same names and shapes as the arrays of `write_npz`; texts are read with `.asstr()[:]`.
+
+    Args:
+        path: of the file, replaced where it is there.
+        table: what to write.
+
+    Raises:
+        ImportError: if h5py is not installed.
+    """
     import h5py
 
     with h5py.File(path, "w") as file:
@@ -160,9 +192,18 @@ FORMATS: dict[str, tuple[Callable[[Path, Table], None], str | None]] = {
 def require_format(output: Path) -> None:
     """See that the output can be written, before anything is computed.
 
+    Args:
+        output: its path; only the ending counts.
+
     Raises:
         ValueError: if its ending is none of `FORMATS`.
         ImportError: if the package that the format needs is not installed.
+
+    Example:
+        >>> require_format(Path("features.npz"))
+        >>> require_format(Path("features.npy"))
+        Traceback (most recent call last):
+        ValueError: the output must end in .parquet, .npz, .h5, got 'features.npy'; did you mean features.npz?
     """
     import importlib
 
@@ -186,8 +227,15 @@ def require_format(output: Path) -> None:
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """How the vectors of an output were made: encoder, weights, layers, versions, bad clips, ...
 
+    Args:
+        path: of the output, .parquet, .npz or .h5.
+
+    Returns:
+        Name -> value, as `evar embed` wrote it.
+
     Raises:
         ValueError: if the file was not written by `evar embed`.
+        ImportError: if the package that the format needs is not installed.
 
     Example:
         >>> read_metadata("features.parquet")["weights_sha256"]  # doctest: +SKIP

@@ -38,6 +38,9 @@ def list_clips(audio: Any) -> list[Clip]:
     Args:
         audio: as for `evar.embed`.
 
+    Returns:
+        The clips in the order given; each row of an array (batch, samples) is one.
+
     Raises:
         ValueError: if it is no audio, empty, or of a shape that leaves open what is meant.
 
@@ -75,9 +78,16 @@ def decode_clip(clip: Clip, position: int, to_rate: int, sample_rate: int | None
         to_rate: Hz.
         sample_rate: Hz of samples that do not say it; None means `to_rate`.
 
+    Returns:
+        (samples,) float32 at `to_rate`.
+
     Raises:
         AudioError: if a file cannot be decoded; it is named.
         ValueError: if samples are too few, or not finite.
+
+    Example:
+        >>> decode_clip(Clip(np.ones(8000, np.float32)), 0, to_rate=16000, sample_rate=8000).shape
+        (16000,)
     """
     if isinstance(clip.source, Path):
         return _read_named(clip.source, str(clip.source), to_rate)
@@ -99,8 +109,21 @@ def decode_clip(clip: Clip, position: int, to_rate: int, sample_rate: int | None
 def require_rate(sample_rate: Any) -> int:
     """Return a sample rate in Hz as a whole number.
 
+    Args:
+        sample_rate: Hz, as the caller gave it; any kind of number.
+
+    Returns:
+        The same rate as an int, at least 1.
+
     Raises:
         ValueError: if it is not a whole number of at least 1.
+
+    Example:
+        >>> require_rate(16000.0)
+        16000
+        >>> require_rate(0)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: sample_rate must be a whole number of Hz, at least 1, got 0; ...
     """
     try:
         rate = int(sample_rate)

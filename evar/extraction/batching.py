@@ -33,6 +33,9 @@ def in_batches(
         batch_size: clips a batch instead, where not None.
         equal_lengths: never mix lengths (encoders whose vectors depend on padding).
 
+    Returns:
+        The positions of each batch, in the order given.
+
     Example:
         >>> in_batches([2, 0, 1], [5, 4, 6], 12, batch_size=None, equal_lengths=False)
         [[2, 0], [1]]
@@ -50,6 +53,12 @@ def in_batches(
 
 def by_length(clips: Mapping[Item, NDArray[np.float32]]) -> list[list[Item]]:
     """Decoded lengths can differ from the header's (damaged files): groups of equal ones, for those who need it.
+
+    Args:
+        clips: item, such as a position -> its decoded clip (samples,).
+
+    Returns:
+        The items of each length, in the order in which the lengths come first.
 
     Example:
         >>> by_length({4: np.zeros(3, np.float32), 7: np.zeros(2, np.float32), 9: np.zeros(3, np.float32)})
@@ -72,6 +81,11 @@ def decoded_ahead(
 
     Yields:
         Each batch with one future a clip, in its order; a clip that cannot be decoded raises when its result is taken.
+
+    Example:
+        >>> ahead = decoded_ahead([["a", "b"], ["c"]], lambda name: np.full(2, ord(name), np.float32))
+        >>> [(batch, [future.result().tolist() for future in futures]) for batch, futures in ahead]
+        [(['a', 'b'], [[97.0, 97.0], [98.0, 98.0]]), (['c'], [[99.0, 99.0]])]
     """
     n_threads = max(1, min(8, os.cpu_count() or 1))
     with ThreadPoolExecutor(n_threads, initializer=_yield_to_the_encoder) as threads:
@@ -96,14 +110,33 @@ def _yield_to_the_encoder() -> None:
 
 
 def keep_float32() -> None:
-    """Whoever encodes calls this first: convolutions in TF32, the default on some GPUs, have half the digits of float32."""
+    """Whoever encodes calls this first: convolutions in TF32, the default on some GPUs, have half the digits of float32.
+
+    Example:
+        >>> import torch
+        >>> keep_float32()
+        >>> torch.backends.cudnn.allow_tf32
+        False
+    """
     import torch
 
     torch.backends.cudnn.allow_tf32 = False
 
 
 def padded(clips: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
-    """Clips (samples,) of any lengths as one batch: (batch, samples) with zeros at the ends, and (batch,) lengths."""
+    """Put clips of any lengths into one batch, with zeros at the ends of the shorter ones.
+
+    Args:
+        clips: at least one, each (samples,).
+
+    Returns:
+        The waveforms (batch, samples) float32, as long as the longest clip, and the lengths (batch,) int64 in samples.
+
+    Example:
+        >>> waveform, lengths = padded([np.ones(3, np.float32), np.ones(1, np.float32)])
+        >>> waveform.tolist(), lengths.tolist()
+        ([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]], [3, 1])
+    """
     import torch
 
     lengths = torch.tensor([len(clip) for clip in clips])

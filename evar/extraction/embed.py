@@ -230,8 +230,17 @@ def selection(
     Args:
         encoder, layers, fusion, pooling: as for `embed`.
 
+    Returns:
+        The names of the layers, and the fusion: "none" takes the only layer, None keeps each layer as a feature.
+
     Raises:
         ValueError: if a layer, fusion or pooling is unknown.
+
+    Example:
+        >>> from evar.encoders import load_encoder
+        >>> logmel = load_encoder("logmel")
+        >>> selection(logmel, None, None, None), selection(logmel, "all", None, None)
+        ((['logmel'], 'none'), (['logmel'], None))
     """
     from evar.encoders.pooling import find_pooling
 

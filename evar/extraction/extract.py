@@ -81,6 +81,17 @@ def extract(
 
     Raises:
         OSError: if the vectors would not fit on the disk.
+
+    Example:
+        >>> import tempfile
+        >>> import soundfile
+        >>> from evar.encoders import load_encoder
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path, store = Path(folder) / "clip.wav", FeatureStore(Path(folder) / "store")
+        ...     soundfile.write(path, np.zeros(8000), 16000)
+        ...     result = extract(load_encoder("logmel"), [path], ClipPolicy(seconds=None), store)
+        ...     result.n_encoded, result.bad, store.load(result.key, result.rows, "logmel").shape
+        (1, {}, (1, 128))
     """
     return extract_each(encoder, [encoder.norm_stats], paths, policy, store, batch_size, label)[0]
 
@@ -158,8 +169,18 @@ def _without_failed(result: Extraction, stored: Collection[str]) -> None:
 def require_space(store: FeatureStore, n_bytes: int, label: str) -> None:
     """Refuse to begin what cannot end.
 
+    Args:
+        store: that the vectors go to; its folder need not be there yet.
+        n_bytes: that they take.
+        label: begins the message; "" stands for "extraction".
+
     Raises:
         OSError: if `n_bytes` exceed the free space of the store's disk.
+
+    Example:
+        >>> require_space(FeatureStore("store"), 10**24, "logmel x esc50")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        OSError: logmel x esc50 needs about 1000000000000000.0 GB under store, but ... GB are free; choose another ...
     """
     folder = store.folder
     while not folder.exists():

@@ -35,19 +35,54 @@ class FrameRequest:
     limit_bytes: float = math.inf
 
     def stride(self, encoder: Encoder, layer: str) -> int:
-        """Frames of that layer which become one, at least 1."""
+        """Return how many frames of a layer become one.
+
+        Args:
+            encoder: that has the layer.
+            layer: its name.
+
+        Returns:
+            Frames, at least 1.
+
+        Example:
+            >>> from evar.encoders import load_encoder
+            >>> FrameRequest(("logmel",), seconds=0.05).stride(load_encoder("logmel"), "logmel")  # frames every 10 ms
+            5
+        """
         hop = encoder.layer(layer).hop
         return max(1, round(self.seconds * encoder.sample_rate / hop)) if hop else 1
 
     def period(self, encoder: Encoder, layer: str) -> float:
-        """Seconds from one stored frame to the next; infinite for layers of one vector a clip."""
+        """Return the seconds from one stored frame to the next.
+
+        Args:
+            encoder: that has the layer.
+            layer: its name.
+
+        Returns:
+            Seconds; infinite for layers of one vector a clip.
+
+        Example:
+            >>> from evar.encoders import load_encoder
+            >>> FrameRequest(("logmel",), seconds=0.05).period(load_encoder("logmel"), "logmel")
+            0.05
+        """
         hop = encoder.layer(layer).hop
         return self.stride(encoder, layer) * hop / encoder.sample_rate if hop else math.inf
 
     def described(self, encoder: Encoder) -> dict[str, str]:
-        """What the key of the store says of each layer.
+        """Describe each layer as the key of the store does.
 
-        Of a layer with stride 5: "256 frames, mean of 5, float16".
+        Args:
+            encoder: that has the layers.
+
+        Returns:
+            Layer -> width, stride and number format in words.
+
+        Example:
+            >>> from evar.encoders import load_encoder
+            >>> FrameRequest(("logmel",), seconds=0.05).described(load_encoder("logmel"))
+            {'logmel': '64 frames, mean of 5, float16'}
         """
         return {
             name: f"{encoder.layer(name).width} frames, mean of {self.stride(encoder, name)}, float16"
@@ -55,7 +90,20 @@ class FrameRequest:
         }
 
     def n_bytes(self, encoder: Encoder, lengths: Sequence[int]) -> int:
-        """Disk that the frames of clips of so many samples take."""
+        """Return the disk space that the frames of some clips take.
+
+        Args:
+            encoder: that has the layers.
+            lengths: (clips,) samples of each clip at the encoder's rate.
+
+        Returns:
+            Bytes of the frames of all layers in half precision, with what each row adds.
+
+        Example:
+            >>> from evar.encoders import load_encoder
+            >>> FrameRequest(("logmel",), seconds=0.05).n_bytes(load_encoder("logmel"), [16000])  # 21 frames of 64
+            2736
+        """
         if not lengths:
             return 0
         valid = encoder.valid_frames(torch.tensor(lengths, dtype=torch.int64).clamp(min=encoder.min_samples))
@@ -67,7 +115,23 @@ class FrameRequest:
         return total
 
     def taken(self, encoder: Encoder, waveform: Tensor, lengths: Tensor) -> dict[str, list[NDArray[np.float32]]]:
-        """Encode one batch: layer -> for each clip (time, width), means over stretches of time."""
+        """Encode one batch, and average its frames over stretches of time.
+
+        Args:
+            encoder: in eval mode, on its device.
+            waveform: (batch, samples) at the encoder's rate.
+            lengths: (batch,) samples of each clip.
+
+        Returns:
+            Layer -> one array (time, width) for each clip.
+
+        Example:
+            >>> from evar.encoders import load_encoder
+            >>> request = FrameRequest(("logmel",), seconds=0.05)
+            >>> frames = request.taken(load_encoder("logmel"), torch.zeros(2, 16000), torch.tensor([16000, 8000]))
+            >>> [clip.shape for clip in frames["logmel"]]
+            [(21, 64), (11, 64)]
+        """
         with torch.inference_mode():
             features = encoder.encode(waveform, lengths)
             found: dict[str, list[NDArray[np.float32]]] = {}
@@ -82,6 +146,13 @@ class FrameRequest:
 
 def mean_of_stretches(frames: Tensor, stride: int) -> Tensor:
     """Means of `stride` frames in turn, the last of what is left: (time, feature) -> (time / stride rounded up, feature).
+
+    Args:
+        frames: (time, feature).
+        stride: frames that become one, at least 1.
+
+    Returns:
+        (time / stride rounded up, feature).
 
     Example:
         >>> mean_of_stretches(torch.tensor([[1.0], [3.0], [9.0]]), 2).tolist()

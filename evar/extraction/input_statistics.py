@@ -43,6 +43,15 @@ def mode(encoder: Encoder, asked: str | tuple[float, float] | None, protocol: st
 
     Returns:
         "train", "task", the (mean, std) that the encoder holds, or None for an encoder without input statistics.
+
+    Example:
+        >>> from evar.encoders import load_encoder
+        >>> encoder = load_encoder("logmel")
+        >>> mode(encoder, "train", "default") is None  # it normalises nothing
+        True
+        >>> with encoder.normalising_by((-7.0, 4.0)):
+        ...     mode(encoder, None, "train"), mode(encoder, "default", "train")
+        ('train', (-7.0, 4.0))
     """
     if encoder.norm_stats is None:
         return None
@@ -76,11 +85,34 @@ class InputMoments(Encoder):
         self.options = encoder.options
 
     def valid_frames(self, lengths: Tensor) -> Tensor:
-        """One."""
+        """Return how many frames each clip has: one.
+
+        Args:
+            lengths: (batch,) samples.
+
+        Returns:
+            (batch,) ones.
+
+        Example:
+            >>> from evar.encoders import load_encoder
+            >>> InputMoments(load_encoder("logmel")).valid_frames(torch.tensor([16000, 8000])).tolist()
+            [1, 1]
+        """
         return torch.ones_like(lengths)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """(batch, 1, 9): high, middle and low part of count, of sum, of sum of squares."""
+        """Take the moments of each clip's front-end values.
+
+        Args:
+            waveform: (batch, samples) at the encoder's rate.
+            lengths: (batch,) samples of each clip.
+
+        Returns:
+            "moments" -> (batch, 1, 9): high, middle and low part of count, of sum, of sum of squares.
+
+        Raises:
+            NotImplementedError: if the encoder has no front-end apart from its network.
+        """
         return {"moments": _thirds(self.encoder.input_moments(waveform, lengths)).flatten(1)[:, None]}
 
 
@@ -139,7 +171,17 @@ def of_task(
 def stored(
     encoder: Encoder, task: Task, what: str | tuple[float, float] | None, seeds: Sequence[int], store: FeatureStore
 ) -> dict[int, list[Statistics]] | None:
-    """As `of_task`, from what is stored already; None where a clip's moments are missing."""
+    """As `of_task`, from what is stored already.
+
+    Args:
+        encoder, task, what, seeds, store: as for `of_task`.
+
+    Returns:
+        As `of_task`; None where a clip's moments are missing.
+
+    Raises:
+        ValueError: if no clip is left to take them from, or all are silent.
+    """
     if (
         what is None
         or isinstance(what, tuple)
@@ -156,6 +198,9 @@ def pooled(moments: NDArray[np.float64], clips: NDArray[np.int64], where: str) -
         moments: (clips, 3) count, sum and sum of squares; NaN for clips that could not be read.
         clips: which of them count.
         where: task and round, for the error.
+
+    Returns:
+        (mean, standard deviation).
 
     Raises:
         ValueError: if no clip counts, or their values are all alike.

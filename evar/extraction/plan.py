@@ -54,6 +54,20 @@ def feature_key(encoder: Encoder, policy: ClipPolicy, frames: FrameRequest | Non
 
     How a window was found is no part of it: rows are addressed by the audio and where the window starts, so that a random
     window which is the clip's head is encoded once.
+
+    Args:
+        encoder: as `load_encoder` gives it.
+        policy: which part of a file is the clip.
+        frames: which frames are kept; None stands for pooled vectors of all layers.
+
+    Returns:
+        The key that the store keeps the vectors under.
+
+    Example:
+        >>> from evar.encoders import load_encoder
+        >>> key = feature_key(load_encoder("logmel"), ClipPolicy(seconds=5.0))
+        >>> key.encoder, key.sample_rate, key.clip_seconds, list(key.layers)
+        ('logmel', 16000, 5.0, ['logmel'])
     """
     return FeatureKey(
         encoder=encoder.store_name or encoder.name,
@@ -90,6 +104,21 @@ def plan(
         store: where vectors live.
         batch_size: clips a batch; None takes as many as `encoder.batch_seconds` of audio.
         frames: which frames are to be kept, in place of pooled vectors of all layers.
+
+    Returns:
+        What is missing, in which batches it would be encoded, and what it would take.
+
+    Example:
+        >>> import tempfile
+        >>> import soundfile
+        >>> from evar.encoders import load_encoder
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path, store = Path(folder) / "clip.wav", FeatureStore(Path(folder) / "store")
+        ...     soundfile.write(path, [0.0] * 8000, 16000)
+        ...     missing = Path(folder) / "missing.wav"
+        ...     found = plan(load_encoder("logmel"), [path, missing], ClipPolicy(seconds=None), store)
+        ...     found.todo, list(found.bad), found.audio_seconds
+        ({0}, [1], 0.5)
     """
     source = FrameStore.beside(store) if frames else store
     return make_plan(encoder, *inspect_clips(paths, store), policy, source, batch_size, frames)
@@ -104,6 +133,16 @@ def make_plan(
     batch_size: int | None,
     frames: FrameRequest | None = None,
 ) -> Plan:
+    """As `plan`, for clips that were looked at already.
+
+    Args:
+        encoder, policy, batch_size, frames: as for `plan`.
+        infos, bad: as `inspect_clips` gives them.
+        store: that holds the vectors, or the frames where `frames` are asked for.
+
+    Returns:
+        As `plan`.
+    """
     key = feature_key(encoder, policy, frames)
     rows: list[str | None] = [None if info is None else row_id(info, policy.window(info)[0]) for info in infos]
     stored = store.stored(key)
@@ -130,13 +169,44 @@ def make_plan(
 
 
 def vector_bytes(encoder: Encoder, n_clips: int) -> int:
-    """Estimate the disk space of the vectors of all layers of a number of clips, in bytes."""
+    """Estimate the disk space of the vectors of all layers of a number of clips, in bytes.
+
+    Args:
+        encoder: as `load_encoder` gives it.
+        n_clips: that are to be stored.
+
+    Returns:
+        Bytes.
+
+    Example:
+        >>> from evar.encoders import load_encoder
+        >>> vector_bytes(load_encoder("logmel"), 10)  # 128 numbers a clip
+        5600
+    """
     widths = {layer.name: pooled_width(layer.width, layer.pooling) for layer in encoder.layer_infos}
     return estimated_bytes(widths, n_clips)
 
 
 def inspect_clips(paths: Sequence[Path], store: FeatureStore) -> tuple[list[AudioInfo | None], dict[int, str]]:
-    """Hash and header of every file, read only where the store's audio index does not know it."""
+    """Hash and header of every file, read only where the store's audio index does not know it.
+
+    Args:
+        paths: (clips,) audio files.
+        store: whose audio index is asked first, and told what is new.
+
+    Returns:
+        (clips,) what each file holds, None for a bad clip; and position of a bad clip -> why it cannot be used.
+
+    Example:
+        >>> import tempfile
+        >>> import soundfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "clip.wav"
+        ...     soundfile.write(path, [0.0] * 8000, 16000)
+        ...     infos, bad = inspect_clips([path, Path(folder) / "missing.wav"], FeatureStore(Path(folder) / "store"))
+        ...     infos[0].n_samples, infos[1], list(bad)
+        (8000, None, [1])
+    """
     index = AudioIndex(store.folder)
     infos = index.lookup(paths)
     unknown = [position for position, info in enumerate(infos) if info is None]
