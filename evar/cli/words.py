@@ -36,7 +36,7 @@ def check_words(name: str, command: Callable[..., int], words: Sequence[str]) ->
         UsageError: for an unknown, repeated or valueless flag, or too many or too few positionals.
 
     Example:
-        >>> from evar.cli import lineval
+        >>> from evar.cli.lineval import lineval
         >>> check_words("lineval", lineval, ["logmel", "esc10", "--limit", "20", "--dry-run"])
         ['logmel', 'esc10', '--limit=20', '--dry_run=True']
         >>> check_words("lineval", lineval, ["logmel", "esc10", "-o", "here"])

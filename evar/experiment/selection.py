@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -76,6 +77,6 @@ def count_seeds(task: Task, protocol: ProtocolConfig, n_seeds: int | None) -> in
         protocol: its probe, its crop, and its own number of seeds.
         n_seeds: as requested; None leaves it to the protocol.
     """
-    has_random_probe = "random_state" in resolve(protocol.probe)().get_params()
+    has_random_probe = "random_state" in inspect.signature(resolve(protocol.probe)).parameters
     is_random = task.draws_validation or has_random_probe or protocol.crop == "by_role"
     return (n_seeds or protocol.seeds) if is_random else 1

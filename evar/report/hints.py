@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from evar.metrics.named import get_display_name
 from evar.report.plots.hints import make_similarity_maps, plot_similarity
 from evar.report.tables.cells import make_sections
 from evar.report.tables.csv_text import format_csv_table
@@ -177,6 +176,8 @@ def _make_lines(record: HintsRecord, scores: dict[str, float], defaults: set[str
 
 def format_markdown(found: Sequence[HintTable], n_older: int = 0) -> str:
     """The rank correlations of all tables, then a table an encoder, then what the numbers are."""
+    from evar.metrics.named import get_display_name
+
     several = len({one.protocol for one in found if one.protocol}) > 1
     parts = ["# Hints without labels", "## Do they go along with the score?"]
     headings = [heading for heading, _, _ in HINTS.values()]

@@ -137,8 +137,8 @@ def test_several_default_layers_are_concatenated_unless_told_otherwise(folder, m
 
 
 def test_an_encoder_that_cannot_stand_padding_gets_equal_lengths(folder):
-    data = bytearray(files_of(folder)[4].read_bytes())
-    files_of(folder)[4].write_bytes(bytes(data[:3000]))  # the header says more than there is
+    samples, rate = soundfile.read(files_of(folder)[4])
+    soundfile.write(files_of(folder)[4], samples[: len(samples) // 2], rate)
     assert run(["embed", "toy_fragile", str(folder), "-o", "out.npz"]) == cli.DONE
     assert np.array_equal(opened("out.npz")["bands"], embed("toy_fragile", files_of(folder)))
 
@@ -193,13 +193,14 @@ def test_a_folder_is_searched_to_the_bottom_in_the_order_of_names(tmp_path):
     (tmp_path / "linked").symlink_to(tmp_path / "a" / "b", target_is_directory=True)
     found = [str(Path(path).relative_to(tmp_path)) for path in find_audio(str(tmp_path))]
     assert found == ["a/b/c.mp3", "a/z.FLAC", "a.ogg", "b.wav", "linked/c.mp3"]
-    with pytest.raises(ValueError, match=r"no audio below .*c; looked for \.aac"):
+    with pytest.raises(ValueError, match=r"no audio below .*c; looked for .*\.aac, .*\.wav"):
         list(Source([str(tmp_path / "c")]))
 
 
 def test_endings_are_those_that_libsndfile_reads(tmp_path):
     known = {name.lower() for name in soundfile.available_formats()}
     others = {"aif", "aifc", "snd", "sph", "oga", "opus"} | {"sd2", "nist"}
+    others |= {"wave", "bwf", "bw64", "iff", "8svx", "sf", "mp1", "mpa"}  # other endings of WAV, SVX, IRCAM and MPEG
     assert {suffix[1:] for suffix in AUDIO_SUFFIXES - set(FFMPEG_SUFFIXES)} <= known | others
     for suffix in (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".au", ".caf", ".w64"):
         assert suffix in AUDIO_SUFFIXES
@@ -508,10 +509,10 @@ def test_wrong_words_fail_before_any_work(folder, capsys, words, message):
 
 def test_frames_need_one_hop(folder, monkeypatch, capsys):
     layers = (LayerInfo("level", 1, 2 * HOP, "mean"), LayerInfo("bands", 16, HOP, "mean"))
-    monkeypatch.setattr(Bands, "layers", layers)
+    monkeypatch.setattr(Bands, "layer_infos", layers)
     assert run(["embed", "toy", str(folder), "-o", "out.npz", "--frames", "--layers=all"]) == cli.WRONG
     assert "one hop, got level 100 ms, bands 50 ms; choose one with --layers" in capsys.readouterr().err
-    monkeypatch.setattr(Bands, "layers", (LayerInfo("level", 1, 0, "mean"), layers[1]))
+    monkeypatch.setattr(Bands, "layer_infos", (LayerInfo("level", 1, 0, "mean"), layers[1]))
     assert run(["embed", "toy", str(folder), "-o", "out.npz", "--frames", "--layers=level"]) == cli.WRONG
     assert "layer level gives one vector a clip and has no frames" in capsys.readouterr().err
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from evar.figures.grids import LABEL_POINTS, draw_colour_bar, fill_cells, make_box, measure_text, place_boxes
 from evar.figures.style import PAGE_INCHES, save_figure
-from evar.metrics.named import get_display_name
 from evar.report.tables.csv_text import format_csv_table
 from evar.results import Result, load_predictions
 from evar.storage.atomic import write_atomic
@@ -136,6 +135,8 @@ def list_clips(found: Mapping[str, np.ndarray], names: Sequence[str]) -> list[li
 
 
 def _describe_row(result: Result, n_clips: int) -> str:
+    from evar.metrics.named import get_display_name
+
     random = " (random weights)" if result.is_random else ""
     return (
         f"{result.encoder}{random} {'+'.join(result.layers)} on {result.task}, {result.protocol}, seed {result.seed}: share "

@@ -18,7 +18,6 @@ from evar.figures.style import (
     make_figure,
     save_figure,
 )
-from evar.metrics.named import get_display_name
 from evar.report.tables.cells import make_sections
 from evar.report.tables.section import Column, Section
 from evar.results import Result
@@ -145,6 +144,8 @@ def describe_limits(found: Sequence[Panel]) -> str:
 
 
 def _make_panel(section: Section, index: int, column: Column, *, name_protocol: bool) -> Panel:
+    from evar.metrics.named import get_display_name
+
     points: dict[str, list[Point]] = {}
     floors, metric = set(), ""
     for row in section.rows:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from evar.config.plain_text import make_printable
-from evar.metrics.named import get_display_name
 from evar.report.tables.compared import LEVEL, is_equal
 from evar.report.tables.section import Cell, Row, Section, is_better
 
@@ -209,6 +208,8 @@ def list_remarks(section: Section, by_layer: bool, dress: Dress) -> list[str]:
 
 def _explain_scores(section: Section, by_layer: bool, dress: Dress) -> list[str]:
     """Explain what the numbers are and what stands out."""
+    from evar.metrics.named import get_display_name
+
     shown = section.results
     if not shown:
         return []
