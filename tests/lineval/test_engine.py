@@ -51,7 +51,8 @@ def grid(tones, monkeypatch):
     }
     (root / "config" / "encoders" / "toy_killed.yaml").write_text(yaml.safe_dump(killed))
     monkeypatch.syspath_prepend(str(TESTS))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]))
+    folders = [str(Path(__file__).parent), str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(folders))
     return root
 
 
