@@ -10,6 +10,7 @@ Layers: scene (one embedding a clip, as `get_scene_embeddings` gives it; the def
 
 from __future__ import annotations
 
+import numbers
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,22 +62,25 @@ class HearEncoder(Encoder):
             raise ValueError(f"load_model of {module} failed: {type(error).__name__}: {error}") from error
         if not isinstance(self.model, nn.Module):
             raise ValueError(f"load_model of {module} must return a torch.nn.Module, got {type(self.model).__name__}")
-        numbers = {}
-        for name in ("sample_rate", "scene_embedding_size", "timestamp_embedding_size"):
-            value: Any = getattr(self.model, name, None)
-            if type(value) is not int:
-                raise ValueError(f"the model of {module} must have a whole number {name}, got {value!r}")
-            numbers[name] = value
-        self.sample_rate: int = numbers["sample_rate"]
+        names = ("sample_rate", "scene_embedding_size", "timestamp_embedding_size")
+        self.sample_rate, scene_width, frame_width = (self._read_whole_number(name) for name in names)
+        self._widths = {"scene": scene_width, "timestamps": frame_width}
         if self.sample_rate not in SAMPLE_RATES:
             raise ValueError(f"sample_rate must be one of {', '.join(map(str, SAMPLE_RATES))}, got {self.sample_rate}")
         self.model.eval()
         self.brings_weights = f"load_model of {module}"
         self._n_frames: dict[int, int] = {}
         self.layer_infos = (
-            LayerInfo("timestamps", numbers["timestamp_embedding_size"], self._measured_hop(), "mean", "frames"),
-            LayerInfo("scene", numbers["scene_embedding_size"], 0, "mean", "the model's own clip embedding"),
+            LayerInfo("timestamps", frame_width, self._measure_hop(), "mean", "frames"),
+            LayerInfo("scene", scene_width, 0, "mean", "the model's own clip embedding"),
         )
+
+    def _read_whole_number(self, name: str) -> int:
+        """Return an attribute of the model as a Python integer; whole numbers of numpy count."""
+        value: Any = getattr(self.model, name, None)
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < 1:
+            raise ValueError(f"the model of {self._api.__name__} must have a whole number {name}, got {value!r}")
+        return int(value)
 
     @classmethod
     def from_config(cls, config: EncoderConfig, *, weights: str | Path | None) -> Encoder:
@@ -121,8 +125,8 @@ class HearEncoder(Encoder):
     def _check(self, frames: Any, timestamps: Any, scene: Any, n_clips: int, length: int) -> None:
         """What the API promises of every answer."""
         for name, value, wanted in (
-            ("timestamp embeddings", frames, (n_clips, None, self.model.timestamp_embedding_size)),
-            ("scene embeddings", scene, (n_clips, self.model.scene_embedding_size)),
+            ("timestamp embeddings", frames, (n_clips, None, self._widths["timestamps"])),
+            ("scene embeddings", scene, (n_clips, self._widths["scene"])),
             ("timestamps", timestamps, (n_clips, None)),
         ):
             shape = tuple(getattr(value, "shape", ()))
@@ -131,16 +135,55 @@ class HearEncoder(Encoder):
                 raise RuntimeError(f"{name} must be float32 {wanted}, got {shape} {getattr(value, 'dtype', None)}")
         if frames.shape[1] != timestamps.shape[1]:
             raise RuntimeError(f"{frames.shape[1]} frames have {timestamps.shape[1]} timestamps")
-        last, milliseconds = float(timestamps.max()), 1000 * length / self.sample_rate
+        self._check_timestamps(torch.as_tensor(timestamps).double(), 1000 * length / self.sample_rate)
+
+    def _check_timestamps(self, timestamps: Tensor, milliseconds: float) -> None:
+        """Raise RuntimeError unless timestamps are milliseconds from the start of the clip, one after the other.
+
+        Args:
+            timestamps: (clips, frames).
+            milliseconds: how long the clips are.
+        """
+        if not bool(timestamps.isfinite().all()) or bool((timestamps < 0).any()):
+            raise RuntimeError(
+                "timestamps must be milliseconds from the clip's start, but some are below 0 or no number"
+            )
+        if bool((timestamps.diff(dim=1) <= 0).any()):
+            raise RuntimeError("timestamps must increase from frame to frame, but they do not")
+        last = float(timestamps.max())
         if last > milliseconds + 1:
             raise RuntimeError(
-                f"the last timestamp is {last:.0f} ms, beyond a clip of {milliseconds:.0f} ms; are they seconds?"
+                f"the last timestamp is {last:.0f} ms, beyond a clip of {milliseconds:.0f} ms; are they samples in place of "
+                "milliseconds?"
+            )
+        if timestamps.shape[1] > 1 and last < milliseconds / 100:
+            raise RuntimeError(
+                f"the last timestamp is {last:.4g} ms in a clip of {milliseconds:.0f} ms; are they seconds in place of "
+                "milliseconds?"
             )
 
-    def _measured_hop(self) -> int:
-        """Samples between two timestamps, from a clip of noise."""
-        clip = 0.1 * torch.randn(1, int(_PROBE_SECONDS * self.sample_rate), generator=torch.Generator().manual_seed(0))
-        with torch.no_grad():
-            _, timestamps = self._called("get_timestamp_embeddings", clip)
+    def _measure_hop(self) -> int:
+        """Return the samples between two timestamps, from a clip of noise that checks the module as well.
+
+        Raises:
+            ValueError: if an answer breaks the API, or a second call gives other vectors.
+        """
+        length = int(_PROBE_SECONDS * self.sample_rate)
+        clip = 0.1 * torch.randn(1, length, generator=torch.Generator().manual_seed(0))
+        try:
+            with torch.no_grad():
+                frames, timestamps = self._called("get_timestamp_embeddings", clip)
+                scene = self._called("get_scene_embeddings", clip)
+                self._check(frames, timestamps, scene, 1, length)
+                again, _ = self._called("get_timestamp_embeddings", clip)
+                scene_again = self._called("get_scene_embeddings", clip)
+        except RuntimeError as error:
+            raise ValueError(f"module {self._api.__name__} does not follow the HEAR API: {error}") from error
+        for name, first, second in (("timestamp", frames, again), ("scene", scene, scene_again)):
+            if first.shape != second.shape or not torch.allclose(first, second, rtol=1e-3, atol=1e-5):
+                raise ValueError(
+                    f"module {self._api.__name__} gives other {name} embeddings when it is called twice with the same "
+                    "clip, so that no score could be computed again; does it draw random numbers?"
+                )
         gaps = timestamps[0].double().diff()
-        return max(1, round(float(gaps.mean()) * self.sample_rate / 1000)) if len(gaps) else clip.shape[1]
+        return max(1, round(float(gaps.mean()) * self.sample_rate / 1000)) if len(gaps) else length

@@ -16,6 +16,7 @@ from evar.encoders import load_encoder
 from evar.encoders.pooling import pool
 
 MODULE = """
+import numpy
 import torch
 
 class Model(torch.nn.Module):
@@ -71,6 +72,13 @@ def test_a_hear_module_is_an_encoder(module):
     assert torch.allclose(together["timestamps"][1, :20], alone["timestamps"][0], atol=1e-6)
 
 
+def test_whole_numbers_of_numpy_are_whole_numbers(module):
+    name = module("16000, 6, 4", "numpy.int64(16000), numpy.int32(6), 4")
+    encoder = load_encoder(f"hear:{name}")
+    assert encoder.sample_rate == 16000 and type(encoder.sample_rate) is int
+    assert [info.width for info in encoder.layer_infos] == [4, 6]
+
+
 def test_its_checkpoint_and_random_weights_are_other_encoders(module, tmp_path):
     name = f"hear:{module()}"
     (tmp_path / "checkpoint.txt").write_text("2.0")
@@ -98,6 +106,11 @@ def test_a_hear_module_gives_rows(module, tones):
         ("16000, 6, 4", "8000, 6, 4", "sample_rate must be one of"),
         ("return Model(", "return dict(a=", "must return a torch.nn.Module"),
         ("* 25.0", "* 400.0", "beyond a clip"),
+        ("* 25.0 + 12.5", "* 0.025", "are they seconds in place of milliseconds"),
+        ("* 25.0 + 12.5", "* 0.0", "must increase"),
+        ("* 25.0 + 12.5", "* 25.0 - 100.0", "below 0"),
+        (".expand(len(audio), -1)", "", "timestamps must be float32 .*got"),
+        ("return torch.relu(model.net(frames)), times", "return torch.rand(len(audio), 80, 4), times", "called twice"),
         ("return Model(", "return Modle(", "load_model of hear_toy_.* failed: NameError"),
         (
             "torch.relu(model.net(frames))",
