@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -189,10 +190,26 @@ def _open_pieces(content: Content, layout: Layout) -> list[soundfile.SoundFile]:
     import soundfile
 
     if layout.pieces:
-        return [soundfile.SoundFile(io.BytesIO(piece)) for piece in layout.pieces]
+        return [_open_bytes(piece) for piece in layout.pieces]
     if isinstance(content.data, bytes):
-        return [soundfile.SoundFile(io.BytesIO(content.data))]
+        return [_open_bytes(content.data)]
     return [soundfile.SoundFile(open(content.path, "rb"), closefd=True)]
+
+
+def _open_bytes(data: bytes) -> soundfile.SoundFile:
+    """Open the content of a file; on Linux by a file in memory, which libsndfile reads without calling back into Python.
+
+    Calls back into Python wait for each other where several threads decode, and cost more than a short clip does.
+    """
+    import soundfile
+
+    if not hasattr(os, "memfd_create"):
+        return soundfile.SoundFile(io.BytesIO(data))
+    number = os.memfd_create("sound")
+    with open(number, "wb", closefd=False) as file:
+        file.write(data)
+    os.lseek(number, 0, os.SEEK_SET)
+    return soundfile.SoundFile(number, closefd=True)
 
 
 def _read_frames(file: soundfile.SoundFile, start: int, n_samples: int) -> NDArray[np.float32]:
