@@ -21,6 +21,15 @@ from evar.probes.protocol import ProbeTraits, check_probe
 EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 
 
+@pytest.fixture(autouse=True)
+def forget_own_metrics():
+    """What a test registers is gone after it: other tests count the metrics of the package."""
+    before = dict(METRICS)
+    yield
+    METRICS.clear()
+    METRICS.update(before)
+
+
 def lineval(root, *words):
     status = run(["lineval", "toy", "tones", *words, f"--out={root / 'results'}"])
     return status, results.load_all(root / "results")
