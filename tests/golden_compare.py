@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -107,10 +107,10 @@ class GoldenSet:
         assert (self.kept / file).read_bytes() == (self.full.parent / file).read_bytes()
 
 
-def make_waves(name: str) -> dict[int, NDArray[np.float32]]:
-    """One test wave (samples,) at 16 and 32 kHz."""
+def make_waves(name: str, rates: Sequence[int] = (16000, 32000)) -> dict[int, NDArray[np.float32]]:
+    """One test wave (samples,) at each of these rates: 16 and 32 kHz, or those that an encoder of the set needs."""
     maker = load_file(HERE / "make_waves.py")
-    return {rate: maker.make(name, rate) for rate in (16000, 32000)}
+    return {rate: maker.make(name, rate) for rate in rates}
 
 
 if __name__ == "__main__":
