@@ -56,8 +56,12 @@ class Sound:
     band_limit: float = 0.0
 
 
-def describe(path: str | Path) -> Sound:
-    """Decode a whole file, block by block.
+def describe(path: str | Path, most_seconds: float | None = None) -> Sound:
+    """Decode a file block by block, and measure it.
+
+    Args:
+        path: audio file.
+        most_seconds: stop after that much; None measures the whole file. A part says nothing about the length.
 
     Raises:
         AudioError: if it is missing, unreadable, empty, cut off or no audio.
@@ -65,9 +69,13 @@ def describe(path: str | Path) -> Sound:
     content = load_content(path)
     with open_sound(path, content) as sound:
         measured = _Measured()
+        most = np.inf if most_seconds is None else most_seconds * sound.sample_rate
         for block in sound.blocks():
             measured.add(block)
-        _require_sound(sound, measured.n_samples)
+            if measured.n_samples >= most:
+                break
+        else:
+            _require_sound(sound, measured.n_samples)
         return measured.describe(content.sha256(), sound)
 
 

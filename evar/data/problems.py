@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,10 +27,31 @@ FAR_ABOVE_DB = 12.0
 LARGE_OFFSET = 0.02
 #: dB that a mix to mono, or a limit at 8 kHz, may take from the level
 LARGE_LOSS_DB = 30.0
+#: of an encoder's rate up to which it can use what it hears
+HEARD_SHARE = 0.45
+#: of a clip that is looked at before a run
+SAMPLED_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class LabelProblem:
+    """What is wrong with the labels of a round.
+
+    Attributes:
+        sort: of the problem; a list of problems names each sort once.
+        round_name: as `evar.data.task.Round` has it.
+        text: what is wrong, without the name of the round.
+        is_fatal: no probe can be fitted or tested.
+    """
+
+    sort: str
+    round_name: str
+    text: str
+    is_fatal: bool = False
 
 
 def list_label_problems(task: Task, seed: int = 0) -> list[str]:
-    """What is wrong with the labels of the splits: sentences, none where all is well.
+    """Say what is wrong with the labels of the splits: sentences, none where all is well.
 
     Args:
         task: with its rounds.
@@ -41,45 +65,90 @@ def list_label_problems(task: Task, seed: int = 0) -> list[str]:
         rounds = task.rounds(seed)
     except ValueError as error:
         return [str(error)]
-    found: dict[str, list[str]] = {}
-    for one in rounds:
-        for sort, text in _check_round(task, one):
-            found.setdefault(sort, []).append(text)
-    return [
-        texts[0] + (f" (and so in {len(texts) - 1} more rounds)" if len(texts) > 1 else "") for texts in found.values()
+    of_sort: dict[str, list[LabelProblem]] = {}
+    for problem in find_label_problems(task, rounds):
+        of_sort.setdefault(problem.sort, []).append(problem)
+    texts = [
+        f"{same[0].round_name}: {same[0].text}" + (f" (and so in {len(same) - 1} more rounds)" if len(same) > 1 else "")
+        for same in of_sort.values()
     ]
+    unknown = describe_unknown_classes(task, rounds)
+    return [*texts, f"{unknown} and cannot be right"] if unknown else texts
 
 
-def _check_round(task: Task, one: Round) -> list[tuple[str, str]]:
-    """(sort of problem, sentence) of one round."""
-    found = []
-    for name, rows in (("training", one.train), ("validation", one.valid), ("test", one.test)):
-        if not len(rows):
-            found.append((f"empty {name}", f"{one.name}: there is no {name} clip"))
-    if not len(one.train) or not len(one.test):
-        return found
+def require_labels(task: Task, rounds: Sequence[Round]) -> None:
+    """Raise unless every round has training and test clips, and training clips of at least 2 classes.
+
+    Args:
+        task: whose labels.
+        rounds: as `task.rounds` gives them.
+
+    Raises:
+        ValueError: naming the round, and what its index holds.
+    """
+    for problem in find_label_problems(task, rounds):
+        if problem.is_fatal:
+            raise ValueError(f"{task.name} {problem.round_name}: {problem.text}; see `evar verify`")
+
+
+def find_label_problems(task: Task, rounds: Sequence[Round]) -> Iterator[LabelProblem]:
+    """Yield what is wrong with each round, but for classes without training clips (see `describe_unknown_classes`)."""
+    for a_round in rounds:
+        parts = (("training", a_round.train), ("validation", a_round.valid), ("test", a_round.test))
+        for name, clips in parts:
+            if not len(clips):
+                yield LabelProblem(
+                    f"empty {name}", a_round.name, f"the index has no {name} clips", name != "validation"
+                )
+        if not len(a_round.train):
+            continue
+        if task.config.kind == "regression":
+            if len(np.unique(task.y[a_round.train])) == 1:
+                yield LabelProblem("constant", a_round.name, "all training clips have the same number as label")
+            continue
+        counts = count_labels(task, a_round.train)
+        if task.config.kind == "multiclass" and int((counts > 0).sum()) < 2:
+            text = f"all {len(a_round.train)} training clips are of class {task.config.classes[int(counts.argmax())]!r}"
+            yield LabelProblem("one class", a_round.name, f"{text}, but a probe needs at least 2 classes", True)
+        elif not counts.any():
+            yield LabelProblem("no label", a_round.name, "no training clip has a label")
+
+
+def describe_unknown_classes(task: Task, rounds: Sequence[Round]) -> str | None:
+    """Return a sentence on test clips whose class no training clip has; None where there are none.
+
+    Args:
+        task: whose labels; a task of numbers has no such clips.
+        rounds: as `task.rounds` gives them.
+
+    Example:
+        >>> from evar.data.task import load_task
+        >>> task = load_task("esc10")
+        >>> print(describe_unknown_classes(task, task.rounds()))
+        None
+    """
     if task.config.kind == "regression":
-        if len(np.unique(task.y[one.train])) == 1:
-            found.append(("constant", f"{one.name}: all training clips have the same number as label"))
-        return found
-    trained, tested = (count_labels(task, rows) for rows in (one.train, one.test))
-    unseen = np.flatnonzero((trained == 0) & (tested > 0))
-    if len(unseen):
-        names = _shorten([task.config.classes[number] for number in unseen])
-        what = "events" if task.config.kind == "events" else "labels" if task.config.kind == "multilabel" else "clips"
-        found.append(
-            ("unseen", f"{one.name}: {int(tested[unseen].sum())} of {int(tested.sum())} test {what} are of classes without "
-             f"training clips ({names}) and cannot be right")
-        )  # fmt: skip
-    n_trained = int((trained > 0).sum())
-    if n_trained < 2 and task.config.kind == "multiclass":
-        only = task.config.classes[int(trained.argmax())]
-        found.append(
-            ("one class", f"{one.name}: all training clips are of one class, {only!r}; nothing can be learned")
-        )
-    elif n_trained == 0:
-        found.append(("no label", f"{one.name}: no training clip has a label"))
-    return found
+        return None
+    n_lost, n_test = 0, 0
+    names: set[str] = set()
+    for a_round in rounds:
+        unknown = (count_labels(task, a_round.train) == 0) & (count_labels(task, a_round.test) > 0)
+        n_test += len(a_round.test)
+        n_lost += sum(bool(_has_label(task, clip, unknown)) for clip in a_round.test) if unknown.any() else 0
+        names |= {str(task.config.classes[int(place)]) for place in np.flatnonzero(unknown)}
+    if not n_lost:
+        return None
+    shown = ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"{n_lost} of {n_test} test clips are of classes without training clips ({shown})"
+
+
+def _has_label(task: Task, clip: int, wanted: NDArray[np.bool_]) -> np.bool_:
+    """Whether a clip has one of the wanted classes, (classes,)."""
+    if task.config.kind == "multilabel":
+        return np.bool_(task.y[clip][wanted].any())
+    if task.config.kind == "events":
+        return np.bool_(wanted[task.y[clip][:, 0].astype(int)].any())
+    return np.bool_(wanted[int(task.y[clip])])
 
 
 def count_labels(task: Task, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -93,11 +162,12 @@ def count_labels(task: Task, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.bincount(task.y[rows], minlength=n_classes)
 
 
-def list_sound_problems(sounds: Mapping[str, Sound]) -> list[str]:
-    """What is wrong with sounds as an encoder hears them, mixed to mono and resampled.
+def list_sound_problems(sounds: Mapping[str, Sound], sample_rate: int | None = None) -> list[str]:
+    """Say what is wrong with sounds as an encoder hears them, mixed to mono and resampled.
 
     Args:
         sounds: path -> what the file is like.
+        sample_rate: of an encoder in Hz, which hears up to half of it: limits above do not matter. None names them all.
     """
     found = [
         ("hold NaN or infinite samples", [path for path, one in sounds.items() if not one.is_finite]),
@@ -125,28 +195,62 @@ def list_sound_problems(sounds: Mapping[str, Sound]) -> list[str]:
         ),
     ]  # fmt: skip
     texts = [tell_some(what, which) for what, which in found if which]
-    limits = {path: one.band_limit for path, one in sounds.items() if one.band_limit}
+    heard = HEARD_SHARE * sample_rate if sample_rate else np.inf
+    limits = {path: one.band_limit for path, one in sounds.items() if 0 < one.band_limit < heard}
     if limits:
         told = [f"{path} ({sounds[path].sample_rate} Hz, nothing above {limit:g} Hz)" for path, limit in limits.items()]
-        texts.append(tell_some("hold less than their rate allows: they were sampled at a lower rate once", told))
+        texts.append(
+            tell_some(
+                "hold less than their rate allows: it was lower once, or a coder cut it off",
+                told,
+            )
+        )
     return texts
 
 
-def sample_sound_problems(task: Task, n_clips: int = 12) -> list[str]:
-    """`list_sound_problems` of a few clips, spread over the index: quick enough before a run.
+def choose_places(n_all: int, n_chosen: int) -> list[int]:
+    """Choose positions spread over a list.
+
+    Example:
+        >>> choose_places(9, 3), choose_places(2, 3)
+        ([0, 4, 8], [0, 1])
+    """
+    return np.unique(np.linspace(0, n_all - 1, min(n_chosen, n_all)).astype(int)).tolist()
+
+
+def sample_sound_problems(task: Task, n_clips: int = 12, sample_rate: int | None = None) -> list[str]:
+    """List the problems of a few clips, spread over the index: quick enough before a run.
 
     Args:
-        task: whose clips are there; ones that cannot be read are named by the run itself.
+        task: whose clips are there; ones that cannot be read are left out, as the run itself names them.
         n_clips: that are looked at.
+        sample_rate: as for `list_sound_problems`.
     """
-    places = np.unique(np.linspace(0, len(task) - 1, min(n_clips, len(task))).astype(int))
+    paths, places = task.paths, choose_places(len(task), n_clips)
+    files = tuple((paths[place], str(task.index["path"].iloc[place]), _read_stamp(paths[place])) for place in places)
+    sounds = _describe_once(files)
+    return [f"of {len(sounds)} clips looked at, {text}" for text in list_sound_problems(sounds, sample_rate)]
+
+
+def _read_stamp(path: Path) -> tuple[int, int]:
+    """Size and time of a file; zeros where it is missing."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=4)
+def _describe_once(files: tuple[tuple[Path, str, tuple[int, int]], ...]) -> dict[str, Sound]:
+    """What the beginnings of files (path, name, stamp) are like; many encoders and rows decode them once in a process."""
     sounds = {}
-    for place in places:
+    for path, name, _ in files:
         try:
-            sounds[task.index["path"].iloc[place]] = describe(task.paths[place])
+            sounds[name] = describe(path, SAMPLED_SECONDS)
         except AudioError:
             continue
-    return [f"of {len(places)} clips looked at, {text}" for text in list_sound_problems(sounds)]
+    return sounds
 
 
 def list_late_events(task: Task, sounds: Mapping[str, Sound]) -> list[str]:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evar import results
-from evar.experiment.label_check import describe_unknown_classes
+from evar.data.problems import describe_unknown_classes
 from evar.experiment.rounds import DIGITS, FittedRound
 from evar.experiment.sources import hash_sources, keep_sources
+from evar.experiment.task_warnings import list_task_warnings
 from evar.extraction.fusion import commutes
 from evar.metrics import METRICS, estimate_chance, score_interval
 from evar.probes.protocol import report_fit
@@ -96,6 +97,7 @@ def make_result(
             "device": resources.device,
             "spec": row.to_plain(),
             **({"sources": sources} if (sources := hash_sources(cell.spec.encoder)) else {}),
+            **({"warnings": warnings} if (warnings := list_task_warnings(cell)) else {}),
         },
         **_describe_cell(cell, row),
     )

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from evar.config.messages import tell
 from evar.experiment.cell import Cell
-from evar.experiment.label_check import check_labels
 from evar.experiment.loading import load_spec_encoder, load_spec_task, provide_clips
 from evar.experiment.outcome import EXPECTED_ERRORS, Outcome, clear_failure, load_row, record_failure
 from evar.experiment.result_row import make_result, save_row
 from evar.experiment.selection import Selection
+from evar.experiment.task_warnings import check_labels, warn_about_sounds
 from evar.extraction import input_statistics as norm_stats
 from evar.finetune.clips import TrainingError
 from evar.finetune.export import export
@@ -85,6 +85,7 @@ def _tune_row(cell: Cell, spec: TuningSpec, row: RowSpec, grid: TuningGrid) -> R
     """Train every round of one seed, and save the row and the encoder of the last round."""
     task, resources, began = cell.task, grid.resources, time.perf_counter()
     check_labels(task, [row.seed], cell.label)
+    warn_about_sounds(cell)
     store, out = FeatureStore(resources.store), Path(resources.out)
     waveforms = decode_task(task, cell.encoder.sample_rate, store.folder / "waveforms")
     statistics = norm_stats.of_task(cell.encoder, task, cell.statistics, [row.seed], store)[row.seed]

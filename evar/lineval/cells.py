@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from evar import results
 from evar.config.messages import progress_bar, tell
-from evar.experiment.label_check import check_labels
 from evar.experiment.loading import provide_clips
 from evar.experiment.outcome import Outcome, clear_failure, load_row, record_failure
 from evar.experiment.result_row import make_result, save_row
 from evar.experiment.rounds import list_usable
 from evar.experiment.selection import Selection
+from evar.experiment.task_warnings import check_labels, warn_about_sounds
 from evar.lineval.cell_features import Vectors, encode_cell
 from evar.lineval.fit import estimate_fit_bytes, fit_rows, group_fits
 from evar.probes.making import make_probe
@@ -114,6 +114,7 @@ def encode_rows(cell: Cell, workplace: Workplace, seeds: set[int], selections: S
     """
     check_labels(cell.task, seeds, cell.label)
     provide_clips(cell.task, cell.spec)
+    warn_about_sounds(cell)
     layers = [name for selection in selections for name in selection.layers]
     return encode_cell(cell, workplace.store, workplace.resources, seeds, layers)
 

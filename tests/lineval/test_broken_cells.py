@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import yaml
 from toy import HOP, Bands, write_config
 
@@ -175,3 +176,15 @@ def test_scores_from_probabilities_hold_four_digits(tones):
     (row,) = results.load_all(root / "results")
     for value in (row.extras["calibration_error"], row.rounds[0]["valid_log_loss"]):
         assert value == round(value, 4) and np.isfinite(value)
+
+
+def test_odd_sounds_are_told_before_a_run_and_recorded_in_the_row(tones, capsys):
+    root = tones()
+    for number, path in enumerate(sorted((root / "data").rglob("*.wav"))):
+        samples, rate = soundfile.read(path, dtype="float32")
+        soundfile.write(path, samples * 32768 if number % 2 else samples * 0, rate, subtype="FLOAT")
+    assert run(["lineval", "toy", "tones", f"--out={root / 'results'}"]) == cli.DONE
+    lines = [line for line in capsys.readouterr().out.splitlines() if "clips looked at" in line]
+    assert len(lines) == 1 and "far beyond full scale" in lines[0] and "are silent" in lines[0]
+    (row,) = results.load_all(root / "results")
+    assert all(text in lines[0] for text in row.settings["warnings"]) and len(row.settings["warnings"]) == 2

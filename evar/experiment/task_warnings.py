@@ -1,0 +1,50 @@
+"""What in labels and sounds may spoil a score: the user reads it before a run, and the row records it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from evar.config.messages import tell
+from evar.data.problems import describe_unknown_classes, require_labels, sample_sound_problems
+
+if TYPE_CHECKING:
+    from evar.data.task import Task
+    from evar.experiment.cell import Cell
+
+#: clips of a task that are looked at before a run: about 0.2 s of work for clips of 5 s
+N_CLIPS = 12
+
+
+def check_labels(task: Task, seeds: Iterable[int], label: str) -> None:
+    """Raise if some round cannot be fitted or tested, and tell how many test clips cannot be right.
+
+    Args:
+        task: whose labels.
+        seeds: of the validation draws.
+        label: before the printed line.
+
+    Raises:
+        ValueError: as `evar.data.problems.require_labels`.
+    """
+    draws = [task.rounds(seed) for seed in sorted(seeds)]
+    for rounds in draws:
+        require_labels(task, rounds)
+    if warning := describe_unknown_classes(task, draws[0]):
+        tell(f"{label}: {warning}: they count as wrong, whatever the encoder")
+
+
+def warn_about_sounds(cell: Cell) -> None:
+    """Tell in one line what is odd about the sounds of a cell, if anything is; its clips must be there."""
+    if found := list_task_warnings(cell):
+        tell(f"{cell.label}: {'; '.join(found)}; see evar verify {cell.task.name} --deep")
+
+
+def list_task_warnings(cell: Cell) -> list[str]:
+    """Return what is odd about a few clips of the task, spread over its index: sentences, none where all is well.
+
+    Args:
+        cell: its clips are there, or are named as bad by the run itself. Only what the encoder can hear counts: its rate
+            is a limit as well.
+    """
+    return sample_sound_problems(cell.task, N_CLIPS, cell.encoder.sample_rate)
