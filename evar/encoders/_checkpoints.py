@@ -219,9 +219,19 @@ def _position_of_time(state: State) -> Known | None:
     return Known(f"ced.{size}", f"a CED of width {width}", f"ced.{size}")
 
 
+def _htsat(state: State) -> Known | None:
+    """HTS-AT alone; CLAP's audio towers are the same network below another name."""
+    if _ending(state, "tscam_conv.weight") is None or any(name.startswith("audio_") for name in state):
+        return None
+    return Known("htsat", "an HTS-AT with its AudioSet tags", "htsat")
+
+
 def _ending(state: State, end: str) -> Tensor | None:
     """The first tensor whose name ends so, whatever wrapper stands before it."""
     return next((value for name, value in state.items() if name == end or name.endswith(f".{end}")), None)
 
 
-RULES: list[Rule] = [_masked_autoencoder, _spectrogram_transformer, _fairseq, _eat, _atst, _position_of_time]
+RULES: list[Rule] = [
+    *(_masked_autoencoder, _spectrogram_transformer, _fairseq, _eat, _atst, _position_of_time),
+    _htsat,
+]

@@ -7,6 +7,7 @@ windows, windows of the same size go through the network together, and nothing e
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -50,6 +51,52 @@ def count_steps(lengths: Tensor, unit: int, steps: Callable[[int], int]) -> Tens
     """
     counts = [sum(map(steps, window_lengths(length, unit))) for length in lengths.tolist()]
     return torch.tensor(counts, device=lengths.device)
+
+
+def cut_waveform(waveform: Tensor, lengths: Tensor, unit: int, least: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut clips into pieces of `unit` samples; the last piece of a clip is shorter.
+
+    Args:
+        waveform: (batch, samples).
+        lengths: (batch,) valid samples of each clip, at least `least`.
+        unit: samples of a piece.
+        least: samples that a last piece must have; a shorter one is left out.
+
+    Returns:
+        (piece, samples) zero beyond a piece's own, (piece,) samples of each, and (batch,) pieces of each clip.
+
+    Example:
+        >>> pieces, sizes, counts = cut_waveform(torch.ones(2, 7), torch.tensor([7, 2]), unit=3, least=2)
+        >>> pieces.tolist(), sizes.tolist(), counts.tolist()
+        ([[1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 0.0]], [3, 3, 2], [2, 1])
+    """
+    cuts = [[size for size in window_lengths(length, unit) if size >= least] for length in lengths.tolist()]
+    sizes = [size for cut in cuts for size in cut]
+    pieces = waveform.new_zeros(len(sizes), max(sizes))
+    row = 0
+    for clip, cut in enumerate(cuts):
+        for number, size in enumerate(cut):
+            pieces[row, :size] = waveform[clip, number * unit : number * unit + size]
+            row += 1
+    as_tensor = partial(torch.tensor, device=lengths.device)
+    return pieces, as_tensor(sizes), as_tensor([len(cut) for cut in cuts])
+
+
+def average_pieces(values: Tensor, counts: Tensor) -> Tensor:
+    """Average what the pieces of each clip give, with equal weight.
+
+    Args:
+        values: (piece, ...), the pieces of a clip one after the other.
+        counts: (batch,) pieces of each clip.
+
+    Returns:
+        (batch, ...).
+
+    Example:
+        >>> average_pieces(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([2, 1])).tolist()
+        [2.0, 5.0]
+    """
+    return torch.stack([part.mean(dim=0) for part in values.split(counts.tolist())])
 
 
 def run_windows(

@@ -1,0 +1,81 @@
+"""Every array of the golden set g3 (outputs of the official implementations), computed by our encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from golden_more_g2 import front, like, load
+from numpy.typing import NDArray
+from torch import Tensor
+
+from evar import embed
+
+Arrays = dict[str, NDArray[Any]]
+Checkpoint = Callable[[str], Path]
+
+#: "model/array" -> why ours has no such array
+UNMAPPED: dict[str, str] = {}
+
+
+def htsat(waveform: Tensor, checkpoint: Checkpoint) -> Arrays:
+    encoder: Any = load("htsat", checkpoint("htsat"))
+    clip = {name: value[0] for name, value in embed(encoder, waveform, layers="all").items()}
+    pieces = waveform.split(320_000, dim=1)
+    image = encoder.network.to_image(encoder.frontend(pieces[0]), repeat=True)[0]
+    steps = [{name: value[0] for name, value in encoder.time_steps(piece).items()} for piece in pieces]
+    norm, block12 = ([step[name] for step in steps] for name in ("norm", "block12"))
+    frame_tags = encoder.frame_tags(waveform)[0]
+    clipwise = encoder.outputs(waveform)[0]
+    arrays = {
+        **front(encoder.frontend(pieces[0])),
+        "image_rows": image[[0, 63, 64, 255]],
+        **clip,
+        "emb": clip["norm"],
+        "norm_max": average([step.amax(dim=0) for step in norm]),
+        "block12_max": average([step.amax(dim=0) for step in block12]),
+        "frames2": average([step[[0, -1]] for step in norm]),
+        "logits16": encoder.tag_logits(waveform)[0, :16],
+        "clipwise16": clipwise[:16],
+        "clipwise_mean": clipwise.mean()[None],
+        "framewise2": frame_tags[[0, -1], :16],
+    }
+    del arrays["norm"]
+    if len(pieces) == 1:
+        padded = like(encoder, input="padded")
+        own = embed(padded, waveform, layers="all")
+        arrays |= {"pad10_emb": own["norm"][0], "pad10_clipwise16": padded.outputs(waveform)[0, :16]}
+        arrays |= {f"pad10_{name}": own[name][0] for name in ("block6", "block12")}
+    return numbers(arrays)
+
+
+def average(values: list[Tensor]) -> Tensor:
+    """The mean of what the pieces of a clip give."""
+    return torch.stack(values).mean(dim=0)
+
+
+def numbers(arrays: Mapping[str, Any]) -> Arrays:
+    return {name: value.numpy() if isinstance(value, Tensor) else value for name, value in arrays.items()}
+
+
+#: golden model -> its sample rate, and what computes its arrays
+MODELS: dict[str, tuple[int, Callable[[Tensor, Checkpoint], Arrays]]] = {
+    "htsat": (32000, htsat),
+}
+
+
+def compute(model: str, wave: Mapping[int, NDArray[np.float32]], checkpoint: Checkpoint) -> Arrays:
+    """All arrays of one golden model for one waveform, by their golden names.
+
+    Args:
+        model: a key of `MODELS`.
+        wave: sample rate in Hz -> (samples,) float32.
+        checkpoint: layout -> path of the fake checkpoint of that layout.
+    """
+    rate, arrays = MODELS[model]
+    waveform = torch.from_numpy(np.ascontiguousarray(wave[rate], np.float32))[None]
+    with torch.inference_mode():
+        return arrays(waveform, checkpoint)
