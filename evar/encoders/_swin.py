@@ -52,10 +52,11 @@ class AudioSwin(nn.Module):
         self.bn0 = nn.BatchNorm2d(N_MELS)
         self.patch_embed = _PatchNorm(width)
         side = N_SEGMENTS * N_MELS // PATCH
-        self.layers = nn.ModuleList()
-        for number, (depth, heads) in enumerate(zip(depths, n_heads, strict=True)):
-            is_last = number == len(depths) - 1
-            self.layers.append(_Stage(width << number, depth, heads, side >> number, merges=not is_last))
+        self._stages = [
+            _Stage(width << number, depth, heads, side >> number, merges=number < len(depths) - 1)
+            for number, (depth, heads) in enumerate(zip(depths, n_heads, strict=True))
+        ]
+        self.layers = nn.ModuleList(self._stages)
         self.width = width << (len(depths) - 1)
         self.norm = nn.LayerNorm(self.width, eps=EPSILON)
         n_bands = (side >> (len(depths) - 1)) // N_SEGMENTS  # 2 after four stages
@@ -69,8 +70,8 @@ class AudioSwin(nn.Module):
             >>> AudioSwin(width=8, depths=(1, 1), n_heads=(1, 2)).layer_widths()
             {'patch': 8, 'block1': 8, 'merge1': 16, 'block2': 16, 'norm': 16}
         """
-        widths, n_blocks = {"patch": self.patch_embed.norm.weight.numel()}, 0
-        for number, stage in enumerate(self.layers, start=1):
+        widths, n_blocks = {"patch": self._stages[0].width}, 0
+        for number, stage in enumerate(self._stages, start=1):
             for _ in stage.blocks:
                 n_blocks += 1
                 widths[f"block{n_blocks}"] = stage.width
@@ -115,7 +116,7 @@ class AudioSwin(nn.Module):
         tokens = self.patch_embed(image)
         yield "patch", tokens
         n_blocks = 0
-        for number, stage in enumerate(self.layers, start=1):
+        for number, stage in enumerate(self._stages, start=1):
             for block in stage.blocks:
                 tokens = block(tokens)
                 n_blocks += 1
@@ -206,7 +207,7 @@ def shift_mask(side: int) -> Tensor:
 
     Example:
         >>> shift_mask(16).unique().tolist()
-        [-100.0, 0.0]
+        [-100.0, -0.0]
     """
     line = torch.arange(side)
     zone = (line >= side - WINDOW).int() + (line >= side - SHIFT).int()

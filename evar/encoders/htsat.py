@@ -74,7 +74,13 @@ class Htsat(Encoder):
     min_samples = 513
     default_layers = ("norm",)
     # Formulas (window, mel filters, tables of places), and a layer that is never used.
-    ignored_tensors = ("spectrogram_extractor.", "logmel_extractor.", "*.relative_position_index", "*.attn_mask", "head.")
+    ignored_tensors = (
+        "spectrogram_extractor.",
+        "logmel_extractor.",
+        "*.relative_position_index",
+        "*.attn_mask",
+        "head.",
+    )
 
     def __init__(self, input: str = "repeated", n_blocks: int = 12) -> None:
         super().__init__()
@@ -96,7 +102,9 @@ class Htsat(Encoder):
         )
         self.network = AudioSwin(WIDTH, DEPTHS[: stages[n_blocks]], N_HEADS[: stages[n_blocks]])
         self.layer_infos = tuple(
-            LayerInfo(name, width, 0, "mean", "final LayerNorm, mean over tokens" if name == "norm" else "mean over tokens")
+            LayerInfo(
+                name, width, 0, "mean", "final LayerNorm, mean over tokens" if name == "norm" else "mean over tokens"
+            )
             for name, width in self.network.layer_widths().items()
         )
 

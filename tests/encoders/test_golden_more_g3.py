@@ -1,0 +1,205 @@
+"""HTS-AT gives what the official implementation gives; known mistakes do not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import golden_more
+import golden_more_g2
+import golden_more_g3
+import numpy as np
+import pytest
+import torch
+from golden_compare import Arrays, GoldenSet, load_file, make_waves, relative
+from torch import nn
+
+from evar import embed
+from evar.encoders import _swin, load_encoder
+from evar.encoders.weights import load_strict, read_checkpoint
+
+G3 = GoldenSet("g3")
+CPU = torch.device("cpu")
+Checkpoint = Callable[[str], Path]
+
+#: golden model -> the waves that are compared here: short ones where the network is large
+WAVES = {"htsat": "D"}
+
+
+def limit(model: str, key: str) -> tuple[str, float]:
+    """The tolerances that the set recommends (CPU, float32)."""
+    if key.startswith("front"):
+        return "largest", 1e-2
+    if key.endswith(("_max", "frames2")):
+        return "relative", 5e-5
+    return "relative", 2e-5
+
+
+def waves_of(model: str, wave: str) -> dict[int, np.ndarray]:
+    """The samples of one wave at the rates that the set has; at 44.1 kHz its noise floor fills the whole band."""
+    if golden_more_g3.MODELS[model][0] == 44100:
+        return {44100: load_file(G3.kept / "make_waves_g3.py").make(wave)}
+    return make_waves(wave)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Checkpoint]]:
+    """A golden model, and a function that writes fake checkpoints in official layouts, once each; deleted afterwards."""
+    folder = tmp_path_factory.mktemp(request.param)
+    written: dict[str, Path] = {}
+
+    def write(layout: str) -> Path:
+        if layout not in written:
+            place = folder / f"{layout}.{'h5' if layout == 'yamnet' else 'pt'}"
+            written[layout] = G3.fake_weights.write_checkpoint(layout, place)
+        return written[layout]
+
+    yield request.param, write
+    golden_more_g2._loaded.cache_clear()
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("checkpoint", list(WAVES), indirect=True)
+def test_every_array(checkpoint: tuple[str, Checkpoint]) -> None:
+    model, write = checkpoint
+    problems: list[str] = []
+    for wave in WAVES[model]:
+        ours = golden_more.compute(model, waves_of(model, wave), write)
+        assert set(ours) == G3.names(model, wave), f"{model}: every array of the set must be computed"
+        problems += G3.differences(model, wave, ours, limit)
+        stats, theirs = ours["front_stats"], G3.sketches[f"{model}/{wave}/front_stats"]
+        assert stats[:2].tolist() == theirs[:2].tolist()
+        np.testing.assert_allclose(stats[2:4], theirs[2:4], rtol=0, atol=1e-4)
+    assert problems == []
+
+
+Mistake = Callable[[Any, pytest.MonkeyPatch], None]
+
+
+def other_module(kind: type[nn.Module], **changed: Any) -> Mistake:
+    """Attributes of all modules of a kind set to other values."""
+
+    def apply(encoder: Any, patch: pytest.MonkeyPatch) -> None:
+        for module in encoder.modules():
+            if type(module) is kind:
+                for name, value in changed.items():
+                    patch.setattr(module, name, value)
+
+    apply.__name__ = f"{kind.__name__} with {changed}"
+    return apply
+
+
+tanh_gelu = other_module(nn.GELU, approximate="tanh")
+not_repeated = partial(lambda encoder, patch: patch.setattr(encoder, "input", "padded"))
+
+
+def no_mask(encoder: Any, patch: pytest.MonkeyPatch) -> None:
+    for module in encoder.modules():
+        if isinstance(module, _swin.SwinBlock):
+            patch.setitem(module._buffers, "mask", None)
+
+
+def no_shift(encoder: Any, patch: pytest.MonkeyPatch) -> None:
+    no_mask(encoder, patch)
+    for module in encoder.modules():
+        if isinstance(module, _swin.SwinBlock):
+            patch.setattr(module, "shift", 0)
+
+
+def no_relative_bias(encoder: Any, patch: pytest.MonkeyPatch) -> None:
+    for module in encoder.modules():
+        if isinstance(module, _swin.WindowAttention):
+            table = nn.Parameter(torch.zeros_like(module.relative_position_bias_table))
+            patch.setitem(module._parameters, "relative_position_bias_table", table)
+
+
+def corners_not_aligned(encoder: Any, patch: pytest.MonkeyPatch) -> None:
+    real = nn.functional.interpolate
+    patch.setattr(
+        nn.functional, "interpolate", lambda *given, **options: real(*given, **options | {"align_corners": False})
+    )
+
+
+def bands_slow_in_the_image(encoder: Any, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(_swin, "fold", lambda frames: frames.unflatten(1, (4, -1)).permute(0, 3, 1, 2).flatten(1, 2))
+
+
+def columns_first_in_merging(encoder: Any, patch: pytest.MonkeyPatch) -> None:
+    for stage in encoder.network.layers:
+        if stage.downsample is not None:
+            order = stage.downsample.reduction.weight.unflatten(1, (4, -1))[:, [0, 2, 1, 3]].flatten(1)
+            norm = stage.downsample.norm
+            patch.setitem(stage.downsample.reduction._parameters, "weight", nn.Parameter(order))
+            for name in ("weight", "bias"):
+                moved = getattr(norm, name).detach().unflatten(0, (4, -1))[[0, 2, 1, 3]].flatten()
+                patch.setitem(norm._parameters, name, nn.Parameter(moved))
+
+
+#: golden model -> encoder, options that make it fast, layer, wave, and what each mistake changes at least
+MISTAKES: dict[str, tuple[str, dict[str, Any], str, str, list[tuple[Mistake, float]]]] = {
+    "htsat": (
+        "htsat",
+        {"n_blocks": 4},
+        "block4",
+        "D",
+        [
+            (tanh_gelu, 1e-4),
+            (corners_not_aligned, 5e-4),
+            (no_relative_bias, 1e-2),
+            (no_mask, 1e-2),
+            (no_shift, 1e-2),
+            (columns_first_in_merging, 1e-2),
+            (bands_slow_in_the_image, 1e-2),
+            (not_repeated, 1e-2),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("checkpoint", list(MISTAKES), indirect=True)
+def test_known_mistakes_are_seen(checkpoint: tuple[str, Checkpoint]) -> None:
+    model, write = checkpoint
+    name, options, layer, wave, mistakes = MISTAKES[model]
+    encoder = load_part(name, write(model), **options)
+    samples = torch.from_numpy(waves_of(model, wave)[encoder.sample_rate])[None]
+    right = vectors(encoder, samples, layer)
+    assert differences(model, wave, layer, right) == []
+    for mistake, least in mistakes:
+        with pytest.MonkeyPatch.context() as patch:
+            mistake(encoder, patch)
+            wrong = vectors(encoder, samples, layer)
+        said = getattr(mistake, "__name__", mistake)
+        assert differences(model, wave, layer, wrong) != [], f"{said} of {model} was not seen"
+        error = relative(wrong[layer], right[layer])
+        assert error > least, f"{said} of {model} changes {layer} by {error:.1e}"
+    assert np.array_equal(vectors(encoder, samples, layer)[layer], right[layer]), "a mistake was not undone"
+
+
+def load_part(name: str, path: Path, **options: Any) -> Any:
+    """An encoder with fewer blocks than the checkpoint has, for which the rest of the checkpoint is left out."""
+    encoder = load_encoder(name, "random", **options)
+    state, own = encoder.convert(read_checkpoint(path)), encoder.state_dict()
+    fitting = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
+    load_strict(encoder, {**own, **fitting}, path)
+    return encoder
+
+
+@torch.inference_mode()
+def vectors(encoder: Any, samples: torch.Tensor, layer: str) -> Arrays:
+    return {layer: embed(encoder, samples, layers=[layer])[layer][0]}
+
+
+def differences(model: str, wave: str, layer: str, ours: Arrays) -> list[str]:
+    return G3.differences(model, wave, ours if layer in G3.names(model, wave) else {"emb": ours[layer]}, limit)
+
+
+@pytest.mark.skipif(not G3.full.is_file(), reason="the full golden set is not at hand")
+def test_kept_files_are_those_of_the_set() -> None:
+    G3.check_kept_files()
+    file = "make_waves_g3.py"
+    assert (G3.kept / file).read_bytes() == (G3.full.parent / file).read_bytes()
