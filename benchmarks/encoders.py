@@ -120,7 +120,7 @@ def measure(name: str, asked: argparse.Namespace) -> Cost:
     import torch
 
     from evar.encoders import load_encoder
-    from evar.encoders.pooling import pooled_width
+    from evar.encoders.pooling import count_pooled_features
 
     if asked.threads:
         torch.set_num_threads(asked.threads)
@@ -146,7 +146,7 @@ def measure(name: str, asked: argparse.Namespace) -> Cost:
         encoder=name,
         n_parameters=sum(parameter.numel() for parameter in encoder.parameters()),
         n_layers=len(encoder.layer_infos),
-        vector=sum(pooled_width(layer.width, layer.pooling) for layer in chosen),
+        vector=sum(count_pooled_features(layer.width, layer.pooling) for layer in chosen),
         batch_seconds=waveform.shape[0] * CLIP_SECONDS,
         encode_seconds=statistics.median(encodes),
         share=share,

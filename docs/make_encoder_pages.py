@@ -252,10 +252,10 @@ def default_name(entry: EncoderConfig, encoder: Encoder) -> str:
 
 def vector_width(entry: EncoderConfig, encoder: Encoder) -> int:
     """Numbers in the vector of a clip, default layers side by side."""
-    from evar.encoders.pooling import pooled_width
+    from evar.encoders.pooling import count_pooled_features
 
     infos = [encoder.layer(name) for name in entry.default_layers or encoder.default_layers]
-    return sum(pooled_width(info.width, info.pooling) for info in infos)
+    return sum(count_pooled_features(info.width, info.pooling) for info in infos)
 
 
 def seconds(encoder: Encoder) -> str:

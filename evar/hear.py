@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from evar.encoders import load_encoder
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
-from evar.encoders.pooling import pool, pooled_width
+from evar.encoders.pooling import count_pooled_features, pool
 
 _RATES = (16000, 22050, 32000, 44100, 48000)
 
@@ -51,7 +51,7 @@ class HearModel(nn.Module):
         self.encoder, self.sample_rate = encoder, int(encoder.sample_rate)
         self.frames_of: LayerInfo = (default or with_frames)[-1]
         infos = [encoder.layer(name) for name in encoder.default_layers]
-        self.scene_embedding_size = int(sum(pooled_width(info.width, info.pooling) for info in infos))
+        self.scene_embedding_size = int(sum(count_pooled_features(info.width, info.pooling) for info in infos))
         self.timestamp_embedding_size = int(self.frames_of.width)
 
 

@@ -101,7 +101,7 @@ class Embedding(TransformerMixin, BaseEstimator):
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return the names of the columns: the layer and the number of the feature, "conv5_17"."""
-        from evar.encoders.pooling import pooled_width
+        from evar.encoders.pooling import count_pooled_features
         from evar.extraction.embed import selection
 
         encoder = self._load()
@@ -110,7 +110,7 @@ class Embedding(TransformerMixin, BaseEstimator):
         for name in names if self.fusion == "concat" else names[:1]:
             info = encoder.layer(name)
             stem = name if self.fusion == "concat" else self.fusion
-            columns += [f"{stem}_{n}" for n in range(pooled_width(info.width, self.pooling or info.pooling))]
+            columns += [f"{stem}_{n}" for n in range(count_pooled_features(info.width, self.pooling or info.pooling))]
         return np.array(columns, dtype=object)
 
     def _load(self) -> Encoder:

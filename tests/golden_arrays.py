@@ -90,7 +90,7 @@ def ast(encoder: Encoder, waveform: Tensor) -> Arrays:
 def ast_hf(encoder: Encoder, waveform: Tensor) -> Arrays:
     clip = embed(encoder, waveform, layers="all")
     return {
-        **_front(encoder.normalised_input(waveform)),
+        **_front(encoder.compute_normalised_input(waveform)),
         "blocks": np.stack([clip[f"block{number}"][0] for number in range(1, 13)]),
         "emb": clip["block12"][0],
         "logits": encoder.outputs(waveform)[0].numpy(),

@@ -138,7 +138,7 @@ def mask_spec(load: Loader, waveform: Tensor) -> Arrays:
     clip, arrays = clip_vectors(encoder, waveform)
     return {
         **front(encoder.log_mel(waveform)),
-        "input_stats": stats(encoder.normalised_input(waveform)[0].double().numpy()),
+        "input_stats": stats(encoder.compute_normalised_input(waveform)[0].double().numpy()),
         **arrays,
         "half_emb": embed(load("mask_spec", input="padded", half_waveform=True), waveform)[0],
         "cls": clip["cls"],

@@ -89,14 +89,14 @@ def layers(encoder: str) -> int:
     1 is the deepest; vector: features of a clip after pooling. The default layer is marked *.
     """
     from evar.encoders import describe_encoder
-    from evar.encoders.pooling import pooled_width
+    from evar.encoders.pooling import count_pooled_features
 
     built = describe_encoder(encoder)
     rows = []
     for number, layer in enumerate(built.layer_infos, start=1):
         hop = f"{layer.hop} ({1000 * layer.hop / built.sample_rate:.4g} ms)" if layer.hop else "0 (clip)"
         mark = "*" if layer.name in built.default_layers else ""
-        vector = pooled_width(layer.width, layer.pooling)
+        vector = count_pooled_features(layer.width, layer.pooling)
         depth = f"{number / len(built.layer_infos):.2f}"
         rows.append([layer.name + mark, str(layer.width), hop, depth, layer.pooling, str(vector), layer.note])
     write_text(f"{encoder}: {built.sample_rate} Hz, at least {built.min_samples} samples (shorter clips are padded)")
@@ -135,8 +135,9 @@ def check(encoder: str, weights: str = "random") -> int:
         return SOME_FAILED
     built = load_encoder(encoder, weights)
     n_parameters = sum(parameter.numel() for parameter in built.parameters())
+    promises = ", ".join(check.__name__.removeprefix("check_") for check in CHECKS)
     write_text(
-        f"{encoder} keeps every promise ({', '.join(check.__name__ for check in CHECKS)}, seeded, no_socket): "
+        f"{encoder} keeps every promise ({promises}, seeded, no_socket): "
         f"layers {built.layer_infos[0].name} to {built.layer_infos[-1].name}, {n_parameters / 1e6:.2f} M parameters"
         + (f", weights {built.weights_label}" if n_parameters else "")
     )

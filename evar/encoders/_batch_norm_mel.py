@@ -17,7 +17,7 @@ HOP, N_MELS, TOP_DB = 160, 64, 120.0
 class BatchNormMel(Encoder):
     """An encoder on 64 mel bands in decibels, each band normalised by the statistics of its training.
 
-    A family writes `forward` from `normalised`, and the network.
+    A family writes `forward` from `compute_normalised_input`, and the network.
     """
 
     sample_rate = 16000
@@ -79,7 +79,7 @@ class BatchNormMel(Encoder):
         """
         return self.mel(waveform, lengths)
 
-    def normalised(self, waveform: Tensor, lengths: Tensor, n_frames: int) -> Tensor:
+    def compute_normalised_input(self, waveform: Tensor, lengths: Tensor, n_frames: int) -> Tensor:
         """What the network sees.
 
         Args:
@@ -92,7 +92,7 @@ class BatchNormMel(Encoder):
         Example:
             >>> from evar.encoders import load_encoder
             >>> encoder = load_encoder("ced.tiny", "random", n_blocks=1)
-            >>> encoder.normalised(torch.zeros(1, 16000), torch.tensor([16000]), n_frames=112).shape
+            >>> encoder.compute_normalised_input(torch.zeros(1, 16000), torch.tensor([16000]), n_frames=112).shape
             torch.Size([1, 112, 64])
         """
         bands = self.init_bn(self.network_input(waveform, lengths).transpose(1, 2)).transpose(1, 2)  # (batch, time, 64)

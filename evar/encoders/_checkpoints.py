@@ -103,7 +103,7 @@ def load_or_explain(
     try:
         load_strict(encoder, convert(checkpoint), path, ignore)
     except ValueError as error:
-        found = recognise(_tensors(checkpoint))
+        found = recognise(_list_tensors(checkpoint))
         if found is None or name in re.findall(r"[\w.]+", found.encoder):
             raise
         raise ValueError(
@@ -111,26 +111,26 @@ def load_or_explain(
         ) from error
 
 
-def _tensors(checkpoint: Mapping[str, Any], before: str = "") -> dict[str, Tensor]:
+def _list_tensors(checkpoint: Mapping[str, Any], before: str = "") -> dict[str, Tensor]:
     """Every tensor of a checkpoint, whatever it is wrapped in."""
     found: dict[str, Tensor] = {}
     for name, value in checkpoint.items():
         if isinstance(value, Tensor):
             found[f"{before}{name}"] = value
         elif isinstance(value, Mapping) and name != "_ema":
-            found |= _tensors(value, "" if name in WRAPPERS else f"{before}{name}.")
+            found |= _list_tensors(value, "" if name in WRAPPERS else f"{before}{name}.")
     return found
 
 
-def _rows(state: State, name: str = "pos_embed") -> int:
+def _count_positions(state: State, name: str = "pos_embed") -> int:
     """Entries of the table of positions, those of whole-clip tokens included; 0 where there is none."""
     table = state.get(name)
     return table.shape[1] if table is not None and table.dim() == 3 else 0
 
 
-def _masked_autoencoder(state: State) -> Known | None:
+def _recognise_masked_autoencoder(state: State) -> Known | None:
     """Audio-MAE, MaskSpec, M2D and MSM-MAE share names; the size of the table of positions tells them apart."""
-    rows, fine_tuned = _rows(state), "fc_norm.weight" in state
+    rows, fine_tuned = _count_positions(state), "fc_norm.weight" in state
     if "blocks.0.attn.q_bias" in state:
         return Known("msm_mae", "an MSM-MAE", {66: "msm_mae.208", 161: "msm_mae.512"}.get(rows, "msm_mae.208"))
     if rows == 513:
@@ -147,7 +147,7 @@ def _masked_autoencoder(state: State) -> Known | None:
     return None
 
 
-def _spectrogram_transformer(state: State) -> Known | None:
+def _recognise_spectrogram_transformer(state: State) -> Known | None:
     """SSAST and AST share the names of their network; SSAST has its training's heads, AST a classifier."""
     kernel = state.get("v.patch_embed.proj.weight")
     if kernel is None or kernel.dim() != 4:
@@ -162,12 +162,12 @@ def _spectrogram_transformer(state: State) -> Known | None:
     return Known(f"ssast.{kind}{size}", words, f"ssast.{kind}{size}")
 
 
-def _fairseq(state: State) -> Known | None:
+def _recognise_fairseq(state: State) -> Known | None:
     """MAE-AST and BEATs project patches alike. The two sizes of MAE-AST's patches have the same tensors."""
-    projection = _ending(state, "post_extract_proj.weight")
+    projection = _find_ending(state, "post_extract_proj.weight")
     if projection is None:
         return None
-    if _ending(state, "patch_embedding.weight") is not None:
+    if _find_ending(state, "patch_embedding.weight") is not None:
         size = {768: "base", 1024: "large"}.get(len(projection), "other")
         if "predictor.weight" in state:
             return Known(f"beats.{size}.as2m", f"a BEATs fine-tuned on AudioSet ({size})", "beats.as2m")
@@ -178,34 +178,34 @@ def _fairseq(state: State) -> Known | None:
     return None
 
 
-def _eat(state: State) -> Known | None:
+def _recognise_eat(state: State) -> Known | None:
     """EAT and SSLAM cannot be told apart; fine-tuned ones have a head behind a LayerNorm."""
-    kernel = _ending(state, "local_encoder.proj.weight")
+    kernel = _find_ending(state, "local_encoder.proj.weight")
     if kernel is None:
         return None
     size = {768: "base", 1024: "large"}.get(len(kernel), "other")
-    if _ending(state, "fc_norm.weight") is not None:
+    if _find_ending(state, "fc_norm.weight") is not None:
         encoder = "eat.as2m or sslam.as2m" if size == "base" else "eat.large with the option n_classes: 527"
         return Known(f"eat.{size}.as2m", f"an EAT or SSLAM fine-tuned on AudioSet ({size})", encoder)
     encoder = "eat.base or sslam" if size == "base" else "eat.large"
     return Known(f"eat.{size}", f"a pre-trained EAT or SSLAM ({size})", encoder)
 
 
-def _atst(state: State) -> Known | None:
+def _recognise_atst(state: State) -> Known | None:
     """ATST-Frame normalises frames; ATST-Clip has a token of the whole clip."""
-    if _ending(state, "patch_embed.patch_embed.weight") is None:
+    if _find_ending(state, "patch_embed.patch_embed.weight") is None:
         return None
-    if _ending(state, "norm_frame.weight") is not None:
+    if _find_ending(state, "norm_frame.weight") is not None:
         return Known("atst_frame", "an ATST-Frame", "atst_frame")
     return Known("atst_clip", "an ATST-Clip", "atst_clip")
 
 
-def _position_of_time(state: State) -> Known | None:
+def _recognise_position_of_time(state: State) -> Known | None:
     """CED and Dasheng share names; the size of a patch tells them apart, and CED has a head unless it only begins."""
-    kernel = _ending(state, "patch_embed.proj.weight")
-    if _ending(state, "time_pos_embed") is None or kernel is None or kernel.dim() != 4:
+    kernel = _find_ending(state, "patch_embed.proj.weight")
+    if _find_ending(state, "time_pos_embed") is None or kernel is None or kernel.dim() != 4:
         return None
-    has_tags, width = _ending(state, "outputlayer.1.weight") is not None, len(kernel)
+    has_tags, width = _find_ending(state, "outputlayer.1.weight") is not None, len(kernel)
     if kernel.shape[2] == 64:
         size = {768: "base", 1280: "0_6b", 1536: "1_2b"}.get(width, "base")
         if has_tags:
@@ -219,19 +219,24 @@ def _position_of_time(state: State) -> Known | None:
     return Known(f"ced.{size}", f"a CED of width {width}", f"ced.{size}")
 
 
-def _htsat(state: State) -> Known | None:
+def _recognise_htsat(state: State) -> Known | None:
     """HTS-AT alone; CLAP's audio towers are the same network below another name."""
-    if _ending(state, "tscam_conv.weight") is None or any(name.startswith("audio_") for name in state):
+    if _find_ending(state, "tscam_conv.weight") is None or any(name.startswith("audio_") for name in state):
         return None
     return Known("htsat", "an HTS-AT with its AudioSet tags", "htsat")
 
 
-def _ending(state: State, end: str) -> Tensor | None:
+def _find_ending(state: State, end: str) -> Tensor | None:
     """The first tensor whose name ends so, whatever wrapper stands before it."""
     return next((value for name, value in state.items() if name == end or name.endswith(f".{end}")), None)
 
 
 RULES: list[Rule] = [
-    *(_masked_autoencoder, _spectrogram_transformer, _fairseq, _eat, _atst, _position_of_time),
-    _htsat,
+    _recognise_masked_autoencoder,
+    _recognise_spectrogram_transformer,
+    _recognise_fairseq,
+    _recognise_eat,
+    _recognise_atst,
+    _recognise_position_of_time,
+    _recognise_htsat,
 ]

@@ -60,12 +60,12 @@ def scale_residuals(network: Any) -> None:
         network: a `HubertModel` whose blocks normalise after each residual connection.
     """
     blocks = network.encoder.layers
-    scaled = _scaled_block(type(blocks[0]), (2.0 * len(blocks)) ** 0.25)
+    scaled = _make_scaled_block(type(blocks[0]), (2.0 * len(blocks)) ** 0.25)
     for block in blocks:
         block.__class__ = scaled
 
 
-def _scaled_block(base: Any, alpha: float) -> Any:
+def _make_scaled_block(base: Any, alpha: float) -> Any:
     """A subclass of HuBERT's block that computes LayerNorm(alpha x + f(x))."""
 
     class ScaledBlock(base):

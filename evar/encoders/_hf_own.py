@@ -82,18 +82,18 @@ def read_settings(folder: Path) -> dict[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
-def _ced() -> tuple[Any, Callable[[Mapping[str, Any]], dict[str, Any]]]:
+def _describe_ced() -> tuple[Any, Callable[[Mapping[str, Any]], dict[str, Any]]]:
     from evar.encoders.ced import SIZES, Ced
 
     def options(settings: Mapping[str, Any]) -> dict[str, Any]:
         _require_same(settings, CED_SETTINGS)
         width = CED_NAMES.get(settings.get("name", ""), settings.get("embed_dim", 768))
-        return {"size": _size(width, settings, SIZES), "n_blocks": int(settings.get("depth", 12))}
+        return {"size": _find_size(width, settings, SIZES), "n_blocks": int(settings.get("depth", 12))}
 
     return Ced, options
 
 
-def _dasheng() -> tuple[Any, Callable[[Mapping[str, Any]], dict[str, Any]]]:
+def _describe_dasheng() -> tuple[Any, Callable[[Mapping[str, Any]], dict[str, Any]]]:
     from evar.encoders.dasheng import SIZES, Dasheng
 
     def options(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def _dasheng() -> tuple[Any, Callable[[Mapping[str, Any]], dict[str, Any]]]:
         _require_same(settings, DASHENG_SETTINGS)
         width = settings.get("embed_dim", DASHENG_NAMES.get(settings.get("name", ""), 768))
         return {
-            "size": _size(width, settings, SIZES),
+            "size": _find_size(width, settings, SIZES),
             "n_classes": int(settings.get("outputdim") or 0),
             "n_blocks": int(settings.get("depth", 0)),
         }
@@ -109,14 +109,14 @@ def _dasheng() -> tuple[Any, Callable[[Mapping[str, Any]], dict[str, Any]]]:
     return Dasheng, options
 
 
-def _eat() -> tuple[Any, Callable[[Mapping[str, Any]], dict[str, Any]]]:
+def _describe_eat() -> tuple[Any, Callable[[Mapping[str, Any]], dict[str, Any]]]:
     from evar.encoders.eat import SIZES, Eat
 
     def options(settings: Mapping[str, Any]) -> dict[str, Any]:
         _require_same(settings, EAT_SETTINGS)
         is_tuned = settings.get("model_variant", "pretrain") == "finetune"
         return {
-            "size": _size(settings.get("embed_dim", 768), settings, SIZES),
+            "size": _find_size(settings.get("embed_dim", 768), settings, SIZES),
             "n_classes": int(settings.get("num_classes", 527)) if is_tuned else 0,
             "n_blocks": int(settings.get("depth", 0)),
         }
@@ -124,7 +124,7 @@ def _eat() -> tuple[Any, Callable[[Mapping[str, Any]], dict[str, Any]]]:
     return Eat, options
 
 
-def _size(width: Any, settings: Mapping[str, Any], sizes: Mapping[str, tuple[int, ...]]) -> str:
+def _find_size(width: Any, settings: Mapping[str, Any], sizes: Mapping[str, tuple[int, ...]]) -> str:
     """The size of that width; where a folder names no published size, its number of heads must be that of the size."""
     heads = settings.get("num_heads")
     for size, (own, *rest) in sizes.items():
@@ -144,7 +144,7 @@ def _require_same(settings: Mapping[str, Any], published: Mapping[str, Any]) -> 
 
 #: model_type -> a function that imports our class and says how its options follow from the settings
 OWN_CLASSES: dict[str, Callable[[], tuple[Any, Callable[[Mapping[str, Any]], dict[str, Any]]]]] = {
-    "ced": _ced,
-    "dasheng": _dasheng,
-    "eat": _eat,
+    "ced": _describe_ced,
+    "dasheng": _describe_dasheng,
+    "eat": _describe_eat,
 }

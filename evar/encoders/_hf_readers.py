@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evar.encoders.wav2vec2 import normalise_over_time, standardised
+from evar.encoders.wav2vec2 import normalise_over_time, standardise_clips
 
 # Waveform models in which a mask keeps a clip's frames from hearing padding; all others get batches of equal length.
 MASKABLE = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
@@ -79,7 +79,7 @@ class WaveformReader(Reader):
         for kernel, stride in zip(reversed(self.kernels), reversed(self.strides), strict=True):
             self.min_samples = (self.min_samples - 1) * stride + kernel
 
-    def scaled(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+    def scale_clips(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """Scale clips as the model was trained on them.
 
         Args:
@@ -94,15 +94,15 @@ class WaveformReader(Reader):
             >>> config = SimpleNamespace(conv_kernel=(10, 3), conv_stride=(5, 2), model_type="sew")
             >>> network = SimpleNamespace(config=config, forward=lambda input_values: None)
             >>> reader = WaveformReader(network, SimpleNamespace(do_normalize=False))
-            >>> reader.scaled(torch.ones(1, 2), torch.tensor([2])).tolist()
+            >>> reader.scale_clips(torch.ones(1, 2), torch.tensor([2])).tolist()
             [[1.0, 1.0]]
         """
         if not getattr(self.extractor, "do_normalize", True):
             return waveform
-        return standardised(waveform, lengths)
+        return standardise_clips(waveform, lengths)
 
     def states(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        inputs = {"input_values": self.scaled(waveform, lengths)}
+        inputs = {"input_values": self.scale_clips(waveform, lengths)}
         is_padded = bool((lengths < waveform.shape[1]).any())
         if is_padded:
             inside = torch.arange(waveform.shape[1], device=waveform.device)[None, :] < lengths[:, None]

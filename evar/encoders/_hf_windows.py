@@ -29,7 +29,7 @@ class WindowsReader(Reader):
         counts, shares = [], []
         for clip, length in zip(waveform.detach().cpu(), lengths.tolist(), strict=True):
             step = self.step or length
-            begins = range(0, self.covered(length), step)
+            begins = range(0, self.count_covered_samples(length), step)
             parts += [clip[begin : min(length, begin + (self.window or length))] for begin in begins]
             counts.append(len(begins))
             own = torch.tensor([min(step, length - begin) for begin in begins], dtype=torch.float32)
@@ -51,7 +51,7 @@ class WindowsReader(Reader):
             layers[name] = nn.utils.rnn.pad_sequence([torch.cat(clip) for clip in clips], batch_first=True)
         return layers
 
-    def covered(self, length: int) -> int:
+    def count_covered_samples(self, length: int) -> int:
         """Samples of a clip up to the end of its last frame: what parts must cover."""
         return length
 
@@ -69,10 +69,10 @@ class WindowsReader(Reader):
                 inputs["is_longer"] = torch.zeros_like(inputs["is_longer"])
             is_other = waiting and any(inputs[name].shape != waiting[0][1][name].shape for name in inputs)
             if is_other or len(waiting) == WINDOWS_AT_ONCE:
-                yield _stacked(waiting)
+                yield _stack_parts(waiting)
                 waiting = []
             waiting.append((len(part), inputs))
-        yield _stacked(waiting)
+        yield _stack_parts(waiting)
 
 
 class WhisperReader(WindowsReader):
@@ -119,7 +119,7 @@ class PatchReader(WindowsReader):
         self.window = self.frame + (config.max_length - 1) * self.mel_hop
         self.min_samples = self.frame + (self.patch - 1) * self.mel_hop
 
-    def covered(self, length: int) -> int:
+    def count_covered_samples(self, length: int) -> int:
         return int(self.frames("", torch.tensor(length))) * self.stride * self.mel_hop
 
     def frames_of(self, layers: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -203,6 +203,6 @@ class TokenReader(WindowsReader):
         return 0
 
 
-def _stacked(parts: list[tuple[int, dict[str, Tensor]]]) -> tuple[Tensor, dict[str, Tensor]]:
+def _stack_parts(parts: list[tuple[int, dict[str, Tensor]]]) -> tuple[Tensor, dict[str, Tensor]]:
     inputs = {name: torch.cat([entry[name] for _, entry in parts]) for name in parts[0][1]}
     return torch.tensor([n_samples for n_samples, _ in parts]), inputs

@@ -48,7 +48,7 @@ def hz_to_mel(frequency: NDArray[np.floating] | float, scale: str) -> NDArray[np
         [999.99, 15.0]
     """
     hz = np.asarray(frequency, dtype=np.float64)
-    if _chosen("scale", scale, SCALES) == "htk":
+    if _require_known("scale", scale, SCALES) == "htk":
         return np.asarray(2595.0 * np.log10(1.0 + hz / 700.0))
     above = _SLANEY_KNEE_MEL + np.log(np.maximum(hz, _SLANEY_KNEE_HZ) / _SLANEY_KNEE_HZ) / _SLANEY_LOG_STEP
     return np.where(hz < _SLANEY_KNEE_HZ, hz / _SLANEY_HZ_PER_MEL, above)
@@ -62,7 +62,7 @@ def mel_to_hz(mel: NDArray[np.float64] | float, scale: str) -> NDArray[np.float6
         3000.0
     """
     mels = np.asarray(mel, dtype=np.float64)
-    if _chosen("scale", scale, SCALES) == "htk":
+    if _require_known("scale", scale, SCALES) == "htk":
         return np.asarray(700.0 * (10.0 ** (mels / 2595.0) - 1.0))
     above = _SLANEY_KNEE_HZ * np.exp((np.maximum(mels, _SLANEY_KNEE_MEL) - _SLANEY_KNEE_MEL) * _SLANEY_LOG_STEP)
     return np.where(mels < _SLANEY_KNEE_MEL, mels * _SLANEY_HZ_PER_MEL, above)
@@ -103,8 +103,8 @@ def mel_filterbank(
         >>> mel_filterbank(16000, 512, 64).shape
         (64, 257)
     """
-    _chosen("norm", norm, NORMS)
-    _chosen("slope", slope, SLOPES)
+    _require_known("norm", norm, NORMS)
+    _require_known("slope", slope, SLOPES)
     top = sample_rate / 2 if f_max is None else f_max
     if not 0 <= f_min < top <= sample_rate / 2 or n_mels < 1:
         raise ValueError(
@@ -182,14 +182,14 @@ class MelSpectrogram(nn.Module):
         super().__init__()
         self.n_fft, self.hop, self.power = n_fft, hop, power
         self.win_length = n_fft if win_length is None else win_length
-        self.center = _chosen("center", center, CENTERS)
+        self.center = _require_known("center", center, CENTERS)
         self.remove_dc, self.preemphasis = remove_dc, preemphasis
         if hop < 1 or not 2 <= self.win_length <= n_fft or power not in (1, 2):
             raise ValueError(
                 f"a mel spectrogram needs hop >= 1, 2 <= win_length <= n_fft and power 1 or 2, "
                 f"got hop={hop}, win_length={self.win_length}, n_fft={n_fft}, power={power}"
             )
-        periodic = _chosen("window", window, WINDOWS) == "periodic"
+        periodic = _require_known("window", window, WINDOWS) == "periodic"
         hann = torch.hann_window(self.win_length, periodic=periodic, dtype=torch.float64)
         if window == "povey":
             hann = hann**POVEY_EXPONENT
@@ -249,7 +249,7 @@ class MelSpectrogram(nn.Module):
                 f"waveform must have at least {self.min_samples} samples here, got {waveform.shape[1]}; "
                 "zero-pad it first, as Encoder.encode does"
             )
-        frames = self._padded(waveform, lengths).unfold(1, self.win_length, self.hop)  # (batch, time, window)
+        frames = self._pad_ends(waveform, lengths).unfold(1, self.win_length, self.hop)  # (batch, time, window)
         chunk = _CPU_CHUNK if frames.device.type == "cpu" else _DEVICE_CHUNK
         n_frames = max(1, chunk // (len(frames) * self.n_fft))
         return torch.cat([self._bands(part) for part in frames.split(n_frames, dim=1)], dim=1)
@@ -284,18 +284,18 @@ class MelSpectrogram(nn.Module):
     def _constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Window (sample,) and filterbank (bin, mel), in the precision to compute in."""
         if isinstance(self.filterbank, nn.Parameter):
-            fixed = self._fixed(device)[0]
+            fixed = self._get_constants(device)[0]
             return fixed, self.filterbank.clamp(min=0).to(fixed.dtype)
-        return self._fixed(device)
+        return self._get_constants(device)
 
-    def _fixed(self, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _get_constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
         if not self._double or device.type == "mps":
             return self.window, self.filterbank
         if device not in self._double:
             self._double[device] = tuple(value.to(device) for value in self._double[torch.device("cpu")])  # type: ignore
         return self._double[device]
 
-    def _padded(self, waveform: Tensor, lengths: Tensor | None) -> Tensor:
+    def _pad_ends(self, waveform: Tensor, lengths: Tensor | None) -> Tensor:
         """(batch, left + samples + right): the clip with what lies beyond its two ends."""
         if self.center == "none":
             return waveform
@@ -311,7 +311,7 @@ class MelSpectrogram(nn.Module):
         return padded.scatter(1, self._left + ends + beyond, mirrored)
 
 
-def _chosen(option: str, value: str, known: tuple[str, ...]) -> str:
+def _require_known(option: str, value: str, known: tuple[str, ...]) -> str:
     if value not in known:
         raise ValueError(f"no {option} {value!r}; {near_miss(value, known)}")
     return value

@@ -205,7 +205,7 @@ class PatchEncoder(Encoder):
         """
         info = self.layer(layer or self.default_layers[0])
         width = info.width // self.n_bands if self.side_by_side else info.width
-        waveform, lengths = self._checked_input(waveform, lengths)
+        waveform, lengths = self._check_input(waveform, lengths)
 
         def network(spectrogram: Tensor) -> dict[str, Tensor]:
             return {name: grid.flatten(2) for name, grid in self.every_layer(spectrogram) if name == info.name}

@@ -27,7 +27,7 @@ class PatchOut:
     frequency: float
     generator: torch.Generator
 
-    def drawn(self, n: int, n_frequencies: int, n_times: int) -> tuple[Tensor, Tensor]:
+    def draw(self, n: int, n_frequencies: int, n_times: int) -> tuple[Tensor, Tensor]:
         """Rows and columns that the network sees, in ascending order.
 
         Args:
@@ -39,14 +39,14 @@ class PatchOut:
 
         Example:
             >>> hidden = PatchOut(time=0.5, frequency=0.25, generator=torch.Generator().manual_seed(0))
-            >>> rows, columns = hidden.drawn(2, n_frequencies=4, n_times=6)
+            >>> rows, columns = hidden.draw(2, n_frequencies=4, n_times=6)
             >>> tuple(rows.shape), tuple(columns.shape)
             ((2, 3), (2, 3))
         """
         # Not a decorator: it would bring a second of imports to everyone who only embeds.
-        return torch.compiler.disable(self._drawn)(n, n_frequencies, n_times)
+        return torch.compiler.disable(self._draw)(n, n_frequencies, n_times)
 
-    def _drawn(self, n: int, n_frequencies: int, n_times: int) -> tuple[Tensor, Tensor]:
+    def _draw(self, n: int, n_frequencies: int, n_times: int) -> tuple[Tensor, Tensor]:
         kept = []
         for share, size in ((self.frequency, n_frequencies), (self.time, n_times)):
             n_kept = max(1, size - round(share * size))
@@ -55,7 +55,7 @@ class PatchOut:
         return kept[0], kept[1]
 
 
-def shown(tokens: Tensor, rows: Tensor, columns: Tensor, n_times: int) -> Tensor:
+def keep_shown(tokens: Tensor, rows: Tensor, columns: Tensor, n_times: int) -> Tensor:
     """Patches in the rows and columns that were drawn.
 
     Args:
@@ -69,18 +69,18 @@ def shown(tokens: Tensor, rows: Tensor, columns: Tensor, n_times: int) -> Tensor
 
     Example:
         >>> tokens = torch.arange(6.0).view(1, 6, 1)  # 2 bands of 3 times
-        >>> shown(tokens, torch.tensor([[1]]), torch.tensor([[0, 2]]), 3).flatten().tolist()
+        >>> keep_shown(tokens, torch.tensor([[1]]), torch.tensor([[0, 2]]), 3).flatten().tolist()
         [3.0, 5.0]
     """
     at = (rows[:, :, None] * n_times + columns[:, None, :]).flatten(1).to(tokens.device)  # (n, kept)
     return tokens.gather(1, at[:, :, None].expand(-1, -1, tokens.shape[2]))
 
 
-def filled(tokens: Tensor, rows: Tensor, columns: Tensor, n_frequencies: int, n_times: int) -> Tensor:
+def fill_hidden(tokens: Tensor, rows: Tensor, columns: Tensor, n_frequencies: int, n_times: int) -> Tensor:
     """A whole grid again: a hidden patch takes the vector of the nearest row and column that was shown.
 
     Args:
-        tokens: (n, kept rows x kept columns, feature), as `shown` gives them.
+        tokens: (n, kept rows x kept columns, feature), as `keep_shown` gives them.
         rows, columns: as there.
         n_frequencies, n_times: of the whole grid.
 
@@ -88,7 +88,7 @@ def filled(tokens: Tensor, rows: Tensor, columns: Tensor, n_frequencies: int, n_
         (n, frequency x time, feature).
 
     Example:
-        >>> filled(torch.tensor([[[3.0], [5.0]]]), torch.tensor([[1]]), torch.tensor([[0, 2]]), 2, 3).flatten().tolist()
+        >>> fill_hidden(torch.tensor([[[3.0], [5.0]]]), torch.tensor([[1]]), torch.tensor([[0, 2]]), 2, 3).flatten().tolist()
         [3.0, 3.0, 5.0, 3.0, 3.0, 5.0]
     """
     near = [
@@ -121,9 +121,9 @@ class PatchGrid:
         self.tokens, self._order, self._kept = tokens, order, None
         self._n_bands, self._n_times = n_bands, tokens.shape[1] // n_bands
         if patch_out is not None:
-            bands, times = patch_out.drawn(len(tokens), n_bands, self._n_times)
+            bands, times = patch_out.draw(len(tokens), n_bands, self._n_times)
             self._kept = (bands, times) if order == "frequency" else (times, bands)
-            self.tokens = shown(tokens, *self._kept, self._n_times if order == "frequency" else n_bands)
+            self.tokens = keep_shown(tokens, *self._kept, self._n_times if order == "frequency" else n_bands)
 
     def lay_out(self, tokens: Tensor) -> Tensor:
         """Tokens of a layer over time and frequency; hidden patches take the nearest that was shown.
@@ -141,5 +141,5 @@ class PatchGrid:
         """
         if self._kept is not None:
             sizes = (self._n_bands, self._n_times) if self._order == "frequency" else (self._n_times, self._n_bands)
-            tokens = filled(tokens, *self._kept, *sizes)
+            tokens = fill_hidden(tokens, *self._kept, *sizes)
         return grid_of(tokens, self._n_bands, self._order)

@@ -52,7 +52,7 @@ class PatchEmbed(nn.Module):
 class Attention(nn.Module):
     """Self-attention with one matrix for queries, keys and values (thirds of its rows, in that order).
 
-    A family whose bias depends on the query, as BEATs' gate does, overrides `added_bias`; one that biases only some of the
+    A family whose bias depends on the query, as BEATs' gate does, overrides `make_bias`; one that biases only some of the
     three, as MSM-MAE does, overrides `project`.
 
     Args:
@@ -81,14 +81,14 @@ class Attention(nn.Module):
         """
         query, key, value = self.project(tokens).unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
         # each (batch, head, token, width / n_heads)
-        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=self.added_bias(query, bias))
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=self.make_bias(query, bias))
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
     def project(self, tokens: Tensor) -> Tensor:
         """(batch, token, width) -> (batch, token, 3 x width): queries, keys and values."""
         return self.qkv(tokens)
 
-    def added_bias(self, query: Tensor, bias: Tensor | None) -> Tensor | None:
+    def make_bias(self, query: Tensor, bias: Tensor | None) -> Tensor | None:
         """What is added before the softmax: here the given bias, whatever the unscaled query."""
         return bias
 
@@ -322,7 +322,7 @@ def first_columns(table: Tensor, n_rows: int, n_columns: int, n_first: int = 1) 
     return torch.cat([table[:, :n_first], grid[:, :, :n_columns].flatten(1, 2)], dim=1)
 
 
-def resized_table(table: Tensor, stored: tuple[int, int], n_rows: int, n_columns: int, n_first: int = 2) -> Tensor:
+def resize_table(table: Tensor, stored: tuple[int, int], n_rows: int, n_columns: int, n_first: int = 2) -> Tensor:
     """A table of positions for another grid: the centre of its columns, or stretched; its rows stretched.
 
     Args:
@@ -339,9 +339,9 @@ def resized_table(table: Tensor, stored: tuple[int, int], n_rows: int, n_columns
 
     Example:
         >>> table = torch.arange(6.0).view(1, 6, 1)  # 1 row of 6 columns
-        >>> resized_table(table, (1, 6), 1, 3, n_first=0).flatten().tolist()
+        >>> resize_table(table, (1, 6), 1, 3, n_first=0).flatten().tolist()
         [2.0, 3.0, 4.0]
-        >>> resized_table(table, (1, 6), 2, 6, n_first=0).flatten().tolist() == 2 * table.flatten().tolist()
+        >>> resize_table(table, (1, 6), 2, 6, n_first=0).flatten().tolist() == 2 * table.flatten().tolist()
         True
     """
     grid = table[:, n_first:].transpose(1, 2).unflatten(2, stored)  # (1, width, row, column)
@@ -355,7 +355,7 @@ def resized_table(table: Tensor, stored: tuple[int, int], n_rows: int, n_columns
     return torch.cat([table[:, :n_first], grid.flatten(2).transpose(1, 2)], dim=1)
 
 
-def joined_qkv(state: Mapping[str, Tensor], attention: str = "self_attn", joined: str = "attn") -> dict[str, Tensor]:
+def join_qkv(state: Mapping[str, Tensor], attention: str = "self_attn", joined: str = "attn") -> dict[str, Tensor]:
     """Separate matrices of queries, keys and values put into one, as `Attention` holds them.
 
     Args:
@@ -369,7 +369,7 @@ def joined_qkv(state: Mapping[str, Tensor], attention: str = "self_attn", joined
 
     Example:
         >>> state = {f"0.self_attn.{part}_proj.bias": torch.ones(2) for part in ("q", "k", "v", "out")}
-        >>> {name: tuple(value.shape) for name, value in joined_qkv(state).items()}
+        >>> {name: tuple(value.shape) for name, value in join_qkv(state).items()}
         {'0.attn.qkv.bias': (6,), '0.attn.proj.bias': (2,)}
     """
     result: dict[str, Tensor] = {}

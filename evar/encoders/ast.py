@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from evar.config.registry import near_miss
 from evar.encoders._logmel import MelSpectrogram
-from evar.encoders._patches import shown
+from evar.encoders._patches import keep_shown
 from evar.encoders._transformers import load_transformers
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
@@ -174,15 +174,15 @@ class AST(Encoder):
         )
         return logmel.masked_fill(beyond[:, :, None], 0.0)
 
-    def normalised_input(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def compute_normalised_input(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
         """What the patches are cut from: `frontend`, then (x - mean) / (2 std).
 
         Returns:
             (batch, time, 128).
         """
-        return self._normalised(self.frontend(waveform, lengths))
+        return self._normalise(self.frontend(waveform, lengths))
 
-    def _normalised(self, logmel: Tensor) -> Tensor:
+    def _normalise(self, logmel: Tensor) -> Tensor:
         assert self.norm_stats is not None
         mean, std = self.norm_stats
         return (logmel - mean) / (2 * std)
@@ -213,7 +213,7 @@ class AST(Encoder):
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """Every block's token readout."""
-        patches = self._normalised(self.network_input(waveform, lengths))  # (batch, time, 128)
+        patches = self._normalise(self.network_input(waveform, lengths))  # (batch, time, 128)
         if self.input == "padded":
             blocks = self._read(patches)
         else:
@@ -237,8 +237,8 @@ class AST(Encoder):
         tokens = tokens + self.position_table(patches.shape[1])
         if self.patch_out is not None:
             columns = (patches.shape[1] - PATCH) // STRIDE + 1
-            kept_rows, kept_columns = self.patch_out.drawn(len(tokens), TABLE[0], columns)
-            tokens = torch.cat([tokens[:, :2], shown(tokens[:, 2:], kept_rows, kept_columns, columns)], dim=1)
+            kept_rows, kept_columns = self.patch_out.draw(len(tokens), TABLE[0], columns)
+            tokens = torch.cat([tokens[:, :2], keep_shown(tokens[:, 2:], kept_rows, kept_columns, columns)], dim=1)
         read = []
         for block in self.blocks:
             tokens = block(tokens)

@@ -265,7 +265,7 @@ class Encoder(nn.Module, ABC):
             >>> load_encoder("logmel").encode(torch.zeros(2, 16000), torch.tensor([16000, 8000])).frames["logmel"].tolist()
             [101, 51]
         """
-        waveform, lengths = self._checked_input(waveform, lengths)
+        waveform, lengths = self._check_input(waveform, lengths)
         features = self.forward(waveform, lengths)
         frames = self.valid_frames(lengths)
         if isinstance(frames, Tensor):
@@ -300,7 +300,7 @@ class Encoder(nn.Module, ABC):
             >>> load_encoder("ced.tiny", "random", n_blocks=1).frontend(torch.zeros(1, 16000)).shape
             torch.Size([1, 101, 64])
         """
-        return self.network_input(*self._checked_input(waveform, lengths))
+        return self.network_input(*self._check_input(waveform, lengths))
 
     def outputs(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
         """What the checkpoint's own classifier says: tags, class logits, or CTC logits per frame.
@@ -319,7 +319,7 @@ class Encoder(nn.Module, ABC):
             >>> load_encoder("ced.tiny", "random", n_blocks=1).outputs(torch.zeros(1, 16000)).shape
             torch.Size([1, 527])
         """
-        return self.classify(*self._checked_input(waveform, lengths))
+        return self.classify(*self._check_input(waveform, lengths))
 
     def input_moments(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Count, sum and sum of squares of each clip's own front-end values: what pooled statistics are made of.
@@ -338,7 +338,7 @@ class Encoder(nn.Module, ABC):
             >>> load_encoder("ced.tiny", "random", n_blocks=1).input_moments(torch.zeros(1, 16000))[0, 0].item()  # 101 x 64
             6464.0
         """
-        waveform, lengths = self._checked_input(waveform, lengths)
+        waveform, lengths = self._check_input(waveform, lengths)
         values = self.network_input(waveform, lengths).to("cpu", torch.float64)  # (batch, time, mel)
         frames = self.network_input_frames(lengths).cpu()
         values = values.reshape(*values.shape[:2], -1)
@@ -347,7 +347,7 @@ class Encoder(nn.Module, ABC):
         count = (frames * values.shape[2]).double()
         return torch.stack([count, values.sum(dim=(1, 2)), values.square().sum(dim=(1, 2))], dim=1)
 
-    def _checked_input(self, waveform: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _check_input(self, waveform: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
         if waveform.dim() != 2 or waveform.dtype != torch.float32 or 0 in waveform.shape:
             raise ValueError(
                 f"waveform must be (batch, samples) float32, got {tuple(waveform.shape)} {waveform.dtype}"

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from evar.config.registry import near_miss
 from evar.encoders._filterbanks import KaldiFilterbank
-from evar.encoders._vit import Attention, Blocks, grid_of, joined_qkv
+from evar.encoders._vit import Attention, Blocks, grid_of, join_qkv
 from evar.encoders._windows import run_windows
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
@@ -157,7 +157,7 @@ class Beats(Encoder):
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
         """The published names to this module's; the two factors of the positional convolution become one kernel."""
         renamed: dict[str, Tensor] = {}
-        for name, tensor in joined_qkv(_without_prefix(state_dict_of(checkpoint))).items():
+        for name, tensor in join_qkv(_without_prefix(state_dict_of(checkpoint))).items():
             if name.endswith("relative_attention_bias.weight"):  # one table, stored with every block
                 renamed["distance_bias.weight"] = tensor
                 continue
@@ -241,7 +241,7 @@ class GatedAttention(Attention):
         self.grep_linear = nn.Linear(width // n_heads, 8)
         self.grep_a = nn.Parameter(torch.ones(1, n_heads, 1, 1))
 
-    def added_bias(self, query: Tensor, bias: Tensor | None) -> Tensor | None:
+    def make_bias(self, query: Tensor, bias: Tensor | None) -> Tensor | None:
         """(batch, head, query, width / heads), (head, query, key) -> (batch, head, query, key)."""
         assert bias is not None
         halves = self.grep_linear(query).unflatten(3, (2, 4)).sum(dim=4)  # (batch, head, query, 2)

@@ -95,14 +95,14 @@ class _ByolA(Encoder):
         mean, std = self.norm_stats
         frames = self.mel.frames(lengths)
         maps = ((self.network_input(waveform, lengths) - mean) / std).transpose(1, 2)[:, None]  # (batch, 1, mel, time)
-        maps = _silenced(maps, frames)
+        maps = _silence_padding(maps, frames)
         found = []
         for block in range(self.n_blocks):
             convolve, normalise, rectify, pool = self.features[4 * block : 4 * block + 4]
             frames = frames // 2
             # A pooled frame whose second half lies beyond the clip's end is beyond it itself. So zeros are needed
             # after pooling only: within the block no convolution follows.
-            maps = _silenced(pool(rectify(normalise(convolve(maps)))), frames)
+            maps = _silence_padding(pool(rectify(normalise(convolve(maps)))), frames)
             found.append((maps, frames))
         return found
 
@@ -160,7 +160,7 @@ class ByolA(_ByolA):
         for number, (map_, frames) in enumerate(maps, start=1):
             values = map_.flatten(1, 2).transpose(1, 2)  # (batch, time, channel x mel)
             for _ in range(3 - number):
-                values, frames = averaged_in_pairs(values, frames)
+                values, frames = average_pairs(values, frames)
             layers[f"conv{number}"] = values
         flat = maps[-1][0].permute(0, 3, 2, 1).flatten(2)  # (batch, time, mel x channel)
         layers["fc1"] = self.fc[:2](flat)
@@ -196,7 +196,7 @@ class ByolA2(_ByolA):
         fc1 = self.fc[:2](flat)
         fc2 = self.fc[2:](fc1)
         return {
-            "conv1": averaged_in_pairs(first.flatten(1, 2).transpose(1, 2), frames)[0],
+            "conv1": average_pairs(first.flatten(1, 2).transpose(1, 2), frames)[0],
             "conv2": second.flatten(1, 2).transpose(1, 2),  # (batch, time, channel x mel)
             "fc1": fc1,
             "fc2": fc2,
@@ -204,7 +204,7 @@ class ByolA2(_ByolA):
         }
 
 
-def averaged_in_pairs(values: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+def average_pairs(values: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
     """Halve the frame rate: adjacent frames are averaged; an odd clip's last two become one frame first.
 
     Args:
@@ -217,7 +217,7 @@ def averaged_in_pairs(values: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
     Source: BYOL-A's layered features (nttcslab/byol-a, `AudioNTT2020Task6X`), as facts.
 
     Example:
-        >>> averaged_in_pairs(torch.tensor([[[0.0], [4.0], [8.0], [1.0], [3.0]]]), torch.tensor([5]))[0].ravel().tolist()
+        >>> average_pairs(torch.tensor([[[0.0], [4.0], [8.0], [1.0], [3.0]]]), torch.tensor([5]))[0].ravel().tolist()
         [2.0, 5.0]
     """
     half = values.shape[1] // 2
@@ -232,7 +232,7 @@ def averaged_in_pairs(values: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
     return pairs, frames // 2
 
 
-def _silenced(maps: Tensor, frames: Tensor) -> Tensor:
+def _silence_padding(maps: Tensor, frames: Tensor) -> Tensor:
     """(batch, channel, mel, time) with zeros beyond each clip's frames."""
     beyond = torch.arange(maps.shape[3], device=maps.device)[None, :] >= frames[:, None]
     return maps.masked_fill(beyond[:, None, None, :], 0.0) if bool(beyond.any()) else maps

@@ -87,12 +87,12 @@ class Ced(BatchNormMel):
 
     def valid_frames(self, lengths: Tensor) -> Tensor:
         """One in 16 frames of every piece; the rest of a piece is dropped."""
-        return count_steps(self._pieced(self.mel.frames(lengths)), PIECE, lambda n: n // PATCH)
+        return count_steps(self._count_run_frames(self.mel.frames(lengths)), PIECE, lambda n: n // PATCH)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """Every block, and the final LayerNorm."""
-        pieced = self._pieced(self.mel.frames(lengths))
-        bands = self.normalised(waveform, lengths, int(pieced.max()))
+        pieced = self._count_run_frames(self.mel.frames(lengths))
+        bands = self.compute_normalised_input(waveform, lengths, int(pieced.max()))
         return run_windows(
             self._network, bands, pieced, unit=PIECE, size=lambda n: n // PATCH * PATCH, steps=lambda n: n // PATCH
         )
@@ -120,7 +120,7 @@ class Ced(BatchNormMel):
         """Probabilities of the AudioSet tags of clip vectors of the layer norm: (..., width) -> (..., 527)."""
         return self.outputlayer(vectors).sigmoid()
 
-    def _pieced(self, frames: Tensor) -> Tensor:
+    def _count_run_frames(self, frames: Tensor) -> Tensor:
         """Frames that go through the network: all of a clip's, or, padded, whole pieces: (batch,) -> (batch,)."""
         if self.input == "clip":
             return frames

@@ -198,7 +198,7 @@ class _Mask:
     def __call__(self, maps: Tensor) -> Tensor:
         return maps if self.beyond is None else maps.masked_fill(self.beyond, 0.0)
 
-    def halved(self) -> _Mask:
+    def halve(self) -> _Mask:
         return _Mask(self.frames // 2, self.n_frames // 2)
 
 
@@ -218,7 +218,7 @@ class _Block(nn.Module):
         maps = mask(self.bn2(self.conv2(maps)).relu())
         if self.pooled:
             # A frame whose second half lies beyond the clip's end is beyond it itself: floors, as for the clip alone.
-            mask = mask.halved()
+            mask = mask.halve()
             maps = mask(nn.functional.avg_pool2d(maps, 2))
         return maps, mask
 

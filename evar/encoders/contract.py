@@ -29,7 +29,7 @@ __all__ = [
     "check_named",
     "relative_l2",
     "summarise",
-    "watched_sockets",
+    "watch_sockets",
 ]
 
 TOLERANCE = 1e-5  # relative L2 between a clip alone and the same clip in a batch
@@ -76,7 +76,7 @@ def check_named(name: str, weights: str = "random", **options: Any) -> list[Find
     """
     findings = check_config(load_encoder_config(name))
     if weights == "random":  # published weights may have to be fetched, random ones never
-        with watched_sockets() as opened:
+        with watch_sockets() as opened:
             try:
                 load_encoder(name, weights, **options)
             except OSError:
@@ -125,7 +125,7 @@ def check_encoder(encoder: Encoder, rebuild: Callable[[], Encoder] | None = None
         []
     """
     findings: list[Finding] = []
-    with watched_sockets() as opened:
+    with watch_sockets() as opened:
         for check in CHECKS:
             problems: list[str] = []
             try:
@@ -135,16 +135,18 @@ def check_encoder(encoder: Encoder, rebuild: Callable[[], Encoder] | None = None
                 problems.append(str(error) or type(error).__name__)
             known = {finding.problem for finding in findings}
             findings += [
-                Finding(check.__name__, problem) for problem in dict.fromkeys(problems) if problem not in known
+                Finding(check.__name__.removeprefix("check_"), problem)
+                for problem in dict.fromkeys(problems)
+                if problem not in known
             ]
         if rebuild is not None:
-            findings += [Finding("seeded", problem) for problem in seeded(encoder, rebuild())]
+            findings += [Finding("seeded", problem) for problem in compare_weights(encoder, rebuild())]
     if opened:
         findings.append(Finding("no_socket", f"encoding reaches for {opened[0]}; leave fetching to evar.download"))
     return findings
 
 
-def declaration(encoder: Encoder) -> Iterator[str]:
+def check_declaration(encoder: Encoder) -> Iterator[str]:
     """What the class says about itself makes sense."""
     names = [info.name for info in encoder.layer_infos]
     if not names or len(set(names)) != len(names):
@@ -168,7 +170,7 @@ def declaration(encoder: Encoder) -> Iterator[str]:
         yield "the encoder is in train mode; call eval() before it is used frozen"
 
 
-def clips(encoder: Encoder) -> Iterator[str]:
+def check_clips(encoder: Encoder) -> Iterator[str]:
     """One sample, silence and half a minute are encoded: finite, float32, as many frames as `valid_frames` says."""
     rate = encoder.sample_rate
     noise = _noise(1, int(LONG_SECONDS * rate))
@@ -181,7 +183,7 @@ def clips(encoder: Encoder) -> Iterator[str]:
     }
     encoded = {}
     for kind, waveform in kinds.items():
-        encoded[kind] = features = _encoded(encoder, waveform)
+        encoded[kind] = features = _encode(encoder, waveform)
         for name, value in features.items():
             if not bool(torch.isfinite(value).all()):
                 yield f"layer {name} of {kind} is not finite; look for a logarithm or division without a floor"
@@ -210,18 +212,18 @@ def _hops(encoder: Encoder, long: LayerFeatures, short: LayerFeatures, n_more: i
             )
 
 
-def repeatable(encoder: Encoder) -> Iterator[str]:
+def check_repeatable(encoder: Encoder) -> Iterator[str]:
     """The same clip gives the same numbers, whatever was encoded in between, and is itself left alone."""
     noise = _noise(2, max(encoder.min_samples, encoder.sample_rate))
     clip, other = noise[:1].clone(), noise[1:].clone()
-    first = _encoded(encoder, clip)
+    first = _encode(encoder, clip)
     # Copies: an encoder may hand out a buffer that its next call overwrites.
     kept = {name: value.clone() for name, value in first.items()}
-    _encoded(encoder, other)
+    _encode(encoder, other)
     for name, value in kept.items():
         if not torch.equal(first[name], value):
             yield f"layer {name} of an earlier clip was overwritten by a later call; return a new tensor"
-    again = _encoded(encoder, clip)
+    again = _encode(encoder, clip)
     for name, value in kept.items():
         if not torch.equal(again[name], value):
             yield f"layer {name} differs between two calls on the same clip; look for dropout, dither or a kept state"
@@ -229,7 +231,7 @@ def repeatable(encoder: Encoder) -> Iterator[str]:
         yield "encode changed the caller's waveform; do not write into it (mul_, sub_, +=)"
 
 
-def gradients(encoder: Encoder) -> Iterator[str]:
+def check_gradients(encoder: Encoder) -> Iterator[str]:
     """Every trainable parameter moves some layer."""
     trainable = {name: value for name, value in encoder.named_parameters() if value.requires_grad}
     if not trainable:
@@ -252,7 +254,7 @@ def gradients(encoder: Encoder) -> Iterator[str]:
     encoder.zero_grad(set_to_none=True)
 
 
-def batch_invariance(encoder: Encoder) -> Iterator[str]:
+def check_batch_invariance(encoder: Encoder) -> Iterator[str]:
     """A clip's valid frames are the same alone and in a batch; clips of equal length only, where not declared so."""
     rate, least = encoder.sample_rate, encoder.min_samples
     lengths = [least + int(seconds * rate) for seconds in (2.9, 0.3, 1.37)] + [1]
@@ -260,12 +262,12 @@ def batch_invariance(encoder: Encoder) -> Iterator[str]:
         lengths = lengths[1:2] * 2
     # Noise fills the whole batch, so that what lies beyond a clip's length would be heard.
     noise, ends = _noise(len(lengths), max(lengths)), torch.tensor(lengths)
-    together = _encoded(encoder, noise, ends)
-    alone = [_encoded(encoder, noise[index : index + 1, :length]) for index, length in enumerate(lengths)]
+    together = _encode(encoder, noise, ends)
+    alone = [_encode(encoder, noise[index : index + 1, :length]) for index, length in enumerate(lengths)]
     different = list(_different(together, alone, lengths))
     if different and encoder.batch_invariant:
         silent = noise.masked_fill(torch.arange(noise.shape[1])[None, :] >= ends[:, None], 0.0)
-        if any(_different(_encoded(encoder, silent, ends), alone, lengths)):
+        if any(_different(_encode(encoder, silent, ends), alone, lengths)):
             hint = "mask what lies beyond a clip's length, or declare batch_invariant = False"
         else:
             hint = "samples beyond its length are heard: do not replace encode, which zeroes them"
@@ -287,7 +289,7 @@ def _different(together: LayerFeatures, alone: list[LayerFeatures], lengths: lis
                 yield f"layer {name} of {length} samples differs by {error:.1e} (relative L2) between a batch and alone"
 
 
-def input_statistics(encoder: Encoder) -> Iterator[str]:
+def check_input_statistics(encoder: Encoder) -> Iterator[str]:
     """Where input is normalised by a mean and a standard deviation: they can be taken from clips, and they count."""
     if encoder.norm_stats is None:
         return
@@ -310,12 +312,12 @@ def input_statistics(encoder: Encoder) -> Iterator[str]:
         if not torch.equal(encoder.frontend(noise[:1]), shown):
             yield "network_input changes with norm_stats; return the input as it is before normalisation"
         other = encoder.encode(noise[:1])
-    before = _encoded(encoder, noise[:1])
+    before = _encode(encoder, noise[:1])
     if all(torch.equal(other[name], value) for name, value in before.items()):
         yield "norm_stats change no layer; forward must normalise by self.norm_stats, or the class must have none"
 
 
-def extras(encoder: Encoder) -> Iterator[str]:
+def check_extras(encoder: Encoder) -> Iterator[str]:
     """Where there is a front-end or a classifier's head, it gives finite numbers for every clip."""
     n_samples = max(encoder.min_samples, encoder.sample_rate)
     for name, call in (("frontend", encoder.frontend), ("outputs", encoder.outputs)):
@@ -332,17 +334,17 @@ def extras(encoder: Encoder) -> Iterator[str]:
 
 
 CHECKS: tuple[Callable[[Encoder], Iterator[str]], ...] = (
-    declaration,
-    clips,
-    repeatable,
-    gradients,
-    batch_invariance,
-    input_statistics,
-    extras,
+    check_declaration,
+    check_clips,
+    check_repeatable,
+    check_gradients,
+    check_batch_invariance,
+    check_input_statistics,
+    check_extras,
 )
 
 
-def seeded(encoder: Encoder, other: Encoder) -> Iterator[str]:
+def compare_weights(encoder: Encoder, other: Encoder) -> Iterator[str]:
     """Two encoders of one recipe hold the same numbers."""
     first, second = encoder.state_dict(), other.state_dict()
     for name in sorted(first.keys() | second.keys()):
@@ -351,11 +353,11 @@ def seeded(encoder: Encoder, other: Encoder) -> Iterator[str]:
 
 
 @contextmanager
-def watched_sockets() -> Iterator[list[str]]:
+def watch_sockets() -> Iterator[list[str]]:
     """Refuse every network socket meanwhile, and list what was asked for; local (unix) sockets stay allowed.
 
     Example:
-        >>> with watched_sockets() as opened:
+        >>> with watch_sockets() as opened:
         ...     try:
         ...         socket.socket()
         ...     except OSError:
@@ -373,11 +375,11 @@ def watched_sockets() -> Iterator[list[str]]:
             opened.append("a network socket")
             raise OSError("an encoder must not open a network socket")
 
-    def refused_lookup(host: Any, *args: Any, **kwargs: Any) -> Any:
+    def refuse_lookup(host: Any, *args: Any, **kwargs: Any) -> Any:
         opened.append(f"host {host!r}")
         raise OSError(f"an encoder must not look up a host, got {host!r}")
 
-    socket.socket, socket.getaddrinfo = Refused, refused_lookup  # type: ignore[misc]
+    socket.socket, socket.getaddrinfo = Refused, refuse_lookup  # type: ignore[misc]
     try:
         yield opened
     finally:
@@ -391,6 +393,6 @@ def _noise(n_clips: int, n_samples: int) -> Tensor:
     return (noise * swell).clamp(-1.0, 1.0)
 
 
-def _encoded(encoder: Encoder, waveform: Tensor, lengths: Tensor | None = None) -> LayerFeatures:
+def _encode(encoder: Encoder, waveform: Tensor, lengths: Tensor | None = None) -> LayerFeatures:
     with torch.no_grad():
         return encoder.encode(waveform, lengths)

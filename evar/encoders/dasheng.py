@@ -98,7 +98,7 @@ class Dasheng(BatchNormMel):
         frames = pieced = self.mel.frames(lengths)
         if self.input == "padded":
             pieced = torch.where(frames > PIECE, -(-frames // PIECE) * PIECE, frames)
-        bands = self.normalised(waveform, lengths, int(pieced.max()))
+        bands = self.compute_normalised_input(waveform, lengths, int(pieced.max()))
         layers = run_windows(
             self._network, bands, pieced, unit=PIECE, size=lambda n: n // PATCH * PATCH, steps=lambda n: n // PATCH
         )

@@ -105,8 +105,8 @@ class HearEncoder(Encoder):
         for length in lengths.unique().tolist():
             rows = (lengths == length).nonzero()[:, 0]
             clips = waveform[rows, :length]
-            frames, timestamps = self._called("get_timestamp_embeddings", clips)
-            scene = self._called("get_scene_embeddings", clips)
+            frames, timestamps = self._call_module("get_timestamp_embeddings", clips)
+            scene = self._call_module("get_scene_embeddings", clips)
             self._check(frames, timestamps, scene, len(rows), length)
             self._n_frames[int(length)] = frames.shape[1]
             for at, row in enumerate(rows.tolist()):
@@ -115,7 +115,7 @@ class HearEncoder(Encoder):
         padded = [nn.functional.pad(frames, (0, 0, 0, longest - len(frames))) for frames, _ in found]
         return {"timestamps": torch.stack(padded), "scene": torch.stack([scene for _, scene in found])[:, None]}
 
-    def _called(self, function: str, clips: Tensor) -> Any:
+    def _call_module(self, function: str, clips: Tensor) -> Any:
         """What a function of the module says of clips (clips, samples)."""
         try:
             return getattr(self._api, function)(clips, self.model)
@@ -172,11 +172,11 @@ class HearEncoder(Encoder):
         clip = 0.1 * torch.randn(1, length, generator=torch.Generator().manual_seed(0))
         try:
             with torch.no_grad():
-                frames, timestamps = self._called("get_timestamp_embeddings", clip)
-                scene = self._called("get_scene_embeddings", clip)
+                frames, timestamps = self._call_module("get_timestamp_embeddings", clip)
+                scene = self._call_module("get_scene_embeddings", clip)
                 self._check(frames, timestamps, scene, 1, length)
-                again, _ = self._called("get_timestamp_embeddings", clip)
-                scene_again = self._called("get_scene_embeddings", clip)
+                again, _ = self._call_module("get_timestamp_embeddings", clip)
+                scene_again = self._call_module("get_scene_embeddings", clip)
         except RuntimeError as error:
             raise ValueError(f"module {self._api.__name__} does not follow the HEAR API: {error}") from error
         for name, first, second in (("timestamp", frames, again), ("scene", scene, scene_again)):

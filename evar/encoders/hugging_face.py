@@ -111,7 +111,7 @@ class HuggingFaceEncoder(Encoder):
         if isinstance(self.reader, CodecReader):
             self.batch_seconds = BATCH_SECONDS  # type: ignore[misc]
         self.eval()
-        self.layer_infos = self._declared(folder)
+        self.layer_infos = self._declare_layers(folder)
         self.default_layers = (self.layer_infos[-1].name,)
         # The convolutions of wav2vec2 and its kin; elsewhere a module of that name pools attention maps for a head.
         if isinstance(self.reader, WaveformReader) and hasattr(self.network, "feature_extractor"):
@@ -144,7 +144,7 @@ class HuggingFaceEncoder(Encoder):
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """(batch, samples), scaled as the model's feature extractor says (waveform models only)."""
         if isinstance(self.reader, WaveformReader):
-            return self.reader.scaled(waveform, lengths)
+            return self.reader.scale_clips(waveform, lengths)
         return super().network_input(waveform, lengths)
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
@@ -156,7 +156,7 @@ class HuggingFaceEncoder(Encoder):
         states = self.reader.states(waveform, lengths)
         return {name: value[:, : int(self.reader.frames(name, lengths).max())] for name, value in states.items()}
 
-    def _declared(self, folder: Path) -> tuple[LayerInfo, ...]:
+    def _declare_layers(self, folder: Path) -> tuple[LayerInfo, ...]:
         """The layers; parameters that none of them depends on are frozen.
 
         Widths and stages of models that nobody has listed are known only from running them: a second of noise does.
@@ -176,7 +176,7 @@ class HuggingFaceEncoder(Encoder):
                     f"the {self.network.config.model_type} model of {folder} cannot encode a second of sound "
                     f"({type(error).__name__}: {reason}); is it an audio model that returns hidden states?"
                 ) from error
-        reached = _reached(states.values())
+        reached = _find_reached(states.values())
         for parameter in self.network.parameters():
             if parameter not in reached:
                 parameter.requires_grad_(False)
@@ -222,7 +222,7 @@ def _choose_reader(network: Any, extractor: Any, projection: Any) -> Reader:
     return TokenReader(network, extractor, projection)
 
 
-def _reached(outputs: Any) -> set[Tensor]:
+def _find_reached(outputs: Any) -> set[Tensor]:
     """The parameters on which outputs depend, read off the autograd graph."""
     waiting = [output.grad_fn for output in outputs if output.grad_fn is not None]
     seen, parameters = set(waiting), set()

@@ -82,10 +82,10 @@ def locate(config: EncoderConfig, weights: str | Path | None) -> Located:
     if weights is None:
         if config.weights is None:
             raise ValueError(f"{config.name} has no published weights; give a path, or 'random' for random ones")
-        return _published(config.name, config.weights)
+        return _fetch_published(config.name, config.weights)
     text = str(weights)
     if text.startswith(("http://", "https://")):
-        path = _unzipped(config.name, download.url(text, _url_target(config.name, text)))
+        path = _unzip(config.name, download.url(text, _url_target(config.name, text)))
         return Located(path, _without_query(text), download.sha256_of(path))
     if text.startswith("hf:"):
         return _from_hub(config, text)
@@ -94,11 +94,11 @@ def locate(config: EncoderConfig, weights: str | Path | None) -> Located:
         raise FileNotFoundError(explain_missing(path, text))
     if path.is_dir():
         return Located(path, path.resolve().name, _folder_sha256(path))
-    label, path = path.resolve().name, _unzipped(config.name, path)
+    label, path = path.resolve().name, _unzip(config.name, path)
     return Located(path, label, download.sha256_of(path))
 
 
-def _unzipped(name: str, path: Path) -> Path:
+def _unzip(name: str, path: Path) -> Path:
     """A checkpoint that is published inside a zip archive, unpacked into the cache; any other file as it is."""
     if not zipfile.is_zipfile(path):
         return path
@@ -119,7 +119,7 @@ def _unzipped(name: str, path: Path) -> Path:
     return target
 
 
-def _published(name: str, source: WeightsSource) -> Located:
+def _fetch_published(name: str, source: WeightsSource) -> Located:
     if source.kind == "page":
         raise FileNotFoundError(
             f"the weights of {name} have no address that can be fetched without you: get {source.file} from "
@@ -148,7 +148,7 @@ def _published(name: str, source: WeightsSource) -> Located:
         if source.kind == "url":  # else the hash that was recorded at its arrival would refuse the right file too
             download.forget_hash(path)
         raise
-    path = _unzipped(name, path)
+    path = _unzip(name, path)
     return Located(path, label, download.sha256_of(path))
 
 

@@ -32,7 +32,7 @@ from evar.config.registry import near_miss
 from evar.encoders._checkpoints import refuse_other
 from evar.encoders._filterbanks import KaldiFilterbank
 from evar.encoders._patch_encoder import PatchEncoder
-from evar.encoders._vit import Blocks, PatchEmbed, joined_qkv, sinusoid_table
+from evar.encoders._vit import Blocks, PatchEmbed, join_qkv, sinusoid_table
 from evar.encoders.weights import load_strict, read_checkpoint, state_dict_of
 
 HOP, N_MELS, WIDTH, N_HEADS, EPSILON = 160, 128, 768, 12, 1e-5
@@ -137,7 +137,7 @@ class MaeAst(PatchEncoder):
         kernel = state.get("patch_embed.proj.weight")
         if kernel is not None and kernel.dim() == 2 and kernel.shape[1] == 256:
             state["patch_embed.proj.weight"] = kernel.unflatten(1, (1, *KINDS[self.kind]))  # (768, 1, frames, mels)
-        return joined_qkv(state)
+        return join_qkv(state)
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
         """1 + (samples - 400) // 160."""

@@ -175,15 +175,15 @@ class MaskSpec(PatchEncoder):
             emphasised = emphasised.masked_fill(beyond, 0.0)
         return ((self.mel(emphasised, lengths) + LOG_OFFSET).log() + SHIFT) / SCALE
 
-    def normalised_input(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def compute_normalised_input(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
         """What the patches are cut from: `frontend`, then (x - mean) / std of each band.
 
         Returns:
             (batch, time, 128).
         """
-        return self._normalised(self.frontend(waveform, lengths))
+        return self._normalise(self.frontend(waveform, lengths))
 
-    def _normalised(self, spectrogram: Tensor) -> Tensor:
+    def _normalise(self, spectrogram: Tensor) -> Tensor:
         return (spectrogram - self.band_mean) / self.band_std
 
     def window_size(self, n_frames: int) -> int:
@@ -196,7 +196,7 @@ class MaskSpec(PatchEncoder):
 
     def every_layer(self, spectrogram: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Blocks and what is read from them."""
-        image = self._normalised(spectrogram).transpose(1, 2)  # (window, 128, frames)
+        image = self._normalise(spectrogram).transpose(1, 2)  # (window, 128, frames)
         if self.input == "stretched" and image.shape[2] < WINDOW_FRAMES:
             size = (N_MELS, WINDOW_FRAMES)
             image = nn.functional.interpolate(image[:, None], size, mode="bicubic", align_corners=True)[:, 0]

@@ -224,7 +224,7 @@ def describe_pooling(name: str) -> str:
         raise ValueError(f"pooling {name} is not there: {error}") from error
 
 
-def pooled_width(width: int, pooling: str) -> int:
+def count_pooled_features(width: int, pooling: str) -> int:
     """Return how many features the vector of a clip has.
 
     Args:
@@ -235,7 +235,7 @@ def pooled_width(width: int, pooling: str) -> int:
         ValueError: if no pooling has that name.
 
     Example:
-        >>> pooled_width(64, "mean_std")
+        >>> count_pooled_features(64, "mean_std")
         128
     """
     return width * find_pooling(pooling)[1]
@@ -250,7 +250,7 @@ def pool(features: Tensor, lengths: Tensor, pooling: str) -> Tensor:
         pooling: name, as for `find_pooling`.
 
     Returns:
-        (batch, feature'), as wide as `pooled_width` says.
+        (batch, feature'), as wide as `count_pooled_features` says.
 
     Raises:
         ValueError: if no pooling has that name, or a length is outside 1..time.

@@ -35,7 +35,7 @@ from evar.config.registry import near_miss
 from evar.encoders._checkpoints import refuse_other
 from evar.encoders._filterbanks import KaldiFilterbank
 from evar.encoders._patch_encoder import PatchEncoder
-from evar.encoders._vit import Blocks, PatchEmbed, count_patches, resized_table, with_first
+from evar.encoders._vit import Blocks, PatchEmbed, count_patches, resize_table, with_first
 from evar.encoders.features import LayerInfo
 from evar.encoders.weights import load_strict, read_checkpoint, state_dict_of
 
@@ -145,7 +145,7 @@ class Ssast(PatchEncoder):
 
     def position_table(self, n_columns: int) -> Tensor:
         """(1, 2 + bands x columns, width): cls, dist, then the patches, columns (time) fastest."""
-        return resized_table(self.pos_embed, self.stored, self.n_bands, n_columns)
+        return resize_table(self.pos_embed, self.stored, self.n_bands, n_columns)
 
     def every_layer(self, spectrogram: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Blocks, the final LayerNorm and the two tokens of the whole clip."""

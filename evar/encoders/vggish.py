@@ -181,24 +181,24 @@ class VGGish(Encoder):
             if pooled:
                 maps = nn.functional.max_pool2d(maps, 2)
             maps = getattr(self, name)(maps).relu()
-            layers[name] = _aligned(maps)
+            layers[name] = _align_maps(maps)
         maps = nn.functional.max_pool2d(maps, 2)  # (example, 512, 6, 4)
         vectors = maps.permute(0, 2, 3, 1).flatten(1)  # (example, time x mel x channel)
         for name, _ in LINEARS:
             vectors = getattr(self, name)(vectors).relu()
             layers[name] = vectors
         if self.extra_files:
-            layers["pca"] = self._postprocessed(vectors)
+            layers["pca"] = self._postprocess(vectors)
         return layers
 
-    def _postprocessed(self, vectors: Tensor) -> Tensor:
+    def _postprocess(self, vectors: Tensor) -> Tensor:
         """(example, 128) -> PCA of it, clipped to [-2, 2] and quantised to whole numbers in 0..255."""
         projected = (self.pca_vectors @ (vectors.T - self.pca_means)).T  # (example, 128)
         clipped = projected.clamp(-_QUANTISED_RANGE, _QUANTISED_RANGE)
         return ((clipped + _QUANTISED_RANGE) * (255.0 / (2 * _QUANTISED_RANGE))).round()
 
 
-def _aligned(maps: Tensor) -> Tensor:
+def _align_maps(maps: Tensor) -> Tensor:
     """(example, channel, time, mel) -> (example, 6 x channel x mel): time max-pooled to 6, frequency fastest."""
     pooled = nn.functional.max_pool2d(maps, (maps.shape[2] // ALIGNED_FRAMES, 1))  # (example, channel, 6, mel)
     return pooled.transpose(1, 2).flatten(1)

@@ -123,7 +123,7 @@ class Wav2Vec2(Encoder):
 
         path, size = Path(weights), config.options.get("size", "base")
         _check_folder(path, size)
-        state = _renamed(state_dict_of(read_checkpoint(path)))
+        state = _rename_tensors(state_dict_of(read_checkpoint(path)))
         head = state.get(f"network.{_HEAD}")
         options = {**config.options, "n_tokens": 0 if head is None else len(head)}
         encoder = super().from_config(dataclasses.replace(config, options=options), weights=None)
@@ -132,15 +132,15 @@ class Wav2Vec2(Encoder):
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
         """The hub's names, older and newer, with or without "wav2vec2." in front, to this module's."""
-        return _renamed(state_dict_of(checkpoint))
+        return _rename_tensors(state_dict_of(checkpoint))
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
         """Samples: the input is the waveform."""
         return lengths
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples), as `standardised` gives it."""
-        return standardised(waveform, lengths)
+        """(batch, samples), as `standardise_clips` gives it."""
+        return standardise_clips(waveform, lengths)
 
     def valid_frames(self, lengths: Tensor) -> Tensor:
         """(length - kernel) // stride + 1, seven times."""
@@ -198,7 +198,7 @@ class Wav2Vec2(Encoder):
         return maps
 
 
-def standardised(waveform: Tensor, lengths: Tensor) -> Tensor:
+def standardise_clips(waveform: Tensor, lengths: Tensor) -> Tensor:
     """(batch, samples), each clip with mean 0 and variance 1 over its own (batch,) samples, zero beyond them."""
     inside = torch.arange(waveform.shape[1], device=waveform.device)[None, :] < lengths[:, None]
     count = lengths[:, None].to(waveform.dtype)
@@ -243,7 +243,7 @@ def _network(settings: dict[str, Any], n_tokens: int) -> Any:
     return transformers.Wav2Vec2ForCTC(config)
 
 
-def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _rename_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
     bare = not any(name.startswith("wav2vec2.") for name in state)
     renamed = {}
     for name, tensor in state.items():

@@ -244,9 +244,11 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], path: str | Path
         if name in state and not _fits(state[name], tensor)
     ]
     problems = [
-        _listed(f"{len(missing)} of {len(own)} tensors missing", [f"{name} {_kind(own[name])}" for name in missing]),
-        _listed(f"{len(unexpected)} unexpected", [f"{name} {_kind(state[name])}" for name in unexpected]),
-        _listed(f"{len(unlike)} of {len(own)} tensors of another shape or kind", unlike),
+        _list_items(
+            f"{len(missing)} of {len(own)} tensors missing", [f"{name} {_kind(own[name])}" for name in missing]
+        ),
+        _list_items(f"{len(unexpected)} unexpected", [f"{name} {_kind(state[name])}" for name in unexpected]),
+        _list_items(f"{len(unlike)} of {len(own)} tensors of another shape or kind", unlike),
     ]
     if any(problems):
         raise ValueError(
@@ -278,7 +280,7 @@ def _kind(value: Any) -> str:
     )
 
 
-def _listed(head: str, items: list[str]) -> str:
+def _list_items(head: str, items: list[str]) -> str:
     """ "2 unexpected (a (1,), b (2,))", at most three of them; empty where there are none."""
     if not items:
         return ""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from evar.config.registry import resolve
-from evar.encoders.pooling import pooled_width
+from evar.encoders.pooling import count_pooled_features
 from evar.experiment.spec import Selection
 from evar.extraction.fusion import ATTENTION, require_equal_widths
 
@@ -66,7 +66,7 @@ def list_compared_fusions(encoder: Encoder, names: Sequence[str]) -> list[str]:
 def _measure_widths(encoder: Encoder, names: Sequence[str]) -> dict[str, int]:
     """Features of the pooled vector of each layer."""
     infos = [encoder.layer(name) for name in names]
-    return {info.name: pooled_width(info.width, info.pooling) for info in infos}
+    return {info.name: count_pooled_features(info.width, info.pooling) for info in infos}
 
 
 def count_seeds(task: Task, protocol: ProtocolConfig, n_seeds: int | None) -> int:

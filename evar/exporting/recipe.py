@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evar.audio.reading import RESAMPLER
-from evar.encoders.pooling import describe_pooling, pool, pooled_width
+from evar.encoders.pooling import count_pooled_features, describe_pooling, pool
 from evar.extraction.embed import selection
 from evar.extraction.fusion import fuse
 
@@ -71,7 +71,9 @@ class Recipe:
         hop = _hop(encoder, names, pooling) if frames else 0
         poolings = {} if frames else {name: pooling or encoder.layer(name).pooling for name in names}
         widths = {
-            name: encoder.layer(name).width if frames else pooled_width(encoder.layer(name).width, poolings[name])
+            name: encoder.layer(name).width
+            if frames
+            else count_pooled_features(encoder.layer(name).width, poolings[name])
             for name in names
         }
         empty = {name: np.zeros((1, width), np.float32) for name, width in widths.items()}

@@ -154,10 +154,10 @@ def _encode_clips(
     """Layer -> (batch, width), NaN in the rows of clips that could not be read, and why these could not."""
     import torch
 
-    from evar.encoders.pooling import pool, pooled_width
+    from evar.encoders.pooling import count_pooled_features, pool
 
     how = {name: pooling or encoder.layer(name).pooling for name in names}
-    widths = {name: pooled_width(encoder.layer(name).width, how[name]) for name in names}
+    widths = {name: count_pooled_features(encoder.layer(name).width, how[name]) for name in names}
     vectors = {name: np.full((len(clips), width), np.nan, np.float32) for name, width in widths.items()}
     failed: dict[int, AudioError] = {}
     max_samples = max(1, int(encoder.batch_seconds * encoder.sample_rate))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from evar.audio.known_files import AudioIndex
 from evar.audio.reading import RESAMPLER, AudioError, AudioInfo, ClipPolicy, clip_length
 from evar.config.messages import progress_bar
-from evar.encoders.pooling import describe_pooling, pooled_width
+from evar.encoders.pooling import count_pooled_features, describe_pooling
 from evar.extraction.batching import in_batches
 from evar.extraction.frame_request import FrameRequest
 from evar.storage.feature_store import FeatureStore
@@ -183,7 +183,7 @@ def vector_bytes(encoder: Encoder, n_clips: int) -> int:
         >>> vector_bytes(load_encoder("logmel"), 10)  # 128 numbers a clip
         5600
     """
-    widths = {layer.name: pooled_width(layer.width, layer.pooling) for layer in encoder.layer_infos}
+    widths = {layer.name: count_pooled_features(layer.width, layer.pooling) for layer in encoder.layer_infos}
     return estimated_bytes(widths, n_clips)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from evar.config.registry import near_miss
 from evar.encoders._logmel import MelSpectrogram
 from evar.encoders.base import Encoder
-from evar.encoders.pooling import pool, pooled_width
+from evar.encoders.pooling import count_pooled_features, pool
 
 
 class Network(nn.Module):
@@ -42,7 +42,7 @@ class Network(nn.Module):
         self.encoder, self.frozen_norms = encoder, frozen_norms
         names = list_head_layers(encoder, layers)
         self.infos = [encoder.layer(name) for name in names]
-        widths = [pooled_width(info.width, info.pooling) for info in self.infos]
+        widths = [count_pooled_features(info.width, info.pooling) for info in self.infos]
         self.mixing = nn.Parameter(torch.zeros(len(names))) if layers == "weighted" else None
         self.width = widths[0] if layers == "weighted" else sum(widths)
         self.norm = SharedNorm(self.width)
@@ -142,7 +142,7 @@ def list_head_layers(encoder: Encoder, layers: str) -> tuple[str, ...]:
         return tuple(encoder.default_layers)
     if layers != "weighted":
         return encoder.layer_names(layers.split("+"))
-    widths = {info.name: pooled_width(info.width, info.pooling) for info in encoder.layer_infos}
+    widths = {info.name: count_pooled_features(info.width, info.pooling) for info in encoder.layer_infos}
     if len(set(widths.values())) > 1:
         raise ValueError(f"layers to be summed must be equally wide, got {widths}")
     return tuple(widths)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evar.config.messages import tell
-from evar.encoders.pooling import pooled_width
+from evar.encoders.pooling import count_pooled_features
 from evar.experiment.selection import Selection
 from evar.extraction import input_statistics as norm_stats
 from evar.extraction.extract import Extraction, extract_each
@@ -288,7 +288,7 @@ def encode_cell(
         {position: reason for extraction in every for position, reason in sorted(extraction.bad.items())},
         len(task),
         cropped,
-        {layer.name: pooled_width(layer.width, layer.pooling) for layer in encoder.layer_infos},
+        {layer.name: count_pooled_features(layer.width, layer.pooling) for layer in encoder.layer_infos},
         {name: (encoder.layer(name).width, frames.period(encoder, name)) for name in frames.layers} if frames else {},
     )
     _report_encoding(cell, vectors, heads)

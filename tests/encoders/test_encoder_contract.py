@@ -27,9 +27,9 @@ def test_encoder_keeps_the_contract(name: str) -> None:
     few = few_blocks(entry)
     if entry.base and entry.options == config.load_encoder_config(entry.base).options:
         # The same network but for its default layers or weights: its numbers are those of the base, checked there.
-        findings = [*contract.check_config(entry), *contract.declaration(describe_encoder(name))]
+        findings = [*contract.check_config(entry), *contract.check_declaration(describe_encoder(name))]
     elif few:  # the declared layers of the whole network, and the rest of the contract on two of its blocks
-        declared = contract.declaration(describe_encoder(name))
+        declared = contract.check_declaration(describe_encoder(name))
         findings = [*declared, *contract.check_named(name, **few)]
     else:
         findings = contract.check_named(name)
@@ -217,8 +217,8 @@ class CountsBatch(Sound):
 class HearsJunk(Sound):
     """Skips the zeroing of what lies beyond a clip's length, and hears it."""
 
-    def _checked_input(self, waveform: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-        _, checked = super()._checked_input(waveform, lengths)
+    def _check_input(self, waveform: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        _, checked = super()._check_input(waveform, lengths)
         missing = max(0, self.min_samples - waveform.shape[1])
         return nn.functional.pad(waveform, (0, missing)), checked
 
@@ -350,7 +350,7 @@ def test_a_broken_encoder_is_caught(kind: type[Encoder], check: str, said: str) 
 
 
 def test_every_check_has_a_broken_encoder() -> None:
-    names = {check.__name__ for check in contract.CHECKS}
+    names = {check.__name__.removeprefix("check_") for check in contract.CHECKS}
     assert names == {check for _, check, _ in BROKEN} - {"no_socket"}
 
 
@@ -379,7 +379,7 @@ def test_an_encoder_that_fetches_when_built_is_caught(monkeypatch: pytest.Monkey
 
 def test_sockets_are_given_back() -> None:
     before = socket.socket, socket.getaddrinfo
-    with contract.watched_sockets():
+    with contract.watch_sockets():
         assert socket.socket is not before[0]
     assert (socket.socket, socket.getaddrinfo) == before
 

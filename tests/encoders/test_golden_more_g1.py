@@ -122,13 +122,13 @@ def constant_statistics(encoder: Encoder, patch: pytest.MonkeyPatch) -> None:
 
 
 def first_columns_of_the_table(encoder: Encoder, patch: pytest.MonkeyPatch) -> None:
-    resized = _vit.resized_table
+    resized = _vit.resize_table
 
     def cropped_from_the_start(table, stored, rows, columns):
         grid = table[:, 2:].unflatten(1, stored)[:, :, :columns].flatten(1, 2)
         return resized(torch.cat([table[:, :2], grid], dim=1), (stored[0], columns), rows, columns)
 
-    patch.setattr("evar.encoders.ssast.resized_table", cropped_from_the_start)
+    patch.setattr("evar.encoders.ssast.resize_table", cropped_from_the_start)
 
 
 def smaller_floor(encoder: Encoder, patch: pytest.MonkeyPatch) -> None:
@@ -156,7 +156,7 @@ def half_waveform(encoder: Encoder, patch: pytest.MonkeyPatch) -> None:
 
 
 def no_band_statistics(encoder: Encoder, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(encoder, "_normalised", lambda values: values)
+    patch.setattr(encoder, "_normalise", lambda values: values)
 
 
 def up_to_16_kilohertz(encoder: Encoder, patch: pytest.MonkeyPatch) -> None:

@@ -178,12 +178,12 @@ def class_default_distance(encoder: Any, patch: pytest.MonkeyPatch) -> None:
 
 
 def bias_not_gated(encoder: Any, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(beats.GatedAttention, "added_bias", lambda self, query, bias: bias)
+    patch.setattr(beats.GatedAttention, "make_bias", lambda self, query, bias: bias)
 
 
 def gate_of_the_scaled_query(encoder: Any, patch: pytest.MonkeyPatch) -> None:
-    real = beats.GatedAttention.added_bias
-    patch.setattr(beats.GatedAttention, "added_bias", lambda self, query, bias: real(self, query / 8, bias))
+    real = beats.GatedAttention.make_bias
+    patch.setattr(beats.GatedAttention, "make_bias", lambda self, query, bias: real(self, query / 8, bias))
 
 
 #: golden model -> encoder, wave, and what each mistake changes at least: a third of what the set says of wave B, or less,

@@ -12,7 +12,7 @@ from test_golden import FAKE_WEIGHTS
 from torch import Tensor, nn
 
 from evar.encoders import load_encoder
-from evar.encoders.byol_a import EXAMPLE_STATS, averaged_in_pairs
+from evar.encoders.byol_a import EXAMPLE_STATS, average_pairs
 from evar.encoders.contract import relative_l2
 
 TOLERANCE = 1e-5
@@ -135,7 +135,7 @@ def test_a_batch_of_unequal_clips_equals_each_alone(pair: tuple[dict[str, Tensor
 @pytest.mark.parametrize("n_frames", [2, 3, 4, 5, 6, 7, 8, 25, 50, 51])
 def test_pairwise_means_equal_a_plain_loop(n_frames: int) -> None:
     values = torch.randn(1, n_frames, 3, generator=torch.Generator().manual_seed(n_frames), dtype=torch.float64)
-    ours, frames = averaged_in_pairs(values, torch.tensor([n_frames]))
+    ours, frames = average_pairs(values, torch.tensor([n_frames]))
     expected = torch.stack(paired(list(values[0])))
     assert frames.tolist() == [n_frames // 2] == [len(expected)]
     torch.testing.assert_close(ours[0], expected, rtol=1e-12, atol=0)
@@ -145,7 +145,7 @@ def test_pairwise_means_of_a_batch_follow_each_clip_s_own_frames() -> None:
     lengths = torch.tensor([9, 8, 7, 2, 3, 4])
     values = torch.randn(6, 9, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     values = values * (torch.arange(9)[None, :] < lengths[:, None])[:, :, None]
-    ours, frames = averaged_in_pairs(values, lengths)
+    ours, frames = average_pairs(values, lengths)
     assert frames.tolist() == [4, 4, 3, 1, 1, 2]
     for row, n_frames in enumerate(lengths.tolist()):
         expected = torch.stack(paired(list(values[row, :n_frames])))

@@ -150,7 +150,7 @@ def test_mask_spec_equals_timm(vit):
     encoder, waveform = ours("mask_spec"), noise(320000)
     network = theirs(vit, encoder, (128, 992))
     with torch.inference_mode():
-        image = encoder.normalised_input(waveform)[:, :992].transpose(1, 2)[:, None]
+        image = encoder.compute_normalised_input(waveform)[:, :992].transpose(1, 2)[:, None]
         tokens = network.forward_features(image)
         features = encoder.encode(waveform)
         assert relative_l2(features["norm"].mean(dim=1), tokens[:, 1:].mean(dim=1)) < TOLERANCE

@@ -152,7 +152,7 @@ def test_hidden_patches_are_the_same_in_both_orders():
         return PatchOut(0.5, 0.4, torch.Generator().manual_seed(1))
 
     patches = torch.randn(2, 6, 5, 3)  # (window, time, band, width)
-    bands, times = draw().drawn(2, 5, 6)
+    bands, times = draw().draw(2, 5, 6)
     by_time = PatchGrid(patches.flatten(1, 2), 5, "time", draw())
     by_band = PatchGrid(patches.transpose(1, 2).flatten(1, 2), 5, "frequency", draw())
     laid = by_time.lay_out(by_time.tokens)

@@ -16,8 +16,8 @@ from evar.encoders._vit import (
     count_patches,
     first_columns,
     grid_of,
-    joined_qkv,
-    resized_table,
+    join_qkv,
+    resize_table,
     sincos_table,
     sinusoid_table,
     with_first,
@@ -119,7 +119,7 @@ def test_layer_scale_multiplies_both_branches():
 
 def test_a_family_may_make_its_bias_depend_on_the_query():
     class Gated(Attention):
-        def added_bias(self, query, bias):
+        def make_bias(self, query, bias):
             return bias * query.mean(dim=3, keepdim=True).sigmoid()  # (batch, head, query, key)
 
     blocks, tokens = Blocks(2, WIDTH, HEADS, attention=Gated), noise(2, 5, WIDTH)
@@ -221,7 +221,7 @@ def test_a_resized_table_is_cropped_from_its_centre_or_stretched():
     grid = table[:, 2:].transpose(1, 2).unflatten(2, (8, 64))
 
     def laid(n_rows: int, n_columns: int) -> Tensor:
-        resized = resized_table(table, (8, 64), n_rows, n_columns)
+        resized = resize_table(table, (8, 64), n_rows, n_columns)
         assert torch.equal(resized[:, :2], table[:, :2])
         return resized[:, 2:].transpose(1, 2).unflatten(2, (n_rows, n_columns))
 
@@ -236,11 +236,11 @@ def test_queries_keys_and_values_are_joined_in_order():
     parts = {part: noise(3, 3, seed=number) for number, part in enumerate("qkv")}
     state = {f"layers.0.self_attn.{part}_proj.weight": value for part, value in parts.items()}
     state |= {"layers.0.self_attn.out_proj.weight": noise(3, 3, seed=7), "norm.weight": noise(3)}
-    joined = joined_qkv(state)
+    joined = join_qkv(state)
     assert list(joined) == ["layers.0.attn.qkv.weight", "layers.0.attn.proj.weight", "norm.weight"]
     assert torch.equal(joined["layers.0.attn.qkv.weight"], torch.cat(list(parts.values())))
     del state["layers.0.self_attn.k_proj.weight"]
-    assert "layers.0.self_attn.q_proj.weight" in joined_qkv(state)
+    assert "layers.0.self_attn.q_proj.weight" in join_qkv(state)
 
 
 def means(frames: Tensor) -> dict[str, Tensor]:

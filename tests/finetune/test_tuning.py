@@ -450,7 +450,7 @@ def test_hidden_patches_change_nothing_that_is_heard(name):
     n_times = (logmel.shape[1] - patch) // stride + 1 if name == "ast" else 208 // 16
     n_bands = (logmel.shape[2] - patch) // stride + 1
     draws = PatchOut(0.5, 0.4, seed_generator(0))
-    rows, columns = draws.drawn(2, n_bands, n_times)
+    rows, columns = draws.draw(2, n_bands, n_times)
     assert rows.shape[1] == n_bands - round(0.4 * n_bands) and columns.shape[1] == n_times - round(0.5 * n_times)
     assert rows[0].tolist() != rows[1].tolist() or columns[0].tolist() != columns[1].tolist()
     seen = torch.zeros(logmel.shape, dtype=torch.bool)
