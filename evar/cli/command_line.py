@@ -17,6 +17,7 @@ from evar.cli.features import embed, fuse, store
 from evar.cli.finetune import finetune
 from evar.cli.lineval import compare, lineval, rerun
 from evar.cli.plot import plot
+from evar.cli.report import report
 from evar.cli.tasks import prepare, task
 from evar.cli.terminal import DONE, WRONG
 from evar.cli.words import UsageError, check_words
@@ -37,6 +38,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "embed": embed,
     "store": store,
     "compare": compare,
+    "report": report,
     "rerun": rerun,
     "plot": plot,
 }
@@ -107,6 +109,7 @@ GROUPS = {
         "lineval",
         "finetune",
         "compare",
+        "report",
         "plot",
         "rerun",
     ],

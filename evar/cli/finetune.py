@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from evar.cli.lineval import write_page
 from evar.cli.terminal import DONE, SOME_FAILED
 from evar.cli.words import takes_flags
 from evar.config.flag_tables import FINETUNE_FLAGS
@@ -38,13 +39,15 @@ def finetune(encoders: str = "", tasks: str = "", **flags: Any) -> int:
     from evar.finetune.spec import resolve_tuning
     from evar.report import format_terminal_table, write_tables_and_plots
 
-    quiet = flags.pop("quiet")
+    quiet, with_report = flags.pop("quiet"), flags.pop("report")
     settings = parse_tuning(encoders, tasks, flags)
     with silence(quiet):
         outcome = run_tuning(resolve_tuning(settings))
     if int(os.environ.get("RANK", "0")):  # the first process writes and says what there is
         return SOME_FAILED if outcome.failures else DONE
     written = write_tables_and_plots(settings.out)
+    if with_report:
+        written += write_page(settings.out, flags)
     write_text("\n" + format_terminal_table(outcome.rows, outcome.failures, Path(settings.out)))
     write_text(f"\n{len(outcome.rows)} rows, {outcome.n_new} of them new")
     write_text(f"written to {flags['out']}: " + ", ".join(path.name for path in written))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def lineval(encoders: str = "", tasks: str = "", **flags: Any) -> int:
     from evar.experiment.resolving import resolve_request
 
     out, dry_run, quiet = flags["out"], flags.pop("dry_run"), flags.pop("quiet")
+    with_report = flags.pop("report")
     settings = parse_request(encoders, tasks, **flags)
     with call_nothing() if dry_run else nullcontext():
         grid = resolve_request(settings)
@@ -60,12 +62,28 @@ def lineval(encoders: str = "", tasks: str = "", **flags: Any) -> int:
         raise
     folder = at_hand(out)
     written = write_tables_and_plots(folder)
+    if with_report:
+        written += write_page(folder, flags)
     write_text("\n" + format_terminal_table(outcome.rows, outcome.failures, Path(folder)))
     if settings.fusion == "search":
         write_text("\n" + format_fusion_tables(folder))
     write_text(f"\n{len(outcome.rows)} rows, {outcome.n_new} of them new; {outcome.n_encoded} clips encoded")
     write_text(f"written to {out}: " + ", ".join(path.name for path in written))
     return SOME_FAILED if outcome.failures else DONE
+
+
+def write_page(folder: str | Path, flags: Mapping[str, Any]) -> list[Path]:
+    """Write the page of a results folder at the end of a run; what goes wrong with it is a warning, as the rows are there.
+
+    Args:
+        folder: of the results, on this machine.
+        flags: of the run, which say where sounds and vectors are.
+    """
+    from evar.report.guard import try_to_make
+    from evar.webpage import write_report
+
+    data_root, store = flags.get("data_root") or None, flags.get("store") or None
+    return try_to_make("report.html", lambda: [write_report(folder, data_root=data_root, store=store)])
 
 
 def compare(out: str = "results", filter: str = "", baseline: str = "", published: str = "") -> int:

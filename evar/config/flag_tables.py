@@ -10,6 +10,7 @@ from dataclasses import replace
 from evar.config.flags import Flag
 
 _WHAT, _HOW, _WHERE, _RUN = "What is probed", "How", "Where things are", "How it runs"
+_WHAT_SHOWN = "What is shown"
 
 _SHARED = {
     flag.name: flag
@@ -58,6 +59,14 @@ _SHARED = {
             "",
             "leave unreadable test clips out instead of counting them as wrong",
             _HOW,
+            False,
+        ),
+        Flag(
+            "report",
+            "switch",
+            "",
+            "write report.html into the results folder at the end, as `evar report` does",
+            _WHERE,
             False,
         ),
         Flag("quiet", "switch", "", "say nothing while it works; the table is printed at the end", _RUN, False),
@@ -125,6 +134,7 @@ LINEVAL_FLAGS: tuple[Flag, ...] = (
     _SHARED["skip_bad"],
     _SHARED["data_root"],
     _SHARED["out"],
+    _SHARED["report"],
     _SHARED["store"],
     _SHARED["device"],
     Flag("batch_size", "whole", "N", "clips a batch", _RUN, None, "by seconds of audio"),
@@ -224,6 +234,7 @@ FINETUNE_FLAGS: tuple[Flag, ...] = (
     ),
     _SHARED["data_root"],
     _SHARED["out"],
+    _SHARED["report"],
     _SHARED["store"],
     _SHARED["limit"],
     _SHARED["skip_bad"],
@@ -249,4 +260,39 @@ FINETUNE_FLAGS: tuple[Flag, ...] = (
     ),
     Flag("eval_only", "switch", "", "rows of what was trained to the end; train nothing", _RUN, False),
     _SHARED["quiet"],
+)
+
+#: the flags of `evar report`, in the order of its help
+REPORT_FLAGS: tuple[Flag, ...] = (
+    Flag("file", "text", "FILE.html", "where the page goes", _WHERE, None, "report.html in the results folder"),
+    Flag(
+        "audio",
+        "text",
+        "embed|link|none",
+        "embed puts short compressed clips into the page, at most 20 MB and 200 of them; link points to the files; none "
+        "only names them",
+        _WHAT_SHOWN,
+        "embed",
+        "embed",
+    ),
+    Flag(
+        "maps",
+        "text",
+        "default|all|none",
+        "t-SNE of the stored vectors of the default layers, or of every layer",
+        _WHAT_SHOWN,
+        "default",
+        "default",
+    ),
+    Flag(
+        "published",
+        "text",
+        "all|none|NAME,FILE.yaml,...",
+        "numbers of others that the page offers beside yours",
+        _WHAT_SHOWN,
+        "all",
+        "all",
+    ),
+    _SHARED["data_root"],
+    _SHARED["store"],
 )

@@ -10,8 +10,8 @@ from evar.config.flags import read_flags
 from evar.config.messages import silence
 from evar.experiment.outcome import Outcome
 
-#: the flags of the command that say what is computed, rather than whether
-_FLAGS = tuple(flag for flag in LINEVAL_FLAGS if flag.name != "dry_run")
+#: the flags of the command that say what is computed, rather than whether and what is written beside it
+_FLAGS = tuple(flag for flag in LINEVAL_FLAGS if flag.name not in ("dry_run", "report"))
 
 
 def evaluate(encoders: str | Sequence[str] = "", tasks: str | Sequence[str] = "", **flags: Any) -> Outcome:
