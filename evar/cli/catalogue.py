@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evar.cli.terminal import DONE, SOME_FAILED, columns, shorten
 from evar.cli.words import truth
 from evar.config.messages import write_text
 from evar.config.own_code import call_nothing, may_call
+
+if TYPE_CHECKING:
+    from evar.data.task import Task
 
 #: files of a task that `evar tasks` looks for
 LOOKED_AT = 5000
@@ -222,13 +227,16 @@ def _state(name: str, data_root: str | None) -> tuple[str, int]:
     return f"partly there: {n_missing} of {len(looked_at)} missing" + (" (of a sample)" if every > 1 else ""), n_folds
 
 
-def verify(task: str, data_root: str = "", deep: bool = False, out: str = "results") -> int:
+def verify(task: str, data_root: str = "", deep: bool = False, out: str = "results", against: str = "") -> int:
     """Decode every clip of a task and compare it with the index: names what is missing, undecodable or altered.
 
     evar verify TASK [--data_root=DIR]
     evar verify TASK --deep [--out=DIR]     durations, rates, levels, silence, clipping, identical files within and across
                                             splits, files that sound alike across splits, balance of labels; a table and
                                             histograms in DIR (default: results)
+    evar verify TASK --against=CORPUS.fp[,...]   clips that also occur in a training corpus, whose fingerprints
+                                            `evar fingerprint` wrote; tables in DIR then have clean.md, the scores on the
+                                            other clips alone
 
     Exit status 1 if anything is missing, undecodable or altered.
     """
@@ -237,8 +245,6 @@ def verify(task: str, data_root: str = "", deep: bool = False, out: str = "resul
     from evar.data.task_config import load_task_config
 
     if truth(deep, "deep"):
-        from pathlib import Path
-
         from evar.data.audit import audit, write_audit
 
         loaded = load_task(task, data_root or None)
@@ -248,6 +254,13 @@ def verify(task: str, data_root: str = "", deep: bool = False, out: str = "resul
         write_text(
             "written: " + ", ".join(str(path) for path in write_audit(audited, loaded, Path(out) / f"audit_{task}"))
         )
+    if against:
+        from evar.data.task import load_task, prepare
+
+        loaded = load_task(task, data_root or None)
+        prepare(loaded)
+        for corpus in against.split(","):
+            _compare_with_corpus(loaded, Path(corpus.strip()), Path(out))
     found = verify_index(task, data_root or None)
     for title, n, paths in (
         ("missing", found.n_missing, found.missing),
@@ -264,3 +277,42 @@ def verify(task: str, data_root: str = "", deep: bool = False, out: str = "resul
         f"{task}: {found.n_clips - found.n_bad} of {found.n_clips} clips are {what} ({found.seconds:.0f} s of audio)"
     )
     return DONE if found.ok else SOME_FAILED
+
+
+def _compare_with_corpus(task: Task, corpus: Path, out: Path) -> None:
+    """Name the clips that occur in a corpus, and record them for the tables of the results folder."""
+    from evar.data.contamination import find_overlap
+    from evar.results.contamination import Contamination, save_contamination
+    from evar.results.row import utc_now
+
+    overlap = find_overlap(task, corpus)
+    part = dict(zip(task.index["path"], task.index[task.config.part], strict=True))
+    n_looked_for = len(task) - len(overlap.bad)
+    write_text(
+        f"{task.name}: {len(overlap.found)} of {n_looked_for} clips also occur in {corpus} ({overlap.n_sounds} sounds)"
+    )
+    for path, one in list(overlap.found.items())[:20]:
+        how = "the same file" if one.is_identical else f"{one.bit_errors:.1%} of its fingerprint's bits differ"
+        write_text(f"  {path} ({task.config.part} {part[path]}): sound {one.sound} of the corpus; {how}")
+    if len(overlap.found) > 20:
+        write_text(f"  ... and {len(overlap.found) - 20} more, in the file below")
+    for path, reason in list(overlap.bad.items())[:5]:
+        write_text(f"  not looked for: {path}: {reason}")
+    record = Contamination(
+        id=f"{task.name}__{overlap.corpus_sha256[:10]}",
+        task=task.name,
+        task_version=str(task.config.version),
+        index_sha256=task.index_sha256,
+        corpus=corpus.name,
+        corpus_sha256=overlap.corpus_sha256,
+        n_sounds=overlap.n_sounds,
+        n_clips=n_looked_for,
+        clips={
+            path: {"identical": one.is_identical, "bit_errors": one.bit_errors, "offset_seconds": one.offset_seconds}
+            for path, one in overlap.found.items()
+        },
+        created=utc_now(),
+    )
+    write_text(
+        f"written: {save_contamination(out, record)}; `evar compare` shows scores on the clean clips in clean.md"
+    )

@@ -18,7 +18,7 @@ from evar.cli.finetune import finetune
 from evar.cli.lineval import compare, lineval, rerun
 from evar.cli.plot import plot
 from evar.cli.report import report
-from evar.cli.tasks import prepare, task
+from evar.cli.tasks import fingerprint, prepare, task
 from evar.cli.terminal import DONE, WRONG
 from evar.cli.words import UsageError, check_words
 from evar.config.messages import PLAIN_ERRORS, discard_output, show_messages, write_text
@@ -35,6 +35,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "task": task,
     "prepare": prepare,
     "verify": verify,
+    "fingerprint": fingerprint,
     "embed": embed,
     "store": store,
     "compare": compare,
@@ -114,7 +115,7 @@ GROUPS = {
         "rerun",
     ],
     "use: give me vectors": ["embed", "fuse", "store"],
-    "make: my own sounds, my own encoder": ["task", "prepare", "verify", "check"],
+    "make: my own sounds, my own encoder": ["task", "prepare", "verify", "fingerprint", "check"],
     "look: what is there?": ["encoders", "layers", "tasks"],
 }
 

@@ -36,7 +36,7 @@ _EDGES = np.geomspace(300.0, 2000.0, 34)
 #: share of bits that may differ, in an overlap of at least a second and in a shorter one; unrelated sound differs in half
 MAX_BIT_ERRORS, MAX_BIT_ERRORS_SHORT = 0.2, 0.1
 #: words that clips must have in common at one offset before they are compared bit by bit, and the most clips with one word
-_VOTES, _COMMON = 2, 50
+VOTES, COMMON = 2, 50
 #: frames; shorter overlaps say nothing
 _MIN_FRAMES = 16
 #: band energy of a frame, over all bands, below which its bits are noise of rounding
@@ -110,10 +110,10 @@ def near_duplicates(
     bounds = np.flatnonzero(np.diff(words, prepend=words[:1] ^ 1, append=words[-1:] ^ 1))
     votes: dict[tuple[int, int, int], int] = {}
     for first, last in itertools.pairwise(bounds):
-        if not 2 <= last - first <= 4 * _COMMON:
+        if not 2 <= last - first <= 4 * COMMON:
             continue
         with_it, where = clips[first:last], places[first:last]
-        if not 2 <= len(np.unique(with_it)) <= _COMMON:
+        if not 2 <= len(np.unique(with_it)) <= COMMON:
             continue
         for a in range(len(with_it)):
             for b in range(a + 1, len(with_it)):
@@ -123,7 +123,7 @@ def near_duplicates(
                     votes[key] = votes.get(key, 0) + 1
     best: dict[tuple[int, int], Pair] = {}
     for (one, other, offset), n in votes.items():
-        if n >= _VOTES and (pair := _compared(prints, one, other, offset)):
+        if n >= VOTES and (pair := _compared(prints, one, other, offset)):
             known = best.get((one, other))
             if known is None or pair.bit_errors < known.bit_errors:
                 best[one, other] = pair
@@ -134,8 +134,32 @@ def _compared(
     prints: Sequence[tuple[NDArray[np.uint32], NDArray[np.bool_]]], one: int, other: int, offset: int
 ) -> Pair | None:
     """The pair, if half of the shorter clip's sound is the other's at that offset."""
-    (a, a_sounds), (b, b_sounds) = prints[one], prints[other]
+    errors = count_bit_errors(prints[one], prints[other], offset)
+    return None if errors is None else Pair(one, other, offset * HOP / RATE, errors)
+
+
+def count_bit_errors(
+    one: tuple[NDArray[np.uint32], NDArray[np.bool_]], other: tuple[NDArray[np.uint32], NDArray[np.bool_]], offset: int
+) -> float | None:
+    """Share of bits that differ between two clips, if they sound the same.
+
+    Args:
+        one, other: of each clip, as `fingerprint` gives them.
+        offset: in frames, how much later the common sound is in the first clip.
+
+    Returns:
+        The share, 0 for the same sound; None if the overlap holds less than half of the shorter clip's sound, or if too
+        many bits differ.
+
+    Example:
+        >>> print_of_noise = fingerprint(np.random.default_rng(0).normal(size=RATE).astype(np.float32))
+        >>> count_bit_errors(print_of_noise, print_of_noise, 0), count_bit_errors(print_of_noise, print_of_noise, 3)
+        (0.0, None)
+    """
+    (a, a_sounds), (b, b_sounds) = one, other
     first, last = max(0, offset), min(len(a), len(b) + offset)
+    if last <= first:
+        return None
     both = a_sounds[first:last] & b_sounds[first - offset : last - offset]
     n_both, n_least = int(both.sum()), int(min(a_sounds.sum(), b_sounds.sum()))
     if n_both < max(_MIN_FRAMES, n_least / 2):
@@ -143,7 +167,7 @@ def _compared(
     differing = (a[first:last] ^ b[first - offset : last - offset])[both]
     errors = float(np.unpackbits(differing.view(np.uint8)).mean())
     limit = MAX_BIT_ERRORS if n_both * HOP >= RATE else MAX_BIT_ERRORS_SHORT
-    return Pair(one, other, offset * HOP / RATE, errors) if errors <= limit else None
+    return errors if errors <= limit else None
 
 
 #: of a larger task nothing is compared

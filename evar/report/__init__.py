@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from evar.report import fusion
+from evar.report.clean import write_clean_scores
 from evar.report.comparing import Comparison, compare
 from evar.report.guard import try_to_make
 from evar.report.hints import write_hints
@@ -17,6 +18,7 @@ from evar.report.tables.terminal import format_terminal_table
 from evar.report.tables.writing import has_layer_curve, write_tables
 from evar.report.where import find_readings, write_where
 from evar.results import load_all, load_failures, load_searches
+from evar.results.contamination import load_contaminations
 from evar.results.hints import load_hints
 from evar.storage.atomic import remove
 
@@ -33,13 +35,13 @@ __all__ = [
 #: of what is made, and so of what is said to be written
 _ORDER = (
     *("table", "layers.png", "layers_by_name.png", "heatmap.png", "where", "hints"),
-    *("fusion", "search.png", "weights.png"),
+    *("fusion", "search.png", "weights.png", "clean"),
 )
 _SOMETIMES = (
     *("layers.md", "layers.csv", "layers.png", "layers.svg", "where.md", "where.csv"),
     *("fusion.md", "fusion.csv", "search.png", "search.svg", "weights.png", "weights.svg"),
     *("heatmap.png", "heatmap.svg", "layers_by_name.png", "layers_by_name.svg"),
-    *("hints.md", "hints.csv", "hints.png", "hints.svg"),
+    *("hints.md", "hints.csv", "hints.png", "hints.svg", "clean.md", "clean.csv"),
 )
 
 
@@ -77,7 +79,7 @@ def write_tables_and_plots(out: Path | str) -> list[Path]:
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(out / ".build.lock"):
-        results, searches = load_all(out), load_searches(out)
+        results, searches, contaminations = load_all(out), load_searches(out), load_contaminations(out)
         steps: dict[str, Callable[[], list[Path]]] = {
             "table": lambda: write_tables(results, load_failures(out), out),
             "hints": lambda: write_hints(load_hints(out), results, out),
@@ -95,6 +97,8 @@ def write_tables_and_plots(out: Path | str) -> list[Path]:
                 "search.png": lambda: plot_search(searches, out),
                 "weights.png": lambda: plot_weights(results, out),
             }
+        if contaminations:
+            steps["clean"] = lambda: write_clean_scores(results, contaminations, out)
         paths = [path for name in _ORDER if name in steps for path in try_to_make(name, steps[name])]
         for name in _SOMETIMES:
             if out / name not in paths and (out / name).exists():

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import soundfile
+from toy import noise_with_bands as sound
 
 from evar import cli
 from evar.audio.reading import read
@@ -14,22 +15,6 @@ from evar.cli import run
 from evar.data.audit import audit
 from evar.data.fingerprint import FRAME, HOP, RATE, fingerprint, near_duplicates
 from evar.data.task import load_task
-
-
-def sound(seed: int, seconds: float = 3.0, rate: int = 16000) -> np.ndarray:
-    """Noise in bands that come and go: nothing like another seed's."""
-    rng = np.random.default_rng(seed)
-    n = round(seconds * rate)
-    time = np.arange(n) / rate
-    wave = np.zeros(n)
-    for _ in range(200):
-        start, length, pitch = (
-            rng.uniform(0, seconds),
-            rng.uniform(0.1, 0.5),
-            np.exp(rng.uniform(np.log(300), np.log(2000))),
-        )
-        wave += np.exp(-(((time - start) / length) ** 2)) * np.sin(2 * np.pi * pitch * time + rng.uniform(0, 6))
-    return (0.2 * wave / np.abs(wave).max() + 0.001 * rng.standard_normal(n)).astype(np.float32)
 
 
 def test_words_are_signs_of_differences_of_band_energies():
