@@ -15,6 +15,7 @@ from evar import download
 from evar.config.encoder import EncoderConfig, WeightsSource
 from evar.config.folders import cache_folder
 from evar.config.registry import near_miss
+from evar.download.checks import is_safe
 
 _HUB_ADDRESS = re.compile(r"hf:(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?(/(?P<file>.+))?")
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -102,8 +103,11 @@ def _unzip(name: str, path: Path) -> Path:
     """A checkpoint that is published inside a zip archive, unpacked into the cache; any other file as it is."""
     if not zipfile.is_zipfile(path):
         return path
-    with zipfile.ZipFile(path) as archive:
-        members = [entry for entry in archive.namelist() if not entry.startswith("__MACOSX/")]
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [entry for entry in archive.namelist() if not entry.startswith("__MACOSX/")]
+    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+        raise ValueError(f"{path} is not a whole zip archive: {error}; is it cut off? Fetch it again") from error
     if any(entry.rpartition("/")[2] in ("data.pkl", "constants.pkl") for entry in members):
         return path  # what torch.save writes is a zip archive itself
     checkpoints = [entry for entry in members if entry.endswith((".pth", ".pt", ".ckpt", ".bin", ".safetensors"))]
@@ -111,11 +115,15 @@ def _unzip(name: str, path: Path) -> Path:
         raise ValueError(f"{path} must hold one checkpoint, got {checkpoints[:4] or members[:4]}; unpack it yourself")
     folder = cache_folder() / "weights" / f"{name}-{download.sha256_of(path)[:8]}"
     target = folder / checkpoints[0]
-    if not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
-        download.unpack(path, folder, (checkpoints[0], partial))
-        partial.replace(target)
+    if not is_safe(checkpoints[0]) or not target.is_file():
+        # `unpack` looks at the members before it makes a folder: a name such as ../x.pth leaves no trace.
+        partial = folder / f"{uuid.uuid4().hex[:8]}.part"
+        try:
+            download.unpack(path, folder, (checkpoints[0], partial))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
     return target
 
 

@@ -358,6 +358,26 @@ def test_a_zip_with_another_number_of_checkpoints_or_a_way_out_is_refused(
     assert not [file for file in tmp_path.rglob("a.*") if file.is_file()]
 
 
+@pytest.mark.parametrize(
+    "member", ["../../out/a.pth", "out/../../a.pth", "C:/out/a.pth", "out\\..\\a.pth", "{}/out/a.pth"]
+)
+def test_a_refused_zip_leaves_no_folder_and_reads_no_file_outside(member: str, tmp_path: Path) -> None:
+    archive = zipped(tmp_path / "release.zip", **{member.format(tmp_path): b"numbers"})
+    before = sorted(tmp_path.rglob("*"))
+    assert "is a link or leads outside" in refusal("byol_a.d512", archive, OSError)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.pth").write_bytes(b"numbers of somebody else")
+    assert "is a link or leads outside" in refusal("byol_a.d512", archive, OSError)
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "out", tmp_path / "out" / "a.pth"])
+
+
+def test_a_zip_that_breaks_off_leaves_no_part_of_a_file(tmp_path: Path) -> None:
+    archive = zipped(tmp_path / "release.zip", **{"deep/a.pth": b"numbers" * 100})
+    archive.write_bytes(archive.read_bytes().replace(b"numbersnumbers", b"numbersNumbers", 1))
+    assert "is not a whole zip archive" in refusal("byol_a.d512", archive, OSError)
+    assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+
+
 def test_weights_of_a_page_tell_where_to_get_them() -> None:
     message = refusal("msm_mae.208", None, FileNotFoundError)
     assert message == (
