@@ -21,6 +21,7 @@ from evar.cli.report import report
 from evar.cli.tasks import fingerprint, prepare, task
 from evar.cli.terminal import DONE, WRONG
 from evar.cli.words import UsageError, check_words
+from evar.config.disk import tell_disk_error
 from evar.config.messages import PLAIN_ERRORS, discard_output, show_messages, write_text
 from evar.config.registry import near_miss
 
@@ -82,7 +83,7 @@ def run(words: Sequence[str]) -> int:
         write_text("\nstopped; the same command goes on where it stopped", sys.stderr)
         return 130
     except (ValueError, OSError, ImportError) as error:
-        text = " ".join(str(error).split())
+        text = tell_disk_error(error)
         write_text(text if text.startswith("evar ") else f"evar {name}: {text}", sys.stderr)
         return WRONG
 

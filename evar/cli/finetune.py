@@ -38,6 +38,7 @@ def finetune(encoders: str = "", tasks: str = "", **flags: Any) -> int:
     from evar.finetune.run import run_tuning
     from evar.finetune.spec import resolve_tuning
     from evar.report import format_terminal_table, write_tables_and_plots
+    from evar.report.guard import try_to_write
 
     quiet, with_report = flags.pop("quiet"), flags.pop("report")
     settings = parse_tuning(encoders, tasks, flags)
@@ -45,10 +46,11 @@ def finetune(encoders: str = "", tasks: str = "", **flags: Any) -> int:
         outcome = run_tuning(resolve_tuning(settings))
     if int(os.environ.get("RANK", "0")):  # the first process writes and says what there is
         return SOME_FAILED if outcome.failures else DONE
-    written = write_tables_and_plots(settings.out)
-    if with_report:
+    written = try_to_write(Path(settings.out), lambda: write_tables_and_plots(settings.out))
+    if with_report and written:
         written += write_page(settings.out, flags)
     write_text("\n" + format_terminal_table(outcome.rows, outcome.failures, Path(settings.out)))
     write_text(f"\n{len(outcome.rows)} rows, {outcome.n_new} of them new")
-    write_text(f"written to {flags['out']}: " + ", ".join(path.name for path in written))
-    return SOME_FAILED if outcome.failures else DONE
+    if written:
+        write_text(f"written to {flags['out']}: " + ", ".join(path.name for path in written))
+    return SOME_FAILED if outcome.failures or not written else DONE

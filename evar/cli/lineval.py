@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -53,23 +53,25 @@ def lineval(encoders: str = "", tasks: str = "", **flags: Any) -> int:
         return DONE
     from evar.lineval.engine import run
     from evar.report import format_fusion_tables, format_terminal_table, write_tables_and_plots
+    from evar.report.guard import try_to_write
 
     try:
         with silence(quiet):
             outcome = run(grid)
     except KeyboardInterrupt:
-        write_tables_and_plots(at_hand(out))  # what is there is shown
+        folder = at_hand(out)
+        try_to_write(Path(folder), lambda: write_tables_and_plots(folder))  # what is there is shown
         raise
     folder = at_hand(out)
-    written = write_tables_and_plots(folder)
-    if with_report:
+    written = try_to_write(Path(folder), lambda: write_tables_and_plots(folder))
+    if with_report and written:
         written += write_page(folder, flags)
     write_text("\n" + format_terminal_table(outcome.rows, outcome.failures, Path(folder)))
     if settings.fusion == "search":
         write_text("\n" + format_fusion_tables(folder))
     write_text(f"\n{len(outcome.rows)} rows, {outcome.n_new} of them new; {outcome.n_encoded} clips encoded")
-    write_text(f"written to {out}: " + ", ".join(path.name for path in written))
-    return SOME_FAILED if outcome.failures else DONE
+    _tell_written(out, written)
+    return SOME_FAILED if outcome.failures or not written else DONE
 
 
 def write_page(folder: str | Path, flags: Mapping[str, Any]) -> list[Path]:
@@ -113,6 +115,7 @@ def compare(out: str = "results", filter: str = "", baseline: str = "", publishe
       --out=DIR                             results folder                            (default: results)
     """
     from evar import report, results
+    from evar.report.guard import try_to_write
     from evar.report.tables.filters import parse_filter
     from evar.report.tables.published import load_published
 
@@ -120,11 +123,16 @@ def compare(out: str = "results", filter: str = "", baseline: str = "", publishe
     folder = at_hand(out)
     if not results.load_all(Path(folder)):
         raise UsageError(f"no results below {out}/runs; run `evar lineval` first or name the folder with --out")
-    written = report.write_tables_and_plots(folder)
-    found = report.compare(folder, filter, baseline, published)
+    written = try_to_write(Path(folder), lambda: report.write_tables_and_plots(folder))
+    found = report.compare(folder, filter, baseline, published, write=bool(written))
     write_text(found.text)
-    write_text(f"written to {out}: " + ", ".join(path.name for path in [*written, *found.files]))
-    return DONE
+    _tell_written(out, [*written, *found.files])
+    return DONE if written else SOME_FAILED
+
+
+def _tell_written(out: str, files: Sequence[Path]) -> None:
+    if files:
+        write_text(f"written to {out}: " + ", ".join(path.name for path in files))
 
 
 def rerun(

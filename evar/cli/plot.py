@@ -111,7 +111,7 @@ def _predictions(target: str, out: str) -> int:
     row = results.load(path)
     names = load_task_config(row.task).classes
     written = plot_predictions(row, path.parent.parent, names, Path(out) / f"predictions_{row.id}")
-    print("written: " + ", ".join(str(file) for file in written))
+    write_text("written: " + ", ".join(str(file) for file in written))
     return DONE
 
 

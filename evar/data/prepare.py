@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import filelock
 
 from evar import download
+from evar.config.disk import explain_writing
+from evar.config.messages import tell
 from evar.data.task import load_task, prepare
 from evar.data.task_config import TaskConfig, load_task_config
 from evar.download.archives import unpack_archive
@@ -145,7 +147,8 @@ def _fetched(entry: TaskConfig, root: Path, keep_archives: bool) -> str:
 def _alone(entry: TaskConfig, root: Path) -> Iterator[None]:
     """Hold the task's folder and its archives: tasks may share both, and several commands may prepare them at once."""
     locks = root / ".downloads" / ".locks"
-    locks.mkdir(parents=True, exist_ok=True)
+    with explain_writing(locks, "--data_root"):
+        locks.mkdir(parents=True, exist_ok=True)
     # One folder, then archives in one order everywhere: two runs never wait for each other.
     names = [f"folder {entry.folder}", *sorted({f"archive {archive.file}" for archive in entry.archives})]
     with contextlib.ExitStack() as held:
@@ -154,14 +157,15 @@ def _alone(entry: TaskConfig, root: Path) -> Iterator[None]:
             try:
                 held.enter_context(lock.acquire(timeout=0))
             except filelock.Timeout:
-                print(f"another run is preparing the same {name}; waiting for it", flush=True)
+                tell(f"another run is preparing the same {name}; waiting for it")
                 held.enter_context(lock.acquire())
         yield
 
 
 def _fetch_archives(entry: TaskConfig, root: Path, keep_archives: bool) -> str:
     folder = root / entry.folder
-    folder.mkdir(parents=True, exist_ok=True)
+    with explain_writing(folder, "--data_root"):
+        folder.mkdir(parents=True, exist_ok=True)
     done = dict(_stamp(folder) or {})
     _write_stamp(folder, done)  # from here on the folder is known to be in the making
     for archive in entry.archives:
@@ -173,9 +177,10 @@ def _fetch_archives(entry: TaskConfig, root: Path, keep_archives: bool) -> str:
         if archive.unpack:
             try:
                 n_files = unpack_archive(path, folder / archive.into, parts)
-            except OSError:
-                for one in (*parts, path):
-                    download.forget_hash(one)
+            except OSError as error:
+                if error.errno is None:  # the archive is the wrong one or damaged; of a full disk it is not
+                    for one in (*parts, path):
+                        download.forget_hash(one)
                 raise
         else:
             target = folder / archive.into / archive.file

@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
+from evar.config.disk import explain_writing
 from evar.config.messages import progress_bar
 from evar.download.checks import is_safe
 
@@ -50,16 +51,18 @@ def unpack_archive(archive: str | Path, folder: str | Path, parts: Sequence[Path
             larger than sound can be.
     """
     archive, folder = Path(archive), Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    _remove_rests(folder)
     staging = folder / f".unpacking-{uuid.uuid4().hex[:8]}"
     held = FileLock(f"{staging}.lock")  # tells other processes that this one is alive
-    held.acquire()
-    staging.mkdir()
+    with explain_writing(folder, "--data_root"):
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_rests(folder)
+        held.acquire()
+        staging.mkdir()
     limit = LARGEST_RATIO * sum(path.stat().st_size for path in (*parts, archive)) + SPARE_BYTES
     n_files, n_bytes = 0, 0
     try:
-        with progress_bar(desc=f"unpack {archive.name}", unit="file", leave=False) as bar:
+        bar_of_files = progress_bar(desc=f"unpack {archive.name}", unit="file", leave=False)
+        with explain_writing(folder, "--data_root"), bar_of_files as bar:
             for name, size, source in _members(archive, parts):
                 n_files, n_bytes = n_files + 1, n_bytes + size
                 if n_files > MAX_MEMBERS or n_bytes > limit:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evar import results
+from evar.config.disk import tell_disk_error
 from evar.config.messages import tell, warn
 from evar.results import Failure, Result
 
@@ -50,7 +51,10 @@ def record_failure(
     reason = error if isinstance(error, str) else explain_error(error)
     cell = spec.name_cell(layers)
     outcome.failures.append(Failure(cell, reason, results.utc_now()))
-    results.save_failure(Path(out), cell, reason)
+    try:
+        results.save_failure(Path(out), cell, reason)
+    except OSError as lost:  # the other cells go on, and the reason is told below
+        warn(f"the failure of {spec.encoder} x {spec.task} is not recorded: {lost}")
     what = " fusion search" if layers == "search" else f" {layers}" if layers else ""
     warn(f"{spec.encoder} x {spec.task}{what} FAILED: {reason}")
 
@@ -69,13 +73,16 @@ def explain_error(error: Exception) -> str:
     if "out of memory" in reason.lower() or isinstance(error, MemoryError):
         return f"out of memory; try a smaller --batch_size ({reason[:160]})"
     if isinstance(error, ValueError | OSError | ImportError):
-        return reason
+        return tell_disk_error(error) or reason
     return f"{type(error).__name__}: {reason[:300]}"
 
 
 def clear_failure(out: str | Path, spec: CellSpec, *, layers: str = "") -> None:
     """Forget earlier failures of a cell that has its result now."""
-    results.clear_failure(Path(out), spec.name_cell(layers))
+    try:
+        results.clear_failure(Path(out), spec.name_cell(layers))
+    except OSError as error:
+        warn(f"an earlier failure of {spec.encoder} x {spec.task} stays recorded: {error}")
 
 
 def load_row(out: str | Path, id: str) -> Result | None:

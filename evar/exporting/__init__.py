@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evar.config.disk import explain_writing
 from evar.config.messages import progress_bar, tell
-from evar.exporting.parts import Table, digest_of, record_file
+from evar.exporting.parts import Table, digest_of, record_file, remove_unfinished
 from evar.exporting.sources import Source, portions
 from evar.exporting.writers import FORMATS, RESERVED, read_metadata, require_format
 
@@ -160,7 +161,11 @@ def export(
         with progress_bar(
             total=n_clips, initial=n_done, desc=encoder.name, unit="clip", smoothing=0.1, mininterval=0.5
         ) as bar:
-            encode(encoder, recipe, missing(), folder, batch_size, bar)
+            try:
+                encode(encoder, recipe, missing(), folder, batch_size, bar)
+            except OSError:
+                remove_unfinished(folder)
+                raise
         table = Table(folder, digests, recipe.features, source.columns, settings["hop_seconds"])
         if not table.n_clips:
             _clear(folder, None)
@@ -199,10 +204,14 @@ def _assemble(table: Table, output: Path) -> None:
     """Write beside the parts, then give it its name."""
     write = FORMATS[output.suffix.lower()][0]
     unfinished = table.folder / "unfinished"
-    write(unfinished, table)
-    with open(unfinished, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(unfinished, output)
+    with explain_writing(output):
+        try:
+            write(unfinished, table)
+            with open(unfinished, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(unfinished, output)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 def _metadata_before(output: Path) -> dict[str, Any] | None:
@@ -237,16 +246,17 @@ def _held(folder: Path, output: Path) -> Iterator[None]:
     """Hold the folder of the parts: two runs that write one output would take each other's parts away."""
     import filelock
 
-    folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        tell(f"another run is writing {output}; waiting for it")
+    with explain_writing(output):
+        folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(timeout=_PATIENCE)
+            lock.acquire(timeout=0)
         except filelock.Timeout:
-            raise OSError(f"another run is still writing {output}; wait for it, or choose another name") from None
+            tell(f"another run is writing {output}; waiting for it")
+            try:
+                lock.acquire(timeout=_PATIENCE)
+            except filelock.Timeout:
+                raise OSError(f"another run is still writing {output}; wait for it, or choose another name") from None
     try:
         yield
     finally:

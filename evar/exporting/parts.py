@@ -12,6 +12,7 @@ one part without its record, which is made again from the beginning: the same fi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from evar.audio.contents import state_of
+from evar.config.disk import explain_writing
 from evar.storage.atomic import write_atomic
 
 if TYPE_CHECKING:
@@ -106,10 +108,11 @@ class PartWriter:
             '{"clips": [["a.wav", [], 1.5, 0, 1]], "bad": []}'
         """
         n_rows = len(next(iter(rows.values())))
-        for name, value in rows.items():
-            if name not in self._files:
-                self._files[name] = open(_rows_file(self._folder, self._digest, name), "wb")  # noqa: SIM115
-            self._files[name].write(np.ascontiguousarray(value, "<f4").tobytes())
+        with explain_writing(self._folder):
+            for name, value in rows.items():
+                if name not in self._files:
+                    self._files[name] = open(_rows_file(self._folder, self._digest, name), "wb")  # noqa: SIM115
+                self._files[name].write(np.ascontiguousarray(value, "<f4").tobytes())
         self._places |= dict.fromkeys(self.of_file[position], (seconds, self._n_rows, n_rows))
         self._n_rows += n_rows
         self._commit_when_whole()
@@ -137,10 +140,11 @@ class PartWriter:
         """Bring everything to the disk, the record last."""
         if len(self._places) + len(self._bad) < len(self.clips):
             return
-        for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
+        with explain_writing(self._folder):
+            for file in self._files.values():
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
         usable = [(self.clips[position], self._places[position]) for position in sorted(self._places)]
         record = {
             "clips": [[clip.path, clip.columns, *place] for clip, place in usable],
@@ -164,6 +168,14 @@ def record_file(folder: Path, digest: str) -> Path:
         'd1.json'
     """
     return folder / f"{digest}.json"
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the rows of parts that have no record: after a full disk they would only take the space that is needed."""
+    for file in folder.glob("*.f32"):
+        if not record_file(folder, file.name.split(".")[0]).is_file():
+            with contextlib.suppress(OSError):
+                file.unlink()
 
 
 def _rows_file(folder: Path, digest: str, feature: str) -> Path:

@@ -180,7 +180,7 @@ def require_space(store: FeatureStore, n_bytes: int, label: str) -> None:
     Example:
         >>> require_space(FeatureStore("store"), 10**24, "logmel x esc50")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        OSError: logmel x esc50 needs about 1000000000000000.0 GB under store, but ... GB are free; choose another ...
+        OSError: logmel x esc50 needs about 1e+15 GB under store, but ... GB are free; choose another ...
     """
     folder = store.folder
     while not folder.exists():
@@ -188,7 +188,7 @@ def require_space(store: FeatureStore, n_bytes: int, label: str) -> None:
     free = shutil.disk_usage(folder).free
     if n_bytes > free:
         raise OSError(
-            f"{label or 'extraction'} needs about {n_bytes / 1e9:.1f} GB under {store.folder}, but {free / 1e9:.1f} GB "
+            f"{label or 'extraction'} needs about {n_bytes / 1e9:.3g} GB under {store.folder}, but {free / 1e9:.3g} GB "
             "are free; choose another disk with --store or free some with `evar store prune`"
         )
 

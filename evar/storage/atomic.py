@@ -6,7 +6,10 @@ import os
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+from evar.config.disk import explain_writing
 
 #: folder -> what is told of every file below it that was written or removed (see `evar.storage.mirror`)
 listeners: dict[Path, Callable[[Path], None]] = {}
@@ -19,8 +22,13 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Write a whole file or, whatever happens, leave the old one; several processes may do so at once.
 
     Raises:
-        OSError: if the folder cannot be made or written.
+        OSError: if the folder cannot be made or written; it names the file and what to do.
     """
+    with explain_writing(path):
+        _write_atomic(path, data)
+
+
+def _write_atomic(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -37,7 +45,8 @@ def write_atomic(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
         changed(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # of a read-only disk
+            temporary.unlink(missing_ok=True)
 
 
 def remove(path: Path) -> None:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evar.config.disk import explain_writing
 from evar.config.folders import cache_folder
 from evar.config.messages import tell
 from evar.storage.atomic import write_atomic
@@ -164,13 +165,14 @@ class FeatureStore:
         import filelock
 
         folder = self.key_folder(key)
-        folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / "lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            tell(f"{key.encoder}: another run is encoding the same clips; waiting for it")
-            lock.acquire()
+        with explain_writing(folder, "--store"):
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                tell(f"{key.encoder}: another run is encoding the same clips; waiting for it")
+                lock.acquire()
         try:
             record = folder / "key.json"
             if not record.is_file():

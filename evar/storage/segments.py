@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evar.config.disk import explain_writing
 from evar.storage.atomic import write_atomic
 
 if TYPE_CHECKING:
@@ -59,16 +60,24 @@ class SegmentWriter:
         """Make the files before the first batch; returns what writes its line in the commit record, last."""
         if self._record is None:
             self._widths = dict(widths)
-            self.folder.mkdir(parents=True)
-            write_atomic(self.folder / self.about, json.dumps(self._widths).encode())
-            for name in self._widths:
-                self._files[name] = open(self.folder / f"{name}.{self.suffix}", "ab", buffering=0)  # noqa: SIM115
-            self._record = open(self.folder / "rows.jsonl", "ab", buffering=0)  # noqa: SIM115
-        return lambda told: _write_all(self._record, (json.dumps(told) + "\n").encode())
+            with explain_writing(self.folder, "--store"):
+                self.folder.mkdir(parents=True)
+                write_atomic(self.folder / self.about, json.dumps(self._widths).encode())
+                for name in self._widths:
+                    self._files[name] = open(self.folder / f"{name}.{self.suffix}", "ab", buffering=0)  # noqa: SIM115
+                self._record = open(self.folder / "rows.jsonl", "ab", buffering=0)  # noqa: SIM115
+        return lambda told: self._write_all(self._record, (json.dumps(told) + "\n").encode())
 
     def write(self, layer: str, data: bytes) -> None:
         """Append to a layer's file."""
-        _write_all(self._files[layer], data)
+        self._write_all(self._files[layer], data)
+
+    def _write_all(self, file: Any, data: bytes) -> None:
+        """Write every byte to an unbuffered file: a plain write may stop short."""
+        view = memoryview(data)
+        with explain_writing(self.folder, "--store"):
+            while view:
+                view = view[file.write(view) :]
 
     def close(self) -> None:
         """Flush to disk and close; the commit record last."""
@@ -128,10 +137,3 @@ def read_row_ids(segment: Path) -> list[str]:
 
 def make_safe_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", name)
-
-
-def _write_all(file: Any, data: bytes) -> None:
-    """Write every byte to an unbuffered file: a plain write may stop short."""
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]

@@ -430,12 +430,12 @@ def test_groups_and_splits_come_from_the_published_facts(copy):
     assert not speech.CREMAD_VALID & speech.CREMAD_TEST
 
 
-def test_audioset_says_how_much_of_the_lists_is_there(copy, capsys):
+def test_audioset_says_how_much_of_the_lists_is_there(copy, caplog):
     copy("audioset"), copy("audioset_20k")
     load_task("audioset")
-    assert "23 of 24 train segments and 15 of 16 test segments are in" in capsys.readouterr().err
+    assert "23 of 24 train segments and 15 of 16 test segments are in" in caplog.text
     load_task("audioset_20k")
-    assert "15 of 16 train segments" in capsys.readouterr().err
+    assert "15 of 16 train segments" in caplog.text
 
 
 def test_an_uploader_in_training_and_test_clips_is_refused(copy):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import pandas as pd
 
 from evar.audio.folders import find_audio
+from evar.config.messages import warn
 from evar.config.registry import stays_below
 from evar.config.tables import show_path
 from evar.data.catalogue import find_folder, published_file, read_table
@@ -155,7 +155,7 @@ def _audioset(top: Path, training: tuple[str, ...]) -> pd.DataFrame:
                         n_here += 1
                         rows.append((files[row[0]], row[3].replace(",", LABEL_SEPARATOR), split, row[0]))
         said.append(f"{n_here:,} of {n_listed:,} {split} segments")
-    print(f"AudioSet: {' and '.join(said)} are in {top / 'audio'}", file=sys.stderr, flush=True)
+    warn(f"AudioSet: {' and '.join(said)} are in {top / 'audio'}")
     return pd.DataFrame(rows, columns=["path", "label", "split", "group"])
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 import pandas as pd
 
 from evar.audio.folders import is_hidden
+from evar.config.messages import warn
 from evar.data.catalogue import find_folder, list_names, published_file, read_lines, read_table
 
 IDEN_SPLIT = "https://www.robots.ox.ac.uk/~vgg/data/voxceleb/meta/iden_split.txt"
@@ -127,11 +127,7 @@ def cremad(top: Path) -> pd.DataFrame:
     if odd and len(odd) >= len(rows):
         raise ValueError(f"{top / audio / odd[0]}: expected a name like 1001_DFA_ANG_XX.wav, got {odd[0]!r}")
     if odd:
-        print(
-            f"CREMA-D: {len(odd)} files have other names and are left out: {', '.join(odd[:3])}",
-            file=sys.stderr,
-            flush=True,
-        )
+        warn(f"CREMA-D: {len(odd)} files have other names and are left out: {', '.join(odd[:3])}")
     if not rows:
         raise FileNotFoundError(
             f"no clip under {top / 'AudioWAV'}; clone CheyneyComputerScience/CREMA-D with Git LFS; "
