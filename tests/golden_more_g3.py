@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from golden_more_g2 import front, like, load
+from golden_more_g2 import blocks, front, like, load
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -52,6 +52,31 @@ def htsat(waveform: Tensor, checkpoint: Checkpoint) -> Arrays:
     return numbers(arrays)
 
 
+def passt(waveform: Tensor, checkpoint: Checkpoint) -> Arrays:
+    plain: Any = load("passt", checkpoint("passt"))
+    first = waveform[:, :320_000]  # the training repository cuts the patches to 99 columns
+    columns = plain.encode(first)["block12"][0]
+    clip = embed(plain, first, layers="all")
+    logits = plain.outputs(first)[0]
+    hear = like(plain, input="padded")
+    arrays = {
+        **front(plain.frontend(waveform)),
+        "blocks_patch": blocks(clip),
+        "blocks_tok": blocks(embed(like(plain, readout="tokens"), first, layers="all")),
+        "block12_max": columns.amax(dim=0),
+        "frames2": columns[[0, -1]],
+        "emb": clip["scene"][0],
+        "logits16": logits[:16],
+        "logits_mean": logits.mean()[None],
+        "scene": embed(hear, waveform)[0],
+        "scene_logits16": hear.outputs(waveform)[0, :16],
+    }
+    if waveform.shape[1] <= 32_000:
+        vectors, moments = plain.timestamps(waveform)
+        arrays |= {"hear_ts2": vectors[0, [0, -1]], "hear_ts_info": np.array([len(moments), moments[0], moments[-1]])}
+    return numbers(arrays)
+
+
 def average(values: list[Tensor]) -> Tensor:
     """The mean of what the pieces of a clip give."""
     return torch.stack(values).mean(dim=0)
@@ -64,6 +89,7 @@ def numbers(arrays: Mapping[str, Any]) -> Arrays:
 #: golden model -> its sample rate, and what computes its arrays
 MODELS: dict[str, tuple[int, Callable[[Tensor, Checkpoint], Arrays]]] = {
     "htsat": (32000, htsat),
+    "passt": (32000, passt),
 }
 
 

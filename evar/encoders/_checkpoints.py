@@ -226,6 +226,20 @@ def _recognise_htsat(state: State) -> Known | None:
     return Known("htsat", "an HTS-AT with its AudioSet tags", "htsat")
 
 
+def _recognise_passt(state: State) -> Known | None:
+    """The sizes of the two tables of positions tell the stride and the length of training clips."""
+    times, bands = state.get("time_new_pos_embed"), state.get("freq_new_pos_embed")
+    if times is None or bands is None:
+        return None
+    sizes = (bands.shape[2], times.shape[3])
+    encoder = {
+        (12, 99): "passt or passt.kd",
+        (8, 62): "passt.s16",
+    }.get(sizes, f"passt with the option n_columns: {sizes[1]}")
+    words = f"a PaSST of width {times.shape[1]} with positions for {sizes[0]} bands and {sizes[1]} columns"
+    return Known(f"passt.{sizes[0]}.{sizes[1]}", words, encoder)
+
+
 def _find_ending(state: State, end: str) -> Tensor | None:
     """The first tensor whose name ends so, whatever wrapper stands before it."""
     return next((value for name, value in state.items() if name == end or name.endswith(f".{end}")), None)
@@ -239,4 +253,5 @@ RULES: list[Rule] = [
     _recognise_atst,
     _recognise_position_of_time,
     _recognise_htsat,
+    _recognise_passt,
 ]
