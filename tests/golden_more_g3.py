@@ -26,9 +26,9 @@ def htsat(waveform: Tensor, checkpoint: Checkpoint) -> Arrays:
     clip = {name: value[0] for name, value in embed(encoder, waveform, layers="all").items()}
     pieces = waveform.split(320_000, dim=1)
     image = encoder.network.to_image(encoder.frontend(pieces[0]), repeat=True)[0]
-    steps = [{name: value[0] for name, value in encoder.time_steps(piece).items()} for piece in pieces]
+    steps = [{name: value[0] for name, value in encoder.read_time_steps(piece).items()} for piece in pieces]
     norm, block12 = ([step[name] for step in steps] for name in ("norm", "block12"))
-    frame_tags = encoder.frame_tags(waveform)[0]
+    frame_tags = encoder.tag_frames(waveform)[0]
     clipwise = encoder.outputs(waveform)[0]
     arrays = {
         **front(encoder.frontend(pieces[0])),
@@ -38,7 +38,7 @@ def htsat(waveform: Tensor, checkpoint: Checkpoint) -> Arrays:
         "norm_max": average([step.amax(dim=0) for step in norm]),
         "block12_max": average([step.amax(dim=0) for step in block12]),
         "frames2": average([step[[0, -1]] for step in norm]),
-        "logits16": encoder.tag_logits(waveform)[0, :16],
+        "logits16": encoder.compute_logits(waveform)[0, :16],
         "clipwise16": clipwise[:16],
         "clipwise_mean": clipwise.mean()[None],
         "framewise2": frame_tags[[0, -1], :16],
@@ -72,7 +72,7 @@ def passt(waveform: Tensor, checkpoint: Checkpoint) -> Arrays:
         "scene_logits16": hear.outputs(waveform)[0, :16],
     }
     if waveform.shape[1] <= 32_000:
-        vectors, moments = plain.timestamps(waveform)
+        vectors, moments = plain.embed_moments(waveform)
         arrays |= {"hear_ts2": vectors[0, [0, -1]], "hear_ts_info": np.array([len(moments), moments[0], moments[-1]])}
     return numbers(arrays)
 

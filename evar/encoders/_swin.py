@@ -184,11 +184,11 @@ def unfold(tokens: Tensor) -> Tensor:
     return tokens.unflatten(1, (N_SEGMENTS, -1)).transpose(2, 3).flatten(1, 2)
 
 
-def relative_position_index(side: int = WINDOW) -> Tensor:
+def index_positions(side: int = WINDOW) -> Tensor:
     """For each pair of tokens of a window, the row of the table of biases: (dy + side - 1) (2 side - 1) + dx + side - 1.
 
     Example:
-        >>> relative_position_index(2).tolist()
+        >>> index_positions(2).tolist()
         [[4, 3, 1, 0], [5, 4, 2, 1], [7, 6, 4, 3], [8, 7, 5, 4]]
     """
     place = torch.arange(side * side)
@@ -196,7 +196,7 @@ def relative_position_index(side: int = WINDOW) -> Tensor:
     return (row[:, None] - row + side - 1) * (2 * side - 1) + column[:, None] - column + side - 1
 
 
-def shift_mask(side: int) -> Tensor:
+def build_shift_mask(side: int) -> Tensor:
     """What is added before the softmax in shifted windows: -100 between tokens that are no neighbours in the image.
 
     Args:
@@ -206,7 +206,7 @@ def shift_mask(side: int) -> Tensor:
         (window, token, token).
 
     Example:
-        >>> shift_mask(16).unique().tolist()
+        >>> build_shift_mask(16).unique().tolist()
         [-100.0, -0.0]
     """
     line = torch.arange(side)
@@ -257,7 +257,7 @@ class SwinBlock(nn.Module):
         self.mlp = Mlp(width, 4 * width)
         self.shift = SHIFT if shifted_side else 0
         self.mask: Tensor | None
-        self.register_buffer("mask", shift_mask(shifted_side) if shifted_side else None, persistent=False)
+        self.register_buffer("mask", build_shift_mask(shifted_side) if shifted_side else None, persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, row, column, width) -> the same."""
@@ -283,7 +283,7 @@ class WindowAttention(nn.Module):
         self.relative_position_bias_table = nn.Parameter(0.02 * torch.randn((2 * WINDOW - 1) ** 2, n_heads))
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
-        self.register_buffer("index", relative_position_index(), persistent=False)
+        self.register_buffer("index", index_positions(), persistent=False)
 
     def forward(self, windows: Tensor, mask: Tensor | None) -> Tensor:
         """(batch, window, token, width) -> the same; `mask` (window, token, token) is added before the softmax."""

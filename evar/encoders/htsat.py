@@ -20,8 +20,9 @@ Network: patches of 4 x 4, four stages of 2, 2, 6 and 2 Swin blocks (windows of 
 4 but for the last stage), 96, 192, 384 and 768 wide, merging of 2 x 2 tokens between the stages, a final LayerNorm.
 
 Layers patch, block1..block12, merge1..merge3 and norm, which is the default (768): the mean over all tokens. Because a
-clip is repeated and stretched, tokens stand at no fixed time; every layer is one vector a clip (hop 0). `time_steps` gives
-the 32 steps of one piece. `outputs` gives the probabilities of the 527 AudioSet tags, `frame_tags` those of every step.
+clip is repeated and stretched, tokens stand at no fixed time; every layer is one vector a clip (hop 0). `read_time_steps`
+gives the 32 steps of one piece. `outputs` gives the probabilities of the 527 AudioSet tags, `tag_frames` those of each
+step.
 
 Differs from the original: its program for single files reads them at 16 kHz, though the network was trained at 32 kHz.
 """
@@ -159,7 +160,7 @@ class Htsat(Encoder):
             >>> encoder.network_input(torch.zeros(1, 32000), torch.tensor([32000])).shape
             torch.Size([1, 101, 64])
         """
-        decibels, frames, counts = self._decibels(waveform, lengths)
+        decibels, frames, counts = self._compute_decibels(waveform, lengths)
         own = [rows[:n] for rows, n in zip(decibels, frames.tolist(), strict=True)]
         ends = list(accumulate(counts.tolist()))
         clips = [torch.cat(own[end - count : end]) for end, count in zip(ends, counts.tolist(), strict=True)]
@@ -175,9 +176,9 @@ class Htsat(Encoder):
         def read(layers: Tokens) -> dict[str, Tensor]:
             return {name: tokens.mean(dim=(1, 2))[:, None] for name, tokens in layers}
 
-        return self._averaged(read, waveform, lengths)
+        return self._average_over_pieces(read, waveform, lengths)
 
-    def time_steps(self, waveform: Tensor, lengths: Tensor | None = None) -> dict[str, Tensor]:
+    def read_time_steps(self, waveform: Tensor, lengths: Tensor | None = None) -> dict[str, Tensor]:
         """Give the last block and the final LayerNorm at each time step, averaged over the 2 bands.
 
         A step is a 32nd of the repeated and stretched piece of 10 s. Those of longer clips are averages over the pieces.
@@ -190,7 +191,7 @@ class Htsat(Encoder):
 
         Example:
             >>> from evar.encoders import load_encoder
-            >>> {name: tuple(steps.shape) for name, steps in load_encoder("htsat", "random").time_steps(
+            >>> {name: tuple(steps.shape) for name, steps in load_encoder("htsat", "random").read_time_steps(
             ...     torch.zeros(1, 32000)).items()}
             {'block12': (1, 32, 768), 'norm': (1, 32, 768)}
         """
@@ -199,29 +200,29 @@ class Htsat(Encoder):
             last = [self.layer_infos[-2].name, "norm"]
             return {name: unfold(tokens).mean(dim=2) for name, tokens in layers if name in last}
 
-        return self._averaged(read, *self._checked_input(waveform, lengths))
+        return self._average_over_pieces(read, *self._check_input(waveform, lengths))
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """(batch, 527) probabilities of the AudioSet tags: those of each piece of 10 s, averaged."""
-        return self._tags(waveform, lengths)["clip"]
+        return self._compute_tags(waveform, lengths)["clip"]
 
-    def frame_tags(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def tag_frames(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Compute the probabilities of the AudioSet tags at each of the 32 time steps.
 
         Args:
             waveform, lengths: as for `encode`.
 
         Returns:
-            (batch, 32 steps, 527) probabilities; steps as in `time_steps`.
+            (batch, 32 steps, 527) probabilities; steps as in `read_time_steps`.
 
         Example:
             >>> from evar.encoders import load_encoder
-            >>> load_encoder("htsat", "random").frame_tags(torch.zeros(1, 32000)).shape
+            >>> load_encoder("htsat", "random").tag_frames(torch.zeros(1, 32000)).shape
             torch.Size([1, 32, 527])
         """
-        return self._tags(*self._checked_input(waveform, lengths))["steps"]
+        return self._compute_tags(*self._check_input(waveform, lengths))["steps"]
 
-    def tag_logits(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def compute_logits(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Compute the logits of the AudioSet tags: the mean over the time steps of all pieces.
 
         Args:
@@ -232,24 +233,24 @@ class Htsat(Encoder):
 
         Example:
             >>> from evar.encoders import load_encoder
-            >>> load_encoder("htsat", "random").tag_logits(torch.zeros(1, 32000)).shape
+            >>> load_encoder("htsat", "random").compute_logits(torch.zeros(1, 32000)).shape
             torch.Size([1, 527])
         """
-        return self._tags(*self._checked_input(waveform, lengths))["logits"]
+        return self._compute_tags(*self._check_input(waveform, lengths))["logits"]
 
-    def _tags(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+    def _compute_tags(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         def read(layers: Tokens) -> dict[str, Tensor]:
             steps = self.network.tag_steps(dict(layers)["norm"])
             logits = steps.mean(dim=1)
             return {"steps": steps.sigmoid(), "logits": logits, "clip": logits.sigmoid()}
 
-        return self._averaged(read, waveform, lengths)
+        return self._average_over_pieces(read, waveform, lengths)
 
-    def _averaged(
+    def _average_over_pieces(
         self, read: Callable[[Tokens], dict[str, Tensor]], waveform: Tensor, lengths: Tensor
     ) -> dict[str, Tensor]:
         """Run the network on all pieces and average what `read` makes of each: name -> (batch, ...)."""
-        decibels, frames, counts = self._decibels(waveform, lengths)
+        decibels, frames, counts = self._compute_decibels(waveform, lengths)
         images = decibels.new_empty(0)
         for n_frames in frames.unique().tolist():  # pieces of one length are stretched together
             rows = (frames == n_frames).nonzero()[:, 0]
@@ -260,7 +261,7 @@ class Htsat(Encoder):
         pieces = in_chunks(lambda part: read(self.network(part)), images, _CHUNK)
         return {name: average_pieces(value, counts) for name, value in pieces.items()}
 
-    def _decibels(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _compute_decibels(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(piece, time, 64) log-mel, (piece,) frames of each piece, (batch,) pieces of each clip."""
         pieces, sizes, counts = cut_waveform(waveform, lengths, PIECE, self._least)
         if self.input == "padded":

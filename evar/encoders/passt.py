@@ -21,7 +21,7 @@ Layers block1..block12: the residual stream without the final norm, mean over th
 3200), pooled by mean: the mean over all patches. `readout="tokens"` gives instead the mean of LayerNorm(cls) and
 LayerNorm(dist) of every block, one vector a clip. scene, the same of the last block (768), is the default, and logits are
 the 527 AudioSet tags' (the package for HEAR gives both side by side); those of several windows are averaged.
-`outputs` gives the logits, `timestamps` what the package gives for tasks with time.
+`outputs` gives the logits, `embed_moments` what the package gives for tasks with time.
 
 Differs from the original: its package refuses clips with more columns than it has positions for, and its training cuts them.
 """
@@ -146,38 +146,38 @@ class Passt(Encoder):
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
         """One frame for each column of patches; one of layers of the whole clip."""
-        columns = self._columns(lengths)
+        columns = self._count_columns(lengths)
         return {info.name: columns if info.hop else torch.ones_like(columns) for info in self.layer_infos}
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """Every block, the clip's vector, and the logits."""
         if self.input == "clip" or int(lengths.max()) <= SCENE:
-            layers = self._of_clips(waveform, lengths)
+            layers = self._encode_clips(waveform, lengths)
         else:
             scenes = [
-                overlapping_windows(clip[None, :length], SCENE, SCENE_STEP, SCENE_MARGIN)
+                cut_overlapping(clip[None, :length], SCENE, SCENE_STEP, SCENE_MARGIN)
                 if length > SCENE
                 else nn.functional.pad(clip[:SCENE], (0, max(0, SCENE - len(clip))))[None]
                 for clip, length in zip(waveform, lengths.tolist(), strict=True)
             ]
             counts = torch.tensor([len(windows) for windows in scenes])
             sizes = lengths.clamp(max=SCENE).repeat_interleave(counts.to(lengths.device))
-            windows = self._of_clips(torch.cat(scenes), sizes)
-            frames = self._columns(sizes)
+            windows = self._encode_clips(torch.cat(scenes), sizes)
+            frames = self._count_columns(sizes)
             layers = {
-                info.name: average_pieces(self._whole(info, windows[info.name], frames), counts)
+                info.name: average_pieces(self._average_columns(info, windows[info.name], frames), counts)
                 for info in self.layer_infos
             }
         if self.input == "padded":
-            frames = self._columns(lengths)
-            return {info.name: self._whole(info, layers[info.name], frames) for info in self.layer_infos}
+            frames = self._count_columns(lengths)
+            return {info.name: self._average_columns(info, layers[info.name], frames) for info in self.layer_infos}
         return layers
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """(batch, 527) logits of the AudioSet tags."""
         return self.forward(waveform, lengths)["logits"][:, 0]
 
-    def timestamps(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
+    def embed_moments(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         """Give a vector every 50 ms, of 160 ms around that moment, as the package for HEAR does.
 
         Args:
@@ -188,23 +188,25 @@ class Passt(Encoder):
 
         Example:
             >>> from evar.encoders import load_encoder
-            >>> vectors, moments = load_encoder("passt", "random", n_blocks=1).timestamps(torch.zeros(1, 32000))
+            >>> vectors, moments = load_encoder("passt", "random", n_blocks=1).embed_moments(torch.zeros(1, 32000))
             >>> vectors.shape, moments[-1].item()
             (torch.Size([1, 21, 768]), 1000.0)
         """
-        windows = overlapping_windows(waveform.to(self.device), MOMENT, MOMENT_STEP, MOMENT_MARGIN)
+        windows = cut_overlapping(waveform.to(self.device), MOMENT, MOMENT_STEP, MOMENT_MARGIN)
 
         def network(part: Tensor) -> dict[str, Tensor]:
-            return {"scene": self._of_clips(part, torch.full((len(part),), MOMENT, device=part.device))["scene"][:, 0]}
+            return {
+                "scene": self._encode_clips(part, torch.full((len(part),), MOMENT, device=part.device))["scene"][:, 0]
+            }
 
         vectors = in_chunks(network, windows, _CHUNK_TOKENS // self.n_bands)["scene"]
         vectors = vectors.unflatten(0, (len(waveform), -1))
         return vectors, torch.arange(vectors.shape[1]) * (1000.0 * MOMENT_STEP / self.sample_rate)
 
-    def _columns(self, lengths: Tensor) -> Tensor:
+    def _count_columns(self, lengths: Tensor) -> Tensor:
         return (self.mel.frames(lengths) - PATCH) // self.stride + 1
 
-    def _whole(self, info: LayerInfo, values: Tensor, columns: Tensor) -> Tensor:
+    def _average_columns(self, info: LayerInfo, values: Tensor, columns: Tensor) -> Tensor:
         """One vector a clip of a layer: of blocks, the mean over the columns of patches."""
         if values.shape[1] == 1:
             return values
@@ -213,16 +215,16 @@ class Passt(Encoder):
         )
         return (values * valid[:, :, None]).sum(dim=1, keepdim=True) / valid.sum(dim=1)[:, None, None]
 
-    def _of_clips(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+    def _encode_clips(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """Every layer of clips that are cut into windows of as many columns as there are positions."""
         image = self.mel(waveform, lengths).transpose(1, 2)[:, None]  # (batch, 1, band, time)
         patches = self.patch_embed.proj(image).permute(0, 3, 2, 1).flatten(2)  # (batch, column, band x width)
         is_token = self.readout == "tokens"
         n_columns = self.time_new_pos_embed.shape[3]
         return run_windows(
-            self._network,
+            self._run_network,
             patches,
-            self._columns(lengths),
+            self._count_columns(lengths),
             unit=n_columns,
             size=lambda n: n,
             steps=lambda n: n,
@@ -230,7 +232,7 @@ class Passt(Encoder):
             per_window=tuple(info.name for info in self.layer_infos if is_token or not info.name.startswith("block")),
         )
 
-    def _network(self, columns: Tensor) -> dict[str, Tensor]:
+    def _run_network(self, columns: Tensor) -> dict[str, Tensor]:
         """(window, column, band x width) -> layer -> (window, column or 1, feature)."""
         patches = columns.unflatten(2, (self.n_bands, -1))  # (window, column, band, width)
         bands, times = self.freq_new_pos_embed, self.time_new_pos_embed[:, :, :, : columns.shape[1]]
@@ -241,19 +243,19 @@ class Passt(Encoder):
         for number, output in enumerate(self.blocks(tokens), start=1):
             tokens = output
             if self.readout == "tokens":
-                layers[f"block{number}"] = self._scene(output)
+                layers[f"block{number}"] = self._read_scene(output)
             else:
                 layers[f"block{number}"] = grid.lay_out(output[:, 2:]).mean(dim=2)
-        layers["scene"] = self._scene(tokens)
+        layers["scene"] = self._read_scene(tokens)
         layers["logits"] = self.head(layers["scene"])
         return layers
 
-    def _scene(self, tokens: Tensor) -> Tensor:
+    def _read_scene(self, tokens: Tensor) -> Tensor:
         """(window, token, width) -> (window, 1, width): the mean of the normed tokens of the whole clip."""
         return self.norm(tokens[:, :2]).mean(dim=1, keepdim=True)
 
 
-def overlapping_windows(waveform: Tensor, size: int, step: int, margin: int) -> Tensor:
+def cut_overlapping(waveform: Tensor, size: int, step: int, margin: int) -> Tensor:
     """Mirror clips at both ends and cut overlapping windows out of them.
 
     Args:
@@ -266,7 +268,7 @@ def overlapping_windows(waveform: Tensor, size: int, step: int, margin: int) -> 
         (batch x window, size), the windows of a clip one after the other.
 
     Example:
-        >>> overlapping_windows(torch.arange(6.0)[None], size=4, step=2, margin=2)[:, 0].tolist()
+        >>> cut_overlapping(torch.arange(6.0)[None], size=4, step=2, margin=2)[:, 0].tolist()
         [2.0, 0.0, 2.0, 4.0]
     """
     mirrored = nn.functional.pad(waveform, (margin, margin), mode="reflect")
