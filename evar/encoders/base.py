@@ -58,6 +58,7 @@ class Encoder(nn.Module, ABC):
         asked_as: what `load_encoder` was asked for: the name, the path of a YAML, "module:Class", "hf:...".
         trained_on: data that the checkpoint has seen, as its YAML says.
         brings_weights: of encoders that load their own weights when they are built: where these came from; else "".
+        text_layer: of encoders that read text too (`evar.encoders._text`): the layer that lies in the space of texts.
     """
 
     sample_rate: int
@@ -83,6 +84,7 @@ class Encoder(nn.Module, ABC):
     asked_as: str = ""
     trained_on: str = ""
     brings_weights: str = ""
+    text_layer: str = ""
     patch_out: PatchOut | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

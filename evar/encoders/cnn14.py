@@ -41,7 +41,7 @@ WIDTHS = (64, 128, 256, 512, 1024, 2048)
 N_TAGS = 527
 POWER_FLOOR = 1e-10
 # sample rate -> Fourier transform, hop, lowest and highest frequency
-FRONT_ENDS = {16000: (512, 160, 50.0, 8000.0), 32000: (1024, 320, 50.0, 14000.0)}
+FRONT_ENDS = {16000: (512, 160, 50.0, 8000.0), 32000: (1024, 320, 50.0, 14000.0), 44100: (1024, 320, 50.0, 14000.0)}
 _FRAMES_PER_STEP = 32  # of the front-end, in a frame of block 5 and 6
 _FILTERS = "logmel_extractor.melW"
 _HEAD = "fc_audioset"
@@ -51,10 +51,10 @@ class Cnn14(Encoder):
     """CNN14 with every block; see the module's docstring.
 
     Args:
-        sample_rate: 16000 or 32000 Hz; each has its own checkpoint.
+        sample_rate: 16000 or 32000 Hz; each has its own checkpoint. 44100 Hz is that of MS-CLAP 2022, which holds a CNN14.
 
     Raises:
-        ValueError: if the rate is neither.
+        ValueError: if the rate is none of these.
 
     Example:
         >>> encoder = Cnn14(16000)  # doctest: +SKIP
@@ -70,7 +70,7 @@ class Cnn14(Encoder):
         super().__init__()
         if sample_rate not in FRONT_ENDS:
             raise ValueError(
-                f"cnn14 needs sample_rate 16000 or 32000, got {sample_rate}; cnn14.16k and cnn14.32k set it"
+                f"cnn14 needs sample_rate 16000, 32000 or 44100, got {sample_rate}; cnn14.16k and cnn14.32k set it"
             )
         n_fft, hop, f_min, f_max = FRONT_ENDS[sample_rate]
         self.sample_rate = sample_rate
@@ -128,7 +128,7 @@ class Cnn14(Encoder):
                     return
                 raise ValueError(
                     f"{path.name} was trained at {rate} Hz, but this encoder works at {self.sample_rate} Hz; "
-                    f"use cnn14.{rate // 1000}k"
+                    f"use {'clap.ms2022' if rate == 44100 else f'cnn14.{rate // 1000}k'}"
                 )
         raise ValueError(
             f"{path.name} holds mel filters {tuple(given.shape)} that belong to no known CNN14; "
