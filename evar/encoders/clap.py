@@ -260,7 +260,7 @@ class ClapLaion(HtsatClap):
         projection = partial(two_layers, n_out=self.projected_width)
         if self.checkpoint is None:
             tokenizer = Tokenizer(ROBERTA, None, 77)
-            small = {"num_hidden_layers": 1} if self.is_small else {}
+            small = {"num_hidden_layers": 1, "vocab_size": 300} if self.is_small else {}
             return TextHalf(ROBERTA, "pooler", projection, tokenizer, normalised=True, settings=small)
         state, _ = to_laion_names(state_dict_of(read_checkpoint(self.checkpoint)))
         folder = self.checkpoint if self.checkpoint.is_dir() else self.checkpoint.parent
@@ -323,7 +323,7 @@ class ClapMs2023(HtsatClap):
         longest, ending = 77, " <|endoftext|>"
         if self.checkpoint is None:
             tokenizer = Tokenizer(GPT2, None, longest)
-            small = {"n_layer": 1} if self.is_small else {}
+            small = {"n_layer": 1, "vocab_size": 300} if self.is_small else {}
             return build_ms_text(GPT2, "last", tokenizer, self.projected_width, settings=small)
         tokenizer = Tokenizer(GPT2, self.checkpoint.parent, longest, ending=ending, padding=0)
         return build_ms_text(GPT2, "last", tokenizer, self.projected_width, self.checkpoint)
@@ -408,7 +408,7 @@ class ClapMs2022(ReadsText):
     def build_text_half(self) -> TextHalf:
         """BERT, the state of its first token, and the projection."""
         if self.checkpoint is None:
-            small = {"num_hidden_layers": 1} if self.is_small else {}
+            small = {"num_hidden_layers": 1, "vocab_size": 300} if self.is_small else {}
             return build_ms_text(BERT, "first", Tokenizer(BERT, None, 100), 1024, settings=small)
         return build_ms_text(BERT, "first", Tokenizer(BERT, self.checkpoint.parent, 100), 1024, self.checkpoint)
 
