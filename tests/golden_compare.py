@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from golden_sketch import WHOLE, sketch, write_sketches
@@ -110,7 +111,12 @@ class GoldenSet:
 def make_waves(name: str, rates: Sequence[int] = (16000, 32000)) -> dict[int, NDArray[np.float32]]:
     """One test wave (samples,) at each of these rates: 16 and 32 kHz, or those that an encoder of the set needs."""
     maker = load_file(HERE / "make_waves.py")
-    return {rate: maker.make(name, rate) for rate in rates}
+    waves = {}
+    for rate in rates:  # the maker counts samples for multiples of 16 kHz
+        unit = rate / (rate // 16000)
+        with patch.dict(maker.SAMPLES_16K, {key: round(n * unit / 16000) for key, n in maker.SAMPLES_16K.items()}):
+            waves[rate] = maker.make(name, rate)
+    return waves
 
 
 if __name__ == "__main__":

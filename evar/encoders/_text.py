@@ -50,16 +50,13 @@ class Language:
     ignored: tuple[str, ...] = ()
 
 
+_TABLES = ("embeddings.position_ids", "embeddings.token_type_ids")  # formulas that older versions of transformers save
 _BPE = (("tokenizer.json",), ("vocab.json", "merges.txt"))
-ROBERTA = Language(
-    "roberta", "RobertaModel", "RobertaConfig", "RobertaTokenizer", _BPE, "roberta-base", ("embeddings.position_ids",)
-)
-GPT2 = Language(
-    "gpt2", "GPT2Model", "GPT2Config", "GPT2Tokenizer", _BPE, "gpt2", ("*.attn.bias", "*.attn.masked_bias")
-)
+ROBERTA = Language("roberta", "RobertaModel", "RobertaConfig", "RobertaTokenizer", _BPE, "roberta-base", _TABLES)
+GPT2 = Language("gpt2", "GPT2Model", "GPT2Config", "GPT2Tokenizer", _BPE, "gpt2", ("*.attn.bias", "*.attn.masked_bias"))
 BERT = Language(
     *("bert", "BertModel", "BertConfig", "BertTokenizer", (("tokenizer.json",), ("vocab.txt",)), "bert-base-uncased"),
-    ("embeddings.position_ids",),
+    _TABLES,
 )
 
 
@@ -254,7 +251,9 @@ class TextHalf:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(RANDOM_SEED)
             made: Any = getattr(transformers, language.network)
-            self.network = made(config) if language.name == "gpt2" else made(config, add_pooling_layer=readout == "pooler")
+            self.network = (
+                made(config) if language.name == "gpt2" else made(config, add_pooling_layer=readout == "pooler")
+            )
             self.projection = projection(config.hidden_size)
         self.vocabulary = int(config.vocab_size)
         if state is not None:

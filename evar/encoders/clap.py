@@ -178,7 +178,9 @@ class HtsatClap(ReadsText):
             raise ValueError(f"the checkpoint of {self.name or 'clap'} has no head for tags (tscam_conv)")
 
         def read(pieces: Tensor) -> dict[str, Tensor]:
-            return {"tags": self.network.tag_steps(dict(self.network(self._images(pieces)))["norm"]).mean(dim=1).sigmoid()}
+            return {
+                "tags": self.network.tag_steps(dict(self.network(self._images(pieces)))["norm"]).mean(dim=1).sigmoid()
+            }
 
         return self._run(read, waveform, lengths)["tags"][:, 0]
 
@@ -312,9 +314,9 @@ class ClapMs2023(HtsatClap):
         if (filters := state.get("audio_encoder.base.htsat.logmel_extractor.melW")) is not None:
             self.check_filters(filters)
         return {
-            name.replace("audio_encoder.base.htsat.", "network.").replace("audio_encoder.projection.", "audio_projection."): (
-                value
-            )
+            name.replace("audio_encoder.base.htsat.", "network.").replace(
+                "audio_encoder.projection.", "audio_projection."
+            ): (value)
             for name, value in state.items()
         }
 
@@ -354,7 +356,10 @@ class ClapMs2022(ReadsText):
         self.audio = Cnn14(self.sample_rate)
         self.audio_projection = SumProjection(2048, 1024)
         self.layer_infos = (
-            *(LayerInfo(info.name, info.width, 0, "mean", "mean plus max over time") for info in self.audio.layer_infos[:-1]),
+            *(
+                LayerInfo(info.name, info.width, 0, "mean", "mean plus max over time")
+                for info in self.audio.layer_infos[:-1]
+            ),
             LayerInfo("fc1", 2048, 0, "mean", "of mean plus max over time"),
             LayerInfo("proj", 1024, 0, "mean", "the space that sound and text share"),
         )
@@ -374,7 +379,9 @@ class ClapMs2022(ReadsText):
             ['audio.bn0.bias']
         """
         return {
-            name.replace("audio_encoder.base.", "audio.").replace("audio_encoder.projection.", "audio_projection."): value
+            name.replace("audio_encoder.base.", "audio.").replace(
+                "audio_encoder.projection.", "audio_projection."
+            ): value
             for name, value in state_dict_of(checkpoint).items()
         }
 
