@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from evar.data.task import load_task as load_task
     from evar.encoders import load_encoder as load_encoder
     from evar.extraction.embed import embed as embed
+    from evar.extraction.texts import embed_text as embed_text
     from evar.finetune.request import fine_tune as fine_tune
     from evar.lineval.evaluate import evaluate as evaluate
     from evar.report.comparing import compare as compare
@@ -28,6 +29,7 @@ _PUBLIC = {
     "evaluate": "evar.lineval.evaluate",
     "fine_tune": "evar.finetune.request",
     "embed": "evar.extraction.embed",
+    "embed_text": "evar.extraction.texts",
     "compare": "evar.report.comparing",
 }
 

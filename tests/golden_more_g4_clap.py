@@ -15,7 +15,7 @@ from torch import Tensor
 
 from evar.encoders import load_encoder
 from evar.encoders._clap_audio import fill_piece
-from evar.encoders.clap import HtsatClap
+from evar.encoders._clap_htsat import HtsatClap
 
 Arrays = dict[str, NDArray[Any]]
 Checkpoint = Callable[[str], Path]
@@ -59,8 +59,11 @@ def of_layers(encoder: HtsatClap, waveform: Tensor) -> Arrays:
     projected = unscaled(encoder, layers["norm"])
     normed = layers["proj"][0, 0] / layers["proj"][0, 0].norm()
     return {
-        **{"patch": layers["patch"][0, 0].numpy(), **blocks, "emb": layers["norm"][0, 0].numpy()},
-        **{"proj": projected, "proj_norm": normed.numpy()},
+        "patch": layers["patch"][0, 0].numpy(),
+        **blocks,
+        "emb": layers["norm"][0, 0].numpy(),
+        "proj": projected,
+        "proj_norm": normed.numpy(),
     }
 
 

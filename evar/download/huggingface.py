@@ -9,6 +9,8 @@ from typing import Any
 from evar.download.checks import offline
 
 SETTINGS = ("config*.json", "preprocessor_config.json", "processor_config.json")
+# Of models that read text too; they are small.
+TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt")
 # What transformers reads, in its order: a file or shards, safetensors before pickles.
 WEIGHTS = (
     ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"),
@@ -55,7 +57,7 @@ def hub(repo: str, file: str, revision: str | None = None) -> Path:
 
 
 def hub_folder(repo: str, revision: str | None = None, with_weights: bool = True) -> Path:
-    """The folder of a `transformers` model: its settings and, unless told otherwise, its weights, and nothing else.
+    """The folder of a `transformers` model: its settings and, unless told otherwise, its weights and tokenizer, and no more.
 
     Safetensors are taken where there are any, else pickles. HF_HOME says where the hub keeps its files, and
     HF_HUB_OFFLINE=1 or EVAR_OFFLINE=1 that only what lies there already may be used.
@@ -92,7 +94,8 @@ def hub_folder(repo: str, revision: str | None = None, with_weights: bool = True
         return folder
     for files in WEIGHTS:
         # The commit that the settings came from: a branch may move in between.
-        folder = _snapshot(repo, folder.name if folder.parent.name == "snapshots" else revision, files, where)
+        commit = folder.name if folder.parent.name == "snapshots" else revision
+        folder = _snapshot(repo, commit, (*files, *TOKENIZER), where)
         if any((folder / file).is_file() for file in (files[0], files[2])):
             return folder
     raise FileNotFoundError(f"{where} {_absent('model.safetensors or pytorch_model.bin', repo)}")

@@ -40,7 +40,8 @@ def to_laion_names(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], bool
         The tensors by official names, and whether they were a hub's.
 
     Example:
-        >>> hub = {f"audio_model.audio_encoder.layers.0.blocks.0.attention.self.{part}.bias": torch.zeros(2) for part in _QKV}
+        >>> place = "audio_model.audio_encoder.layers.0.blocks.0.attention.self"
+        >>> hub = {f"{place}.{part}.bias": torch.zeros(2) for part in _QKV}
         >>> renamed, was_hub = to_laion_names(hub)
         >>> was_hub, {name: len(value) for name, value in renamed.items()}
         (True, {'audio_branch.layers.0.blocks.0.attn.qkv.bias': 6})

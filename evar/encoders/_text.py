@@ -92,7 +92,10 @@ def describe_network(language: Language, state: Mapping[str, Tensor]) -> dict[st
     n_places, n_heads = len(state[places]), max(1, width // HEAD_WIDTH)
     if is_gpt2:
         return {
-            **{"vocab_size": n_words, "n_positions": n_places, "n_embd": width, "n_layer": len(numbers)},
+            "vocab_size": n_words,
+            "n_positions": n_places,
+            "n_embd": width,
+            "n_layer": len(numbers),
             "n_head": n_heads,
         }
     return {
@@ -110,7 +113,10 @@ def describe_network(language: Language, state: Mapping[str, Tensor]) -> dict[st
 #: sizes of the published networks, for untrained ones
 PUBLISHED: dict[str, dict[str, Any]] = {
     "roberta": {
-        **{"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1, "pad_token_id": 1},
+        "vocab_size": 50265,
+        "max_position_embeddings": 514,
+        "type_vocab_size": 1,
+        "pad_token_id": 1,
         "layer_norm_eps": 1e-5,
     },
     "gpt2": {},  # the defaults of transformers are the published sizes, and so they are for BERT
@@ -211,10 +217,10 @@ def find_tokenizer(language: Language, folder: Path) -> tuple[Path, ...]:
             if all((place / name).is_file() for name in names):
                 return tuple(place / name for name in names)
     wanted = " or ".join(" and ".join(names) for names in language.files)
+    command = " ".join(["hf download", language.published_as, *language.files[-1]])
     raise FileNotFoundError(
-        f"reading text needs the tokenizer's files beside the checkpoint, {wanted}, but {folder} lacks them; copy them there "
-        f"from the hub's repository {language.published_as} (hf download {language.published_as} {language.files[-1][0]} "
-        f"{' '.join(language.files[-1][1:])})".rstrip()
+        f"reading text needs the tokenizer's files beside the checkpoint, {wanted}, but {folder} lacks them; copy them "
+        f"there from the hub's repository {language.published_as} ({command})"
     )
 
 

@@ -11,7 +11,7 @@ Sound: `clap.laion` takes 48 kHz in pieces of 10 s (480,000 samples), `clap.ms20
 `clap.ms2022` 44.1 kHz in pieces of 5 s (220,500). Shorter clips are repeated: LAION-CLAP fills what is left after whole
 copies with zeros, MS-CLAP cuts the last copy. Log-mel of 1024 samples every 480 (LAION-CLAP) or 320, periodic Hann,
 centred, clip mirrored at both ends, power, 64 Slaney bands of area 1 from 50 to 14000 Hz, 10 log10(max(x, 1e-10)) dB; a
-batch normalisation over the bands. `clap.ms2023` hears 44.1 kHz through filters that were made for 32 kHz, as its authors do.
+batch normalisation over the bands. `clap.ms2023` hears 44.1 kHz through filters made for 32 kHz, as its authors do.
 
 Network: HTS-AT (see `htsat`; `clap.ms2022`: CNN14, see `cnn14`), then a projection: linear, ReLU, linear to 512
 (LAION-CLAP), or two linear layers with a sum and a LayerNorm to 1024 (MS-CLAP).
@@ -30,174 +30,23 @@ by duration; LAION-CLAP's program rounds files to 16 bits first.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from functools import partial
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from evar.config.registry import near_miss
 from evar.encoders._clap_audio import SumProjection, run_pieces, two_layers
-from evar.encoders._clap_names import split_laion_text, to_laion_names
-from evar.encoders._logmel import MelSpectrogram, mel_filterbank
-from evar.encoders._swin import N_MELS, AudioSwin, unfold
-from evar.encoders._text import BERT, GPT2, ROBERTA, ReadsText, TextHalf, Tokenizer
+from evar.encoders._clap_htsat import HtsatClap
+from evar.encoders._clap_names import to_laion_names
+from evar.encoders._clap_text import SMALL_BERT, SMALL_GPT2, build_laion_text, build_ms_text
+from evar.encoders._text import BERT, GPT2, ReadsText, TextHalf
 from evar.encoders.cnn14 import Cnn14
 from evar.encoders.features import LayerInfo
 from evar.encoders.pooling import mean_plus_max
-from evar.encoders.weights import read_checkpoint, state_dict_of
+from evar.encoders.weights import state_dict_of
 
-POWER_FLOOR, F_MIN, F_MAX, N_FFT = 1e-10, 50.0, 14000.0, 1024
-INPUTS = ("repeated", "clip")
-#: size of HTS-AT -> width, blocks of each stage
-SIZES = {"tiny": (96, (2, 2, 6, 2)), "base": (128, (2, 2, 12, 2))}
-HEADS = (4, 8, 16, 32)
 PIECES_AT_ONCE = 4
-
-
-class HtsatClap(ReadsText):
-    """A CLAP whose audio half is HTS-AT.
-
-    Args:
-        size: of HTS-AT, "tiny" or "base".
-        input: "repeated" (short clips fill a piece by repetition) or "clip" (a clip has its own length).
-        n_blocks: blocks of HTS-AT, for tests: those of whole stages; untrained text halves then have one block.
-
-    Raises:
-        ValueError: if an option is none of these.
-    """
-
-    text_layer = "proj"
-    default_layers = ("proj",)
-    piece: ClassVar[int]
-    hop: ClassVar[int]
-    filters_rate: ClassVar[int]
-    fill: ClassVar[str]
-
-    def __init__(self, size: str = "tiny", input: str = "repeated", n_blocks: int = 0) -> None:
-        super().__init__()
-        for option, value, known in (("size", size, SIZES), ("input", input, INPUTS)):
-            if value not in known:
-                raise ValueError(f"no {option} {value!r} for clap; {near_miss(value, known)}")
-        width, depths = SIZES[size]
-        stages = dict(zip(accumulate(depths), range(1, 5), strict=True))  # blocks -> stages
-        if n_blocks and n_blocks not in stages:
-            raise ValueError(f"clap needs n_blocks {', '.join(map(str, stages))}, got {n_blocks}")
-        n_stages = stages[n_blocks] if n_blocks else 4
-        self.input, self.is_small = input, bool(n_blocks)
-        self.min_samples = 1 if input == "repeated" else N_FFT // 2 + 1
-        self.mel = MelSpectrogram(
-            sample_rate=self.filters_rate,
-            n_fft=N_FFT,
-            hop=self.hop,
-            n_mels=N_MELS,
-            f_min=F_MIN,
-            f_max=F_MAX,
-            center="reflect",
-            double=True,
-        )
-        self.network = AudioSwin(width, depths[:n_stages], HEADS[:n_stages])
-        self.audio_projection = self.build_projection(self.network.width)
-        self.has_tags = True
-        note = "mean over tokens"
-        self.layer_infos = (
-            *(LayerInfo(name, width, 0, "mean", note) for name, width in self.network.layer_widths().items()),
-            LayerInfo("proj", self.projected_width, 0, "mean", self.projection_note),
-        )
-
-    projected_width: ClassVar[int]
-    projection_note: ClassVar[str]
-
-    def build_projection(self, n_in: int) -> nn.Module:
-        """Make the projection into the space that sound and text share."""
-        raise NotImplementedError
-
-    def project(self, vectors: Tensor) -> Tensor:
-        """(batch, width) of the layer norm -> (batch, width) of the layer proj."""
-        projected: Tensor = self.audio_projection(vectors)
-        return projected
-
-    def load_checkpoint(self, path: Path, name: str) -> None:
-        """Take every parameter, and remember where the text half is."""
-        super().load_checkpoint(path, name)
-        self.checkpoint = path
-
-    def check_filters(self, given: Tensor) -> None:
-        """Refuse a checkpoint whose own mel filters (bin, band) are others than this encoder's."""
-        own = torch.from_numpy(mel_filterbank(self.filters_rate, N_FFT, N_MELS, F_MIN, F_MAX).T.copy())
-        if given.shape != own.shape or not torch.allclose(given.double(), own, atol=1e-5):
-            raise ValueError(
-                f"the checkpoint's mel filters {tuple(given.shape)} are others than those for {self.filters_rate} Hz, "
-                f"{F_MIN:g} to {F_MAX:g} Hz; was it trained with another front-end?"
-            )
-
-    def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """Count the log-mel frames of clips: 1 + samples // hop."""
-        return self.mel.frames(lengths)
-
-    def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """Compute the log-mel in decibels of clips as they are, before repetition: (batch, samples) -> (batch, time, 64)."""
-        waveform = nn.functional.pad(waveform, (0, max(0, self.mel.min_samples - waveform.shape[1])))
-        return decibels(self.mel(waveform, lengths.clamp(min=self.mel.min_samples)))
-
-    def valid_frames(self, lengths: Tensor) -> Tensor:
-        """One vector a clip, of every layer."""
-        return torch.ones_like(lengths)
-
-    def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every layer's mean over all tokens, and the projection."""
-        return self._run(self._read_layers, waveform, lengths)
-
-    def time_steps(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Give the final LayerNorm at each of the 32 time steps of a piece, averaged over the 2 bands.
-
-        Args:
-            waveform, lengths: as for `encode`.
-
-        Returns:
-            (batch, 32 steps, width); those of a repeated clip are steps of all its copies.
-        """
-
-        def read(pieces: Tensor) -> dict[str, Tensor]:
-            return {"steps": unfold(dict(self.network(self._images(pieces)))["norm"]).mean(dim=2).flatten(1)}
-
-        steps = self._run(read, *self._checked_input(waveform, lengths))["steps"]
-        return steps[:, 0].unflatten(1, (-1, self.network.width))
-
-    def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, 527) probabilities of the AudioSet tags, by the head that HTS-AT brought along.
-
-        Raises:
-            ValueError: if the checkpoint came without it (hub folders).
-        """
-        if not self.has_tags:
-            raise ValueError(f"the checkpoint of {self.name or 'clap'} has no head for tags (tscam_conv)")
-
-        def read(pieces: Tensor) -> dict[str, Tensor]:
-            return {
-                "tags": self.network.tag_steps(dict(self.network(self._images(pieces)))["norm"]).mean(dim=1).sigmoid()
-            }
-
-        return self._run(read, waveform, lengths)["tags"][:, 0]
-
-    def _run(self, read: Any, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        fill = self.fill if self.input == "repeated" else ""
-        return run_pieces(
-            read, waveform, lengths, piece=self.piece, fill=fill, at_once=PIECES_AT_ONCE, least=self.min_samples
-        )
-
-    def _images(self, pieces: Tensor) -> Tensor:
-        return self.network.to_image(decibels(self.mel(pieces)), repeat=False)
-
-    def _read_layers(self, pieces: Tensor) -> dict[str, Tensor]:
-        """(piece, samples) -> layer -> (piece, width)."""
-        layers = {name: tokens.mean(dim=(1, 2)) for name, tokens in self.network(self._images(pieces))}
-        layers["proj"] = self.project(layers["norm"])
-        return layers
 
 
 class ClapLaion(HtsatClap):
@@ -242,7 +91,8 @@ class ClapLaion(HtsatClap):
 
         Example:
             >>> from evar.encoders import describe_encoder
-            >>> list(describe_encoder("clap.laion").convert({"state_dict": {"module.audio_branch.norm.bias": torch.ones(1)}}))
+            >>> file = {"state_dict": {"module.audio_branch.norm.bias": torch.ones(1)}}
+            >>> list(describe_encoder("clap.laion").convert(file))
             ['network.norm.bias']
         """
         state, was_hub = to_laion_names(state_dict_of(checkpoint))
@@ -259,23 +109,7 @@ class ClapLaion(HtsatClap):
 
     def build_text_half(self) -> TextHalf:
         """RoBERTa, its pooled first token, two linear layers, length 1."""
-        projection = partial(two_layers, n_out=self.projected_width)
-        if self.checkpoint is None:
-            tokenizer = Tokenizer(ROBERTA, None, 77)
-            small = {"num_hidden_layers": 1, "vocab_size": 300} if self.is_small else {}
-            return TextHalf(ROBERTA, "pooler", projection, tokenizer, normalised=True, settings=small)
-        state, _ = to_laion_names(state_dict_of(read_checkpoint(self.checkpoint)))
-        folder = self.checkpoint if self.checkpoint.is_dir() else self.checkpoint.parent
-        return TextHalf(
-            ROBERTA,
-            "pooler",
-            projection,
-            Tokenizer(ROBERTA, folder, 77),
-            normalised=True,
-            state=split_laion_text(state, self.checkpoint),
-            settings=read_text_settings(folder),
-            where=self.checkpoint,
-        )
+        return build_laion_text(self.checkpoint, self.projected_width, SMALL_BERT if self.is_small else None)
 
 
 class ClapMs2023(HtsatClap):
@@ -322,13 +156,12 @@ class ClapMs2023(HtsatClap):
 
     def build_text_half(self) -> TextHalf:
         """GPT-2, the state of the token that ends the text, and the projection."""
-        longest, ending = 77, " <|endoftext|>"
-        if self.checkpoint is None:
-            tokenizer = Tokenizer(GPT2, None, longest)
-            small = {"n_layer": 1, "vocab_size": 300} if self.is_small else {}
-            return build_ms_text(GPT2, "last", tokenizer, self.projected_width, settings=small)
-        tokenizer = Tokenizer(GPT2, self.checkpoint.parent, longest, ending=ending, padding=0)
-        return build_ms_text(GPT2, "last", tokenizer, self.projected_width, self.checkpoint)
+        return build_ms_text(
+            *(GPT2, "last", self.checkpoint, self.projected_width),
+            longest=77,
+            ending=" <|endoftext|>",
+            untrained=SMALL_GPT2 if self.is_small else None,
+        )
 
 
 class ClapMs2022(ReadsText):
@@ -414,59 +247,5 @@ class ClapMs2022(ReadsText):
 
     def build_text_half(self) -> TextHalf:
         """BERT, the state of its first token, and the projection."""
-        if self.checkpoint is None:
-            small = {"num_hidden_layers": 1, "vocab_size": 300} if self.is_small else {}
-            return build_ms_text(BERT, "first", Tokenizer(BERT, None, 100), 1024, settings=small)
-        return build_ms_text(BERT, "first", Tokenizer(BERT, self.checkpoint.parent, 100), 1024, self.checkpoint)
-
-
-def decibels(power: Tensor) -> Tensor:
-    """Power of mel bands as decibels, at least -100.
-
-    Example:
-        >>> decibels(torch.tensor([1.0, 0.0])).tolist()
-        [0.0, -100.0]
-    """
-    return 10.0 * power.clamp(min=POWER_FLOOR).log10()
-
-
-def build_ms_text(
-    language: Any,
-    readout: str,
-    tokenizer: Tokenizer,
-    width: int,
-    checkpoint: Path | None = None,
-    settings: Mapping[str, Any] | None = None,
-) -> TextHalf:
-    """Make the text half of an MS-CLAP.
-
-    Args:
-        language, readout, tokenizer: as for `TextHalf`.
-        width: of the shared space.
-        checkpoint: the published file; None for random numbers.
-        settings: of an untrained network, over the published ones.
-    """
-    state = None
-    if checkpoint is not None:
-        every = state_dict_of(read_checkpoint(checkpoint))
-        parts = {"network": "caption_encoder.base.", "projection": "caption_encoder.projection."}
-        state = {
-            part: {name.removeprefix(before): value for name, value in every.items() if name.startswith(before)}
-            for part, before in parts.items()
-        }
-        if not state["network"]:
-            raise ValueError(f"{checkpoint.name} holds no caption_encoder: it is the half that hears alone")
-    projection = partial(SumProjection, n_out=width)
-    return TextHalf(
-        language, readout, projection, tokenizer, normalised=False, state=state, settings=settings, where=checkpoint
-    )
-
-
-def read_text_settings(folder: Path) -> dict[str, Any]:
-    """Read what a hub folder's config.json says of the text half beyond its tensors; nothing for official files."""
-    try:
-        told = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("text_config") or {}
-    except (OSError, ValueError, AttributeError):
-        return {}
-    names = ("num_attention_heads", "layer_norm_eps", "pad_token_id", "hidden_act")
-    return {name: told[name] for name in names if name in told}
+        untrained = SMALL_BERT if self.is_small else None
+        return build_ms_text(BERT, "first", self.checkpoint, 1024, longest=100, untrained=untrained)

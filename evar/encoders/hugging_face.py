@@ -6,8 +6,9 @@ numbers and settings is taken from there: code in a repository is never run, and
 Layers, pooled by mean unless said otherwise: conv (models with convolutions on the waveform: their output, before
 projection); hidden0..hiddenN as `output_hidden_states=True` gives them; last (what the model calls its last hidden state,
 where that is not hiddenN: after a final LayerNorm, an adapter or upsampling); pooled (the model's own clip embedding, where
-it has one); projected (CLAP: the embedding in the space that sound and text share, of length 1). The deepest of these is
-the default. Codecs have layers of their own: see `evar/encoders/_hf_codecs.py`.
+it has one); projected (CLAP: the embedding in the space that sound and text share, of length 1; `evar.embed_text` reads
+texts with the tokenizer of the model's folder). The deepest of these is the default. Codecs have layers of their own: see
+`evar/encoders/_hf_codecs.py`.
 
 How a clip comes in, and which frames come out:
     Waveform models (wav2vec2, HuBERT, MERT, WavLM, data2vec-audio, UniSpeech, SEW, Conformer): the clip as long as it is,
@@ -51,6 +52,7 @@ from evar.encoders._hf_loading import build_audio_part, read_config, read_extrac
 from evar.encoders._hf_own import OWN_CLASSES, build_own_encoder, read_settings
 from evar.encoders._hf_readers import MelPairsReader, Reader, WaveformReader
 from evar.encoders._hf_windows import PatchReader, TokenReader, WhisperReader
+from evar.encoders._text import ReadsText, TextHalf
 from evar.encoders._transformers import load_transformers
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
@@ -60,6 +62,11 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE = 16000  # Hz, where a repository does not say
 RATES = ("sampling_rate", "sample_rate")  # settings of codecs and of MERT
+#: settings of CLAP's text half, for untrained ones
+TEXT_SIZES = (
+    *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+    *("max_position_embeddings", "type_vocab_size", "pad_token_id", "layer_norm_eps"),
+)
 DESCRIPTIONS = {
     "conv": "convolutions, before projection",
     "last": "after what follows the last hidden state",
@@ -69,7 +76,7 @@ DESCRIPTIONS = {
 }
 
 
-class HuggingFaceEncoder(Encoder):
+class HuggingFaceEncoder(ReadsText):
     """A `transformers` audio model with every hidden state; see the module's docstring.
 
     Args:
@@ -100,7 +107,10 @@ class HuggingFaceEncoder(Encoder):
         part = build_audio_part(transformers, config, weights)
         self.network = part.network
         if part.projection is not None:
-            self.projection = part.projection
+            self.projection, self.text_layer = part.projection, "projected"
+            self.checkpoint, self._folder = None if weights is None else Path(weights), folder
+            told = config.text_config.to_dict()
+            self._text = int(config.projection_dim), {name: told[name] for name in TEXT_SIZES if name in told}
         try:
             self.reader = _choose_reader(self.network, extractor, part.projection)
         except ValueError as error:
@@ -155,6 +165,13 @@ class HuggingFaceEncoder(Encoder):
         """Every layer, cut where the longest clip's valid frames end."""
         states = self.reader.states(waveform, lengths)
         return {name: value[:, : int(self.reader.frames(name, lengths).max())] for name, value in states.items()}
+
+    def build_text_half(self) -> TextHalf:
+        """Make the half of a CLAP that reads, from the model's own folder."""
+        from evar.encoders._clap_text import build_laion_text
+
+        width, sizes = self._text
+        return build_laion_text(self.checkpoint, width, sizes, self._folder)
 
     def _declare_layers(self, folder: Path) -> tuple[LayerInfo, ...]:
         """The layers; parameters that none of them depends on are frozen.

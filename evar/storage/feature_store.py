@@ -211,7 +211,9 @@ class FeatureStore:
                     "clips": len(clips),
                     "layers": len(key["layers"]),
                     "bytes": n_bytes,
-                    "clip": f"{name_clip_length(key['clip_seconds'])}, {key['pad']}, {key['crop']}"
+                    "clip": "texts"
+                    if key["crop"] == "text"
+                    else f"{name_clip_length(key['clip_seconds'])}, {key['pad']}, {key['crop']}"
                     + (", frames" if is_frames else ""),
                     "weights": key["weights_sha256"][:12],
                     "folder": record.parent,
