@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from evar.download.checks import offline
 
 SETTINGS = ("config*.json", "preprocessor_config.json", "processor_config.json")
-# Of models that read text too; they are small.
+# Of models of sound and text.
 TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt")
 # What transformers reads, in its order: a file or shards, safetensors before pickles.
 WEIGHTS = (
@@ -57,9 +58,9 @@ def hub(repo: str, file: str, revision: str | None = None) -> Path:
 
 
 def hub_folder(repo: str, revision: str | None = None, with_weights: bool = True) -> Path:
-    """The folder of a `transformers` model: its settings and, unless told otherwise, its weights and tokenizer, and no more.
+    """The folder of a `transformers` model: its settings and, unless told otherwise, its weights, and nothing else.
 
-    Safetensors are taken where there are any, else pickles. HF_HOME says where the hub keeps its files, and
+    Safetensors are taken where there are any, else pickles; of a CLAP also the tokenizer's files. HF_HOME says where the hub keeps its files, and
     HF_HUB_OFFLINE=1 or EVAR_OFFLINE=1 that only what lies there already may be used.
 
     Args:
@@ -95,10 +96,19 @@ def hub_folder(repo: str, revision: str | None = None, with_weights: bool = True
     for files in WEIGHTS:
         # The commit that the settings came from: a branch may move in between.
         commit = folder.name if folder.parent.name == "snapshots" else revision
-        folder = _snapshot(repo, commit, (*files, *TOKENIZER), where)
+        folder = _snapshot(repo, commit, (*files, *(TOKENIZER if _reads_text(folder) else ())), where)
         if any((folder / file).is_file() for file in (files[0], files[2])):
             return folder
     raise FileNotFoundError(f"{where} {_absent('model.safetensors or pytorch_model.bin', repo)}")
+
+
+def _reads_text(folder: Path) -> bool:
+    """Whether config.json is that of a CLAP, whose texts need its tokenizer."""
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError:
+        return False  # said by whoever builds the model
+    return isinstance(settings, dict) and settings.get("model_type") == "clap"
 
 
 def _snapshot(repo: str, revision: str | None, files: tuple[str, ...], where: str) -> Path:
