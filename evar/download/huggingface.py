@@ -60,8 +60,8 @@ def hub(repo: str, file: str, revision: str | None = None) -> Path:
 def hub_folder(repo: str, revision: str | None = None, with_weights: bool = True) -> Path:
     """The folder of a `transformers` model: its settings and, unless told otherwise, its weights, and nothing else.
 
-    Safetensors are taken where there are any, else pickles; of a CLAP also the tokenizer's files. HF_HOME says where the hub keeps its files, and
-    HF_HUB_OFFLINE=1 or EVAR_OFFLINE=1 that only what lies there already may be used.
+    Safetensors are taken where there are any, else pickles; of a CLAP also the tokenizer's files. HF_HOME says where the hub
+    keeps its files, and HF_HUB_OFFLINE=1 or EVAR_OFFLINE=1 that only what lies there already may be used.
 
     Args:
         repo: "organisation/name", or a local folder, which is given back.
