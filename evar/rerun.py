@@ -55,7 +55,7 @@ def rerun(
     _check_sources(old, Path(path).parent.parent, anyway)
     protocol = str(old.settings.get("protocol", old.protocol))
     if ":" not in protocol and configs.is_tuning(configs.find("protocols", protocol)):  # else an own probe
-        return _tuned_again(old, Path(path), data_root, store, device, out, anyway)
+        return _tune_again(old, Path(path), data_root, store, device, out, anyway)
     with tempfile.TemporaryDirectory() as folder:
         settings = dataclasses.replace(make_request(old, data_root, store, device), out=out or folder)
         grid = resolve_request(settings)
@@ -72,7 +72,7 @@ def rerun(
         return old, new, _n_changed(Path(path).parent.parent, old.id, Path(out or folder), new.id)
 
 
-def _tuned_again(
+def _tune_again(
     old: Result, path: Path, data_root: str | None, store: str | None, device: str, out: str | None, anyway: bool
 ) -> tuple[Result, Result, int | None]:
     """`rerun` of a fine-tuning: it is trained again, in a results folder of its own."""

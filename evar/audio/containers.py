@@ -120,7 +120,7 @@ def _of_chunks(data: bytes) -> Layout:
         rest = _of_chunks(data[behind:])
         return Layout((data[:behind], *(rest.pieces or (data[behind:],))), rest.n_declared, rest.n_present)
     if n_present > 0 and (size == 0 or (size < n_present and _goes_on(data, behind, order, size))):
-        return Layout((_resized(data, body, n_present, order),))
+        return Layout((_set_sizes(data, body, n_present, order),))
     return Layout()
 
 
@@ -145,7 +145,7 @@ def _goes_on(data: bytes, at: int, order: str, size: int) -> bool:
     return False
 
 
-def _resized(data: bytes, body: int, n_bytes: int, order: str) -> bytes:
+def _set_sizes(data: bytes, body: int, n_bytes: int, order: str) -> bytes:
     """The file with the size of its samples, and its own, put right."""
     size = struct.pack(f"{order}I", min(n_bytes, 0xFFFFFFFF))
     whole = struct.pack(f"{order}I", min(len(data) - 8, 0xFFFFFFFF))

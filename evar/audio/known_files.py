@@ -110,7 +110,7 @@ class AudioIndex:
             "SELECT sha256, n_samples, sample_rate, settled FROM files"
             " WHERE path = ? AND inode = ? AND size = ? AND mtime = ? AND ctime = ?"
         )
-        row = self._try(lambda database: database.execute(ask, (name, *_stored(state))).fetchone())
+        row = self._try(lambda database: database.execute(ask, (name, *_make_row(state))).fetchone())
         if not row or not _is_sound(row):
             return None
         info = AudioInfo(row[0], row[1], row[2], state, bool(row[3]))
@@ -144,7 +144,7 @@ class AudioIndex:
     def remember(self, found: Sequence[tuple[str, AudioInfo]]) -> None:
         """Keep results of `inspect`."""
         rows = [
-            (name, *_stored(info.state), info.is_settled, info.sha256, info.n_samples, info.sample_rate)
+            (name, *_make_row(info.state), info.is_settled, info.sha256, info.n_samples, info.sample_rate)
             for name, info in found
             if info.state is not None
         ]
@@ -166,7 +166,7 @@ def _name(path: Path) -> str:
     return os.fsencode(path.resolve()).decode("utf-8", "backslashreplace")
 
 
-def _stored(state: FileState) -> tuple[str, int, int, int]:
+def _make_row(state: FileState) -> tuple[str, int, int, int]:
     """Inodes may exceed what SQLite holds as a number."""
     return str(state[0]), state[1], state[2], state[3]
 

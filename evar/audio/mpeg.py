@@ -62,13 +62,13 @@ def read_header(four: bytes) -> Frame | None:
         layer = 4 - (four[1] >> 1 & 3)
         bits, rate = four[2] >> 4, four[2] >> 2 & 3
         if version and layer < 4 and 0 < bits < 15 and rate < 3 and four[3] & 3 != 2:
-            found = _sized(version, layer, bits, rate, four)
+            found = _make_frame(version, layer, bits, rate, four)
     if len(_FRAMES) < 10_000:
         _FRAMES[four] = found
     return found
 
 
-def _sized(version: float, layer: int, bits: int, rate: int, four: bytes) -> Frame:
+def _make_frame(version: float, layer: int, bits: int, rate: int, four: bytes) -> Frame:
     main = 1 if version == 1 else 2
     hertz = int(_RATES[rate] / {1.0: 1, 2.0: 2, 2.5: 4}[version])
     per_second = _BITRATES[main, layer][bits] * 1000

@@ -89,7 +89,7 @@ class Opened:
         Raises:
             AudioError: if it cannot be decoded.
         """
-        with _explained(self.content), self._silenced():
+        with _explain_errors(self.content), self._silence_decoder():
             if len(self.pieces) == 1:
                 return _read_frames(self.pieces[0], start, n_samples)
             parts = []
@@ -139,7 +139,7 @@ class Opened:
         if declared - seconds > SPARE_SECONDS:
             raise AudioError(tell_cut_off(seconds, declared, self.n_samples))
 
-    def _silenced(self) -> contextlib.AbstractContextManager[None]:
+    def _silence_decoder(self) -> contextlib.AbstractContextManager[None]:
         return without_decoder_notes() if "MPEG" in self.subtype else contextlib.nullcontext()
 
     def close(self) -> None:
@@ -230,7 +230,7 @@ def _read_frames(file: soundfile.SoundFile, start: int, n_samples: int) -> NDArr
 
 
 @contextlib.contextmanager
-def _explained(content: Content) -> Iterator[None]:
+def _explain_errors(content: Content) -> Iterator[None]:
     """Errors of libsndfile as ours; soundfile's LibsndfileError is a RuntimeError."""
     try:
         yield

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["FFMPEG_SUFFIXES", "MAX_SECONDS", "AudioError", "AudioInfo", "ClipPolicy", "inspect", "length", "read"]
-__all__ += ["clip_length", "read_clip", "resample", "resampled_length"]
+__all__ += ["clip_length", "count_resampled", "read_clip", "resample"]
 
 #: name of the resampler in feature keys and results: soxr's "HQ" quality
 RESAMPLER = "soxr_hq"
@@ -123,7 +123,7 @@ def length(path: str | Path, sample_rate: int) -> int:
         AudioError: if it is missing, unreadable, empty, cut off or no audio.
     """
     with open_sound(path) as sound:
-        return resampled_length(sound.n_samples, sound.sample_rate, sample_rate)
+        return count_resampled(sound.n_samples, sound.sample_rate, sample_rate)
 
 
 def _require_length(n_samples: int, sample_rate: int) -> None:
@@ -170,7 +170,7 @@ def _read(content: Content, sample_rate: int, start: int, n_samples: int | None)
         raise AudioError(f"{int((~np.isfinite(mono)).sum())} of {len(mono)} samples are NaN or infinite")
     n_native = len(mono) if n_samples is None else min(n_samples, len(mono))
     mono = resample(mono, own_rate, sample_rate)
-    return np.ascontiguousarray(mono[: resampled_length(n_native, own_rate, sample_rate)], dtype=np.float32)
+    return np.ascontiguousarray(mono[: count_resampled(n_native, own_rate, sample_rate)], dtype=np.float32)
 
 
 def _decode_whole(sound: Opened, start: int, n_wanted: int) -> NDArray[np.float32]:
@@ -239,18 +239,18 @@ def read_clip(path: str | Path, info: AudioInfo, policy: ClipPolicy, sample_rate
 
 def clip_length(info: AudioInfo, policy: ClipPolicy, sample_rate: int) -> int:
     """Samples that `read_clip` will return, known without decoding (some damaged files hold fewer)."""
-    n_samples = resampled_length(policy.window(info)[1], info.sample_rate, sample_rate)
+    n_samples = count_resampled(policy.window(info)[1], info.sample_rate, sample_rate)
     if policy.seconds is None:
         return n_samples
     n_wanted = round(policy.seconds * sample_rate)
     return n_wanted if policy.pad == "zero_end" else min(n_samples, n_wanted)
 
 
-def resampled_length(n_samples: int, from_rate: int, to_rate: int) -> int:
+def count_resampled(n_samples: int, from_rate: int, to_rate: int) -> int:
     """Samples after resampling, rounded up as a partial period still sounds.
 
     Example:
-        >>> resampled_length(44100, 44100, 16000), resampled_length(3, 48000, 16000)
+        >>> count_resampled(44100, 44100, 16000), count_resampled(3, 48000, 16000)
         (16000, 1)
     """
     return -(-n_samples * to_rate // from_rate)

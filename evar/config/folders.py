@@ -15,10 +15,10 @@ def search_folders() -> list[Path]:
     A folder `config` where the command happens to run is not among them: it may be anybody's, and YAML files name code.
     """
     own = [Path(os.environ["EVAR_CONFIG"])] if os.environ.get("EVAR_CONFIG") else []
-    return [*own, user_folder(), *_packaged_folders()]
+    return [*own, user_folder(), *_list_packaged_folders()]
 
 
-def _packaged_folders() -> list[Path]:
+def _list_packaged_folders() -> list[Path]:
     package = Path(__file__).resolve().parents[1]
     return [package / "_config", package.parent / "config"]  # installed wheel; source checkout
 
@@ -65,7 +65,7 @@ _mentioned: set[Path] = set()
 
 def _tell_of_shadow(kind: str, name: str, path: Path) -> None:
     """Say once that a file of the user's own stands in for a packaged one of that name."""
-    packaged = _packaged_folders()
+    packaged = _list_packaged_folders()
     if path in _mentioned or path.parent.parent in packaged:
         return
     _mentioned.add(path)

@@ -133,7 +133,7 @@ def _label_counts(task: Task) -> dict[str, int]:
 def _counts(task: Task, sounds: dict[str, Sound], part: str) -> list[str]:
     lines = [
         f"{task.name}: {len(task)} clips, {len(set(task.groups))} groups; {part}s: "
-        + _listed(task.index[part].tolist())
+        + _list_counts(task.index[part].tolist())
     ]
     if not sounds:
         return lines
@@ -143,9 +143,9 @@ def _counts(task: Task, sounds: dict[str, Sound], part: str) -> list[str]:
         f"seconds: {seconds.min():.2f} to {seconds.max():.2f}, median {np.median(seconds):.2f}, "
         f"{seconds.sum() / 3600:.2f} hours in all"
     )
-    lines.append("rates: " + _listed([f"{one.sample_rate} Hz" for one in every]))
-    lines.append("channels: " + _listed([str(one.channels) for one in every]))
-    lines.append("coding: " + _listed([one.subtype for one in every]))
+    lines.append("rates: " + _list_counts([f"{one.sample_rate} Hz" for one in every]))
+    lines.append("channels: " + _list_counts([str(one.channels) for one in every]))
+    lines.append("coding: " + _list_counts([one.subtype for one in every]))
     levels = np.array([one.rms_db for one in every])
     lines.append(f"level: median {np.median(levels):.1f} dB, from {levels.min():.1f} to {levels.max():.1f}")
     if task.config.kind != "regression":
@@ -155,7 +155,7 @@ def _counts(task: Task, sounds: dict[str, Sound], part: str) -> list[str]:
     return lines
 
 
-def _listed(values: list[Any]) -> str:
+def _list_counts(values: list[Any]) -> str:
     counts = sorted(Counter(values).items(), key=lambda item: (-item[1], str(item[0])))
     return ", ".join(f"{n} x {value}" for value, n in counts)
 

@@ -123,14 +123,14 @@ def near_duplicates(
                     votes[key] = votes.get(key, 0) + 1
     best: dict[tuple[int, int], Pair] = {}
     for (one, other, offset), n in votes.items():
-        if n >= VOTES and (pair := _compared(prints, one, other, offset)):
+        if n >= VOTES and (pair := _compare_at(prints, one, other, offset)):
             known = best.get((one, other))
             if known is None or pair.bit_errors < known.bit_errors:
                 best[one, other] = pair
     return [best[key] for key in sorted(best)]
 
 
-def _compared(
+def _compare_at(
     prints: Sequence[tuple[NDArray[np.uint32], NDArray[np.bool_]]], one: int, other: int, offset: int
 ) -> Pair | None:
     """The pair, if half of the shorter clip's sound is the other's at that offset."""

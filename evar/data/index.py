@@ -104,7 +104,7 @@ class IndexCheck:
         n_twice, first = self._seen.twice()
         if n_twice:
             raise ValueError(f"{self._where} lists {n_twice} clips twice, first {first}")
-        n_leaked, group, parts = self._seen.leaked()
+        n_leaked, group, parts = self._seen.find_leaks()
         if n_leaked:
             raise ValueError(
                 f"{self._where}: {n_leaked} groups are in more than one {self.part}, first {group!r} in "
@@ -139,7 +139,7 @@ class _Seen:
         """How many paths come again, and the first that does."""
         raise NotImplementedError
 
-    def leaked(self) -> tuple[int, str, list[str]]:
+    def find_leaks(self) -> tuple[int, str, list[str]]:
         """How many groups are in several parts, the first of them, and its parts; none where no row names a group."""
         raise NotImplementedError
 
@@ -151,17 +151,17 @@ class _SeenInMemory(_Seen):
     def add(self, paths: pd.Series, groups: pd.Series, parts: pd.Series, told_apart: pd.Series) -> None:
         self._rows.append((paths, groups, parts, told_apart))
 
-    def _joined(self, column: int) -> pd.Series:
+    def _join_column(self, column: int) -> pd.Series:
         columns = [rows[column] for rows in self._rows]
         return columns[0] if len(columns) == 1 else pd.concat(columns, ignore_index=True)
 
     def twice(self) -> tuple[int, str]:
-        paths = self._joined(0)
+        paths = self._join_column(0)
         again = paths[paths.duplicated()]
         return len(again), str(again.iloc[0]) if len(again) else ""
 
-    def leaked(self) -> tuple[int, str, list[str]]:
-        groups, parts, told_apart = (self._joined(column) for column in (1, 2, 3))
+    def find_leaks(self) -> tuple[int, str, list[str]]:
+        groups, parts, told_apart = (self._join_column(column) for column in (1, 2, 3))
         if (groups == "").all():
             return 0, "", []
         numbers, names = pd.factorize(groups)
@@ -210,7 +210,7 @@ class _SeenOnDisk(_Seen):
     def twice(self) -> tuple[int, str]:
         return self._n_twice, self._first
 
-    def leaked(self) -> tuple[int, str, list[str]]:
+    def find_leaks(self) -> tuple[int, str, list[str]]:
         ask = self._database.execute
         if ask("SELECT 1 FROM parts WHERE name != '' LIMIT 1").fetchone() is None:
             return 0, "", []
@@ -235,16 +235,16 @@ def with_classes(config: TaskConfig, parts: Iterable[pd.DataFrame]) -> TaskConfi
         if "label" not in rows:
             return config
         for text in rows["label"].unique():
-            found |= classes_named(str(text), config.kind)
+            found |= list_class_names(str(text), config.kind)
     are_numbers = all(label.isdecimal() for label in found)
     return replace(config, classes=tuple(sorted(found, key=lambda label: (int(label) if are_numbers else 0, label))))
 
 
-def classes_named(text: str, kind: str) -> set[str]:
+def list_class_names(text: str, kind: str) -> set[str]:
     """Classes that the label of a clip names.
 
     Example:
-        >>> sorted(classes_named("0.5-1.25 dog;3-3.5 cat", "events")), classes_named("dog;cat", "multiclass")
+        >>> sorted(list_class_names("0.5-1.25 dog;3-3.5 cat", "events")), list_class_names("dog;cat", "multiclass")
         (['cat', 'dog'], {'dog;cat'})
     """
     if kind in ("multiclass", "regression"):

@@ -24,7 +24,7 @@ import yaml
 
 from evar.config.tables import real_path, show_path
 from evar.data.grouping import AlikePair, find_identical, find_sounding_alike, join_groups, tell_across, write_pairs
-from evar.data.index import classes_named
+from evar.data.index import list_class_names
 from evar.data.own_sounds import OwnSounds, leave_out_others, read_folder
 from evar.data.own_tables import read_own_table
 from evar.data.problems import list_label_problems
@@ -254,7 +254,7 @@ def _list_left_out(sounds: OwnSounds) -> bytes:
 def _classes(labels: pd.Series, kind: str) -> list[str]:
     if kind == "regression":
         return []
-    return sorted(set().union(*(classes_named(text, kind) for text in labels.unique())))
+    return sorted(set().union(*(list_class_names(text, kind) for text in labels.unique())))
 
 
 def _spread() -> list[str]:
@@ -314,7 +314,7 @@ def _strata(labels: pd.Series, kind: str, n_parts: int) -> NDArray[np.int64]:
         return np.asarray(pd.factorize(labels)[0], np.int64)
     if kind == "multiclass":
         return np.asarray(pd.factorize(labels)[0], np.int64)
-    named = [classes_named(text, kind) for text in labels]
+    named = [list_class_names(text, kind) for text in labels]
     counts = Counter(label for own in named for label in own)
     frequent = {label: n for label, n in counts.items() if n >= n_parts}
     rarest = [

@@ -137,7 +137,7 @@ def _choose_classes(
         if not levels or not told:
             shallow = paths[[len(trail) for trail in trails].index(n_least)]
             raise ValueError(
-                f"{folder / shallow} lies in no class folder: its folders tell {_told(roles) or 'one name'} only; "
+                f"{folder / shallow} lies in no class folder: its folders tell {_describe_roles(roles) or 'one name'} only; "
                 "put each class into a folder, or give a table with --csv"
             )
         level = told[0]
@@ -155,7 +155,7 @@ def _choose_classes(
     return labels
 
 
-def _told(roles: dict[int, tuple[str, dict[str, str]]]) -> str:
+def _describe_roles(roles: dict[int, tuple[str, dict[str, str]]]) -> str:
     return " and ".join(f"the {role}" for role, _ in roles.values())
 
 

@@ -159,7 +159,7 @@ def _rows(file: Path, label: str, group: str) -> Iterator[tuple[bytes, str, str 
             yield (
                 sound["bytes"],
                 str(sound.get("path") or ""),
-                _said(row[label], names),
+                _format_label(row[label], names),
                 str(row[group]) if group else "",
             )
             number += 1
@@ -181,12 +181,12 @@ def _class_names(metadata: dict[bytes, bytes], label: str) -> list[str]:
     return list(feature.get("names", [])) if isinstance(feature, dict) else []
 
 
-def _said(value: Any, names: list[str]) -> str | None:
+def _format_label(value: Any, names: list[str]) -> str | None:
     """The label as text; None for one that is missing, hidden (-1) or out of range."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, list):
-        told = [_said(one, names) for one in value]
+        told = [_format_label(one, names) for one in value]
         return None if None in told else LABEL_SEPARATOR.join(str(one) for one in told)
     if names and isinstance(value, int):
         return str(names[value]) if 0 <= value < len(names) else None

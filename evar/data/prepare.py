@@ -79,11 +79,11 @@ def prepare_task(
         prepare(task)
     else:
         if source is not None:
-            what = _linked(entry, root / entry.folder, Path(source).expanduser().resolve())
+            what = _link_folder(entry, root / entry.folder, Path(source).expanduser().resolve())
         elif _is_there(entry, root):
             what = "was there already"
         else:
-            what = _fetched(entry, root, keep_archives)
+            what = _fetch(entry, root, keep_archives)
         try:
             task = load_task(name, root)
         except FileNotFoundError as error:
@@ -105,7 +105,7 @@ def _is_there(entry: TaskConfig, root: Path) -> bool:
     return stamp is None or all(archive.file in stamp for archive in entry.archives)
 
 
-def _linked(entry: TaskConfig, target: Path, source: Path) -> str:
+def _link_folder(entry: TaskConfig, target: Path, source: Path) -> str:
     """Make the task's folder a link to the user's copy."""
     if not source.is_dir():
         raise FileNotFoundError(f"no folder {source}; --from is a copy of {entry.name} that you have")
@@ -130,7 +130,7 @@ def _linked(entry: TaskConfig, target: Path, source: Path) -> str:
     return f"linked {target} to {found}"
 
 
-def _fetched(entry: TaskConfig, root: Path, keep_archives: bool) -> str:
+def _fetch(entry: TaskConfig, root: Path, keep_archives: bool) -> str:
     """Download and unpack every archive that is not unpacked yet."""
     if not entry.archives:
         raise ValueError(
@@ -171,8 +171,8 @@ def _fetch_archives(entry: TaskConfig, root: Path, keep_archives: bool) -> str:
     for archive in entry.archives:
         if archive.file in done or archive.part_of:
             continue
-        parts = [_downloaded(one, root) for one in entry.archives if one.part_of == archive.file]
-        path = _downloaded(archive, root)
+        parts = [_download(one, root) for one in entry.archives if one.part_of == archive.file]
+        path = _download(archive, root)
         n_files = 1
         if archive.unpack:
             try:
@@ -194,7 +194,7 @@ def _fetch_archives(entry: TaskConfig, root: Path, keep_archives: bool) -> str:
     return f"fetched {', '.join(archive.file for archive in entry.archives)} into {folder}"
 
 
-def _downloaded(archive: Archive, root: Path) -> Path:
+def _download(archive: Archive, root: Path) -> Path:
     """The archive in `root/.downloads`, whole and as published."""
     path = root / ".downloads" / archive.file
     download.url(archive.urls, path, archive.sha256, archive.size)

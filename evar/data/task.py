@@ -78,11 +78,11 @@ class Task:
         self.folder = folder
         self.limit = limit
         self._rounds: dict[int, tuple[Round, ...]] = {}
-        index, y = _checked_index(config, index)
-        kept = np.arange(len(index)) if limit is None else _balanced(index, config, limit)
+        index, y = _check_index(config, index)
+        kept = np.arange(len(index)) if limit is None else _choose_balanced(index, config, limit)
         self.index = index.iloc[kept].reset_index(drop=True)
         self.y: NDArray[Any] = y[kept]
-        self.index_sha256 = _used_sha256(
+        self.index_sha256 = _hash_used_columns(
             self.index.iloc[start : start + ROWS_AT_ONCE] for start in range(0, len(self.index), ROWS_AT_ONCE)
         )
 
@@ -136,21 +136,25 @@ class Task:
             One round for a published split, one a fold otherwise, in the published order.
         """
         if seed not in self._rounds:  # drawing takes longer than a probe of a small task
-            self._rounds[seed] = tuple(self._drawn_rounds(seed))
+            self._rounds[seed] = tuple(self._draw_rounds(seed))
         return self._rounds[seed]
 
-    def _drawn_rounds(self, seed: int) -> Iterator[Round]:
+    def _draw_rounds(self, seed: int) -> Iterator[Round]:
         if self.config.part == "split":
             train, valid, test = (np.flatnonzero(self.index["split"] == split) for split in SPLITS)
             if len(valid):
                 yield Round("test", train, valid, test)
             else:
-                yield Round("test", *self._draw_validation(train, seed), test, _drawn(self.validation_parts, seed))
+                yield Round(
+                    "test", *self._draw_validation(train, seed), test, _describe_draw(self.validation_parts, seed)
+                )
             return
         for fold in sorted(self.index["fold"].unique(), key=lambda text: (len(text), text)):
             held_out = (self.index["fold"] == fold).to_numpy()
             train, valid = self._draw_validation(np.flatnonzero(~held_out), seed)
-            yield Round(f"fold {fold}", train, valid, np.flatnonzero(held_out), _drawn(self.validation_parts, seed))
+            yield Round(
+                f"fold {fold}", train, valid, np.flatnonzero(held_out), _describe_draw(self.validation_parts, seed)
+            )
 
     def _draw_validation(self, training: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         from sklearn.model_selection import StratifiedGroupKFold
@@ -284,11 +288,11 @@ def prepare(task: Task) -> None:
         resolve(task.config.builder)(task.name, task.folder)
 
 
-def _drawn(n_parts: int, seed: int) -> str:
+def _describe_draw(n_parts: int, seed: int) -> str:
     return f"1/{n_parts} of the training clips, by group, stratified by label, seed {seed}"
 
 
-def _checked_index(config: TaskConfig, index: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[Any]]:
+def _check_index(config: TaskConfig, index: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[Any]]:
     """The index with strata and groups, and the labels as in `Task.y`, after every check that needs no audio."""
     index = index.reset_index(drop=True)
     check = IndexCheck(config)
@@ -300,7 +304,7 @@ def _checked_index(config: TaskConfig, index: pd.DataFrame) -> tuple[pd.DataFram
     return index, y
 
 
-def _used_sha256(parts: Iterable[pd.DataFrame]) -> str:
+def _hash_used_columns(parts: Iterable[pd.DataFrame]) -> str:
     """Hash of what an index says of its clips, whatever other columns it has."""
     digest = hashlib.sha256()
     for number, rows in enumerate(parts):
@@ -309,7 +313,7 @@ def _used_sha256(parts: Iterable[pd.DataFrame]) -> str:
     return digest.hexdigest()
 
 
-def _balanced(index: pd.DataFrame, config: TaskConfig, limit: int) -> NDArray[np.int64]:
+def _choose_balanced(index: pd.DataFrame, config: TaskConfig, limit: int) -> NDArray[np.int64]:
     """At most `limit` rows of each split or fold, stratum by stratum in turn, chosen by a hash of the path."""
     if limit < 2:
         raise ValueError(f"--limit must be at least 2 clips of each split, got {limit}")

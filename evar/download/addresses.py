@@ -74,7 +74,7 @@ def url(urls: str | Sequence[str], target: str | Path, sha256: str | None = None
     target.parent.mkdir(parents=True, exist_ok=True)
     record = target.with_name(target.name + ".sha256")
     with FileLock(f"{target}.lock"):
-        expected = sha256.lower() if sha256 else _recorded(record)
+        expected = sha256.lower() if sha256 else _read_record(record)
         failures = []
         if target.is_file():
             found = sha256_of(target)
@@ -105,14 +105,14 @@ def forget_hash(target: Path) -> None:
     target.with_name(target.name + ".sha256").unlink(missing_ok=True)
 
 
-def _recorded(record: Path) -> str | None:
+def _read_record(record: Path) -> str | None:
     """The hash in a `NAME.sha256`, or None where there is no such file or it was never finished."""
     match = re.match(r"[0-9a-f]{64}\b", record.read_text(encoding="utf-8")) if record.is_file() else None
     return match.group() if match else None
 
 
 def _record(record: Path, sha256: str, name: str) -> None:
-    if _recorded(record) != sha256:
+    if _read_record(record) != sha256:
         record.write_text(f"{sha256}  {name}\n", encoding="utf-8")
 
 

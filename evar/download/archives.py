@@ -77,7 +77,7 @@ def unpack_archive(archive: str | Path, folder: str | Path, parts: Sequence[Path
         if not n_files:
             raise OSError(f"{archive.name} holds no file")
         for entry in sorted(staging.iterdir()):
-            _moved(entry, folder / entry.name)
+            _move(entry, folder / entry.name)
     except _DAMAGE as error:
         raise OSError(f"{archive.name} is not a whole archive ({error}); delete {archive} to fetch it again") from error
     finally:
@@ -101,11 +101,11 @@ def _remove_rests(folder: Path) -> None:
             continue
 
 
-def _moved(entry: Path, target: Path) -> None:
+def _move(entry: Path, target: Path) -> None:
     """Move into place; folders are merged, as several archives may share one."""
     if entry.is_dir() and target.is_dir():
         for inner in sorted(entry.iterdir()):
-            _moved(inner, target / inner.name)
+            _move(inner, target / inner.name)
     else:
         os.replace(entry, target)
 
@@ -113,7 +113,7 @@ def _moved(entry: Path, target: Path) -> None:
 def _members(archive: Path, parts: Sequence[Path]) -> Iterator[tuple[str, int, IO[bytes]]]:
     """Name, size and content of every file, checked."""
     if parts or zipfile.is_zipfile(archive):
-        with joined_zip((*parts, archive)) if parts else zipfile.ZipFile(archive) as opened:
+        with open_joined_zip((*parts, archive)) if parts else zipfile.ZipFile(archive) as opened:
             for info in opened.infolist():
                 if stat.S_ISLNK(info.external_attr >> 16):
                     raise OSError(f"{archive.name} is refused: its member {info.filename!r} is a link")
@@ -172,7 +172,7 @@ class _Joined(io.RawIOBase):
         super().close()
 
 
-def joined_zip(paths: Sequence[Path]) -> zipfile.ZipFile:
+def open_joined_zip(paths: Sequence[Path]) -> zipfile.ZipFile:
     """A zip that was split into parts, opened as one.
 
     A split zip is its parts one after another, but for the places of its members, which count from the start of the part

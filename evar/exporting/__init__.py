@@ -143,7 +143,7 @@ def export(
     text = json.dumps(settings, default=str)
     before = _metadata_before(output)
     folder = output.with_name(f"{output.name}.parts")
-    with _held(folder, output):
+    with _hold_folder(folder, output):
         n_clips, n_done, digest = _survey(source, text, folder)
         if before and before.get("digest") == digest:
             kept = folder if before["bad_clips"] and not skip_bad and any(folder.glob("*.json")) else None
@@ -242,7 +242,7 @@ def _require_space(folder: Path, recipe: Recipe, n_clips: int, n_done: int) -> N
 
 
 @contextlib.contextmanager
-def _held(folder: Path, output: Path) -> Iterator[None]:
+def _hold_folder(folder: Path, output: Path) -> Iterator[None]:
     """Hold the folder of the parts: two runs that write one output would take each other's parts away."""
     import filelock
 

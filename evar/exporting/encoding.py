@@ -12,7 +12,7 @@ import numpy as np
 
 from evar.audio.reading import AudioError, length, read
 from evar.exporting.parts import PartWriter
-from evar.extraction.batching import by_length, decoded_ahead, in_batches, keep_float32, padded
+from evar.extraction.batching import by_length, decode_ahead, in_batches, keep_float32, pad_clips
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,7 +55,7 @@ def encode(
 
     with ThreadPoolExecutor(8) as threads, torch.inference_mode():
         parts = ((PartWriter(folder, digest, clips, recipe.features), clips) for digest, clips in portions)
-        for batch, futures in decoded_ahead(_batches(encoder, parts, batch_size, threads, bar), decode):
+        for batch, futures in decode_ahead(_batches(encoder, parts, batch_size, threads, bar), decode):
             clips: dict[_Item, NDArray[np.float32]] = {}
             for item, future in zip(batch, futures, strict=True):
                 try:
@@ -69,7 +69,7 @@ def encode(
 
 
 def _encode_batch(encoder: Encoder, recipe: Recipe, clips: dict[_Item, NDArray[np.float32]]) -> None:
-    features = encoder.encode(*padded(list(clips.values())))
+    features = encoder.encode(*pad_clips(list(clips.values())))
     for ((part, position), samples), rows in zip(clips.items(), recipe.rows(features), strict=True):
         if all(np.isfinite(value).all() for value in rows.values()):
             part.add(position, len(samples) / encoder.sample_rate, rows)

@@ -70,7 +70,7 @@ def by_length(clips: Mapping[Item, NDArray[np.float32]]) -> list[list[Item]]:
     return list(groups.values())
 
 
-def decoded_ahead(
+def decode_ahead(
     batches: Iterable[Sequence[Item]], decode: Callable[[Item], NDArray[np.float32]]
 ) -> Iterator[tuple[Sequence[Item], list[Future[NDArray[np.float32]]]]]:
     """Decode in threads, a few batches ahead of whoever takes them.
@@ -83,7 +83,7 @@ def decoded_ahead(
         Each batch with one future a clip, in its order; a clip that cannot be decoded raises when its result is taken.
 
     Example:
-        >>> ahead = decoded_ahead([["a", "b"], ["c"]], lambda name: np.full(2, ord(name), np.float32))
+        >>> ahead = decode_ahead([["a", "b"], ["c"]], lambda name: np.full(2, ord(name), np.float32))
         >>> [(batch, [future.result().tolist() for future in futures]) for batch, futures in ahead]
         [(['a', 'b'], [[97.0, 97.0], [98.0, 98.0]]), (['c'], [[99.0, 99.0]])]
     """
@@ -123,7 +123,7 @@ def keep_float32() -> None:
     torch.backends.cudnn.allow_tf32 = False
 
 
-def padded(clips: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
+def pad_clips(clips: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
     """Put clips of any lengths into one batch, with zeros at the ends of the shorter ones.
 
     Args:
@@ -133,7 +133,7 @@ def padded(clips: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
         The waveforms (batch, samples) float32, as long as the longest clip, and the lengths (batch,) int64 in samples.
 
     Example:
-        >>> waveform, lengths = padded([np.ones(3, np.float32), np.ones(1, np.float32)])
+        >>> waveform, lengths = pad_clips([np.ones(3, np.float32), np.ones(1, np.float32)])
         >>> waveform.tolist(), lengths.tolist()
         ([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]], [3, 1])
     """

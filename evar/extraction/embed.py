@@ -13,7 +13,7 @@ from evar.audio.reading import AudioError
 from evar.config.messages import progress_bar
 from evar.config.registry import near_miss
 from evar.extraction.audio_input import Clip, decode_clip, list_clips, require_rate
-from evar.extraction.batching import in_batches, keep_float32, padded
+from evar.extraction.batching import in_batches, keep_float32, pad_clips
 from evar.extraction.fusion import FUSIONS, fuse
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _encode_clips(
             for batch in in_batches(
                 order, samples, max_samples, batch_size=batch_size, equal_lengths=not encoder.batch_invariant
             ):
-                features = encoder.encode(*padded([part[at] for at in batch]))
+                features = encoder.encode(*pad_clips([part[at] for at in batch]))
                 rows = np.array([positions[at] for at in batch])
                 for name in names:
                     vectors[name][rows] = pool(features[name], features.frames[name], how[name]).float().cpu().numpy()

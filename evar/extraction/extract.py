@@ -20,7 +20,7 @@ import numpy as np
 from evar.audio.reading import AudioError, ClipPolicy, read_clip
 from evar.config.messages import progress_bar, tell
 from evar.encoders.pooling import pool
-from evar.extraction.batching import by_length, decoded_ahead, keep_float32, padded
+from evar.extraction.batching import by_length, decode_ahead, keep_float32, pad_clips
 from evar.extraction.frame_request import FrameRequest
 from evar.extraction.plan import Plan, inspect_clips, make_plan
 from evar.storage.feature_store import FeatureStore
@@ -136,11 +136,11 @@ def extract_each(
         with ExitStack() as locks:
             for target in wanting:  # locks are taken in one order everywhere: two runs never wait for each other
                 target.writer = locks.enter_context(store.writing(target.result.key))
-                stored = store.stored(target.result.key)  # another run may have stored some in the meantime
+                stored = store.list_stored(target.result.key)  # another run may have stored some in the meantime
                 target.todo = {p for p in target.planned.todo if target.planned.rows[p] not in stored}
             _encode(encoder, paths, policy, wanting, label, frames)
         for target in wanting:
-            _without_failed(target.result, store.stored(target.result.key))
+            _without_failed(target.result, store.list_stored(target.result.key))
     for target in targets:
         target.result.n_stored = sum(row is not None for row in target.result.rows) - target.result.n_encoded
         target.result.seconds = time.perf_counter() - began
@@ -230,7 +230,7 @@ def _encode(
         return read_clip(paths[position], info, policy, encoder.sample_rate)
 
     bar = progress_bar(total=len(wanted), desc=label or encoder.name, unit="clip", smoothing=0.1, mininterval=0.5)
-    for batch, futures in decoded_ahead(batches, decode):
+    for batch, futures in decode_ahead(batches, decode):
         clips: dict[int, NDArray[np.float32]] = {}
         for position, future in zip(batch, futures, strict=True):
             try:
@@ -254,7 +254,7 @@ def _encode_batch(
             continue
         with encoder.normalising_by(target.norm_stats):
             batch = [clips[position] for position in positions]
-            vectors: Mapping[str, Any] = frames.taken(encoder, *padded(batch)) if frames else _vectors(encoder, batch)
+            vectors: Mapping[str, Any] = frames.take(encoder, *pad_clips(batch)) if frames else _vectors(encoder, batch)
         by_layer = [np.array([bool(np.isfinite(clip).all()) for clip in value]) for value in vectors.values()]
         # A layer that is not finite costs the rows that read it, and no other; frames are read of few layers only.
         finite = np.logical_and.reduce(by_layer) if frames else np.logical_or.reduce(by_layer)
@@ -284,7 +284,7 @@ def _vectors(encoder: Encoder, clips: list[NDArray[np.float32]]) -> dict[str, ND
     import torch
 
     with torch.inference_mode():
-        features = encoder.encode(*padded(clips))
+        features = encoder.encode(*pad_clips(clips))
         return {
             layer.name: pool(features[layer.name], features.frames[layer.name], layer.pooling).float().cpu().numpy()
             for layer in encoder.layer_infos

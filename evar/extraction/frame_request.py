@@ -70,7 +70,7 @@ class FrameRequest:
         hop = encoder.layer(layer).hop
         return self.stride(encoder, layer) * hop / encoder.sample_rate if hop else math.inf
 
-    def described(self, encoder: Encoder) -> dict[str, str]:
+    def describe(self, encoder: Encoder) -> dict[str, str]:
         """Describe each layer as the key of the store does.
 
         Args:
@@ -81,7 +81,7 @@ class FrameRequest:
 
         Example:
             >>> from evar.encoders import load_encoder
-            >>> FrameRequest(("logmel",), seconds=0.05).described(load_encoder("logmel"))
+            >>> FrameRequest(("logmel",), seconds=0.05).describe(load_encoder("logmel"))
             {'logmel': '64 frames, mean of 5, float16'}
         """
         return {
@@ -114,7 +114,7 @@ class FrameRequest:
             total += n_frames * encoder.layer(name).width * HALF_BYTES
         return total
 
-    def taken(self, encoder: Encoder, waveform: Tensor, lengths: Tensor) -> dict[str, list[NDArray[np.float32]]]:
+    def take(self, encoder: Encoder, waveform: Tensor, lengths: Tensor) -> dict[str, list[NDArray[np.float32]]]:
         """Encode one batch, and average its frames over stretches of time.
 
         Args:
@@ -128,7 +128,7 @@ class FrameRequest:
         Example:
             >>> from evar.encoders import load_encoder
             >>> request = FrameRequest(("logmel",), seconds=0.05)
-            >>> frames = request.taken(load_encoder("logmel"), torch.zeros(2, 16000), torch.tensor([16000, 8000]))
+            >>> frames = request.take(load_encoder("logmel"), torch.zeros(2, 16000), torch.tensor([16000, 8000]))
             >>> [clip.shape for clip in frames["logmel"]]
             [(21, 64), (11, 64)]
         """

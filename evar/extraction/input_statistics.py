@@ -161,14 +161,14 @@ def of_task(
     every = np.arange(len(task))
     return {
         seed: [
-            pooled(moments, a_round.train if what == "train" else every, f"{task.name} {a_round.name}")
+            pool_moments(moments, a_round.train if what == "train" else every, f"{task.name} {a_round.name}")
             for a_round in task.rounds(seed)
         ]
         for seed in seeds
     }
 
 
-def stored(
+def read_stored(
     encoder: Encoder, task: Task, what: str | tuple[float, float] | None, seeds: Sequence[int], store: FeatureStore
 ) -> dict[int, list[Statistics]] | None:
     """As `of_task`, from what is stored already.
@@ -191,7 +191,7 @@ def stored(
     return None
 
 
-def pooled(moments: NDArray[np.float64], clips: NDArray[np.int64], where: str) -> tuple[float, float]:
+def pool_moments(moments: NDArray[np.float64], clips: NDArray[np.int64], where: str) -> tuple[float, float]:
     """Mean and (population) standard deviation over all values of some clips, rounded to `DECIMALS`.
 
     Args:
@@ -206,7 +206,7 @@ def pooled(moments: NDArray[np.float64], clips: NDArray[np.int64], where: str) -
         ValueError: if no clip counts, or their values are all alike.
 
     Example:
-        >>> pooled(np.array([[2.0, 6.0, 20.0], [1.0, 6.0, 36.0], [1.0, 99.0, 9801.0]]), np.array([0, 1]), "task")
+        >>> pool_moments(np.array([[2.0, 6.0, 20.0], [1.0, 6.0, 36.0], [1.0, 99.0, 9801.0]]), np.array([0, 1]), "task")
         (4.0, 1.632993)
     """
     known = moments[clips]

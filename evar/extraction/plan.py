@@ -18,7 +18,7 @@ from evar.extraction.frame_request import FrameRequest
 from evar.storage.feature_store import FeatureStore
 from evar.storage.frame_store import FrameStore
 from evar.storage.keys import FeatureKey, row_id
-from evar.storage.segments import estimated_bytes
+from evar.storage.segments import estimate_bytes
 
 if TYPE_CHECKING:
     from evar.encoders.base import Encoder
@@ -81,7 +81,7 @@ def feature_key(encoder: Encoder, policy: ClipPolicy, frames: FrameRequest | Non
         pad=policy.pad,
         crop="head",
         crop_seed=0,
-        layers=frames.described(encoder)
+        layers=frames.describe(encoder)
         if frames
         else {layer.name: f"{layer.width} {describe_pooling(layer.pooling)}" for layer in encoder.layer_infos},
     )
@@ -145,7 +145,7 @@ def make_plan(
     """
     key = feature_key(encoder, policy, frames)
     rows: list[str | None] = [None if info is None else row_id(info, policy.window(info)[0]) for info in infos]
-    stored = store.stored(key)
+    stored = store.list_stored(key)
     lengths = [0 if info is None else clip_length(info, policy, encoder.sample_rate) for info in infos]
     first_of_row: dict[str, int] = {}
     for position, row in enumerate(rows):
@@ -184,7 +184,7 @@ def vector_bytes(encoder: Encoder, n_clips: int) -> int:
         5600
     """
     widths = {layer.name: count_pooled_features(layer.width, layer.pooling) for layer in encoder.layer_infos}
-    return estimated_bytes(widths, n_clips)
+    return estimate_bytes(widths, n_clips)
 
 
 def inspect_clips(paths: Sequence[Path], store: FeatureStore) -> tuple[list[AudioInfo | None], dict[int, str]]:

@@ -58,9 +58,9 @@ def embed_text(
     key = text_key(encoder)
     ids = [text_id(text) for text in wanted]
     first = dict(zip(ids, wanted, strict=True))
-    if missing := [id for id in dict.fromkeys(ids) if id not in store.stored(key)]:
+    if missing := [id for id in dict.fromkeys(ids) if id not in store.list_stored(key)]:
         with store.writing(key) as writer:
-            stored = store.stored(key)  # another run may have stored some in the meantime
+            stored = store.list_stored(key)  # another run may have stored some in the meantime
             missing = [id for id in missing if id not in stored]
             if missing:
                 writer.append(missing, {LAYER: reader.encode_text([first[id] for id in missing]).numpy()})

@@ -139,7 +139,7 @@ def wrap_logmel(
     plain = type(encoder).network_input
 
     @torch.compiler.disable
-    def augmented(waveform: Tensor, lengths: Tensor) -> Tensor:
+    def augment(waveform: Tensor, lengths: Tensor) -> Tensor:
         logmel = plain(encoder, waveform, lengths)
         if rrc:
             logmel = crop_logmel(logmel, generator)
@@ -148,4 +148,4 @@ def wrap_logmel(
             logmel = mask_logmel(logmel, frames, freq_mask, time_mask, generator)
         return logmel
 
-    return augmented
+    return augment

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from evar.config.messages import tell
-from evar.storage.atomic import changed, remove, remove_dead_parts
+from evar.storage.atomic import remove, remove_dead_parts, report_change
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -31,7 +31,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         ) from error
     finally:
         part.unlink(missing_ok=True)
-    changed(path)
+    report_change(path)
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:

@@ -238,7 +238,7 @@ class Lars(torch.optim.Optimizer):
 
 
 @contextmanager
-def replaced_input(encoder: Encoder, network_input: object | None, patch_out: object | None) -> Iterator[None]:
+def replace_input(encoder: Encoder, network_input: object | None, patch_out: object | None) -> Iterator[None]:
     """Hold another front-end, and hide patches, for a while; None leaves what is there."""
     given = {"network_input": network_input, "patch_out": patch_out}
     own = {name: value for name, value in given.items() if value is not None}

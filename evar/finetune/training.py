@@ -24,7 +24,7 @@ from evar.finetune import augmentation
 from evar.finetune.checkpoints import load_checkpoint, save_checkpoint
 from evar.finetune.clips import Clips, Trained, TrainingError
 from evar.finetune.losses import compute_losses, weigh_classes
-from evar.finetune.network import Lars, Network, replaced_input
+from evar.finetune.network import Lars, Network, replace_input
 from evar.finetune.predicting import predict_outputs
 from evar.finetune.schedule import learning_rate, seed_generator
 from evar.metrics import METRICS
@@ -229,7 +229,7 @@ class Training:
         # meets the same objects at every step.
         self.draws.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
         try:
-            with replaced_input(encoder, self.input_of, self.patch_out):
+            with replace_input(encoder, self.input_of, self.patch_out):
                 outputs = self.module(waveform, lengths)
                 losses = self._losses(outputs, targets, training=True)
                 # The mean over the whole batch, whatever the processes' shares; their gradients are averaged.

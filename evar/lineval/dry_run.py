@@ -144,7 +144,7 @@ def _measure_heads(
         n_bytes = count_bytes([round(clip_seconds * encoder.sample_rate)] * n_clips)
         note = f"{times} ({why}; {clip_seconds:g} s a clip)"
         return _Todo(n_clips, n_times * n_clips * clip_seconds, n_times * n_bytes, note)
-    known = norm_stats.stored(encoder, task, mode, seeds, store)
+    known = norm_stats.read_stored(encoder, task, mode, seeds, store)
     if known is None:
         planned = plan(encoder, task.paths, task.policy(), store, resources.batch_size)
         lengths = [clip_length(i, task.policy(), encoder.sample_rate) for i in planned.infos if i is not None]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evar.metrics.named import METRICS, resampled_mean
+from evar.metrics.named import METRICS, resample_mean
 
 # Resampling counts held at once, in numbers: 32 MB, whatever the size of the test set.
 _COUNTS_AT_ONCE = 4_000_000
@@ -71,8 +71,8 @@ def bootstrap_interval(
             f"n_resamples must be >= 1 and level strictly between 0 and 1, got {n_resamples} and {level}; "
             "is the level in percent?"
         )
-    resampled = _resampled(
-        lambda rows, index, counts: resampled_mean(values[rows, None], index, counts),
+    resampled = _resample(
+        lambda rows, index, counts: resample_mean(values[rows, None], index, counts),
         group_of,
         round_of,
         n_resamples,
@@ -128,7 +128,7 @@ def bootstrap_scores(
     def statistic(rows: NDArray[np.int64], index: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
         return of_metric(true[rows], predicted[rows], index, counts)
 
-    found = _resampled(statistic, group_of, round_of, n_resamples, seed)
+    found = _resample(statistic, group_of, round_of, n_resamples, seed)
     return np.full(n_resamples, np.nan) if found is None else found
 
 
@@ -198,7 +198,7 @@ def _percentiles(scores: NDArray[np.float64], level: float) -> tuple[float, floa
     return float(low), float(high)
 
 
-def _resampled(
+def _resample(
     statistic: Statistic, group_of: NDArray[Any], round_of: NDArray[Any], n_resamples: int, seed: int
 ) -> NDArray[np.float64] | None:
     """Mean over rounds of a statistic in each bootstrap sample, (resamples,); None where no round has two groups."""
@@ -211,7 +211,7 @@ def _resampled(
     # Rows of one table are tested on the same clips: drawing again would take longer than all else.
     is_small = sum(sizes) * n_resamples <= _COUNTS_AT_ONCE
     total = np.zeros(n_resamples)
-    for number, start, counts in (_kept_draws if is_small else _draws)(sizes, n_resamples, at_once, seed):
+    for number, start, counts in (_keep_draws if is_small else _draws)(sizes, n_resamples, at_once, seed):
         total[start : start + len(counts)] += statistic(of_rounds[number], indices[number], counts)
     return total / len(of_rounds)
 
@@ -226,7 +226,7 @@ def _draws(sizes: Sequence[int], n_resamples: int, at_once: int, seed: int) -> I
 
 
 @lru_cache(maxsize=4)
-def _kept_draws(sizes: tuple[int, ...], n_resamples: int, at_once: int, seed: int) -> list[Draw]:
+def _keep_draws(sizes: tuple[int, ...], n_resamples: int, at_once: int, seed: int) -> list[Draw]:
     """`_draws`, kept: 8 MB or less."""
     drawn = _draws(sizes, n_resamples, at_once, seed)
     # No group can be drawn more often than there are groups, and the smallest type that can say so is the fastest.

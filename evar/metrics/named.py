@@ -90,7 +90,7 @@ class Metric:
         return -np.inf if self.higher_is_better else np.inf
 
 
-def resampled_mean(values: NDArray[np.float64], index: NDArray[np.int64], counts: NDArray[Any]) -> NDArray[np.float64]:
+def resample_mean(values: NDArray[np.float64], index: NDArray[np.int64], counts: NDArray[Any]) -> NDArray[np.float64]:
     """Average a value of each clip over bootstrap samples that draw whole groups of clips.
 
     Args:
@@ -102,7 +102,7 @@ def resampled_mean(values: NDArray[np.float64], index: NDArray[np.int64], counts
         (resamples,) means.
 
     Example:
-        >>> resampled_mean(np.array([[1.0], [0.0], [0.0]]), np.array([0, 1, 1]), np.array([[1, 1], [2, 0]])).round(3)
+        >>> resample_mean(np.array([[1.0], [0.0], [0.0]]), np.array([0, 1, 1]), np.array([[1, 1], [2, 0]])).round(3)
         array([0.333, 1.   ])
     """
     # Groups differ in size, so the number of clips drawn varies too: a ratio, not a fixed denominator.
@@ -118,7 +118,7 @@ def _sum_samples(values: NDArray[np.float64], index: NDArray[np.int64], counts: 
 
 
 def _resample_hits(is_right: Callable[[Any, Any], NDArray[np.bool_]]) -> Resampled:
-    return lambda true, predicted, index, counts: resampled_mean(
+    return lambda true, predicted, index, counts: resample_mean(
         is_right(true, predicted).astype(np.float64)[:, None], index, counts
     )
 
@@ -128,7 +128,7 @@ def _resample_moments(compute: Callable[[NDArray[np.float64]], NDArray[np.float6
 
 
 def _resample_labels(compute: Callable[..., NDArray[np.float64]]) -> Resampled:
-    def resampled(
+    def resample(
         true: NDArray[Any], score: NDArray[Any], index: NDArray[np.int64], counts: NDArray[Any]
     ) -> NDArray[np.float64]:
         values = compute(true.astype(bool), score, counts[:, index].astype(np.float64))  # (resamples, labels)
@@ -136,7 +136,7 @@ def _resample_labels(compute: Callable[..., NDArray[np.float64]]) -> Resampled:
         with np.errstate(invalid="ignore"):
             return np.where(is_there, values, 0.0).sum(axis=1) / is_there.sum(axis=1)
 
-    return resampled
+    return resample
 
 
 def resample_function(function: Callable[[ArrayLike, ArrayLike], float]) -> Resampled:
@@ -154,13 +154,13 @@ def resample_function(function: Callable[[ArrayLike, ArrayLike], float]) -> Resa
         array([0.333, 1.   ])
     """
 
-    def resampled(
+    def resample(
         true: NDArray[Any], predicted: NDArray[Any], index: NDArray[np.int64], counts: NDArray[Any]
     ) -> NDArray[np.float64]:
         drawn = [np.repeat(np.arange(len(true)), own[index]) for own in counts.astype(np.int64)]
         return np.array([float(function(true[clips], predicted[clips])) for clips in drawn])
 
-    return resampled
+    return resample
 
 
 def _same_chroma(true: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.bool_]:

@@ -41,7 +41,7 @@ class PairedDifference:
     test: str
 
 
-def paired_difference(
+def compare_pairs(
     metric: str,
     y_true: ArrayLike,
     runs: Sequence[ArrayLike],
@@ -75,7 +75,7 @@ def paired_difference(
         error of the difference between correlated proportions or percentages", Psychometrika 12 (1947).
 
     Example:
-        >>> better = paired_difference("accuracy", [0] * 40, [[0] * 40], [[0] * 30 + [1] * 10], range(40), [0] * 40)
+        >>> better = compare_pairs("accuracy", [0] * 40, [[0] * 40], [[0] * 30 + [1] * 10], range(40), [0] * 40)
         >>> better.value, better.low > 0, round(better.p, 4)
         (0.25, True, 0.002)
     """
@@ -96,7 +96,7 @@ def paired_difference(
     return PairedDifference(value, float(low), float(high), p, test)
 
 
-def paired_p(
+def compute_p_value(
     metric: str,
     y_true: ArrayLike,
     runs: Sequence[ArrayLike],
@@ -106,10 +106,10 @@ def paired_p(
     *,
     seed: int = 0,
 ) -> tuple[float, str]:
-    """The p-value and test of `paired_difference` alone: without a bootstrap where the metric needs none.
+    """The p-value and test of `compare_pairs` alone: without a bootstrap where the metric needs none.
 
     Example:
-        >>> paired_p("accuracy", [0] * 9, [[0] * 9], [[1] * 9], range(9), [0] * 9)
+        >>> compute_p_value("accuracy", [0] * 9, [[0] * 9], [[1] * 9], range(9), [0] * 9)
         (0.00390625, 'McNemar')
     """
     true, group_of, round_of = map(np.asarray, (y_true, groups, rounds))

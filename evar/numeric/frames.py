@@ -33,7 +33,7 @@ class Frames:
     def __getitem__(self, rows: NDArray[np.int64]) -> Frames:
         raise NotImplementedError
 
-    def joined(self, positions: Sequence[int], layer: str) -> tuple[Tensor, Tensor]:
+    def join(self, positions: Sequence[int], layer: str) -> tuple[Tensor, Tensor]:
         """Return the frames of some clips one after another.
 
         Args:
@@ -60,7 +60,7 @@ class Frames:
             >>> frames.batch([0, 1], "fc")[1].tolist()
             [3, 1]
         """
-        frames, counts = self.joined(list(positions), layer)
+        frames, counts = self.join(list(positions), layer)
         longest = int(counts.max())
         if bool((counts == longest).all()):
             return frames.unflatten(0, (len(counts), longest)), counts
@@ -102,7 +102,7 @@ class FramesInMemory(Frames):
             {name: [clips[row] for row in rows] for name, clips in self._layers.items()}, self.periods
         )
 
-    def joined(self, positions: Sequence[int], layer: str) -> tuple[Tensor, Tensor]:
+    def join(self, positions: Sequence[int], layer: str) -> tuple[Tensor, Tensor]:
         """As the base class says."""
         clips = [self._layers[layer][position] for position in positions]
         return torch.cat(clips), torch.tensor([len(clip) for clip in clips])

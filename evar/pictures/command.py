@@ -62,20 +62,20 @@ def plot(
     names = [name.strip() for name in encoders.split(",") if name.strip()]
     names = configs.names("encoders") if names == ["all"] else names
 
-    def chosen() -> list[Chosen]:
+    def choose() -> list[Chosen]:
         return choose_encoders(names, parse_layers(layers), weights, norm_stats, device)
 
     if picture == "map":
         method = given.get("method", METHODS[0])
         task = _load_task(target, given)
-        data = _make_map(task, chosen(), method, norm_stats, given)
+        data = _make_map(task, choose(), method, norm_stats, given)
         name = f"map_{task.name}" + ("" if method == METHODS[0] else f"_{method}")
         return plot_map(data, choose_stem(out, name)), data
     sound = read_sound(target, float(given.get("seconds", SECONDS)), float(given.get("start", 0.0)))
     stem = choose_stem(out, f"{picture}_{Path(target).stem}")
     if picture == "clip":
-        return plot_clip(sound, chosen(), stem), None
-    return plot_sensitivity(sound, chosen(), stem, int(given.get("seed", 0))), None
+        return plot_clip(sound, choose(), stem), None
+    return plot_sensitivity(sound, choose(), stem, int(given.get("seed", 0))), None
 
 
 def _check_words(picture: str, given: Mapping[str, Any], norm_stats: str | tuple[float, float] | None) -> None:

@@ -282,13 +282,13 @@ def _moments(X: Frames, layer: str, device: torch.device) -> tuple[Tensor, Tenso
     chunks = torch.arange(len(X)).split(_CLIPS_AT_ONCE)
     total, n_frames = torch.zeros(X.widths[layer], dtype=torch.float64), 0
     for rows in chunks:
-        frames, _ = X.joined(rows.tolist(), layer)
+        frames, _ = X.join(rows.tolist(), layer)
         total += frames.sum(dim=0, dtype=torch.float64)
         n_frames += len(frames)
     mean = total / n_frames
     squares = torch.zeros_like(total)
     for rows in chunks:
-        frames, _ = X.joined(rows.tolist(), layer)
+        frames, _ = X.join(rows.tolist(), layer)
         squares += (frames - mean.float()).square().sum(dim=0, dtype=torch.float64)
     scale = (squares / n_frames).sqrt()
     scale = torch.where(scale <= _TINY * mean.abs(), torch.ones_like(scale), scale)

@@ -118,7 +118,7 @@ class NearestProbe(CosineProbe):
         self.refit = refit
         self.metric = metric
 
-    def _checked_ks(self, can_choose: bool) -> list[int]:
+    def _check_ks(self, can_choose: bool) -> list[int]:
         ks = [int(k) for k in self.ks]
         if not ks or min(ks) < 1 or len(set(ks)) < len(ks):
             raise ValueError(f"ks must be one or more different numbers of at least 1, got {self.ks!r}")

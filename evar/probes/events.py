@@ -216,7 +216,7 @@ class EventsProbe(BaseEstimator):
         return self._score_events(list(self.predict(X)), y)
 
     def _frames(self, X: Frames, y: Any) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        frames, counts = X.joined(range(len(X)), self._layer)
+        frames, counts = X.join(range(len(X)), self._layer)
         active = [
             mark_frames(events, n, self._period, self._n_classes) for events, n in zip(y, counts.tolist(), strict=True)
         ]
@@ -226,7 +226,7 @@ class EventsProbe(BaseEstimator):
         """Events of every clip, for each least duration."""
         found: list[list[NDArray[np.float64]]] = [[] for _ in leasts]
         for start in range(0, len(X), _CLIPS_AT_ONCE):
-            frames, counts = X.joined(range(start, min(start + _CLIPS_AT_ONCE, len(X))), self._layer)
+            frames, counts = X.join(range(start, min(start + _CLIPS_AT_ONCE, len(X))), self._layer)
             active = self._probe.decision_function(frames.numpy()) > 0
             for own in np.split(active, counts.numpy().cumsum()[:-1]):
                 for events, least in zip(found, leasts, strict=True):

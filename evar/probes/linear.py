@@ -171,7 +171,7 @@ class LinearProbe(LinearClassifier):
 
     def _fitting(self, X: Any, y: Any, X_valid: Any, y_valid: Any) -> Generator[LogisticProblem, LogisticFit, None]:
         """The steps of `fit`: yields each problem that must be solved, and is sent its solution."""
-        strengths = self._checked_settings()
+        strengths = self._check_settings()
         X, y = self._pair(X, y, "training")
         self._learn_classes(y)
         has_valid = X_valid is not None and y_valid is not None
@@ -186,7 +186,7 @@ class LinearProbe(LinearClassifier):
         if has_valid:
             X_valid, y_valid = self._pair(X_valid, y_valid, "validation")
             self._check_width(X_valid)
-        X, X_valid = self._streamed_if_large(X, X_valid if has_valid else None, y)
+        X, X_valid = self._stream_if_large(X, X_valid if has_valid else None, y)
         self.mean_, self.scale_ = standardisation_of(X)
         if has_valid:
             X, y = _join_splits(X, y, X_valid, y_valid)
@@ -197,7 +197,7 @@ class LinearProbe(LinearClassifier):
             coordinates = Coordinates.of(X, self.mean_, self.scale_)
             basis = coordinates.basis
         else:
-            coordinates, basis = principal_coordinates(self._standardised(X))
+            coordinates, basis = principal_coordinates(self._standardise(X))
         self.valid_scores_ = self.valid_log_losses_ = np.zeros(0)
         self.strength_ = strengths[0]
         self.valid_score_: float | None = None
@@ -214,7 +214,7 @@ class LinearProbe(LinearClassifier):
         if has_valid and self.refit == "train" and self.tol >= self.search_tol:
             final = rough  # of the same clips
         else:
-            final = yield self._wanted(coordinates[:n_train], y[:n_train], [self.strength_], self.tol)
+            final = yield self._make_problem(coordinates[:n_train], y[:n_train], [self.strength_], self.tol)
         self.converged_ = bool(final.converged.all())
         self.n_iter_ = int(final.n_iter[0, 0])
         if not self.converged_:
@@ -226,7 +226,7 @@ class LinearProbe(LinearClassifier):
             )
         self._store_coefficients(final.weights[0, 0] @ basis.T, final.intercepts[0, 0])
 
-    def _streamed_if_large(self, X: Any, X_valid: Any, y: NDArray[Any]) -> tuple[Any, Any]:
+    def _stream_if_large(self, X: Any, X_valid: Any, y: NDArray[Any]) -> tuple[Any, Any]:
         """Arrays as they are, or as rows that are read in passes where a fit of all of them would hold too much."""
         n_clips = len(X) + (0 if X_valid is None else len(X_valid))
         n_classes = y.shape[1] if y.ndim == 2 else len(self.classes_)
@@ -248,7 +248,7 @@ class LinearProbe(LinearClassifier):
                 f"({len(y)} clips); is the subset too small?"
             )
 
-    def _checked_settings(self) -> list[float]:
+    def _check_settings(self) -> list[float]:
         strengths = [float(value) for value in np.atleast_1d(np.asarray(self.strengths, dtype=np.float64))]
         if not strengths or not all(0 < value < np.inf for value in strengths):
             raise ValueError(f"strengths must be one or more positive numbers, got {self.strengths!r}")
@@ -262,7 +262,7 @@ class LinearProbe(LinearClassifier):
             raise ValueError(f"tol must be > 0 and max_iter >= 1, got tol={self.tol}, max_iter={self.max_iter}")
         return strengths
 
-    def _standardised(self, X: NDArray[Any]) -> Tensor:
+    def _standardise(self, X: NDArray[Any]) -> Tensor:
         varies = self.scale_ > 0
         return torch.from_numpy((X[:, varies].astype(np.float64) - self.mean_[varies]) / self.scale_[varies])
 
@@ -278,10 +278,10 @@ class LinearProbe(LinearClassifier):
         tried: list[int] = []
         fits: dict[int, LogisticFit] = {}
         for block in (order[:n_together], *([at] for at in order[n_together:])):
-            path = yield self._wanted(
+            path = yield self._make_problem(
                 coordinates[:n_train], y[:n_train], [strengths[at] for at in block], self.search_tol / _SEARCH_MARGIN
             )
-            scores, log_losses = self._validated(path, coordinates[n_train:], y[n_train:])
+            scores, log_losses = self._validate_path(path, coordinates[n_train:], y[n_train:])
             for at, score, log_loss in zip(block, scores, log_losses, strict=True):
                 self.valid_scores_[at], self.valid_log_losses_[at] = score, log_loss
                 tried.append(at)
@@ -293,14 +293,14 @@ class LinearProbe(LinearClassifier):
                 break
         return strengths[best], fits[best]
 
-    def _wanted(
+    def _make_problem(
         self, coordinates: Tensor | Coordinates, y: NDArray[Any], strengths: Sequence[float], tol: float
     ) -> LogisticProblem:
         """The problem of fitting clips (clips, rank) of labels in `classes_` at every strength."""
         labels = torch.from_numpy(np.searchsorted(self.classes_, y).astype(np.int64))
         return LogisticProblem(coordinates, labels, tuple(strengths), len(self.classes_), tol, self.max_iter)
 
-    def _validated(
+    def _validate_path(
         self, path: LogisticFit, coordinates: Tensor | Coordinates, y: NDArray[Any]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Score and log-loss of each strength on the validation clips (clips, rank)."""

@@ -125,7 +125,7 @@ class MultilabelProbe(LinearProbe):
         if not y.any():
             raise ValueError(f"a probe needs a training clip with a label, got {len(y)} clips without any")
 
-    def _wanted(
+    def _make_problem(
         self, coordinates: torch.Tensor | Coordinates, y: NDArray[Any], strengths: Any, tol: float
     ) -> LogisticProblem:
         labels = torch.from_numpy(y.astype(np.int64))

@@ -64,7 +64,7 @@ class KNNProbe(ClassifierMixin, NearestProbe):
         Raises:
             ValueError: if a setting, shape or value is not legal, or there are several k without validation clips.
         """
-        ks = self._checked_ks(X_valid is not None)
+        ks = self._check_ks(X_valid is not None)
         features, labels, X_valid, y_valid = self._start(X, y, X_valid, y_valid)
         self.valid_scores_ = self.valid_log_losses_ = np.zeros(0)
         self.valid_score_: float | None = None
@@ -129,7 +129,7 @@ class _KNNAverages(NearestProbe):
         """Labels as (clips, outputs)."""
         raise NotImplementedError
 
-    def _told(self, averages: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _shape_outputs(self, averages: NDArray[np.float64]) -> NDArray[np.float64]:
         """(clips, outputs) as the metric wants them."""
         raise NotImplementedError
 
@@ -137,7 +137,7 @@ class _KNNAverages(NearestProbe):
         self, X: ArrayLike, y: ArrayLike, X_valid: ArrayLike | None = None, y_valid: ArrayLike | None = None
     ) -> Any:
         """Choose k and keep the clips; arguments and errors as for `KNNProbe.fit`, with labels of this kind."""
-        ks = self._checked_ks(X_valid is not None)
+        ks = self._check_ks(X_valid is not None)
         features, labels, X_valid, y_valid = self._start(X, y, X_valid, y_valid)
         self.valid_scores_, self.chosen_ = np.zeros(0), {"k": ks[0]}
         self.valid_score_: float | None = None
@@ -146,7 +146,7 @@ class _KNNAverages(NearestProbe):
             return self
         averages = np.concatenate(list(self._averages(self._directions(X_valid), ks)), axis=1)  # (ks, clips, outputs)
         metric = METRICS[self.metric]
-        scores = [metric.function(y_valid, self._told(of_k)) for of_k in averages]
+        scores = [metric.function(y_valid, self._shape_outputs(of_k)) for of_k in averages]
         errors = np.square(averages - self._numeric(y_valid)).mean(axis=(1, 2))
         best = choose_setting(self.metric, scores, errors, ks)
         self.valid_scores_, self.valid_score_ = np.array(scores), float(scores[best])
@@ -156,7 +156,7 @@ class _KNNAverages(NearestProbe):
             self._targets = np.concatenate([self._targets, self._numeric(y_valid)])
         return self
 
-    def _averaged(self, X: ArrayLike) -> NDArray[np.float64]:
+    def _average_neighbours(self, X: ArrayLike) -> NDArray[np.float64]:
         check_is_fitted(self, "chosen_")
         directions = self._directions(check_features(X, "given"))
         return np.concatenate([one[0] for one in self._averages(directions, [self.chosen_["k"]])])
@@ -197,7 +197,7 @@ class KNNLabelsProbe(_KNNAverages):
     def _numeric(self, y: NDArray[Any]) -> NDArray[np.float64]:
         return y.astype(np.float64)
 
-    def _told(self, averages: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _shape_outputs(self, averages: NDArray[np.float64]) -> NDArray[np.float64]:
         return averages
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -217,7 +217,7 @@ class KNNLabelsProbe(_KNNAverages):
             >>> KNNLabelsProbe(ks=(1,)).fit(X, y).decision_function(X[:1]).tolist()
             [[1.0, 0.0]]
         """
-        return self._averaged(X)
+        return self._average_neighbours(X)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the labels that have at least half of the votes.
@@ -236,7 +236,7 @@ class KNNLabelsProbe(_KNNAverages):
             >>> KNNLabelsProbe(ks=(1,)).fit(X, y).predict(X[1:2]).tolist()
             [[1, 1]]
         """
-        return (self._averaged(X) >= 0.5).astype(np.uint8)
+        return (self._average_neighbours(X) >= 0.5).astype(np.uint8)
 
 
 class KNNNumbersProbe(RegressorMixin, _KNNAverages):
@@ -261,7 +261,7 @@ class KNNNumbersProbe(RegressorMixin, _KNNAverages):
     def _numeric(self, y: NDArray[Any]) -> NDArray[np.float64]:
         return np.asarray(y, np.float64)[:, None]
 
-    def _told(self, averages: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _shape_outputs(self, averages: NDArray[np.float64]) -> NDArray[np.float64]:
         return averages[:, 0]
 
     def predict(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -281,7 +281,7 @@ class KNNNumbersProbe(RegressorMixin, _KNNAverages):
             >>> KNNNumbersProbe(ks=(1,)).fit(X, [1.0, 2.0, 3.0, 4.0]).predict(X[2:3]).tolist()
             [3.0]
         """
-        return self._averaged(X)[:, 0]
+        return self._average_neighbours(X)[:, 0]
 
 
 class PrototypeProbe(ClassifierMixin, CosineProbe):

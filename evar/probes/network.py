@@ -203,7 +203,7 @@ class NetworkProbe(TrainedProbe):
             raise ValueError(
                 f"X has {features.shape[1]} features, expected {self.n_features_in_}; is it another layer?"
             )
-        rows = torch.from_numpy(self._scaled(features))[None].to(self._weights[0].device)
+        rows = torch.from_numpy(self._scale(features))[None].to(self._weights[0].device)
         outputs = run_forward(self._weights, rows, self._moments)
         return outputs[0].double().cpu().numpy()
 
@@ -222,7 +222,7 @@ class NetworkProbe(TrainedProbe):
         self.mean_, self.scale_ = standardisation_of(features)
         if not self.standardise:
             self.mean_, self.scale_ = np.zeros_like(self.mean_), np.ones_like(self.scale_)
-        data = NetworkData(self._scaled_or_later(features), self._scaled_or_later(valid), self._targets)
+        data = NetworkData(self._scale_or_defer(features), self._scale_or_defer(valid), self._targets)
         self.combinations_ = self._combinations()
         return [
             TrainedNetwork(number, data, self._targets.n_outputs, self._start_epochs(), **combination)
@@ -255,16 +255,16 @@ class NetworkProbe(TrainedProbe):
         if any(getattr(self, name) < 1 for name in counts) or (self.batch_norm and self.batch_size < 2):
             raise ValueError(f"{', '.join(counts)} must be at least 1, and batch_norm needs batches of 2 or more")
 
-    def _scaled(self, features: NDArray[Any]) -> NDArray[np.float32]:
+    def _scale(self, features: NDArray[Any]) -> NDArray[np.float32]:
         """(clips, width) float32; a constant feature becomes 0."""
         varies = self.scale_ > 0
         return np.where(varies, (features - self.mean_) / np.where(varies, self.scale_, 1.0), 0.0).astype(np.float32)
 
-    def _scaled_or_later(self, features: Any) -> NDArray[np.float32] | Rows:
+    def _scale_or_defer(self, features: Any) -> NDArray[np.float32] | Rows:
         """Standardised features; where they are read in parts, so is what is standardised."""
         if isinstance(features, Rows):
             return _ScaledRows(features, self)
-        return self._scaled(features)
+        return self._scale(features)
 
     def _choose(self, networks: Sequence[TrainedNetwork]) -> None:
         best = self._best(networks)
@@ -283,4 +283,4 @@ class _ScaledRows(Rows):
         self._rows, self._probe = rows, probe
 
     def read(self, rows: slice | NDArray[np.int64] = slice(None)) -> NDArray[np.float32]:
-        return self._probe._scaled(self._rows.read(rows))
+        return self._probe._scale(self._rows.read(rows))

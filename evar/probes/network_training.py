@@ -193,7 +193,7 @@ class _Training:
             _initial(network, settings.batch_norm, generator)
             for network, generator in zip(networks, self.generators, strict=True)
         ]
-        self.weights = [self._stacked(parts) for parts in zip(*initial, strict=True)]
+        self.weights = [self._stack(parts) for parts in zip(*initial, strict=True)]
         self.first = [torch.zeros_like(weight) for weight in self.weights]
         self.second = [torch.zeros_like(weight) for weight in self.weights]
         self.n_steps = torch.zeros(len(networks), 1, 1, device=self.device)
@@ -210,19 +210,19 @@ class _Training:
         place = {id(one): at for at, one in enumerate(data)}
         self.sources = [network.data for network in networks]
         self.in_parts = any(isinstance(one.features, Rows) for one in data)
-        self.features = self._held([one.features for one in data])
+        self.features = self._hold_features([one.features for one in data])
         self.targets = torch.cat([one.targets.train for one in data]).to(self.device)
-        self.valid = self._held([one.valid for one in data])
+        self.valid = self._hold_features([one.valid for one in data])
         at = [place[id(network.data)] for network in networks]
         self.starts = [int(starts[one]) for one in at]
         self.valid_starts = [int(valid_starts[one]) for one in at]
         self.sizes = [len(network.data.features) for network in networks]
 
-    def _held(self, features: Sequence[Any]) -> Tensor:
+    def _hold_features(self, features: Sequence[Any]) -> Tensor:
         """Features of all clips in memory, (clips, width); nothing where they are read in parts."""
         return torch.empty(0) if self.in_parts else torch.from_numpy(np.concatenate(features)).to(self.device)
 
-    def _stacked(self, parts: Sequence[Tensor]) -> Tensor:
+    def _stack(self, parts: Sequence[Tensor]) -> Tensor:
         stacked = torch.stack(list(parts)).to(self.device)
         return stacked[:, None] if stacked.dim() == 2 else stacked  # biases broadcast over clips
 
@@ -238,7 +238,7 @@ class _Training:
             longest = max(len(part) for part in parts)
             index = torch.stack([torch.nn.functional.pad(part, (0, longest - len(part))) for part in parts])
             counts = [len(part) for part in parts]
-            self._step(index.to(self.device), torch.tensor(counts, device=self.device), self._dropped(counts))
+            self._step(index.to(self.device), torch.tensor(counts, device=self.device), self._draw_dropout(counts))
 
     def _step(self, index: Tensor, counts: Tensor, dropped: Sequence[Tensor]) -> None:
         """One step of Adam on clips `index` (network, clips), of which the first `counts` (network,) are no padding."""
@@ -286,7 +286,7 @@ class _Training:
             start = self.valid_starts[at]
             yield self.valid[None, start : start + len(valid)]
 
-    def _dropped(self, counts: Sequence[int]) -> list[Tensor]:
+    def _draw_dropout(self, counts: Sequence[int]) -> list[Tensor]:
         """Factor on the units of each hidden layer, (network, clips, hidden); padding takes no random numbers."""
         keep = 1 - self.settings.dropout
         if keep == 1:

@@ -100,11 +100,11 @@ class RidgeProbe(RegressorMixin, BaseEstimator):
         if has_valid:
             valid = check_features(X_valid, "validation")
             y_valid = check_numbers(y_valid, len(valid), "validation")
-            self._choose(self._solved(features, labels, strengths), valid, y_valid, strengths)
+            self._choose(self._solve(features, labels, strengths), valid, y_valid, strengths)
             if self.refit == "train_and_valid":
                 features, labels = np.concatenate([features, valid]), np.concatenate([labels, y_valid])
         self.on_grid_edge_ = len(strengths) > 1 and self.strength_ in (strengths[0], strengths[-1])
-        ((weights, intercept),) = self._solved(features, labels, [self.strength_])
+        ((weights, intercept),) = self._solve(features, labels, [self.strength_])
         varies = self.scale_ > 0
         self.coef_ = np.zeros(self.n_features_in_)
         self.coef_[varies] = self._spread * weights / self.scale_[varies]
@@ -136,15 +136,15 @@ class RidgeProbe(RegressorMixin, BaseEstimator):
             )
         return np.asarray(features.astype(np.float64, copy=False) @ self.coef_ + self.intercept_)
 
-    def _standardised(self, features: NDArray[Any]) -> NDArray[np.float64]:
+    def _standardise(self, features: NDArray[Any]) -> NDArray[np.float64]:
         varies = self.scale_ > 0
         return np.asarray((features[:, varies].astype(np.float64) - self.mean_[varies]) / self.scale_[varies])
 
-    def _solved(
+    def _solve(
         self, features: NDArray[Any], labels: NDArray[np.float64], strengths: Sequence[float]
     ) -> list[tuple[NDArray[np.float64], float]]:
         """Weights (varying feature,) and intercept of standardised features and labels, for each strength."""
-        rows, targets = self._standardised(features), (labels - self._centre) / self._spread
+        rows, targets = self._standardise(features), (labels - self._centre) / self._spread
         # Validation clips move the mean, and the intercept is free of penalty: fit deviations, then add it.
         offset, level = rows.mean(axis=0), targets.mean()
         coordinates, basis = principal_coordinates(torch.from_numpy(rows - offset))
@@ -162,7 +162,7 @@ class RidgeProbe(RegressorMixin, BaseEstimator):
         y_valid: NDArray[np.float64],
         strengths: Sequence[float],
     ) -> None:
-        metric, rows = METRICS[self.metric], self._standardised(valid)
+        metric, rows = METRICS[self.metric], self._standardise(valid)
         predicted = [self._centre + self._spread * (rows @ weights + level) for weights, level in solutions]
         scores = [metric.function(y_valid, one) for one in predicted]
         errors = [float(np.mean((y_valid - one) ** 2)) for one in predicted]

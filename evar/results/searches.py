@@ -123,13 +123,13 @@ def load_search(path: Path) -> SearchRecord:
         FileNotFoundError: if there is no such file.
         ValueError: if it is torn or no record; file and key are named.
     """
-    return read_record(path, _made)
+    return read_record(path, _make_record)
 
 
 def load_searches(out: Path) -> list[SearchRecord]:
     """Every record below `out/searches`, by file name; an unreadable file is named in a warning and left out."""
-    return read_records(Path(out) / "searches", _made, "search")
+    return read_records(Path(out) / "searches", _make_record, "search")
 
 
-def _made(data: Any) -> SearchRecord:
+def _make_record(data: Any) -> SearchRecord:
     return from_plain(SearchRecord, data, "a record of a search", SEARCH_SCHEMA)

@@ -39,11 +39,11 @@ def _write_atomic(path: Path, data: bytes) -> None:
         for wait in (0.01, 0.05, 0.2, 1.0):
             try:
                 os.replace(temporary, path)
-                return changed(path)
+                return report_change(path)
             except PermissionError:  # Windows refuses while another process has the old file open for a moment
                 time.sleep(wait)
         os.replace(temporary, path)
-        changed(path)
+        report_change(path)
     finally:
         with suppress(OSError):  # of a read-only disk
             temporary.unlink(missing_ok=True)
@@ -52,10 +52,10 @@ def _write_atomic(path: Path, data: bytes) -> None:
 def remove(path: Path) -> None:
     """Delete a file, if it is there."""
     path.unlink(missing_ok=True)
-    changed(path)
+    report_change(path)
 
 
-def changed(path: Path) -> None:
+def report_change(path: Path) -> None:
     """Tell whoever listens that a file was written or removed."""
     for folder, told in listeners.items():
         if path.is_relative_to(folder):

@@ -79,7 +79,7 @@ class FeatureStore:
                 found.setdefault(row, (folder.name, number))
         return found
 
-    def stored(self, key: FeatureKey) -> Collection[str]:
+    def list_stored(self, key: FeatureKey) -> Collection[str]:
         """Row ids that are there."""
         return self.rows(key)
 

@@ -96,7 +96,7 @@ class StoredFrames(Frames):
         some._segment, some._told, some._n_clips = self._segment[rows], self._told[rows], len(rows)
         return some
 
-    def joined(self, positions: Sequence[int], layer: str) -> tuple[Tensor, Tensor]:
+    def join(self, positions: Sequence[int], layer: str) -> tuple[Tensor, Tensor]:
         """As the base class says.
 
         Raises:
@@ -139,11 +139,11 @@ class FrameStore(FeatureStore):
         self.fetch(key)
         found: dict[str, FramePlace] = {}
         for folder in sorted(path.parent for path in self.key_folder(key).glob("segment-*/frames.json")):
-            for row, place in committed_frames(folder):
+            for row, place in list_committed_frames(folder):
                 found.setdefault(row, place)
         return found
 
-    def stored(self, key: FeatureKey) -> Collection[str]:
+    def list_stored(self, key: FeatureKey) -> Collection[str]:
         """Row ids that are there."""
         return self.places(key)
 
@@ -177,7 +177,7 @@ class FrameWriter(SegmentWriter):
         """
         if not rows:
             return
-        record = self.opened({layer: int(clips[0].shape[1]) for layer, clips in vectors.items()})
+        record = self.open_files({layer: int(clips[0].shape[1]) for layer, clips in vectors.items()})
         counts: list[list[int]] = [[] for _ in rows]
         exponents: list[list[int]] = [[] for _ in rows]
         for layer, clips in vectors.items():
@@ -192,7 +192,7 @@ class FrameWriter(SegmentWriter):
         record([[row, counts[at], exponents[at]] for at, row in enumerate(rows)])
 
 
-def committed_frames(segment: Path) -> list[tuple[str, FramePlace]]:
+def list_committed_frames(segment: Path) -> list[tuple[str, FramePlace]]:
     """Clips of whole batches whose frames are all on disk; a torn last line or a short file ends the list."""
     widths: dict[str, int] = json.loads((segment / "frames.json").read_text(encoding="utf-8"))
     try:

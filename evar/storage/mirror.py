@@ -142,7 +142,7 @@ class Mirror:
             if path.is_file() and _is_kept(path):
                 self.send(path)
 
-    def changed(self, path: Path) -> None:
+    def follow_change(self, path: Path) -> None:
         """What `evar.storage.atomic` calls when a file below the mirror was written or removed."""
         if path.is_file():
             self.send(path)
@@ -217,7 +217,7 @@ def at_hand(out: str, *also: str) -> str:
     for name in (*_RECORDS, *also):
         mirror.fetch(name, grows=False)
     _results[out] = mirror
-    atomic.listeners[mirror.folder] = mirror.changed
+    atomic.listeners[mirror.folder] = mirror.follow_change
     return str(mirror.folder)
 
 

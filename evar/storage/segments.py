@@ -48,7 +48,7 @@ class SegmentWriter:
             rows: (clips,) row ids.
             vectors: layer -> (clips, width) float32, the same layers in every batch.
         """
-        record = self.opened({layer: int(value.shape[1]) for layer, value in vectors.items()})
+        record = self.open_files({layer: int(value.shape[1]) for layer, value in vectors.items()})
         for layer, width in self._widths.items():
             value = np.ascontiguousarray(vectors[layer], dtype="<f4")
             if value.shape != (len(rows), width):
@@ -56,7 +56,7 @@ class SegmentWriter:
             self.write(layer, value.tobytes())
         record(list(rows))
 
-    def opened(self, widths: Mapping[str, int]) -> Callable[[Any], None]:
+    def open_files(self, widths: Mapping[str, int]) -> Callable[[Any], None]:
         """Make the files before the first batch; returns what writes its line in the commit record, last."""
         if self._record is None:
             self._widths = dict(widths)
@@ -87,11 +87,11 @@ class SegmentWriter:
         self._files, self._record = {}, None
 
 
-def estimated_bytes(key_widths: Mapping[str, int], n_clips: int) -> int:
+def estimate_bytes(key_widths: Mapping[str, int], n_clips: int) -> int:
     """Estimate the disk space, in bytes, of the vectors of some clips.
 
     Example:
-        >>> estimated_bytes({"fc": 100}, 10)
+        >>> estimate_bytes({"fc": 100}, 10)
         4480
     """
     return n_clips * (sum(key_widths.values()) * FLOAT_BYTES + _ROW_BYTES)

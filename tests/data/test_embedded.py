@@ -347,14 +347,14 @@ def test_index_without_recipe_is_named(toy_task, tmp_path):
 def test_level_never_clips_and_silence_is_an_error():
     click = np.zeros(RATE)
     click[100] = 0.5
-    assert np.abs(building._levelled(click, RATE, -20)).max() == pytest.approx(building.HIGHEST_PEAK)
+    assert np.abs(building._set_level(click, RATE, -20)).max() == pytest.approx(building.HIGHEST_PEAK)
     with pytest.raises(ValueError, match="silent"):
-        building._levelled(np.zeros(RATE), RATE, -20)
+        building._set_level(np.zeros(RATE), RATE, -20)
 
 
 def test_trimming_leaves_a_margin():
     padded = np.concatenate([np.zeros(9000), 0.1 * np.ones(500), np.zeros(4000)])
-    assert len(building._trimmed(padded, RATE)) == 500 + 2 * building.MARGIN_SECONDS * RATE
+    assert len(building._trim(padded, RATE)) == 500 + 2 * building.MARGIN_SECONDS * RATE
 
 
 # ---------------------------------------------------------------- speech

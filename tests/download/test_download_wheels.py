@@ -231,8 +231,8 @@ def test_names_that_could_be_options_or_paths_are_refused(
 
 
 def test_other_version_is_not_installed_is_no_error() -> None:
-    assert wheels._installed("numpy", "0.0.1") is None
-    assert wheels._installed("numpy", importlib.metadata.version("numpy")) is not None
+    assert wheels._find_installed("numpy", "0.0.1") is None
+    assert wheels._find_installed("numpy", importlib.metadata.version("numpy")) is not None
 
 
 def _fetch_in_process() -> None:

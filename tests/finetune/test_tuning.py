@@ -28,7 +28,7 @@ from evar.encoders.contract import relative_l2
 from evar.encoders.weights import OWN_PREFIX
 from evar.experiment.targets import read_outputs
 from evar.finetune import augmentation
-from evar.finetune.network import Lars, Network, mel_filters, replaced_input
+from evar.finetune.network import Lars, Network, mel_filters, replace_input
 from evar.finetune.protocol import change_protocol, load_tuning_protocol
 from evar.finetune.schedule import learning_rate, seed_generator
 from evar.finetune.training import Clips, Training, TrainingError, has_logmel
@@ -461,7 +461,7 @@ def test_hidden_patches_change_nothing_that_is_heard(name):
     assert 0.1 < seen.float().mean() < 0.9
     found = []
     for changed_at in (torch.zeros_like(seen), ~seen, seen):
-        with replaced_input(
+        with replace_input(
             encoder,
             lambda *_, at=changed_at: torch.where(at, logmel + 3, logmel),
             PatchOut(0.5, 0.4, seed_generator(0)),
@@ -469,7 +469,7 @@ def test_hidden_patches_change_nothing_that_is_heard(name):
             found.append(encoder.encode(waveform, lengths)[layer].detach())
     assert torch.equal(found[0], found[1]) and not torch.allclose(found[0], found[2], atol=1e-3)
     assert found[0].shape == encoder.encode(waveform, lengths)[layer].shape
-    with replaced_input(encoder, None, PatchOut(0.0, 0.0, seed_generator(0))):
+    with replace_input(encoder, None, PatchOut(0.0, 0.0, seed_generator(0))):
         assert torch.allclose(encoder.encode(waveform, lengths)[layer], encoder.encode(waveform, lengths)[layer])
     assert encoder.patch_out is None
 

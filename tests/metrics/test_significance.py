@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binomtest, friedmanchisquare
 
 from evar.metrics import bootstrap_interval, bootstrap_scores, holm, paired_permutation
-from evar.metrics.significance import correct_for_the_best, paired_difference, randomisation_test, rank_rows
+from evar.metrics.significance import compare_pairs, correct_for_the_best, randomisation_test, rank_rows
 
 
 def simulated(seed, p_one=0.7, p_other=0.7, n_groups=60, per_group=4, spread=1.2):
@@ -25,7 +25,7 @@ def simulated(seed, p_one=0.7, p_other=0.7, n_groups=60, per_group=4, spread=1.2
 def compared(one, other, groups, **options):
     """Correctness as predictions of a true class 0."""
     true = np.zeros(len(one), int)
-    return paired_difference("accuracy", true, [(~one).astype(int)], [(~other).astype(int)], groups, true, **options)
+    return compare_pairs("accuracy", true, [(~one).astype(int)], [(~other).astype(int)], groups, true, **options)
 
 
 @pytest.mark.parametrize("n_clips", [10, 200, 5000])
@@ -67,11 +67,11 @@ def test_the_quick_interval_is_that_of_the_bootstrap_of_groups(n_rounds):
     one, other, groups = simulated(4, 0.8, 0.7)
     rounds = groups % n_rounds
     true, run, another = np.zeros(len(one), int), (~one).astype(int), (~other).astype(int)
-    found = paired_difference("accuracy", true, [run], [another], groups, rounds)
+    found = compare_pairs("accuracy", true, [run], [another], groups, rounds)
     samples = [bootstrap_scores("accuracy", true, y, groups, rounds, n_resamples=10_000) for y in (run, another)]
     low, high = np.quantile(samples[0] - samples[1], [0.025, 0.975])
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.006)  # of some 0.15 between them
-    unknown = paired_difference("accuracy", true, [run], [another], np.zeros(len(true)), np.zeros(len(true)))
+    unknown = compare_pairs("accuracy", true, [run], [another], np.zeros(len(true)), np.zeros(len(true)))
     assert (unknown.low, unknown.high) == (-1.0, 1.0)
 
 
@@ -85,9 +85,9 @@ def test_means_over_runs_are_fractions_that_flip_too():
 
 def test_an_octave_too_high_is_right_in_chroma():
     true = np.arange(30) + 40
-    found = paired_difference("chroma_accuracy", true, [true + 12], [true + 1], np.arange(30), np.zeros(30))
+    found = compare_pairs("chroma_accuracy", true, [true + 12], [true + 1], np.arange(30), np.zeros(30))
     assert found.value == 1 and found.p == pytest.approx(2**-29)
-    same = paired_difference("chroma_accuracy", true, [true + 12], [true], np.arange(30), np.zeros(30))
+    same = compare_pairs("chroma_accuracy", true, [true + 12], [true], np.arange(30), np.zeros(30))
     assert same.value == 0 and same.p == 1
 
 
@@ -142,7 +142,7 @@ def test_shuffled_labels_give_no_significant_difference():
     for _ in range(60):
         true = rng.integers(0, 10, 200)
         one, other = rng.integers(0, 10, (2, 200))
-        p_values.append(paired_difference("accuracy", true, [one], [other], np.arange(200), np.zeros(200)).p)
+        p_values.append(compare_pairs("accuracy", true, [one], [other], np.arange(200), np.zeros(200)).p)
     assert np.mean(np.array(p_values) <= 0.05) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 60)
 
 
@@ -156,11 +156,11 @@ def test_other_metrics_are_compared_by_the_bootstrap(metric):
         true = (rng.random((150, 5)) < 0.3).astype(int)
         good, bad = true + 0.5 * rng.normal(size=true.shape), true + 2.0 * rng.normal(size=true.shape)
     groups, rounds = np.arange(150), np.zeros(150)
-    found = paired_difference(metric, true, [good], [bad], groups, rounds)
+    found = compare_pairs(metric, true, [good], [bad], groups, rounds)
     assert found.value > 0.1 and found.low > 0 and found.p < 0.01
-    same = paired_difference(metric, true, [good], [good], groups, rounds)
+    same = compare_pairs(metric, true, [good], [good], groups, rounds)
     assert same.value == same.low == same.high == 0 and same.p == 1
-    other_way = paired_difference(metric, true, [bad], [good], groups, rounds)
+    other_way = compare_pairs(metric, true, [bad], [good], groups, rounds)
     assert other_way.value == pytest.approx(-found.value) and other_way.p == pytest.approx(found.p)
 
 
@@ -168,8 +168,8 @@ def test_seeds_are_averaged_and_not_taken_for_more_clips():
     one, other, groups = simulated(0, 0.75, 0.7)
     true = np.zeros(len(one), int)
     runs, others = [(~one).astype(int)], [(~other).astype(int)]
-    single = paired_difference("accuracy", true, runs, others, groups, true)
-    tripled = paired_difference("accuracy", true, runs * 3, others * 3, groups, true)
+    single = compare_pairs("accuracy", true, runs, others, groups, true)
+    tripled = compare_pairs("accuracy", true, runs * 3, others * 3, groups, true)
     assert (tripled.low, tripled.high, tripled.p) == pytest.approx((single.low, single.high, single.p))
 
 
@@ -207,6 +207,6 @@ def test_two_features_at_chance_differ_in_no_more_than_one_of_twenty_by_any_metr
             true = (rng.random((n_groups, 4)) < 0.3)[groups].astype(int)
             one, other = (rng.normal(size=(n_groups, 4))[groups] + rng.normal(size=(120, 4)) for _ in range(2))
         good = true + rng.normal(size=true.shape)
-        alarms += paired_difference(metric, true, [one], [other], groups, np.zeros(120)).p <= 0.05
-        found += paired_difference(metric, true, [good], [other], groups, np.zeros(120)).p <= 0.05
+        alarms += compare_pairs(metric, true, [one], [other], groups, np.zeros(120)).p <= 0.05
+        found += compare_pairs(metric, true, [good], [other], groups, np.zeros(120)).p <= 0.05
     assert alarms / n <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / n) and found / n > 0.9

@@ -63,7 +63,7 @@ def test_the_frame_that_tells_is_found_in_its_layer(knowing: str) -> None:
     from evar.probes.linear import LinearProbe
 
     means = np.stack(
-        [np.concatenate([frames.joined([at], name)[0].mean(0) for name in frames.widths]) for at in range(450)]
+        [np.concatenate([frames.join([at], name)[0].mean(0) for name in frames.widths]) for at in range(450)]
     )
     blind = LinearProbe().fit(means[train], y[train], means[valid], y[valid])
     assert blind.score(means[test], y[test]) < probe.score(frames[test], y[test]) - 0.05
@@ -76,13 +76,13 @@ def test_outputs_are_those_of_the_formula() -> None:
     train = np.arange(SPLIT[0])
     moments = []
     for name in frames.widths:
-        every = frames.joined(train.tolist(), name)[0].double()
+        every = frames.join(train.tolist(), name)[0].double()
         moments.append((every.mean(0), every.std(0, unbiased=False)))
     expected = []
     for at in range(10):
         scores, values = [], []
         for layer, name in enumerate(frames.widths):
-            x = (frames.joined([at], name)[0].double() - moments[layer][0]) / moments[layer][1]
+            x = (frames.join([at], name)[0].double() - moments[layer][0]) / moments[layer][1]
             scores.append(x @ query[layer].double() + offset[layer].double() - np.log(len(x)))
             values.append(x)
         shares = torch.cat(scores).softmax(dim=0).split([len(x) for x in values])
@@ -178,9 +178,9 @@ def test_frames_come_back_as_they_were_in_half_precision(tmp_path) -> None:
             if np.abs(clip).max() < 100:  # not above what half precision holds: rounded to it, and no more
                 assert np.array_equal(found[:n].numpy(), clip.astype(np.float16).astype(np.float32))
     part = frames[np.array([3, 1])]
-    assert np.array_equal(part.joined([0], "b")[0], frames.joined([3], "b")[0])
+    assert np.array_equal(part.join([0], "b")[0], frames.join([3], "b")[0])
     with pytest.raises(KeyError, match="no frames"):
-        frames.joined([4], "a")
+        frames.join([4], "a")
 
 
 def test_a_killed_run_leaves_whole_batches_only(tmp_path) -> None:
@@ -193,7 +193,7 @@ def test_a_killed_run_leaves_whole_batches_only(tmp_path) -> None:
         file.write(json.dumps([["r", [4, 8], [0, 0]]]).encode() + b"\n")  # committed, but its frames are not all there
     assert sorted(store.places(key())) == ["p", "q"]
     assert [entry["clips"] for entry in store.contents()] == [3] and "frames" in store.contents()[0]["clip"]
-    FrameWriter(store.key_folder(key())).opened({"a": 2})
+    FrameWriter(store.key_folder(key())).open_files({"a": 2})
     assert len(store.prune()) == 1 and sorted(store.places(key())) == ["p", "q"]
 
 
@@ -248,7 +248,7 @@ def test_stored_frames_are_those_of_the_encoder(tones) -> None:
     for at in (0, 5, 17):
         wave = torch.from_numpy(soundfile.read(task.paths[at], dtype="float32")[0])[None]
         own = mean_of_stretches(encoder.encode(wave)["bands"][0], 2).detach()
-        assert frames.joined([at], "bands")[0].numpy() == pytest.approx(own.numpy(), abs=0.01)
+        assert frames.join([at], "bands")[0].numpy() == pytest.approx(own.numpy(), abs=0.01)
     n_bytes = sum(own.stat().st_size for own in FrameStore().folder.rglob("*.f16"))
     lengths = [len(soundfile.read(path)[0]) for path in task.paths]
     assert n_bytes < request.n_bytes(encoder, lengths) < n_bytes + 100 * len(lengths)

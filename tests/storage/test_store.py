@@ -13,7 +13,7 @@ import pytest
 from evar.audio.known_files import AudioIndex
 from evar.storage.feature_store import FeatureStore
 from evar.storage.keys import FeatureKey
-from evar.storage.segments import estimated_bytes
+from evar.storage.segments import estimate_bytes
 
 KEY = FeatureKey(
     encoder="toy", weights_sha256="00", options={"gain": 1.0}, revision=1, norm_stats=None, sample_rate=16000,
@@ -143,4 +143,4 @@ def test_the_estimate_is_what_lands_on_disk(tmp_path):
         writer.append(rows, {"a": np.zeros((200, 3), np.float32), "b": np.zeros((200, 2), np.float32)})
     (segment,) = store.key_folder(KEY).glob("segment-*")
     on_disk = sum(file.stat().st_size for file in segment.iterdir())
-    assert 0.8 < estimated_bytes({"a": 3, "b": 2}, 200) / on_disk < 1.3
+    assert 0.8 < estimate_bytes({"a": 3, "b": 2}, 200) / on_disk < 1.3

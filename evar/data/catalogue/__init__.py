@@ -16,7 +16,7 @@ from evar.config.registry import stays_below
 from evar.data.tables import read_frame
 
 
-def published_file(top: Path, name: str, get_it: str, also: tuple[str, ...] = ()) -> Path:
+def find_published_file(top: Path, name: str, get_it: str, also: tuple[str, ...] = ()) -> Path:
     """A split list or table of a data set: in its folder or, where it is no part of the archive, beside it.
 
     Args:

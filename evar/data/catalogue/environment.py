@@ -12,7 +12,7 @@ from evar.audio.folders import find_audio
 from evar.config.messages import warn
 from evar.config.registry import stays_below
 from evar.config.tables import show_path
-from evar.data.catalogue import find_folder, published_file, read_table
+from evar.data.catalogue import find_folder, find_published_file, read_table
 from evar.data.task_config import LABEL_SEPARATOR
 
 AUDIOSET_LISTS = "http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/"
@@ -23,7 +23,7 @@ def esc50(top: Path) -> pd.DataFrame:
 
     Copies on Kaggle have the table at the top and the sounds in `audio/audio`.
     """
-    path = published_file(
+    path = find_published_file(
         top, "meta/esc50.csv", "it is in the archive of https://github.com/karoldvl/ESC-50", ("esc50.csv",)
     )
     table = read_table(path, ("filename", "fold", "category", "src_file"))
@@ -43,7 +43,7 @@ def urbansound8k(top: Path) -> pd.DataFrame:
 
     The copy on Kaggle has the table and `fold1` to `fold10` at the top.
     """
-    path = published_file(
+    path = find_published_file(
         top,
         "metadata/UrbanSound8K.csv",
         "it is in UrbanSound8K.tar.gz of zenodo.org/record/1203745",
@@ -66,7 +66,7 @@ def fsd50k(top: Path) -> pd.DataFrame:
     get_it = "it is in FSD50K.ground_truth.zip of zenodo.org/record/4060432"
     tables = []
     for part in ("dev", "eval"):
-        path = published_file(
+        path = find_published_file(
             top,
             f"FSD50K.ground_truth/{part}.csv",
             get_it,
@@ -106,7 +106,9 @@ def tut_scenes(top: Path) -> pd.DataFrame:
     """TUT Urban Acoustic Scenes 2018, development: the one published fold; group = city and location."""
     rows = []
     for split, name in (("train", "fold1_train.txt"), ("test", "fold1_evaluate.txt")):
-        path = published_file(top, f"evaluation_setup/{name}", "it is in the archives of zenodo.org/record/1228142")
+        path = find_published_file(
+            top, f"evaluation_setup/{name}", "it is in the archives of zenodo.org/record/1228142"
+        )
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             clip, _, scene = line.strip().partition("\t")
             parts = clip.rpartition("/")[2].split("-")
@@ -143,7 +145,7 @@ def _audioset(top: Path, training: tuple[str, ...]) -> pd.DataFrame:
     for names, split in ((training, "train"), (("eval_segments.csv",), "test")):
         n_listed = n_here = 0
         for name in names:
-            table = published_file(top, name, f"get it from {AUDIOSET_LISTS}{name}")
+            table = find_published_file(top, name, f"get it from {AUDIOSET_LISTS}{name}")
             with table.open(encoding="utf-8") as lines:
                 for number, row in enumerate(csv.reader(lines, skipinitialspace=True), start=1):
                     if not row or row[0].startswith("#"):
@@ -161,7 +163,7 @@ def _audioset(top: Path, training: tuple[str, ...]) -> pd.DataFrame:
 
 def musan(top: Path) -> pd.DataFrame:
     """MUSAN: your own `musan_split.csv` (path, split); label = first folder, group = musician where ANNOTATIONS tell one."""
-    path = published_file(
+    path = find_published_file(
         top,
         "musan_split.csv",
         "no split of MUSAN is published, so put your own there: a CSV with the columns path (such as "
@@ -186,7 +188,7 @@ def bird_detection(top: Path) -> pd.DataFrame:
     for name, split in (("ff1010bird", "train"), ("warblrb10k", "test")):
         fetched = top / f"{name}_labels.csv"
         get_it = f"save the data set's table of itemid and hasbird as {name}/labels.csv"
-        path = fetched if fetched.is_file() else published_file(top, f"{name}/labels.csv", get_it)
+        path = fetched if fetched.is_file() else find_published_file(top, f"{name}/labels.csv", get_it)
         table = read_table(path, ("itemid", "hasbird"))
         if not table["hasbird"].isin(("0", "1")).all():
             bad = table["hasbird"][~table["hasbird"].isin(("0", "1"))].iloc[0]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from evar.audio.folders import is_hidden
 from evar.config.registry import stays_below
-from evar.data.catalogue import find_folder, published_file, read_lines, read_table
+from evar.data.catalogue import find_folder, find_published_file, read_lines, read_table
 
 GTZAN_LISTS = "https://github.com/jongpillee/music_dataset_split/tree/07e8557/GTZAN_split"
 
@@ -22,7 +22,7 @@ def gtzan(top: Path) -> pd.DataFrame:
     rows = []
     for split in ("train", "valid", "test"):
         name = f"{split}_filtered.txt"
-        path = published_file(top, name, f"it is not in the archive: get it from {GTZAN_LISTS} and put it there")
+        path = find_published_file(top, name, f"it is not in the archive: get it from {GTZAN_LISTS} and put it there")
         rows += [(line, line.split("/")[0], split) for line in read_lines(path, "blues/blues.00029.wav")]
     index = pd.DataFrame(rows, columns=["path", "label", "split"])
     places = ("", "genres", "genres_original", "Data/genres_original", "GTZAN/Data/genres_original", "Data/genres")
@@ -39,7 +39,7 @@ def nsynth(top: Path) -> pd.DataFrame:
     """NSynth: `nsynth-SPLIT/examples.json` and `nsynth-SPLIT/audio/NOTE.wav`; group = instrument."""
     rows = []
     for split in ("train", "valid", "test"):
-        path = published_file(
+        path = find_published_file(
             top, f"nsynth-{split}/examples.json", f"it is in nsynth-{split}.jsonwav.tar.gz of magenta.tensorflow.org"
         )
         try:
@@ -54,7 +54,7 @@ def nsynth(top: Path) -> pd.DataFrame:
 
 def surge(top: Path) -> pd.DataFrame:
     """Surge: `TONE/NOTE.ogg` and your own `surge_split.csv` (tone, split); label = note, group = tone."""
-    path = published_file(
+    path = find_published_file(
         top,
         "surge_split.csv",
         "the reference's list of tones is not part of zenodo.org/record/4677097, so put your own there: a CSV with the "

@@ -9,7 +9,7 @@ import pandas as pd
 
 from evar.audio.folders import is_hidden
 from evar.config.messages import warn
-from evar.data.catalogue import find_folder, list_names, published_file, read_lines, read_table
+from evar.data.catalogue import find_folder, find_published_file, list_names, read_lines, read_table
 
 IDEN_SPLIT = "https://www.robots.ox.ac.uk/~vgg/data/voxceleb/meta/iden_split.txt"
 #: of the reference protocol; the other actors are for training
@@ -30,7 +30,7 @@ def speech_commands(top: Path) -> pd.DataFrame:
     """Speech Commands: `WORD/HASH_nohash_N.wav`; what neither list names is for training; group = speaker's hash."""
     split_of: dict[str, str] = {}
     for split, name in (("valid", "validation_list.txt"), ("test", "testing_list.txt")):
-        path = published_file(
+        path = find_published_file(
             top, name, "it is in speech_commands_v0.02.tar.gz (v0.01: v0.01.tar.gz)", (f"train/{name}",)
         )
         split_of |= dict.fromkeys(read_lines(path, "bed/0c40e715_nohash_0.wav"), split)
@@ -62,7 +62,7 @@ def librispeech_speaker(top: Path) -> pd.DataFrame:
     """
     rows = []
     for split, name in (("train", "train_split.txt"), ("test", "test_split.txt")):
-        path = published_file(top, name, f"it is not in the archive: get CPC's {name} and put it there")
+        path = find_published_file(top, name, f"it is not in the archive: get CPC's {name} and put it there")
         for number, line in enumerate(read_lines(path, "103-1240-0000"), start=1):
             parts = line.split("-")
             if len(parts) != 3 or not all(part.isdecimal() for part in parts):
@@ -73,7 +73,7 @@ def librispeech_speaker(top: Path) -> pd.DataFrame:
 
 def voxceleb1(top: Path) -> pd.DataFrame:
     """VoxCeleb1: `wav/SPEAKER/VIDEO/N.wav` of both archives and `iden_split.txt`; group = the speaker's video."""
-    path = published_file(
+    path = find_published_file(
         top, "iden_split.txt", f"it is not in the archives: get it from {IDEN_SPLIT} and put it there"
     )
     rows = []
@@ -88,7 +88,7 @@ def voxceleb1(top: Path) -> pd.DataFrame:
 
 def voxforge(top: Path) -> pd.DataFrame:
     """VoxForge: your own `voxforge_split.csv` (path, split); label = letters before /Trunk, group = submission."""
-    path = published_file(
+    path = find_published_file(
         top,
         "voxforge_split.csv",
         "no split of VoxForge is published that can be had exactly, so put your own there: a CSV with the columns path "

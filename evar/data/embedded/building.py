@@ -160,13 +160,13 @@ def _renderer(name: str, row: Row) -> Renderer:
             return render_note(font, int(program), int(note), **settings, sample_rate=NOTE_RATE) * fade
 
         def note(row: Row) -> tuple[np.ndarray, int]:
-            return _levelled(sound(row["program"], row["note"]), NOTE_RATE, float(row["level_db"])), NOTE_RATE
+            return _set_level(sound(row["program"], row["note"]), NOTE_RATE, float(row["level_db"])), NOTE_RATE
 
         def mixture(row: Row) -> tuple[np.ndarray, int]:
             parts = zip(*(row[name].split(";") for name in ("programs", "notes", "gains_db")), strict=True)
             # Equally loud but for the drawn gain, whatever the presets' own levels are.
-            each = [_levelled(sound(program, key), NOTE_RATE, float(gain) - 30) for program, key, gain in parts]
-            return _levelled(np.sum(each, axis=0), NOTE_RATE, float(row["level_db"])), NOTE_RATE
+            each = [_set_level(sound(program, key), NOTE_RATE, float(gain) - 30) for program, key, gain in parts]
+            return _set_level(np.sum(each, axis=0), NOTE_RATE, float(row["level_db"])), NOTE_RATE
 
         return mixture if "programs" in row else note
     if "voice" in row:
@@ -182,14 +182,14 @@ def _renderer(name: str, row: Row) -> Renderer:
                 rate=int(row["rate"]),
                 pitch=int(row["pitch"]),
             )
-            sound = _trimmed(sound, speech.SAMPLE_RATE)
-            return _levelled(sound, speech.SAMPLE_RATE, float(row["level_db"])), speech.SAMPLE_RATE
+            sound = _trim(sound, speech.SAMPLE_RATE)
+            return _set_level(sound, speech.SAMPLE_RATE, float(row["level_db"])), speech.SAMPLE_RATE
 
         return utterance
     raise ValueError(f"{name}: the index of an embedded task needs a column program or voice, got {', '.join(row)}")
 
 
-def _trimmed(sound: np.ndarray, sample_rate: int) -> np.ndarray:
+def _trim(sound: np.ndarray, sample_rate: int) -> np.ndarray:
     """The utterance with `MARGIN_SECONDS` of silence on both sides, whatever pauses came around it."""
     loud = np.flatnonzero(np.abs(sound) > np.abs(sound).max() * 10 ** (QUIET_DECIBELS / 20))
     if not len(loud):
@@ -197,7 +197,7 @@ def _trimmed(sound: np.ndarray, sample_rate: int) -> np.ndarray:
     return np.pad(sound[loud[0] : loud[-1] + 1], round(MARGIN_SECONDS * sample_rate))
 
 
-def _levelled(sound: np.ndarray, sample_rate: int, level_db: float) -> np.ndarray:
+def _set_level(sound: np.ndarray, sample_rate: int, level_db: float) -> np.ndarray:
     """Scale so that the loudest stretch has this level in dB below full scale, or less where its peak would clip.
 
     A level of its own for each clip, drawn without regard to its label, keeps loudness from giving the label away.

@@ -107,11 +107,11 @@ def rows(name: str) -> list[dict[str, str]]:
         'gm000'
     """
     drawers = {
-        "gm_pitch": _gm_pitch,
-        "gm_instrument": _gm_instrument,
-        "gm_multi": _gm_multi,
-        "spoken_words": _spoken_words,
-        "spoken_language": _spoken_language,
+        "gm_pitch": _draw_gm_pitch,
+        "gm_instrument": _draw_gm_instrument,
+        "gm_multi": _draw_gm_multi,
+        "spoken_words": _draw_spoken_words,
+        "spoken_language": _draw_spoken_language,
     }
     if name not in drawers:
         raise ValueError(f"no embedded task {name!r} to draw; it has {', '.join(drawers)}")
@@ -139,20 +139,20 @@ def _draw(options: Sequence[T], *what: object) -> T:
     return options[_hash(*what) % len(options)]
 
 
-def _shuffled(options: Sequence[T], *what: object) -> list[T]:
+def _shuffle(options: Sequence[T], *what: object) -> list[T]:
     return sorted(options, key=lambda option: _hash(*what, option))
 
 
-def _note_row(task: str, label: str, split: str, program: int, note: int) -> dict[str, object]:
+def _make_note_row(task: str, label: str, split: str, program: int, note: int) -> dict[str, object]:
     path = f"{split}/gm{program:03d}_note{note:03d}.wav"
     level = _draw(LEVELS, task, "level", program, note)
     made_from = {"program": program, "note": note, "level_db": level}
     return {"path": path, "label": label, "split": split, "group": f"gm{program:03d}", **made_from}
 
 
-def _gm_pitch() -> list[dict[str, object]]:
+def _draw_gm_pitch() -> list[dict[str, object]]:
     return [
-        _note_row("gm_pitch", label, split, program, note)
+        _make_note_row("gm_pitch", label, split, program, note)
         for split in SPLITS
         for program in PITCH_PROGRAMS[split]
         for number, label in enumerate(PITCH_CLASSES)
@@ -160,18 +160,18 @@ def _gm_pitch() -> list[dict[str, object]]:
     ]
 
 
-def _gm_instrument() -> list[dict[str, object]]:
+def _draw_gm_instrument() -> list[dict[str, object]]:
     drawn = []
     for split in SPLITS:
         for family, programs in FAMILY_PROGRAMS.items():
-            notes = _shuffled(FAMILY_NOTES[split], "notes", family, split)
+            notes = _shuffle(FAMILY_NOTES[split], "notes", family, split)
             for place, note in enumerate(notes):
                 program = programs[split][place % len(programs[split])]
-                drawn.append(_note_row("gm_instrument", family, split, program, note))
+                drawn.append(_make_note_row("gm_instrument", family, split, program, note))
     return drawn
 
 
-def _gm_multi() -> list[dict[str, object]]:
+def _draw_gm_multi() -> list[dict[str, object]]:
     """One to four families at once; in every dozen clips' instruments taken together, each family comes as often."""
     drawn = []
     for split in SPLITS:
@@ -181,13 +181,13 @@ def _gm_multi() -> list[dict[str, object]]:
             families: list[str] = []
             while len(families) < size:
                 if not deck:
-                    deck = _shuffled(MIXED_FAMILIES, "gm_multi", "deck", split, number, len(families))
+                    deck = _shuffle(MIXED_FAMILIES, "gm_multi", "deck", split, number, len(families))
                 families += [deck.pop(0)] if deck[0] not in families else [deck.pop()]
                 families = list(dict.fromkeys(families))
             families.sort(key=MIXED_FAMILIES.index)
             what = ("gm_multi", split, number)
             programs = [_draw(FAMILY_PROGRAMS[family][split], *what, "program", family) for family in families]
-            notes = _shuffled(FAMILY_NOTES[split], *what, "notes")[:size]
+            notes = _shuffle(FAMILY_NOTES[split], *what, "notes")[:size]
             drawn.append(
                 {
                     "path": f"{split}/mix{number:03d}.wav",
@@ -203,7 +203,7 @@ def _gm_multi() -> list[dict[str, object]]:
     return drawn
 
 
-def _utterance_row(
+def _make_utterance_row(
     task: str, label: str, split: str, voice: str, text: str, language: str, what: str
 ) -> dict[str, object]:
     made_from = {
@@ -217,22 +217,22 @@ def _utterance_row(
     return {"path": f"{split}/{voice}_{what}.wav", "label": label, "split": split, "group": voice, **made_from}
 
 
-def _spoken_words() -> list[dict[str, object]]:
+def _draw_spoken_words() -> list[dict[str, object]]:
     return [
-        _utterance_row("spoken_words", word, split, voice, word, _draw(ACCENTS, "accent", voice, word), word)
+        _make_utterance_row("spoken_words", word, split, voice, word, _draw(ACCENTS, "accent", voice, word), word)
         for split in SPLITS
         for voice in VOICES[split]
         for word in WORDS
     ]
 
 
-def _spoken_language() -> list[dict[str, object]]:
+def _draw_spoken_language() -> list[dict[str, object]]:
     """Every voice says its numbers in all languages, so that neither voice nor number tells the language."""
     return [
-        _utterance_row("spoken_language", label, split, voice, str(number), language, f"{label}_{number}")
+        _make_utterance_row("spoken_language", label, split, voice, str(number), language, f"{label}_{number}")
         for split in SPLITS
         for voice in VOICES[split]
-        for number in _shuffled(NUMBERS[split], "numbers", voice)[: NUMBERS_PER_VOICE[split]]
+        for number in _shuffle(NUMBERS[split], "numbers", voice)[: NUMBERS_PER_VOICE[split]]
         for label, language in LANGUAGES.items()
     ]
 

@@ -171,12 +171,12 @@ class SoundFont:
     def _voice(self, zone: dict[int, int], preset_zone: dict[int, int]) -> Voice:
         _, *bounds, sample_rate, original_key, correction, _, _ = self._records["shdr"][zone[_SAMPLE]]
         for number, (which, unit) in _OFFSETS.items():
-            bounds[which] += _signed(zone.get(number, 0)) * unit
+            bounds[which] += _read_signed(zone.get(number, 0)) * unit
         start, end, loop_start, loop_end = bounds
         settings = {}
         for number, (key, default) in _GENERATORS.items():
-            value = _signed(zone[number]) if number in zone else default
-            settings[key] = value + (0 if number in _INSTRUMENT_ONLY else _signed(preset_zone.get(number, 0)))
+            value = _read_signed(zone[number]) if number in zone else default
+            settings[key] = value + (0 if number in _INSTRUMENT_ONLY else _read_signed(preset_zone.get(number, 0)))
         return Voice(
             sample=self._sample_name(zone[_SAMPLE]),
             data=self._pcm[start:end].astype(np.float32) / 32768,
@@ -214,7 +214,7 @@ def _in_range(zone: dict[int, int], note: int, velocity: int) -> bool:
     return True
 
 
-def _signed(value: int) -> int:
+def _read_signed(value: int) -> int:
     """A 16-bit generator amount read as two's complement."""
     return value - 65536 if value >= 32768 else value
 

@@ -59,20 +59,20 @@ def load_tested(cell: Cell | None, out: Path) -> Tested | None:
 
 def subtract_scores(one: Tested | None, other: Tested | None) -> PairedDifference | None:
     """`one` minus `other`; None where they were not tested on the same clips, or the metric cannot be resampled."""
-    from evar.metrics.significance import paired_difference
+    from evar.metrics.significance import compare_pairs
 
     if one is None or other is None or not _is_paired(one, other):
         return None
-    return paired_difference(one.metric, one.y_true, one.runs, other.runs, one.group, one.round)
+    return compare_pairs(one.metric, one.y_true, one.runs, other.runs, one.group, one.round)
 
 
 def _find_p_value(one: Tested | None, other: Tested | None) -> float | None:
     """As `subtract_scores`, but the p-value alone, which is quick where the metric is a mean over clips."""
-    from evar.metrics.significance import paired_p
+    from evar.metrics.significance import compute_p_value
 
     if one is None or other is None or not _is_paired(one, other):
         return None
-    return paired_p(one.metric, one.y_true, one.runs, other.runs, one.group, one.round)[0]
+    return compute_p_value(one.metric, one.y_true, one.runs, other.runs, one.group, one.round)[0]
 
 
 def _is_paired(one: Tested, other: Tested) -> bool:
