@@ -51,7 +51,8 @@ ALLOWED: dict[str, set[str]] = {
     # the page of a results folder: sounds of the tasks, stored vectors, and the plane that maps are laid out in
     "webpage": {"audio", "config", "data", "metrics", "report", "results", "storage", "pictures.plane"},
     "rerun": UP_TO_SIX | {"lineval", "finetune"},
-    "cli": UP_TO_SIX | {"report", "exporting", "lineval", "finetune", "pictures", "webpage", "rerun"},
+    "sharing": {"config", "metrics", "report", "rerun", "results", "storage.atomic"},
+    "cli": UP_TO_SIX | {"report", "exporting", "sharing", "lineval", "finetune", "pictures", "webpage", "rerun"},
     # public import paths that stay, and the package itself
     "features": {"encoders"},
     "hear": {"config", "encoders", "extraction"},

@@ -18,6 +18,7 @@ from evar.cli.finetune import finetune
 from evar.cli.lineval import compare, lineval, rerun
 from evar.cli.plot import plot
 from evar.cli.report import report
+from evar.cli.sharing import audit, export_results, merge
 from evar.cli.tasks import fingerprint, prepare, task
 from evar.cli.terminal import DONE, WRONG
 from evar.cli.words import UsageError, check_words
@@ -43,6 +44,9 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "report": report,
     "rerun": rerun,
     "plot": plot,
+    "merge": merge,
+    "export-results": export_results,
+    "audit": audit,
 }
 
 
@@ -117,6 +121,7 @@ GROUPS = {
     ],
     "use: give me vectors": ["embed", "fuse", "store"],
     "make: my own sounds, my own encoder": ["task", "prepare", "verify", "fingerprint", "check"],
+    "share: results that others can check": ["merge", "export-results", "audit"],
     "look: what is there?": ["encoders", "layers", "tasks"],
 }
 
@@ -124,10 +129,13 @@ GROUPS = {
 def _overview() -> str:
     import textwrap
 
+    width = max(map(len, COMMANDS))
     lines = ["evar: which pre-trained audio representation, and which layer of it, serves your task."]
     for title, names in GROUPS.items():
         lines += ["", title]
         for name in names:
             summary = (inspect.getdoc(COMMANDS[name]) or "").splitlines()[0]
-            lines += textwrap.wrap(summary, 98, initial_indent=f"  evar {name:9s} ", subsequent_indent=" " * 17)
+            lines += textwrap.wrap(
+                summary, 98, initial_indent=f"  evar {name:{width}} ", subsequent_indent=" " * (width + 8)
+            )
     return "\n".join([*lines, "", "evar COMMAND --help says more, with examples."])

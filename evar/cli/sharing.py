@@ -1,0 +1,117 @@
+"""Commands that put results together, pack them for others, and check what others packed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from evar.cli.terminal import DONE, SOME_FAILED
+from evar.cli.words import UsageError, whole
+from evar.config.messages import write_text
+from evar.storage.atomic import write_atomic
+
+
+def merge(*folders: str, out: str = "") -> int:
+    """Put several results folders together in one.
+
+    evar merge FOLDER [FOLDER ...] --out=DIR
+
+    Examples:
+      evar merge lab_a lab_b --out=all
+
+    A row that several folders hold must have the same score and predictions; if not, the row is named and is not in DIR.
+    DIR/origins.json says where each row comes from. Tables and plots are made anew.
+
+    Exit status 1 if rows contradict each other.
+    """
+    from evar import report
+    from evar.sharing import merge_results
+
+    if not folders or not out:
+        raise UsageError("evar merge needs results folders and --out=DIR: evar merge lab_a lab_b --out=all")
+    merged = merge_results(folders, out)
+    report.write_tables_and_plots(out)
+    write_text(f"{out}: {merged.n_rows} rows; {merged.n_same} of them in several folders, with the same numbers")
+    for conflict in merged.conflicts:
+        write_text(f"CONFLICT, left out: {conflict}", sys.stderr)
+    return SOME_FAILED if merged.conflicts else DONE
+
+
+def export_results(out: str = "results", output: str = "bundle.zip", filter: str = "") -> int:
+    """Pack results into one file that others can check: rows, predictions, YAML files, hashes; no sounds.
+
+    evar export-results [RESULTS] [-o bundle.zip] [--filter=...]
+
+    Examples:
+      evar export-results results -o ours.zip
+      evar export-results results -o ours.zip --filter="task=esc10,protocol=linear"
+      evar audit ours.zip                                      what others do with it
+
+    Absolute paths become file names; the names of the user and the machine are taken out.
+
+    Flags:
+      --filter=COLUMN=PATTERN|PATTERN,...   which rows, as for evar compare          (default: all)
+      -o FILE, --output=FILE                the file to write                        (default: bundle.zip)
+    """
+    from evar.sharing import write_bundle
+
+    notes = write_bundle(out, output, filter)
+    for note in notes:
+        write_text(f"NOTE: {note}")
+    write_text(f"written: {output} ({Path(output).stat().st_size / 1e6:.2f} MB); check it with: evar audit {output}")
+    return DONE
+
+
+def audit(
+    bundle: str,
+    sample: str = "10",
+    seed: str = "0",
+    data_root: str = "",
+    store: str = "",
+    device: str = "auto",
+    out: str = "",
+) -> int:
+    """Check a bundle of results: hashes, scores, intervals and tests; compute a sample of its rows again.
+
+    evar audit BUNDLE [flags]
+
+    Examples:
+      evar audit ours.zip                                      ten rows are computed again
+      evar audit ours.zip --sample=0                           only what follows from the predictions; needs no torch
+      evar audit ours.zip --sample=50 --data_root=/data
+
+    Every difference is named. A row that names code of its author is never run. The certificate is written as Markdown and
+    as JSON.
+
+    Flags:
+      --sample=N       rows that are computed again, from an empty feature store     (default: 10)
+      --seed=N         of the draw of these rows                                     (default: 0)
+      --data_root=DIR  folder that holds the tasks' folders                          (default: $EVAR_DATA, ./data)
+      --store=DIR      use the vectors of this feature store where it has them       (default: an empty one)
+      --device=auto|cpu|cuda|mps                                                     (default: auto)
+      --out=STEM       STEM.md and STEM.json                                         (default: the bundle's name)
+
+    Exit status: 0 nothing differs, 1 something does, 2 the file is no bundle.
+    """
+    from evar.sharing.auditing import audit_bundle
+    from evar.sharing.certificate import format_certificate, format_certificate_json, format_summary
+
+    n_rows = whole(sample, "sample")
+    if n_rows is None or n_rows < 0:
+        raise UsageError(f"--sample must be a whole number >= 0, got {sample}")
+    report = audit_bundle(
+        bundle,
+        sample=n_rows,
+        seed=whole(seed, "seed") or 0,
+        data_root=data_root or None,
+        store=store or None,
+        device=device,
+    )
+    stem = Path(out) if out else Path(bundle).with_suffix("")
+    texts = {".md": format_certificate(report), ".json": format_certificate_json(report)}
+    paths = [stem.with_name(f"{stem.name}.certificate{suffix}") for suffix in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        write_atomic(path, text.encode("utf-8"))
+    write_text(format_summary(report))
+    write_text(f"written: {paths[0]} and {paths[1].name}")
+    return DONE if report.is_clean else SOME_FAILED

@@ -1,0 +1,121 @@
+"""Results folders of several people or machines in one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evar.results import Result, load_all, load_predictions
+from evar.results.records import read_json
+from evar.storage.atomic import write_atomic
+
+#: file of a merged folder that says where each row comes from
+ORIGINS = "origins.json"
+#: what is copied beside runs and predictions, as it is
+_OTHER_FOLDERS = ("searches", "hints", "contamination", "sources", "failures")
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What `merge_results` did.
+
+    Attributes:
+        n_rows: rows in the new folder.
+        n_same: rows that several folders hold with the same numbers.
+        conflicts: sentences on rows that several folders hold with different numbers; none of these is in the new folder.
+    """
+
+    n_rows: int
+    n_same: int
+    conflicts: tuple[str, ...]
+
+
+def merge_results(folders: Sequence[str | Path], out: str | Path) -> Merged:
+    """Copy the rows of several results folders into one.
+
+    A row that several folders hold is copied once if its numbers agree: score, scores of the rounds, and predictions.
+    `origins.json` says where each row comes from.
+
+    Args:
+        folders: results folders, which stay as they are.
+        out: results folder to write; what it holds already counts as one more folder.
+
+    Raises:
+        ValueError: if a folder holds no results.
+        OSError: if a folder cannot be read or written.
+    """
+    out = Path(out)
+    sources = [Path(folder) for folder in folders]
+    if (out / "runs").is_dir() and out.resolve() not in {source.resolve() for source in sources}:
+        sources.insert(0, out)
+    rows: dict[str, list[tuple[Path, Result]]] = {}
+    for source in sources:
+        found = load_all(source)
+        if not found and source != out:
+            raise ValueError(f"{source} must be a results folder, found no results below {source / 'runs'}")
+        for row in found:
+            rows.setdefault(row.id, []).append((source, row))
+    conflicts, origins, n_same = [], {}, 0
+    for id, copies in rows.items():
+        if difference := _find_difference(copies):
+            conflicts.append(f"{id}: {difference}")
+            for path in (out / "runs" / f"{id}.json", out / "predictions" / f"{id}.npz"):
+                path.unlink(missing_ok=True)
+            continue
+        n_same += len(copies) > 1
+        origins[id] = _list_origins(id, copies, out)
+        _copy(copies[0][0], out, [f"runs/{id}.json", f"predictions/{id}.npz"])
+    for source in sources:
+        names = [str(path.relative_to(source)) for kind in _OTHER_FOLDERS for path in (source / kind).rglob("*")]
+        _copy(source, out, [name for name in names if (source / name).is_file()])
+    write_atomic(out / ORIGINS, (json.dumps(origins, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+    return Merged(len(origins), n_same, tuple(conflicts))
+
+
+def load_origins(out: str | Path) -> dict[str, list[str]]:
+    """Where the rows of a merged folder come from: id of a row -> names of folders; {} where nothing was merged."""
+    try:
+        data = read_json(Path(out) / ORIGINS)
+    except (FileNotFoundError, ValueError):
+        return {}
+    if not isinstance(data, Mapping):
+        return {}
+    return {str(id): [str(name) for name in names] for id, names in data.items() if isinstance(names, list)}
+
+
+def _find_difference(copies: Sequence[tuple[Path, Result]]) -> str:
+    """Say in what the copies of a row differ; "" where their numbers agree."""
+    import numpy as np
+
+    first_source, first = copies[0]
+    for source, row in copies[1:]:
+        if (first.score, tuple(first.round_scores)) != (row.score, tuple(row.round_scores)):
+            return f"the score is {first.score!r} in {first_source}, but {row.score!r} in {source}"
+        try:
+            one, other = load_predictions(first_source, row.id), load_predictions(source, row.id)
+        except (FileNotFoundError, ValueError):
+            continue  # without predictions of both, the scores are all that can be compared
+        for name in one:
+            if not np.array_equal(one[name], other[name]):
+                return f"{name} of the predictions differs between {first_source} and {source}"
+    return ""
+
+
+def _list_origins(id: str, copies: Sequence[tuple[Path, Result]], out: Path) -> list[str]:
+    """Names of the folders that hold a row, and those that a merged folder names."""
+    found: list[str] = []
+    for source, _ in copies:
+        known = load_origins(source).get(id)
+        found += known or ([] if source == out else [source.resolve().name])
+    return list(dict.fromkeys(found))
+
+
+def _copy(source: Path, out: Path, names: Sequence[str]) -> None:
+    for name in names:
+        if source.resolve() == out.resolve() or not (source / name).is_file():
+            continue
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, out / name)
