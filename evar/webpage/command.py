@@ -14,6 +14,7 @@ from evar.results import load_all, load_failures, load_searches
 from evar.results.hints import load_hints
 from evar.storage.atomic import write_atomic
 from evar.webpage.context import Context, Settings, try_part
+from evar.webpage.layers import make_layers
 from evar.webpage.page import Part, render_page
 from evar.webpage.summary import make_summary
 
@@ -81,6 +82,7 @@ def make_parts(context: Context) -> list[Part]:
     readings = _find_readings(context)
     steps: list[tuple[str, str, Callable[[], Part | None]]] = [
         ("summary", "Summary", lambda: make_summary(context, readings)),
+        ("layers", "Layers", lambda: make_layers(context, readings)),
     ]
     found = [try_part(name, title, make) for name, title, make in steps]
     return [part for part in found if part is not None]
