@@ -231,9 +231,16 @@ def save_row(out: Path, result: Result, fitted: Sequence[FittedRound], task: Tas
         group=task.groups[rows],
         y_true=task.truth[rows],
         y_pred=np.concatenate([one.y_pred for one in fitted]),
+        confidence=_join_confidence(fitted),
     )
     keep_sources(out, str(result.settings.get("encoder", "")))
     results.save(result, out)
+
+
+def _join_confidence(fitted: Sequence[FittedRound]) -> NDArray[np.float32] | None:
+    """Return the probabilities of the predicted classes of all rounds; None where a round has none."""
+    known = [one.confidence for one in fitted if one.confidence is not None]
+    return np.concatenate(known) if len(known) == len(fitted) else None
 
 
 def versions() -> dict[str, str]:

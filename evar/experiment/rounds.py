@@ -21,6 +21,8 @@ UNREADABLE = -1
 #: digits kept of what is computed from probabilities: thread count and batch size change it by about 1e-7, and two rows of
 #: the same thing are to be equal byte for byte
 DIGITS = 4
+#: likewise of each clip's probability, which people read and sort by
+CONFIDENCE_DIGITS = 3
 
 
 @dataclass
@@ -37,6 +39,7 @@ class FittedRound:
         probe: the fitted estimator.
         norm_stats: (mean, std) that the encoder's input was normalised by in this round, None where it has none.
         extras: further metrics of the round, by name.
+        confidence: (clips,) probability of the predicted class, 0..1, NaN for bad clips; None where the probe has none.
     """
 
     a_round: Round
@@ -48,6 +51,7 @@ class FittedRound:
     probe: Any
     norm_stats: tuple[float, float] | None = None
     extras: dict[str, float] = field(default_factory=dict)
+    confidence: NDArray[np.float32] | None = None
 
 
 def list_usable(a_round: Round, usable: NDArray[np.bool_], task: str, *, needs_valid: bool) -> list[NDArray[np.int64]]:
@@ -120,12 +124,22 @@ def score_round(
         skip_bad: leave out clips that could not be read instead of counting them as wrong.
 
     Returns:
-        `tested`, `y_pred`, `score` and `extras` of a `FittedRound`.
+        `tested`, `y_pred`, `score`, `extras` and `confidence` of a `FittedRound`.
     """
     tested = readable if skip_bad else a_round.test
     score = float(METRICS[task.config.metric].function(task.truth[tested], y_pred[tested]))
     extras = score_extras(task, tested, y_pred[tested], shares if len(readable) == len(tested) else None)
-    return {"tested": tested, "y_pred": y_pred[tested], "score": score, "extras": extras}
+    confidence = None if shares is None else _find_confidence(tested, readable, y_pred, shares)
+    return {"tested": tested, "y_pred": y_pred[tested], "score": score, "extras": extras, "confidence": confidence}
+
+
+def _find_confidence(
+    tested: NDArray[np.int64], readable: NDArray[np.int64], y_pred: NDArray[Any], shares: NDArray[Any]
+) -> NDArray[np.float32]:
+    """Return the probability of the predicted class of each tested clip, (tested,), with few digits; NaN for bad clips."""
+    of_task = np.full(len(y_pred), np.nan, np.float32)
+    of_task[readable] = shares[np.arange(len(readable)), y_pred[readable]]
+    return np.round(of_task[tested], CONFIDENCE_DIGITS)
 
 
 def score_extras(

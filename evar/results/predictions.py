@@ -17,7 +17,15 @@ _TEXTS = ("clip", "group")
 
 
 def save_predictions(
-    out: Path, id: str, *, clip: ArrayLike, round: ArrayLike, group: ArrayLike, y_true: ArrayLike, y_pred: ArrayLike
+    out: Path,
+    id: str,
+    *,
+    clip: ArrayLike,
+    round: ArrayLike,
+    group: ArrayLike,
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    confidence: ArrayLike | None = None,
 ) -> Path:
     """Write `out/predictions/ID.npz`: what was predicted for every test clip of every round.
 
@@ -31,6 +39,8 @@ def save_predictions(
             several; (clips, 3) counts of events; or (clips,) numbers.
         y_pred: (clips,) whole numbers, index of the class predicted, -1 for a clip that could not be read; (clips, labels)
             scores; or (clips,) numbers.
+        confidence: (clips,) probability of the predicted class, 0..1, NaN for a clip that could not be read; None where
+            there is none. Tables and tests do without it.
 
     Raises:
         ValueError: if the arrays differ in length, are empty or hold another type.
@@ -49,6 +59,8 @@ def save_predictions(
     arrays = {"clip": clip, "round": round, "group": group, "y_true": y_true, "y_pred": y_pred}
     buffer = io.BytesIO()
     checked: dict[str, Any] = _check_arrays(arrays)
+    if confidence is not None:
+        checked["confidence"] = _check_confidence(confidence, len(checked["clip"]))
     np.savez_compressed(buffer, **checked)
     path = Path(out) / "predictions" / f"{check_id(id)}.npz"
     write_atomic(path, buffer.getvalue())
@@ -85,6 +97,50 @@ def load_predictions(out: Path, id: str) -> dict[str, np.ndarray]:
         *(SyntaxError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error),
     ) as error:  # whatever damaged bytes make of a zip file and of the arrays in it
         raise ValueError(f"{path} does not hold a run's predictions: {error}; run the row again") from error
+
+
+def load_confidence(out: Path, id: str) -> np.ndarray | None:
+    """Read how sure a run was of each of its predictions.
+
+    Args:
+        out: results folder.
+        id: of the result.
+
+    Returns:
+        (clips,) float32, 0..1 and NaN, in the order of `load_predictions`; None where the run has none, or the file
+        cannot be read.
+    """
+    import zipfile
+    import zlib
+
+    import numpy as np
+
+    path = Path(out) / "predictions" / f"{check_id(id)}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return _check_confidence(arrays["confidence"], len(arrays["clip"]))
+    except (
+        *(ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OverflowError, MemoryError, OSError),
+        *(SyntaxError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error),
+    ):  # as for predictions; nothing but the report shows it
+        return None
+
+
+def _check_confidence(values: ArrayLike, n_clips: int) -> np.ndarray:
+    """Check that each clip has a probability or NaN."""
+    import numpy as np
+
+    array = np.asarray(values)
+    known = array[~np.isnan(array)] if array.dtype.kind == "f" else array
+    if (
+        array.dtype.kind != "f"
+        or array.shape != (n_clips,)
+        or (known.size and not 0 <= known.min() <= known.max() <= 1)
+    ):
+        raise ValueError(
+            f"confidence must be {n_clips} numbers in 0..1 or NaN, got shape {array.shape} of {array.dtype}"
+        )
+    return array.astype(np.float32)
 
 
 def _check_arrays(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
