@@ -179,7 +179,7 @@ def write_png(levels: NDArray[np.uint8]) -> bytes:
 
     Example:
         >>> len(write_png(np.zeros((2, 4), np.uint8)))
-        127
+        128
     """
     height, width = levels.shape
     packed = (levels[:, 0::2] << 4) | levels[:, 1::2]  # two pixels a byte

@@ -38,7 +38,7 @@ function makeMatrix(row) {
   const unread = row.confusions.some(([, p]) => p >= names.length);
   const columns = unread ? [...names, "(unreadable)"] : names;
   const accent = colour("s1");
-  const head = make("tr", {}, [make("th", { scope: "col" }, "true class"), ...columns.map((name) => make("th", { scope: "col" }, name))]);
+  const head = make("tr", {}, [make("th", { scope: "col" }, "true class"), ...columns.map((name) => make("th", { scope: "col" }, make("span", {}, name)))]);
   const body = names.map((name, t) => {
     const total = row.classes[t][1];
     return make("tr", {}, [make("th", { scope: "row" }, name + " (" + total + ")"), ...columns.map((taken, p) => {
