@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evar.download.checks import offline
+from evar.download.hub_records import HubRecord
 
 SETTINGS = ("config*.json", "preprocessor_config.json", "processor_config.json")
 # Of models of sound and text.
@@ -25,12 +26,13 @@ def hub(repo: str, file: str, revision: str | None = None) -> Path:
     Args:
         repo: "organisation/name", or a local folder that holds such a repository's files.
         file: path inside it.
-        revision: commit, tag or branch; without one the newest version counts, so give a commit to be reproducible.
+        revision: commit, tag or branch; without one the newest version is taken at the first use. Its commit and the
+            hash of the file hold ever after on this machine (see `evar.download.hub_records`).
 
     Raises:
         ImportError: if huggingface_hub is not installed.
         FileNotFoundError: if there is no such file, or it is not in the cache and cannot be fetched.
-        OSError: if the repository cannot be reached.
+        OSError: if the repository cannot be reached, or the file is another one than at its first use.
 
     Example:
         >>> import tempfile
@@ -46,15 +48,19 @@ def hub(repo: str, file: str, revision: str | None = None) -> Path:
     huggingface_hub = _client(repo)
     from huggingface_hub.utils import EntryNotFoundError
 
+    record = HubRecord(repo, revision)
+    wanted = record.choose_revision()
     try:
-        return Path(huggingface_hub.hf_hub_download(repo, file, revision=revision, local_files_only=bool(offline())))
+        path = Path(huggingface_hub.hf_hub_download(repo, file, revision=wanted, local_files_only=bool(offline())))
     except Exception as error:  # its HTTP library, and with it the exceptions, changes between versions
         reason = " ".join(str(error).split())[:300]
         kind = FileNotFoundError if isinstance(error, EntryNotFoundError) else OSError
         raise kind(
             f"cannot fetch {file} of {repo}{f' at {revision}' if revision else ''} from the Hugging Face hub "
-            f"({reason}); check the name and the network, or pass the path of a local copy"
+            f"({reason}); check the name and the network, or pass the path of a local copy{record.explain()}"
         ) from error
+    record.check({file: path})
+    return path
 
 
 def hub_folder(repo: str, revision: str | None = None, with_weights: bool = True) -> Path:
@@ -65,7 +71,7 @@ def hub_folder(repo: str, revision: str | None = None, with_weights: bool = True
 
     Args:
         repo: "organisation/name", or a local folder, which is given back.
-        revision: commit, tag or branch; without one the newest version counts, so give a commit to be reproducible.
+        revision: commit, tag or branch, as for `hub`.
         with_weights: False for config.json and preprocessor_config.json only.
 
     Returns:
@@ -88,16 +94,21 @@ def hub_folder(repo: str, revision: str | None = None, with_weights: bool = True
     if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repo) is None or repo.startswith("."):
         raise FileNotFoundError(f"no folder {repo}; expected a model's folder or organisation/name of the hub")
     where = f"{repo}{f' at {revision}' if revision else ''}"
-    folder = _snapshot(repo, revision, SETTINGS, where)
+    record = HubRecord(repo, revision)
+    wanted = record.choose_revision()
+    folder = _snapshot(repo, wanted, SETTINGS, where, record)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{where} {_absent('config.json', repo)}")
+    record.check(_list_files(folder, SETTINGS))
     if not with_weights:
         return folder
     for files in WEIGHTS:
         # The commit that the settings came from: a branch may move in between.
-        commit = folder.name if folder.parent.name == "snapshots" else revision
-        folder = _snapshot(repo, commit, (*files, *(TOKENIZER if _reads_text(folder) else ())), where)
+        commit = folder.name if folder.parent.name == "snapshots" else wanted
+        chosen = (*files, *(TOKENIZER if _reads_text(folder) else ()))
+        folder = _snapshot(repo, commit, chosen, where, record)
         if any((folder / file).is_file() for file in (files[0], files[2])):
+            record.check(_list_files(folder, chosen))
             return folder
     raise FileNotFoundError(f"{where} {_absent('model.safetensors or pytorch_model.bin', repo)}")
 
@@ -111,7 +122,11 @@ def _reads_text(folder: Path) -> bool:
     return isinstance(settings, dict) and settings.get("model_type") == "clap"
 
 
-def _snapshot(repo: str, revision: str | None, files: tuple[str, ...], where: str) -> Path:
+def _list_files(folder: Path, patterns: tuple[str, ...]) -> dict[str, Path]:
+    return {path.name: path for pattern in patterns for path in sorted(folder.glob(pattern))}
+
+
+def _snapshot(repo: str, revision: str | None, files: tuple[str, ...], where: str, record: HubRecord) -> Path:
     client = _client(repo)
     from huggingface_hub.utils import LocalEntryNotFoundError
 
@@ -127,7 +142,7 @@ def _snapshot(repo: str, revision: str | None, files: tuple[str, ...], where: st
         reason = " ".join(str(error).split())[:300]
         raise OSError(
             f"cannot fetch {where} from the Hugging Face hub ({reason}); check the name and the network, or save the "
-            "model's folder anywhere and name it hf:FOLDER"
+            f"model's folder anywhere and name it hf:FOLDER{record.explain()}"
         ) from error
 
 

@@ -342,6 +342,7 @@ def hub_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[obje
     pytest.importorskip("huggingface_hub")
     import huggingface_hub
 
+    monkeypatch.setenv("EVAR_CACHE", str(tmp_path / "cache"))
     for name in ("EVAR_OFFLINE", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
 
@@ -369,6 +370,31 @@ def test_hub_passes_repository_file_and_revision(
     download.hub("org/name", "model.safetensors")
     assert calls[0] == {"repo": "org/name", "file": "model.safetensors", "revision": "abc", "local_files_only": False}
     assert calls[1]["local_files_only"] is True
+
+
+def test_a_hub_file_stays_the_one_of_its_first_use(
+    hub_calls: Callable[[object], list[dict[str, object]]], tmp_path: Path
+) -> None:
+    """The branch moves, and the file changes in place: neither may change a number without a word."""
+    first = tmp_path / "hub" / "snapshots" / "c0ffee" / "model.safetensors"
+    first.parent.mkdir(parents=True)
+    first.write_bytes(b"numbers")
+    calls = hub_calls(first)
+    for _ in range(2):
+        assert download.hub("org/name", "model.safetensors") == first
+    assert [call["revision"] for call in calls] == [None, "c0ffee"]
+    first.write_bytes(b"other numbers")
+    with pytest.raises(OSError, match=r"model\.safetensors of org/name has sha256 \w+, but at its first use") as caught:
+        download.hub("org/name", "model.safetensors")
+    hub_calls(RuntimeError("no such commit"))
+    with pytest.raises(OSError, match=r"asks for the commit c0ffee of its first use, delete it to take another"):
+        download.hub("org/name", "model.safetensors")
+    (record,) = (tmp_path / "cache" / "hub").iterdir()
+    assert str(record) in str(caught.value)
+    record.write_text('{"commit": 3')  # damaged: as at the first use
+    hub_calls(first)
+    assert download.hub("org/name", "model.safetensors") == first
+    assert json.loads(record.read_text())["commit"] == "c0ffee"
 
 
 def test_hub_errors_are_one_sentence(hub_calls: Callable[[object], list[dict[str, object]]]) -> None:

@@ -488,6 +488,7 @@ def test_hub_folder_takes_settings_and_one_format_of_weights(tmp_path, monkeypat
             return str(folder)
 
         def fetched(with_weights: bool) -> set[str]:
+            monkeypatch.setenv("EVAR_CACHE", str(tmp_path / name / "cache"))
             monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
             folder = download.hub_folder("org/name", "v1", with_weights)
             return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
