@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from evar.config.disk import explain_writing
 from evar.config.messages import progress_bar, tell
-from evar.exporting.parts import Table, digest_of, record_file, remove_unfinished
+from evar.exporting.parts import digest_of, is_committed, record_file, remove_unfinished
+from evar.exporting.repeats import FileCounter, Homes
 from evar.exporting.sources import Source, portions
+from evar.exporting.table import Table
 from evar.exporting.writers import FORMATS, RESERVED, read_metadata, require_format
 
 if TYPE_CHECKING:
@@ -144,19 +146,25 @@ def export(
     before = _metadata_before(output)
     folder = output.with_name(f"{output.name}.parts")
     with _hold_folder(folder, output):
-        n_clips, n_done, digest = _survey(source, text, folder)
+        n_clips, n_done, digest, repeated = _survey(source, text, folder)
         if before and before.get("digest") == digest:
             kept = folder if before["bad_clips"] and not skip_bad and any(folder.glob("*.json")) else None
             _clear(folder, kept)
             return Exported(before, 0, True, kept, source.left_out.describe())
         _require_space(output.parent, recipe, n_clips, n_done)
-        digests = []
+        digests: list[str] = []
+        homes = Homes(repeated)
 
-        def missing() -> Iterator[tuple[str, Any]]:
+        def missing() -> Iterator[tuple[str, Any, frozenset[int]]]:
+            seen: set[str] = set()
             for clips in portions(source, CLIPS_A_PART):
                 digests.append(digest_of(text, clips))
-                if not record_file(folder, digests[-1]).is_file():
-                    yield digests[-1], clips
+                elsewhere = homes.visit(digests[-1], clips)
+                if digests[-1] in seen:  # the same rows of the table again
+                    continue
+                seen.add(digests[-1])
+                if not is_committed(folder, digests[-1], homes.places, bool(repeated)):
+                    yield digests[-1], clips, elsewhere
 
         with progress_bar(
             total=n_clips, initial=n_done, desc=encoder.name, unit="clip", smoothing=0.1, mininterval=0.5
@@ -166,7 +174,7 @@ def export(
             except OSError:
                 remove_unfinished(folder)
                 raise
-        table = Table(folder, digests, recipe.features, source.columns, settings["hop_seconds"])
+        table = Table(folder, digests, recipe.features, source.columns, settings["hop_seconds"], homes.places)
         if not table.n_clips:
             _clear(folder, None)
             raise ValueError(f"none of {len(table.bad)} clips could be used, first {': '.join(table.bad[0])}")
@@ -185,15 +193,21 @@ def export(
         return Exported(table.meta, n_clips - n_done, False, kept, source.left_out.describe())
 
 
-def _survey(source: Source, settings: str, folder: Path) -> tuple[int, int, str]:
-    """Clips in all, clips in committed parts, and the digest of the whole: every path is looked at, no file is opened."""
+def _survey(source: Source, settings: str, folder: Path) -> tuple[int, int, str, frozenset[int]]:
+    """Look at every path, and open no file.
+
+    Returns:
+        Clips in all, clips in committed parts, the digest of the whole, and the hashes of files that repeat.
+    """
     n_clips = n_done = 0
     digests = []
+    counter = FileCounter()
     for clips in portions(source, CLIPS_A_PART):
+        counter.add(clips)
         digests.append(digest_of(settings, clips))
         n_clips += len(clips)
         n_done += len(clips) if record_file(folder, digests[-1]).is_file() else 0
-    return n_clips, n_done, _whole_digest(digests)
+    return n_clips, n_done, _whole_digest(digests), counter.find_repeated()
 
 
 def _whole_digest(digests: Sequence[str]) -> str:

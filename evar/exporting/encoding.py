@@ -28,7 +28,7 @@ _Item = tuple[PartWriter, int]
 def encode(
     encoder: Encoder,
     recipe: Recipe,
-    portions: Iterable[tuple[str, Sequence[Clip]]],
+    portions: Iterable[tuple[str, Sequence[Clip], frozenset[int]]],
     folder: Path,
     batch_size: int | None,
     bar: Any,
@@ -40,7 +40,8 @@ def encode(
     Args:
         encoder: in eval mode, on its device.
         recipe: what is kept of every clip.
-        portions: digest of the part and its clips; taken one at a time.
+        portions: digest of the part, its clips, and the positions of those whose rows another part has; taken one at a
+            time.
         folder: of the parts.
         batch_size: clips a batch; None takes as many as `encoder.batch_seconds` of audio.
         bar: tqdm's; counts clips.
@@ -54,7 +55,7 @@ def encode(
         return read(part.clips[position].file, encoder.sample_rate)
 
     with ThreadPoolExecutor(8) as threads, torch.inference_mode():
-        parts = ((PartWriter(folder, digest, clips, recipe.features), clips) for digest, clips in portions)
+        parts = (PartWriter(folder, digest, clips, recipe.features, others) for digest, clips, others in portions)
         for batch, futures in decode_ahead(_batches(encoder, parts, batch_size, threads, bar), decode):
             clips: dict[_Item, NDArray[np.float32]] = {}
             for item, future in zip(batch, futures, strict=True):
@@ -79,15 +80,16 @@ def _encode_batch(encoder: Encoder, recipe: Recipe, clips: dict[_Item, NDArray[n
 
 def _batches(
     encoder: Encoder,
-    parts: Iterable[tuple[PartWriter, Sequence[Clip]]],
+    parts: Iterable[PartWriter],
     batch_size: int | None,
     threads: ThreadPoolExecutor,
     bar: Any,
 ) -> Iterator[list[_Item]]:
     """Batches of one part after the other; while one is planned, threads read the headers of the next."""
     waiting: deque[tuple[PartWriter, dict[int, Future[int]]]] = deque()
-    for part, clips in parts:
-        headers = {first: threads.submit(length, clips[first].file, encoder.sample_rate) for first in part.of_file}
+    for part in parts:
+        bar.update(len(part.clips) - sum(len(positions) for positions in part.of_file.values()))
+        headers = {first: threads.submit(length, part.clips[first].file, encoder.sample_rate) for first in part.of_file}
         waiting.append((part, headers))
         if len(waiting) > 1:
             yield from _plan_batches(encoder, *waiting.popleft(), batch_size, bar)

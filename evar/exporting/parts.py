@@ -16,8 +16,8 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -25,16 +25,13 @@ import numpy as np
 
 from evar.audio.contents import state_of
 from evar.config.disk import explain_writing
+from evar.exporting.repeats import name_file
 from evar.storage.atomic import write_atomic
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evar.exporting.sources import Clip
-
-_FLOAT_BYTES = 4
-#: vectors that are in memory at a time while the output is put together
-_BLOCK_BYTES, _BLOCK_ROWS = 32 * 2**20, 2**16
 
 
 def digest_of(settings: str, clips: Sequence[Clip]) -> str:
@@ -75,10 +72,19 @@ class PartWriter:
         digest: of the part.
         clips: of the portion, in the order of the source.
         features: name -> width.
+        elsewhere: positions of clips whose file is in a part before this one (see `evar.exporting.repeats`).
     """
 
-    def __init__(self, folder: Path, digest: str, clips: Sequence[Clip], features: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        digest: str,
+        clips: Sequence[Clip],
+        features: Mapping[str, int],
+        elsewhere: frozenset[int] = frozenset(),
+    ) -> None:
         self.clips = clips
+        self._elsewhere = elsewhere
         self._folder, self._digest, self._features = folder, digest, features
         self._files: dict[str, IO[bytes]] = {}
         self._places: dict[int, tuple[float, int, int]] = {}
@@ -86,9 +92,12 @@ class PartWriter:
         self._n_rows = 0
         places: dict[str, list[int]] = {}
         for position, clip in enumerate(clips):
-            places.setdefault(os.path.abspath(clip.file), []).append(position)
+            if position not in elsewhere:
+                places.setdefault(name_file(clip), []).append(position)
         #: position of the first clip of each file -> all that are of this file: it is decoded and encoded once
         self.of_file = {positions[0]: positions for positions in places.values()}
+        if not self.of_file:
+            self._commit_when_whole()
 
     def add(self, position: int, seconds: float, rows: Mapping[str, NDArray[np.float32]]) -> None:
         """Write one clip.
@@ -111,7 +120,7 @@ class PartWriter:
         with explain_writing(self._folder):
             for name, value in rows.items():
                 if name not in self._files:
-                    self._files[name] = open(_rows_file(self._folder, self._digest, name), "wb")  # noqa: SIM115
+                    self._files[name] = open(locate_rows(self._folder, self._digest, name), "wb")  # noqa: SIM115
                 self._files[name].write(np.ascontiguousarray(value, "<f4").tobytes())
         self._places |= dict.fromkeys(self.of_file[position], (seconds, self._n_rows, n_rows))
         self._n_rows += n_rows
@@ -131,14 +140,14 @@ class PartWriter:
             ...     part = PartWriter(Path(folder), "d1", [Clip("a.wav", Path("a.wav"))], {"fc": 2})
             ...     part.fail(0, "the file is empty")
             ...     record_file(Path(folder), "d1").read_text()
-            '{"clips": [], "bad": [["a.wav", "the file is empty"]]}'
+            '{"clips": [], "bad": [["a.wav", "the file is empty"]], "positions": [], "bad_positions": [0]}'
         """
         self._bad |= dict.fromkeys(self.of_file[position], reason)
         self._commit_when_whole()
 
     def _commit_when_whole(self) -> None:
         """Bring everything to the disk, the record last."""
-        if len(self._places) + len(self._bad) < len(self.clips):
+        if len(self._places) + len(self._bad) + len(self._elsewhere) < len(self.clips):
             return
         with explain_writing(self._folder):
             for file in self._files.values():
@@ -146,10 +155,15 @@ class PartWriter:
                 os.fsync(file.fileno())
                 file.close()
         usable = [(self.clips[position], self._places[position]) for position in sorted(self._places)]
-        record = {
+        record: dict[str, Any] = {
             "clips": [[clip.path, clip.columns, *place] for clip, place in usable],
             "bad": [[self.clips[position].path, self._bad[position]] for position in sorted(self._bad)],
         }
+        if self._bad or self._elsewhere:  # else the positions are 0, 1, 2, ...
+            record |= {"positions": sorted(self._places), "bad_positions": sorted(self._bad)}
+        if self._elsewhere:
+            others = [(position, self.clips[position]) for position in sorted(self._elsewhere)]
+            record["elsewhere"] = [[position, clip.path, clip.columns, name_file(clip)] for position, clip in others]
         write_atomic(record_file(self._folder, self._digest), json.dumps(record).encode())
 
 
@@ -178,152 +192,48 @@ def remove_unfinished(folder: Path) -> None:
                 file.unlink()
 
 
-def _rows_file(folder: Path, digest: str, feature: str) -> Path:
+def locate_rows(folder: Path, digest: str, feature: str) -> Path:
+    """Return the path of the rows of one feature of a part."""
     return folder / f"{digest}.{feature}.f32"
 
 
-@dataclass(frozen=True)
-class Row:
-    """The rows of one clip, or a piece of them.
-
-    Attributes:
-        path, columns, seconds: of the clip.
-        clip: its number among all clips of the output.
-        first: the piece begins at this row of the clip; 0 unless frames are many.
-        n_rows: of the piece.
-    """
-
-    path: str
-    columns: tuple[str, ...]
-    seconds: float
-    clip: int
-    first: int
-    n_rows: int
+@lru_cache(maxsize=32)
+def _parse_record(path: Path, _: int) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(path.read_bytes())
+    return record
 
 
-@dataclass
-class Table:
-    """What the output will hold, read from committed parts block by block.
+def read_record(folder: Path, digest: str) -> dict[str, Any]:
+    """Read the commit record of a part, the last few from memory.
 
-    Attributes:
+    Args:
         folder: of the parts.
-        digests: of the parts, in the order of the source.
-        features: name -> width.
-        columns: names of the columns that are carried along.
-        hop: seconds between frames; 0 where a row is a clip.
-        meta: what the output says about itself.
-        n_clips, n_rows: without the bad clips.
-        bad: [path, reason] of each clip that could not be used.
-        longest: characters of the longest text in each text column.
+        digest: of the part.
+
+    Raises:
+        FileNotFoundError: if the part is not committed.
     """
+    path = record_file(folder, digest)
+    return _parse_record(path, path.stat().st_mtime_ns)
 
-    folder: Path
-    digests: Sequence[str]
-    features: Mapping[str, int]
-    columns: tuple[str, ...]
-    hop: float
-    meta: dict[str, Any] = field(default_factory=dict)
-    n_clips: int = 0
-    n_rows: int = 0
-    bad: list[list[str]] = field(default_factory=list)
-    longest: dict[str, int] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.longest = dict.fromkeys(("path", *self.columns), 1)
-        for digest in self.digests:
-            record = self._record(digest)
-            self.bad += record["bad"]
-            self.n_clips += len(record["clips"])
-            for path, columns, _, _, n_rows in record["clips"]:
-                self.n_rows += n_rows
-                for name, text in zip(self.longest, (path, *columns), strict=True):
-                    self.longest[name] = max(self.longest[name], len(text))
+def list_positions(record: Mapping[str, Any]) -> list[int]:
+    """List the positions of the usable clips of a part; a part without bad ones need not say them."""
+    return list(record.get("positions", range(len(record["clips"]))))
 
-    def clips(self) -> Iterator[list[Row]]:
-        """The clips of one part after the other, in the order of the source.
 
-        Yields:
-            The clips of a part that has any, each with all its rows.
+def is_committed(folder: Path, digest: str, homes: Mapping[str, tuple[str, int]], is_home: bool) -> bool:
+    """Tell whether a part is there and can be used in an output in which files repeat.
 
-        Example:
-            >>> import tempfile
-            >>> from evar.exporting.sources import Clip
-            >>> with tempfile.TemporaryDirectory() as folder:
-            ...     part = PartWriter(Path(folder), "d1", [Clip("a.wav", Path("a.wav"))], {"fc": 2})
-            ...     part.add(0, 1.5, {"fc": np.ones((1, 2), np.float32)})
-            ...     table = Table(Path(folder), ["d1"], {"fc": 2}, columns=(), hop=0.0)
-            ...     [(row.path, row.seconds, row.n_rows) for rows in table.clips() for row in rows]
-            [('a.wav', 1.5, 1)]
-        """
-        number = 0
-        for digest in self.digests:
-            part = []
-            for path, columns, seconds, _, n_rows in self._record(digest)["clips"]:
-                part.append(Row(path, tuple(columns), seconds, number, 0, n_rows))
-                number += 1
-            if part:
-                yield part
-
-    def blocks(self, features: Sequence[str] = ()) -> Iterator[tuple[list[Row], dict[str, NDArray[np.float32]]]]:
-        """Rows and vectors, a bounded number at a time, in the order of the source; cut at the same places every time.
-
-        Args:
-            features: names of the wanted ones.
-
-        Yields:
-            The clips, or pieces of clips, of a block, and feature -> (rows of the block, width).
-
-        Example:
-            >>> import tempfile
-            >>> from evar.exporting.sources import Clip
-            >>> with tempfile.TemporaryDirectory() as folder:
-            ...     part = PartWriter(Path(folder), "d1", [Clip("a.wav", Path("a.wav"))], {"fc": 2})
-            ...     part.add(0, 1.5, {"fc": np.ones((1, 2), np.float32)})
-            ...     table = Table(Path(folder), ["d1"], {"fc": 2}, columns=(), hop=0.0)
-            ...     [vectors["fc"].tolist() for _, vectors in table.blocks(["fc"])]
-            [[[1.0, 1.0]]]
-        """
-        most = min(_BLOCK_ROWS, max(1, _BLOCK_BYTES // (_FLOAT_BYTES * sum(self.features.values()))))
-        number = -1
-        for digest in self.digests:
-            files = {name: open(_rows_file(self.folder, digest, name), "rb") for name in features}  # noqa: SIM115
-            block: list[tuple[Row, int]] = []  # a piece, and its first row in the part's files
-            n_block = 0
-            try:
-                for path, columns, seconds, begin, n_rows in self._record(digest)["clips"]:
-                    number += 1
-                    first = 0
-                    while first < n_rows:
-                        n_piece = min(n_rows - first, most - n_block)
-                        piece = Row(path, tuple(columns), seconds, number, first, n_piece)
-                        block.append((piece, begin + first))
-                        first, n_block = first + n_piece, n_block + n_piece
-                        if n_block == most:
-                            yield self._gather_vectors(block, files, n_block)
-                            block, n_block = [], 0
-                if block:
-                    yield self._gather_vectors(block, files, n_block)
-            finally:
-                for file in files.values():
-                    file.close()
-
-    def _gather_vectors(
-        self, block: list[tuple[Row, int]], files: Mapping[str, IO[bytes]], n_rows: int
-    ) -> tuple[list[Row], dict[str, NDArray[np.float32]]]:
-        vectors = {}
-        for name, file in files.items():
-            width = self.features[name]
-            value = np.empty((n_rows, width), np.float32)
-            place = 0
-            for row, begin in block:
-                file.seek(begin * width * _FLOAT_BYTES)
-                value[place : place + row.n_rows] = np.frombuffer(
-                    file.read(row.n_rows * width * _FLOAT_BYTES), "<f4"
-                ).reshape(row.n_rows, width)
-                place += row.n_rows
-            vectors[name] = value
-        return [row for row, _ in block], vectors
-
-    def _record(self, digest: str) -> dict[str, Any]:
-        record: dict[str, Any] = json.loads(record_file(self.folder, digest).read_bytes())
-        return record
+    Args:
+        folder: of the parts.
+        digest: of the part.
+        homes: as for `Table`.
+        is_home: later parts may point to it, so it must say the positions of its clips.
+    """
+    if not record_file(folder, digest).is_file():
+        return False
+    record = read_record(folder, digest)
+    if is_home and record["bad"] and "bad_positions" not in record:  # of a version that knew no repeats
+        return False
+    return all(homes.get(name, (digest, 0))[0] != digest for *_, name in record.get("elsewhere", []))

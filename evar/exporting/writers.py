@@ -18,7 +18,7 @@ from evar.config.registry import nearest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from evar.exporting.parts import Row, Table
+    from evar.exporting.table import Row, Table
 
 #: names that a carried column cannot have
 RESERVED = ("path", "seconds", "clip", "time", "hop", "meta")
@@ -76,7 +76,8 @@ def write_npz(path: Path, table: Table) -> None:
 
     Example:
         >>> import tempfile
-        >>> from evar.exporting.parts import PartWriter, Table
+        >>> from evar.exporting.parts import PartWriter
+        >>> from evar.exporting.table import Table
         >>> from evar.exporting.sources import Clip
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     part = PartWriter(Path(folder), "d1", [Clip("a.wav", Path("a.wav"))], {"fc": 2})

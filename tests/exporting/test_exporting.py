@@ -26,6 +26,7 @@ from evar.cli.words import UsageError, check_words
 from evar.data.task import load_task
 from evar.encoders.features import LayerInfo
 from evar.exporting import parts, sources, writers
+from evar.exporting import table as tables
 from evar.exporting.sources import Source, portions
 from evar.extraction import extract
 from evar.storage.feature_store import FeatureStore
@@ -39,7 +40,7 @@ def folder(tones, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tones(unequal=True)
     monkeypatch.chdir(root)
     monkeypatch.setattr(exporting, "CLIPS_A_PART", 10)
-    monkeypatch.setattr(parts, "_BLOCK_ROWS", 7)
+    monkeypatch.setattr(tables, "_BLOCK_ROWS", 7)
     return Path("data/tones")
 
 
@@ -165,7 +166,7 @@ def test_whose_statistics_are_used_is_told(folder, capsys):
 
 def test_memory_is_bounded_by_blocks_and_rows_are_gathered_in_order(tmp_path, monkeypatch):
     """Clips written in another order than the source's, one longer than a block."""
-    monkeypatch.setattr(parts, "_BLOCK_ROWS", 4)
+    monkeypatch.setattr(tables, "_BLOCK_ROWS", 4)
     clips = [sources.Clip(f"{number}.wav", tmp_path / f"{number}.wav") for number in range(3)]
     random = np.random.default_rng(0)
     rows = {number: random.normal(size=(n, 2)).astype(np.float32) for number, n in ((0, 3), (1, 9), (2, 1))}
@@ -173,7 +174,7 @@ def test_memory_is_bounded_by_blocks_and_rows_are_gathered_in_order(tmp_path, mo
     for number in (1, 2, 0):
         assert not parts.record_file(tmp_path, "ab").exists()
         writer.add(number, 1.0, {"x": rows[number]})
-    table = parts.Table(tmp_path, ["ab", "ab"], {"x": 2}, (), 0.1)
+    table = tables.Table(tmp_path, ["ab", "ab"], {"x": 2}, (), 0.1)
     blocks = list(table.blocks(["x"]))
     assert (table.n_clips, table.n_rows) == (6, 26) and max(len(values["x"]) for _, values in blocks) == 4
     expected = np.concatenate([rows[0], rows[1], rows[2]] * 2)
@@ -452,6 +453,47 @@ def test_a_csv_may_name_missing_files(folder):
     assert run(["embed", "toy", "list.csv", f"--data_root={folder}", "-o", "out.npz", "--skip_bad"]) == cli.DONE
     assert list(opened("out.npz")["path"]) == ["low_1.wav", "low_2.wav"]
     assert exporting.read_metadata("out.npz")["bad_clips"] == [{"path": "no.wav", "reason": "the file is missing"}]
+
+
+@pytest.mark.parametrize("words", [[], ["--frames"]])
+def test_a_path_that_repeats_is_encoded_once_in_all_parts(folder, monkeypatch, words):
+    """Two good files and a missing one, again and again over four parts of 10; then with a part that is stopped."""
+    names = ["low_1.wav", "no.wav", "high_1.wav"] * 11 + ["low_2.wav"] * 6
+    write_csv(Path("list.csv"), [["path", "row"], *([name, str(row)] for row, name in enumerate(names))])
+    command = ["embed", "toy", "list.csv", f"--data_root={folder}", "--skip_bad", *words, "-o"]
+    assert run([*command, "out.npz"]) == cli.DONE
+    assert sum(Bands.calls) == 3
+    found, good = opened("out.npz"), [row for row, name in enumerate(names) if name != "no.wav"]
+    if not words:
+        assert found["row"].tolist() == [str(row) for row in good]
+        vectors = dict(zip(found["path"], found["bands"], strict=True))
+        expected = embed("toy", [folder / name for name in vectors])
+        np.testing.assert_allclose(np.stack(list(vectors.values())), expected, rtol=1e-5, atol=1e-6)
+        assert all((vectors[path] == row).all() for path, row in zip(found["path"], found["bands"], strict=True))
+    else:
+        assert list(dict.fromkeys(found["row"].tolist())) == [str(row) for row in good]
+    meta = exporting.read_metadata("out.npz")
+    assert meta["bad_clips"] == [{"path": "no.wav", "reason": "the file is missing"}] * 11
+    go_on = stop_after(monkeypatch, 1)
+    assert run([*command, "again.npz"]) == 130
+    go_on()
+    Bands.calls.clear()
+    assert run([*command, "again.npz"]) == cli.DONE
+    assert Path("again.npz").read_bytes() == Path("out.npz").read_bytes()
+
+
+def test_a_part_that_pointed_to_another_is_made_anew_when_that_one_is_gone(folder, monkeypatch):
+    names = [f"low_{n}.wav" for n in range(10)] + ["low_0.wav"] + [f"high_{n}.wav" for n in range(9)] + ["no.wav"]
+    write_csv(Path("list.csv"), [["path"], *([name] for name in names)])
+    command = ["embed", "toy", "list.csv", f"--data_root={folder}", "-o", "out.npz"]
+    assert run(command) == cli.SOME_FAILED and len(list(Path("out.npz.parts").glob("*.json"))) == 3
+    Bands.calls.clear()
+    write_csv(Path("list.csv"), [["path"], *([name] for name in ["middle_0.wav", *names[1:]])])
+    assert run(command) == cli.SOME_FAILED
+    assert opened("out.npz")["path"].tolist() == ["middle_0.wav", *names[1:-1]]
+    np.testing.assert_allclose(
+        opened("out.npz")["bands"][10], embed("toy", [folder / "low_0.wav"])[0], rtol=1e-5, atol=1e-6
+    )
 
 
 def test_vectors_that_are_not_finite_are_bad_clips(folder, monkeypatch):
