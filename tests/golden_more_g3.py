@@ -77,6 +77,59 @@ def passt(waveform: Tensor, checkpoint: Checkpoint) -> Arrays:
     return numbers(arrays)
 
 
+def mn10_as(waveform: Tensor, checkpoint: Checkpoint) -> Arrays:
+    encoder: Any = load("efficientat.mn10", checkpoint("mn10_as"))
+    clip = {name: value[0] for name, value in embed(encoder, waveform, layers="all").items()}
+    wide = embed(like(encoder, bands="side_by_side"), waveform, layers="all")
+    names = ["stem", *(f"block{number}" for number in range(1, 16)), "head"]
+    frames, logits = encoder.encode(waveform)["head"][0], encoder.outputs(waveform)[0]
+    return numbers(
+        {
+            **front(encoder.frontend(waveform)),
+            **{f"features{number:02d}": clip[name] for number, name in enumerate(names)},
+            **{f"features{number:02d}_flat": wide[names[number]][0] for number in (1, 3, 6, 12, 16)},
+            "emb": clip["head"],
+            "emb_max": frames.amax(dim=0),
+            "frames2": frames[[0, -1]],
+            "clf_hidden": clip["hidden"],
+            "logits16": logits[:16],
+            "logits_mean": logits.mean()[None],
+        }
+    )
+
+
+def psla(waveform: Tensor, checkpoint: Checkpoint) -> Arrays:
+    encoder: Any = load("psla", checkpoint("psla"))
+    arrays = {
+        **front(encoder.frontend(waveform)),
+        **psla_own(encoder, waveform),
+        **{f"pad1056_{name}": value for name, value in psla_own(like(encoder, input="padded"), waveform).items()},
+    }
+    kept = ("block11", "stage7_flat", "emb", "frames2", "clipwise16", "clipwise_mean")
+    return numbers(
+        {k: v for k, v in arrays.items() if not k.startswith("pad1056_") or k.removeprefix("pad1056_") in kept}
+    )
+
+
+def psla_own(encoder: Any, waveform: Tensor) -> dict[str, Any]:
+    """What one way of filling clips gives."""
+    clip = {name: value[0] for name, value in embed(encoder, waveform, layers="all").items()}
+    wide = embed(like(encoder, bands="side_by_side"), waveform, layers="all")
+    frames, tags = encoder.encode(waveform)["head"][0], encoder.outputs(waveform)[0]
+    last_blocks = enumerate((2, 5, 8, 12, 16, 21, 23), start=1)
+    return {
+        "stem": clip["stem"],
+        **{f"block{number:02d}": clip[f"block{number}"] for number in range(1, 24)},
+        **{f"stage{stage}_flat": wide[f"block{block}"][0] for stage, block in last_blocks},
+        "head_flat": wide["head"][0],
+        "emb": clip["head"],
+        "emb_max": frames.amax(dim=0),
+        "frames2": frames[[0, -1]],
+        "clipwise16": tags[:16],
+        "clipwise_mean": tags.mean()[None],
+    }
+
+
 def average(values: list[Tensor]) -> Tensor:
     """The mean of what the pieces of a clip give."""
     return torch.stack(values).mean(dim=0)
@@ -90,6 +143,8 @@ def numbers(arrays: Mapping[str, Any]) -> Arrays:
 MODELS: dict[str, tuple[int, Callable[[Tensor, Checkpoint], Arrays]]] = {
     "htsat": (32000, htsat),
     "passt": (32000, passt),
+    "mn10_as": (32000, mn10_as),
+    "psla": (16000, psla),
 }
 
 

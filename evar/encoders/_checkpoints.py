@@ -240,6 +240,18 @@ def _recognise_passt(state: State) -> Known | None:
     return Known(f"passt.{sizes[0]}.{sizes[1]}", words, encoder)
 
 
+def _recognise_mobile(state: State) -> Known | None:
+    """PSLA's EfficientNet and EfficientAT's MobileNetV3, by the names and widths of their ends."""
+    if _find_ending(state, "effnet._conv_head.weight") is not None and _find_ending(state, "head_weight") is not None:
+        return Known("psla", "a PSLA", "psla")
+    head = state.get("features.16.0.weight")
+    if head is None or "features.13.block.2.conc_se_layers.0.fc1.weight" not in state:
+        return None
+    name = {96: "mn01", 192: "mn02", 384: "mn04", 480: "mn05", 960: "mn10", 1920: "mn20", 2880: "mn30", 3840: "mn40"}
+    encoder = f"efficientat.{name[len(head)]}" if len(head) in name else "efficientat.mn10 with the option width"
+    return Known(f"efficientat.{len(head)}", f"an EfficientAT with {len(head)} channels", encoder)
+
+
 def _find_ending(state: State, end: str) -> Tensor | None:
     """The first tensor whose name ends so, whatever wrapper stands before it."""
     return next((value for name, value in state.items() if name == end or name.endswith(f".{end}")), None)
@@ -254,4 +266,5 @@ RULES: list[Rule] = [
     _recognise_position_of_time,
     _recognise_htsat,
     _recognise_passt,
+    _recognise_mobile,
 ]

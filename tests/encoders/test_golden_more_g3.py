@@ -1,4 +1,4 @@
-"""HTS-AT and PaSST give what the official implementations give; known mistakes do not."""
+"""HTS-AT, PaSST, PSLA and EfficientAT give what the official implementations give; known mistakes do not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from golden_compare import GoldenSet, load_file, make_waves, relative
 from torch import nn
 
 from evar import embed
-from evar.encoders import _preemphasised_mel, _swin, load_encoder
+from evar.encoders import _mobile, _preemphasised_mel, _swin, load_encoder
 from evar.encoders._logmel import mel_filterbank
 from evar.encoders.weights import load_strict, read_checkpoint
 
@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 Checkpoint = Callable[[str], Path]
 
 #: golden model -> the waves that are compared here: short ones where the network is large
-WAVES = {"htsat": "D", "passt": "A"}
+WAVES = {"htsat": "D", "passt": "A", "mn10_as": "BD", "psla": "A"}
 
 
 def limit(model: str, key: str) -> tuple[str, float]:
@@ -38,7 +38,9 @@ def limit(model: str, key: str) -> tuple[str, float]:
         return "relative", 1e-3
     if model == "htsat" and key.endswith(("_max", "frames2")):
         return "relative", 5e-5
-    return "relative", 2e-5
+    if model == "psla" and key in {"stem", *(f"block{number:02d}" for number in range(1, 13))}:
+        return "relative", 3e-5
+    return "relative", {"psla": 2e-4, "mn10_as": 5e-5}.get(model, 2e-5)
 
 
 def waves_of(model: str, wave: str) -> dict[int, np.ndarray]:
@@ -152,6 +154,12 @@ def other_window(encoder: Any, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(mel, "_double", {CPU: (window, filters)})
 
 
+def povey_window(encoder: Any, patch: pytest.MonkeyPatch) -> None:
+    mel = encoder.mel.mel
+    window, filters = mel._double[CPU]
+    patch.setattr(mel, "_double", {CPU: (window**0.85, filters)})
+
+
 def upper_edge_of_16_kilohertz(encoder: Any, patch: pytest.MonkeyPatch) -> None:
     mel = encoder.mel.mel
     filters = mel_filterbank(32000, 1024, 128, 0.0, 16000.0, "htk", "none", "mel")
@@ -169,6 +177,47 @@ def columns_from_the_middle(encoder: Any, patch: pytest.MonkeyPatch) -> None:
 
 def no_final_norm(encoder: Any, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(encoder.norm, "forward", lambda tokens: tokens)
+
+
+usual_epsilon = other_module(nn.BatchNorm2d, eps=1e-5)
+
+
+def hard_sigmoid_weighs(encoder: Any, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(torch.Tensor, "sigmoid", nn.functional.hardsigmoid)
+
+
+def hard_swish_everywhere(encoder: Any, patch: pytest.MonkeyPatch) -> None:
+    for module in encoder.modules():
+        if isinstance(module, nn.ReLU):
+            patch.setattr(module, "forward", nn.functional.hardswish)
+
+
+def silu_for_hard_swish(encoder: Any, patch: pytest.MonkeyPatch) -> None:
+    for module in encoder.modules():
+        if isinstance(module, nn.Hardswish):
+            patch.setattr(module, "forward", nn.functional.silu)
+
+
+def statistics_of_ast(encoder: Any, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(encoder, "norm_stats", (-4.2677393, 4.5689974))
+
+
+def two_deviations(encoder: Any, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(encoder, "norm_stats", (encoder.norm_stats[0], 2 * encoder.norm_stats[1]))
+
+
+def same_zeros_on_all_sides(encoder: Any, patch: pytest.MonkeyPatch) -> None:
+    for module in encoder.modules():
+        if type(module) is _mobile._ConvolutionWithZerosBehind:
+            patch.setattr(module, "forward", partial(around, module))
+
+
+def around(convolution: nn.Conv2d, maps: torch.Tensor) -> torch.Tensor:
+    return nn.functional.conv2d(maps, convolution.weight, None, 2, 1, groups=convolution.groups)
+
+
+def relu_for_swish(encoder: Any, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(nn.functional, "silu", nn.functional.relu)
 
 
 #: golden model -> encoder, options that make it fast, layer, the set's array of that layer where it has one, wave, and what
@@ -205,6 +254,37 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], str, str | None, str, list[tuple[
             (columns_from_the_middle, 1e-2),
             (no_preemphasis, 1e-2),
             (no_final_norm, 0.3),
+        ],
+    ),
+    "mn10_as": (
+        "efficientat.mn10",
+        {},
+        "head",
+        "emb",
+        "B",
+        [
+            (other_window, 1e-4),
+            (usual_epsilon, 9e-3),
+            (hard_sigmoid_weighs, 0.02),
+            (silu_for_hard_swish, 0.02),
+            (upper_edge_of_16_kilohertz, 0.03),
+            (no_preemphasis, 0.1),
+            (hard_swish_everywhere, 0.1),
+        ],
+    ),
+    "psla": (
+        "psla",
+        {},
+        "head",
+        "emb",
+        "A",
+        [
+            (usual_epsilon, 5e-3),
+            (povey_window, 5e-3),
+            (statistics_of_ast, 5e-3),
+            (same_zeros_on_all_sides, 0.1),
+            (two_deviations, 0.05),
+            (relu_for_swish, 0.3),
         ],
     ),
 }
