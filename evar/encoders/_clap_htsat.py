@@ -130,7 +130,7 @@ class HtsatClap(ReadsText):
         def read(pieces: Tensor) -> dict[str, Tensor]:
             return {"steps": unfold(dict(self.network(self._images(pieces)))["norm"]).mean(dim=2).flatten(1)}
 
-        steps = self._run(read, *self._checked_input(waveform, lengths))["steps"]
+        steps = self._run(read, *self._check_input(waveform, lengths))["steps"]
         return steps[:, 0].unflatten(1, (-1, self.network.width))
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
