@@ -31,6 +31,7 @@ def rerun(
     device: str = "auto",
     out: str | None = None,
     anyway: bool = False,
+    trust_code: bool = False,
 ) -> tuple[Result, Result, int | None]:
     """Compute a row again.
 
@@ -41,6 +42,8 @@ def rerun(
         device: as for `Settings`.
         out: results folder for the new row; None keeps nothing.
         anyway: compute it although the encoder's own Python file is another one now.
+        trust_code: import the code that the file names (an encoder or a probe as "module:name"). A file is data, perhaps a
+            stranger's: without this nothing that it names is imported.
 
     Returns:
         The row as it was, the row as it is now, and how many test clips are predicted otherwise, None where the old
@@ -48,10 +51,14 @@ def rerun(
 
     Raises:
         FileNotFoundError: if there is no such file, or clips are missing.
-        ValueError: if the file is no result, or what it was made with is no longer what is here; the first difference
-            is named, with both values.
+        ValueError: if the file is no result, names code that is not trusted, or what it was made with is no longer what is
+            here; the first difference is named, with both values.
     """
     old = results.load(Path(path))
+    if not trust_code and (named := list_named_code(old)):
+        raise ValueError(
+            f"{old.id} names code to be imported: {'; '.join(named)}; if you trust whoever wrote the file, say --trust_code"
+        )
     _check_sources(old, Path(path).parent.parent, anyway)
     protocol = str(old.settings.get("protocol", old.protocol))
     if ":" not in protocol and configs.is_tuning(configs.find("protocols", protocol)):  # else an own probe
@@ -70,6 +77,27 @@ def rerun(
         _compare(old, row, ("weights_sha256",) if anyway and old.settings.get("sources") else ())
         new = evaluate_row(cell, row, open_workplace(grid))
         return old, new, _n_changed(Path(path).parent.parent, old.id, Path(out or folder), new.id)
+
+
+def list_named_code(row: Result) -> list[str]:
+    """List what of a row would be imported, if it were computed again, from outside of this package.
+
+    Args:
+        row: of any origin.
+
+    Returns:
+        "encoder module:Class" and so on; empty where names lead to encoders and protocols of this package or of the user's
+        own configuration.
+    """
+    names = {
+        "encoder": str(row.settings.get("encoder", row.encoder)),
+        "protocol": str(row.settings.get("protocol", row.protocol)),
+    }
+    return [
+        f"{what} {name}"
+        for what, name in names.items()
+        if (":" in name and not name.startswith("hf:")) or name.endswith((".yaml", ".yml"))
+    ]
 
 
 def _tune_again(

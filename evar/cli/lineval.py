@@ -136,7 +136,13 @@ def _tell_written(out: str, files: Sequence[Path]) -> None:
 
 
 def rerun(
-    run: str, data_root: str = "", store: str = "", device: str = "auto", out: str = "", anyway: bool = False
+    run: str,
+    data_root: str = "",
+    store: str = "",
+    device: str = "auto",
+    out: str = "",
+    anyway: bool = False,
+    trust_code: bool = False,
 ) -> int:
     """Compute one row of a table again, from its result file alone, and say whether the score is the same.
 
@@ -153,13 +159,21 @@ def rerun(
       --out=DIR        keep the new row there                         (default: it is only printed)
       --anyway         run an encoder of your own although its file has changed since; the file that the row was made
                        with is kept in results/sources
+      --trust_code     import the encoder or probe of an author's own that the file names (module:name, or the path of a
+                       file); without it a file, perhaps a stranger's, runs nothing but evar's code and your configuration
 
     Exit status: 0 the same score to the last printed digit, 1 another, 2 it cannot be run again.
     """
     from evar.rerun import rerun as again
 
     old, new, n_changed = again(
-        run, data_root or None, store or None, device, at_hand(out) or None, truth(anyway, "anyway")
+        run,
+        data_root or None,
+        store or None,
+        device,
+        at_hand(out) or None,
+        truth(anyway, "anyway"),
+        truth(trust_code, "trust_code"),
     )
     same = f"{100 * old.score:.1f}" == f"{100 * new.score:.1f}"
     write_text(

@@ -81,22 +81,22 @@ def test_from_check_to_rerun_elsewhere(author: Path, capsys, monkeypatch) -> Non
     assert load_encoder("best_of_mine", "random").store_name == "mine:Mine"
     assert config.load_encoder_config("both_of_mine").description == "first and second of mine:Mine, side by side"
     row = str(author / "results" / "runs" / f"{rows['first'].id}.json")
-    assert run(["rerun", row]) == cli.DONE and "the same" in capsys.readouterr().out
+    assert run(["rerun", row, "--trust_code"]) == cli.DONE and "the same" in capsys.readouterr().out
 
     (author / "model" / "mine.py").write_text(SOURCE + "# a comment\n")
-    assert run(["rerun", row]) == cli.WRONG
+    assert run(["rerun", row, "--trust_code"]) == cli.WRONG
     said = capsys.readouterr().err
     assert "the code of" in said and "differs from that of the row (mine.py)" in said
     assert str(kept) in said and "--anyway" in said
-    assert run(["rerun", row, "--anyway"]) == cli.DONE
+    assert run(["rerun", row, "--trust_code", "--anyway"]) == cli.DONE
     out = capsys.readouterr().out
     assert "differs from that of the row" in out and "the same" in out
 
     (author / "model" / "mine.py").write_text(SOURCE)
     (author / "model" / "my_parts.py").write_text("HOP = 100  # a comment\n")
-    assert run(["rerun", row]) == cli.WRONG and "my_parts.py" in capsys.readouterr().err
+    assert run(["rerun", row, "--trust_code"]) == cli.WRONG and "my_parts.py" in capsys.readouterr().err
     shutil.rmtree(author / "model")
-    assert run(["rerun", row]) == cli.WRONG and "is not there" in capsys.readouterr().err
+    assert run(["rerun", row, "--trust_code"]) == cli.WRONG and "is not there" in capsys.readouterr().err
 
 
 def test_random_vectors_are_no_silent_result(author: Path, capsys) -> None:

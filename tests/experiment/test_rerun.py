@@ -86,3 +86,23 @@ def test_another_share_of_validation_clips_is_named(tones, capsys):
     path.write_text(json.dumps(row))
     assert run(["rerun", str(path)]) == cli.WRONG
     assert "was made with validation_parts 5, but here it is 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["encoder", "protocol"])
+@pytest.mark.parametrize("name", ["{}/evil.py:X", "evil:X", "hear:evil", "{}/evil.yaml"])
+def test_a_record_runs_no_code_that_the_user_did_not_name(tones, monkeypatch, capsys, key, name):
+    """Also a file that says so only in its settings, or only at its top."""
+    root = tones()
+    monkeypatch.chdir(root)
+    (root / "evil.py").write_text("open('ran', 'w').close()\nclass X: pass\n")
+    (root / "evil.yaml").write_text("implementation: evil:X\n")
+    assert run(["lineval", "toy", "tones", f"--out={root / 'results'}"]) == cli.DONE
+    (path,) = (root / "results" / "runs").glob("*.json")
+    row = json.loads(path.read_text())
+    for changed in ({**row, key: name.format(root)}, row):
+        changed["settings"] = {**row["settings"], key: name.format(root)}
+        other = path.with_name("other.json")
+        other.write_text(json.dumps({**changed, "id": "other"}))
+        assert run(["rerun", str(other)]) == cli.WRONG
+        assert f"names code to be imported: {key} " in capsys.readouterr().err and not (root / "ran").exists()
+    assert run(["compare", f"--out={root / 'results'}"]) == cli.DONE and not (root / "ran").exists()
