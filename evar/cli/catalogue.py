@@ -110,13 +110,14 @@ def layers(encoder: str) -> int:
     return DONE
 
 
-def check(encoder: str, weights: str = "random") -> int:
+def check(encoder: str, weights: str = "random", certificate: str = "") -> int:
     """Run the whole contract on an encoder, anyone's, and say what is wrong with it and where to look.
 
-    evar check ENCODER [--weights=random|PATH|URL|hf:ORG/NAME]
+    evar check ENCODER [--weights=random|PATH|URL|hf:ORG/NAME] [--certificate=STEM]
 
     ENCODER is a name that `evar encoders` lists, the path of a YAML, a class as module:Class (of a file in this folder, or
-    anything installed), or hf:organisation/name. With random weights, the default, nothing is fetched.
+    anything installed), a module of the HEAR API as hear:MODULE, or hf:organisation/name. With random
+    weights, the default, nothing is fetched.
 
     What every encoder promises: layers, widths, hops and frames as declared; silence, one sample and half a minute encoded
     without NaN; the same numbers at every call, alone or in a batch; a gradient for every parameter; input statistics that
@@ -126,12 +127,19 @@ def check(encoder: str, weights: str = "random") -> int:
       evar check cnn14.16k
       evar check cnn14.16k --weights="Cnn14_16k_mAP=0.438.pth"
       evar check my_encoder:MyEncoder          (class MyEncoder in my_encoder.py, in this folder)
+      evar check hear:hearbaseline --certificate=hearbaseline
+
+    --certificate=STEM measures what people rely on who compare the vectors, of anybody's wrapper: the same vector twice, and
+    alone or in a batch; is the end of long clips cut silently; padding, silence, sample rate, the layer that is read, speed.
+    It is printed and written as STEM.json and as STEM.md with a badge, STEM.svg, for a README.
 
     Exit status 1 if a promise is broken.
     """
     from evar.encoders import load_encoder
     from evar.encoders.contract import CHECKS, check_named, summarise
 
+    if certificate:
+        return _certify(encoder, weights, Path(certificate))
     findings = check_named(encoder, weights)
     lines = summarise(findings)
     for line in lines:
@@ -317,3 +325,24 @@ def _compare_with_corpus(task: Task, corpus: Path, out: Path) -> None:
     write_text(
         f"written: {save_contamination(out, record)}; `evar compare` shows scores on the clean clips in clean.md"
     )
+
+
+def _certify(encoder: str, weights: str, stem: Path) -> int:
+    """Measure an encoder, and write its certificate."""
+    from evar.encoders import load_encoder
+    from evar.encoders.badge import format_badge, format_badge_markdown, format_certificate, format_certificate_json
+    from evar.encoders.certificate import measure_wrapper
+    from evar.storage.atomic import write_atomic
+
+    found = measure_wrapper(load_encoder(encoder, weights))
+    picture = stem.with_name(f"{stem.name}.svg")
+    texts = {
+        ".json": format_certificate_json(found),
+        ".md": format_badge_markdown(found, picture.name),
+        ".svg": format_badge(found),
+    }
+    for suffix, text in texts.items():
+        write_atomic(stem.with_name(f"{stem.name}{suffix}"), text.encode("utf-8"))
+    write_text(format_certificate(found))
+    write_text(f"written: {', '.join(f'{stem.name}{suffix}' for suffix in texts)} in {stem.parent}")
+    return DONE if found.n_good == found.n_judged else SOME_FAILED
