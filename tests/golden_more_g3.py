@@ -130,6 +130,28 @@ def psla_own(encoder: Any, waveform: Tensor) -> dict[str, Any]:
     }
 
 
+def yamnet(waveform: Tensor, checkpoint: Checkpoint) -> Arrays:
+    encoder: Any = load("yamnet", checkpoint("yamnet"))
+    clip = {name: value[0] for name, value in embed(encoder, waveform, layers="all").items()}
+    wide = embed(like(encoder, bands="side_by_side"), waveform, layers="all")
+    logmel, patches = encoder.frontend(waveform), encoder.encode(waveform)["layer14"][0]
+    logits = encoder.compute_logits(waveform)[0]
+    return numbers(
+        {
+            **front(logmel),
+            **{f"layer{number:02d}": clip[f"layer{number}"] for number in range(1, 15)},
+            **{f"layer{number:02d}_flat": wide[f"layer{number}"][0] for number in (2, 7, 12, 14)},
+            "frames4": patches[:4],
+            "emb": clip["layer14"],
+            "emb_max": patches.amax(dim=0),
+            "info": np.array([len(patches), logmel.shape[1]]),
+            "logits16": logits[:16],
+            "logits_mean": logits.mean()[None],
+            "predictions16": encoder.outputs(waveform)[0, :16],
+        }
+    )
+
+
 def average(values: list[Tensor]) -> Tensor:
     """The mean of what the pieces of a clip give."""
     return torch.stack(values).mean(dim=0)
@@ -145,6 +167,7 @@ MODELS: dict[str, tuple[int, Callable[[Tensor, Checkpoint], Arrays]]] = {
     "passt": (32000, passt),
     "mn10_as": (32000, mn10_as),
     "psla": (16000, psla),
+    "yamnet": (16000, yamnet),
 }
 
 

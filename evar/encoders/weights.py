@@ -187,6 +187,8 @@ def _unreadable(path: Path, error: Exception) -> str:
         cause = "it is a web page; was a login or download page saved instead?"
     elif start.startswith(b"version https://git-lfs"):
         cause = "it is a git-lfs pointer; fetch the file itself with git lfs pull"
+    elif start.startswith(b"\x89HDF"):
+        cause = "it is a Keras file (HDF5), which only the encoders of such files take"
     elif "TorchScript" in text:
         cause = "it is a TorchScript program, which holds code; export its state dict instead"
     return f"{path} cannot be read as a checkpoint ({type(error).__name__}: {text[:160]}); {cause}"
