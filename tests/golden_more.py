@@ -13,11 +13,12 @@ from typing import Any
 import golden_more_g1
 import golden_more_g2
 import golden_more_g3
+import golden_more_g4
 import golden_more_g4_clap
 import numpy as np
 from numpy.typing import NDArray
 
-GROUPS = (golden_more_g1, golden_more_g2, golden_more_g3, golden_more_g4_clap)
+GROUPS = (golden_more_g1, golden_more_g2, golden_more_g3, golden_more_g4, golden_more_g4_clap)
 
 #: "model/array" or "model/*" -> why ours has no such array
 UNMAPPED: dict[str, str] = {name: why for group in GROUPS for name, why in group.UNMAPPED.items()}

@@ -54,19 +54,19 @@ def run_by_length(
     return result
 
 
-def side_by_side(maps: Tensor) -> Tensor:
+def flatten_channels(maps: Tensor) -> Tensor:
     """Channels and frequencies as one axis: (clips, channel, frequency, time) -> (clips, time, feature).
 
     Frequency is fastest.
 
     Example:
-        >>> side_by_side(torch.zeros(2, 64, 16, 5)).shape
+        >>> flatten_channels(torch.zeros(2, 64, 16, 5)).shape
         torch.Size([2, 5, 1024])
     """
     return maps.flatten(1, 2).transpose(1, 2)
 
 
-def standardised(spectrogram: Tensor, floor: float = 0.0) -> Tensor:
+def standardise_clips(spectrogram: Tensor, floor: float = 0.0) -> Tensor:
     """Shift and scale each clip's whole spectrogram to mean 0 and sample deviation 1.
 
     Computed in float64, so that a constant spectrogram (silence) becomes exactly 0 and not amplified rounding.
@@ -79,7 +79,7 @@ def standardised(spectrogram: Tensor, floor: float = 0.0) -> Tensor:
         (clips, time, band) float32.
 
     Example:
-        >>> standardised(torch.tensor([[[1.0], [3.0]]])).flatten().tolist()
+        >>> standardise_clips(torch.tensor([[[1.0], [3.0]]])).flatten().tolist()
         [-0.7071067690849304, 0.7071067690849304]
     """
     values = spectrogram.double() if spectrogram.device.type != "mps" else spectrogram

@@ -28,7 +28,7 @@ def test_encoder_keeps_the_contract(name: str, monkeypatch: pytest.MonkeyPatch) 
     if entry.base and entry.options == config.load_encoder_config(entry.base).options:
         # The same network but for its default layers or weights: its numbers are those of the base, checked there.
         findings = [*contract.check_config(entry), *contract.check_declaration(describe_encoder(name))]
-    elif few:  # the declared layers of the whole network, and the rest of the contract on two of its blocks
+    elif few:  # the declared layers of the whole network, and the rest of the contract on a small part of it
         declared = contract.check_declaration(describe_encoder(name))
         findings = [*declared, *contract.check_named(name, **few)]
     else:
@@ -38,10 +38,14 @@ def test_encoder_keeps_the_contract(name: str, monkeypatch: pytest.MonkeyPatch) 
     assert [str(finding) for finding in findings] == []
 
 
-def few_blocks(entry: config.EncoderConfig) -> dict[str, int]:
-    """Options that leave two of a transformer's equal blocks, where it has the option `n_blocks`; else none."""
+#: options that make a network small: two of a transformer's equal blocks, few channels, windows that overlap less
+SMALL = {"n_blocks": 2, "channels": 4, "share": 0.25, "hop_seconds": 1.0}
+
+
+def few_blocks(entry: config.EncoderConfig) -> dict[str, float]:
+    """Options that leave a small part of a network, where it has any of the options in `SMALL`; else none."""
     options = inspect.signature(resolve(entry.implementation).__init__).parameters
-    return {"n_blocks": 2} if "n_blocks" in options else {}
+    return {name: value for name, value in SMALL.items() if name in options}
 
 
 def leave_two_blocks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
