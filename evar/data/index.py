@@ -274,7 +274,7 @@ def labels(config: TaskConfig, texts: pd.Series, where: Callable[[int], str]) ->
         return numbers
     number = {label: i for i, label in enumerate(config.classes)}
 
-    def known(label: str, row: int) -> int:
+    def require_class(label: str, row: int) -> int:
         if label not in number:
             raise ValueError(
                 f"{where(row)}: label {label!r} is none of the {len(number)} classes; {near_miss(label, config.classes)}"
@@ -284,18 +284,18 @@ def labels(config: TaskConfig, texts: pd.Series, where: Callable[[int], str]) ->
     if config.kind == "multiclass":
         codes = texts.map(number)
         if codes.isna().any():
-            known(texts[codes.isna()].iloc[0], int(np.flatnonzero(codes.isna())[0]))
+            require_class(texts[codes.isna()].iloc[0], int(np.flatnonzero(codes.isna())[0]))
         return np.asarray(codes, np.int64)
     if config.kind == "events":
         found = np.empty(len(texts), object)
         for row, text in enumerate(texts):
             parts = [part for part in text.split(LABEL_SEPARATOR) if part.strip()]
-            found[row] = np.array([_event(part, row, where, known) for part in parts], np.float64).reshape(-1, 3)
+            found[row] = np.array([_event(part, row, where, require_class) for part in parts], np.float64).reshape(-1, 3)
         return found
     y = np.zeros((len(texts), len(number)), np.uint8)
     for row, text in enumerate(texts):
         for label in text.split(LABEL_SEPARATOR) if text else ():
-            y[row, known(label.strip(), row)] = 1
+            y[row, require_class(label.strip(), row)] = 1
     return y
 
 

@@ -56,7 +56,7 @@ def _render_voice(voice: Voice, note: int, n_samples: int, held_seconds: float, 
     """(samples,) float64 of one recording."""
     settings = voice.settings
     block_seconds = np.arange(0, n_samples + BLOCK, BLOCK) / sample_rate  # (blocks + 1,)
-    envelope = _modulation_envelope(settings, block_seconds, held_seconds)
+    envelope = _compute_modulation(settings, block_seconds, held_seconds)
     wobble = _oscillator(block_seconds, settings["modulation_lfo_delay"], settings["modulation_lfo_frequency"])
     vibrato = _oscillator(block_seconds, settings["vibrato_lfo_delay"], settings["vibrato_lfo_frequency"])
 
@@ -79,7 +79,7 @@ def _render_voice(voice: Voice, note: int, n_samples: int, held_seconds: float, 
     cutoff = 8.176 * 2 ** (cutoff_cents / 1200)  # Hz; 0 cents is MIDI key 0
     wave = _low_pass(wave, cutoff / sample_rate, settings["filter_resonance"] / 10)
 
-    decibels = _volume_envelope(settings, note, block_seconds, held_seconds)
+    decibels = _compute_volume(settings, note, block_seconds, held_seconds)
     decibels = decibels + wobble * settings["modulation_lfo_to_volume"] / 10 - settings["attenuation"] / 10
     return wave * _per_sample(10 ** (decibels / 20), n_samples)
 
@@ -153,36 +153,36 @@ def _oscillator(seconds: np.ndarray, delay: int, frequency: int) -> np.ndarray:
     return 1 - 4 * np.abs((phase + 0.75) % 1 - 0.5)
 
 
-def _modulation_envelope(settings: dict[str, int], seconds: np.ndarray, held_seconds: float) -> np.ndarray:
+def _compute_modulation(settings: dict[str, int], seconds: np.ndarray, held_seconds: float) -> np.ndarray:
     """(blocks + 1,) in 0..1: delay, rise, hold, fall to the sustained level, and release after the key is let go."""
     sustain = 1 - min(max(settings["modulation_sustain"], 0), 1000) / 1000
     attack, decay = _seconds(settings["modulation_attack"]), _seconds(settings["modulation_decay"])
 
-    def held(at: np.ndarray) -> np.ndarray:
+    def follow_key(at: np.ndarray) -> np.ndarray:
         since = at - _seconds(settings["modulation_delay"])
         falling = 1 - (since - attack - _seconds(settings["modulation_hold"])) / decay
         return np.minimum(np.clip(since / attack, 0, 1), np.clip(falling, sustain, 1))
 
-    level = held(np.array(held_seconds))
+    level = follow_key(np.array(held_seconds))
     release = level - (seconds - held_seconds) / _seconds(settings["modulation_release"])
-    return np.where(seconds < held_seconds, held(seconds), np.maximum(release, 0))
+    return np.where(seconds < held_seconds, follow_key(seconds), np.maximum(release, 0))
 
 
-def _volume_envelope(settings: dict[str, int], note: int, seconds: np.ndarray, held_seconds: float) -> np.ndarray:
+def _compute_volume(settings: dict[str, int], note: int, seconds: np.ndarray, held_seconds: float) -> np.ndarray:
     """(blocks + 1,) gain in dB, -100..0: the rise is straight in amplitude, fall and release are straight in dB."""
     sustain = -min(max(settings["volume_sustain"], 0), 1000) / 10
     attack = _seconds(settings["volume_attack"])
     decay = _seconds(settings["volume_decay"] + settings["volume_decay_per_key"] * (60 - note))
 
-    def held(at: np.ndarray) -> np.ndarray:
+    def follow_key(at: np.ndarray) -> np.ndarray:
         since = at - _seconds(settings["volume_delay"])
         rising = 20 * np.log10(np.clip(since / attack, 1e-5, 1))
         falling = -100 * (since - attack - _seconds(settings["volume_hold"])) / decay
         return np.minimum(rising, np.clip(falling, sustain, 0))
 
-    level = held(np.array(held_seconds))
+    level = follow_key(np.array(held_seconds))
     release = level - 100 * (seconds - held_seconds) / _seconds(settings["volume_release"])
-    return np.where(seconds < held_seconds, held(seconds), np.maximum(release, -100))
+    return np.where(seconds < held_seconds, follow_key(seconds), np.maximum(release, -100))
 
 
 def _seconds(timecents: int) -> float:
