@@ -113,6 +113,7 @@ def embed(
     require_format(Path(output))
     clips = Source(source, data_root or None)
     from evar.encoders import load_encoder
+    from evar.exporting.recipe import Recipe
     from evar.numeric.device import pick_device
 
     given = statistics_given if isinstance(statistics_given, tuple) else None
@@ -128,17 +129,9 @@ def embed(
             f"NOTE: {encoder} has random weights, for it names no checkpoint: its vectors mean little; --weights=PATH gives "
             "a checkpoint"
         )
-    done = export(
-        loaded,
-        clips,
-        output,
-        ("default" if fusion == "none" else None) if layers in ("", "default") else layers,
-        None if fusion in ("", "none") else fusion,
-        pooling=pooling or None,
-        frames=with_frames,
-        batch_size=size,
-        skip_bad=skip,
-    )
+    names = ("default" if fusion == "none" else None) if layers in ("", "default") else layers
+    recipe = Recipe.of(loaded, names, None if fusion in ("", "none") else fusion, pooling or None, with_frames)
+    done = export(loaded, clips, output, recipe, batch_size=size, skip_bad=skip)
     write_text("\n".join(done.summary(output)))
     return SOME_FAILED if done.meta["bad_clips"] and not skip else DONE
 

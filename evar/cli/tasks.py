@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from evar.cli.terminal import DONE, SOME_FAILED
 from evar.cli.words import UsageError, decimal, truth, whole
 from evar.config.messages import write_text
+
+if TYPE_CHECKING:
+    from evar.data.new_task import NewTask
 
 
 def prepare(task: str, source: str = "", data_root: str = "", verify: str = "true", keep_archives: bool = False) -> int:
@@ -107,7 +111,7 @@ def task(
       --replace              overwrite a task of that name there
     """
     from evar.config.folders import user_folder
-    from evar.data.new_task import new_task
+    from evar.data.new_task import TaskOptions, new_task
 
     if action != "new":
         raise UsageError(f"evar task knows new, got {action!r}: evar task new NAME --folder=DIR")
@@ -124,23 +128,26 @@ def task(
         raise UsageError(
             f"--group must be alike, got {group!r}; a column of the table that is named group is read anyway"
         )
-    made = new_task(
-        name,
-        folder,
-        csv or None,
+    options = TaskOptions(
         kind=kind,
         clip_seconds=decimal(clip_seconds, "clip_seconds"),
         separator=separator,
         n_folds=whole(folds, "folds") or 0,
         title=title,
         licence=licence,
-        to=to or user_folder(),
-        data_root=data_root or os.environ.get("EVAR_DATA") or None,
         seed=whole(seed, "seed") or 0,
-        replace=truth(replace, "replace"),
         group_alike=group == "alike",
         class_level=whole(class_level, "class_level") or 0,
     )
+    root = data_root or os.environ.get("EVAR_DATA") or None
+    made = new_task(
+        name, folder, csv or None, options, to=to or user_folder(), data_root=root, replace=truth(replace, "replace")
+    )
+    _report_new_task(name, made)
+    return DONE
+
+
+def _report_new_task(name: str, made: NewTask) -> None:
     one = made.task
     what = f"{len(one.config.classes)} classes" if one.config.classes else "numbers"
     write_text(f"{name}: {len(one)} clips, {what}, {len(set(one.groups))} groups; {made.yaml} and {made.csv.name}")
@@ -176,7 +183,6 @@ def task(
     if made.left_out_csv:
         write_text(f"  NOTE: what was left out, and why, is in {made.left_out_csv}")
     write_text(f"next: evar verify {name}; evar lineval logmel {name}")
-    return DONE
 
 
 def fingerprint(folder: str, out: str = "corpus.fp") -> int:

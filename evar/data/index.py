@@ -290,7 +290,9 @@ def labels(config: TaskConfig, texts: pd.Series, where: Callable[[int], str]) ->
         found = np.empty(len(texts), object)
         for row, text in enumerate(texts):
             parts = [part for part in text.split(LABEL_SEPARATOR) if part.strip()]
-            found[row] = np.array([_event(part, row, where, require_class) for part in parts], np.float64).reshape(-1, 3)
+            found[row] = np.array([_event(part, row, where, require_class) for part in parts], np.float64).reshape(
+                -1, 3
+            )
         return found
     y = np.zeros((len(texts), len(number)), np.uint8)
     for row, text in enumerate(texts):

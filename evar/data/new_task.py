@@ -71,23 +71,49 @@ class NewTask:
     problems: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class TaskOptions:
+    """How the sounds of a new task are read and split.
+
+    Attributes:
+        kind: "multiclass", "multilabel" (labels joined by `separator`), "regression" (numbers) or "events" (labels such as
+            "0.5-1.25 dog;3-3.5 cat", in seconds).
+        clip_seconds: longer clips are cut to this; None takes whole files.
+        separator: between the labels of a clip in the table.
+        n_folds: folds to propose in place of a split, where the table has neither; 0 proposes train, valid and test.
+        title, licence: for people.
+        seed: of the proposed split.
+        group_alike: clips that sound alike share a group, as identical ones always do.
+        class_level: which folder on the path is the class, 1 for the first; 0 chooses, and says so where there is a choice.
+
+    Raises:
+        ValueError: if there is no such kind.
+    """
+
+    kind: str = "multiclass"
+    clip_seconds: float | None = None
+    separator: str = LABEL_SEPARATOR
+    n_folds: int = 0
+    title: str = ""
+    licence: str = "not stated"
+    seed: int = SEED
+    group_alike: bool = False
+    class_level: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be {', '.join(KINDS)}, got {self.kind!r}")
+
+
 def new_task(
     name: str,
     folder: str | Path,
     table: str | Path | None = None,
+    options: TaskOptions = TaskOptions(),
     *,
-    kind: str = "multiclass",
-    clip_seconds: float | None = None,
-    separator: str = LABEL_SEPARATOR,
-    n_folds: int = 0,
-    title: str = "",
-    licence: str = "not stated",
     to: str | Path,
     data_root: str | Path | None = None,
-    seed: int = SEED,
     replace: bool = False,
-    group_alike: bool = False,
-    class_level: int = 0,
 ) -> NewTask:
     """Write `to/tasks/NAME.yaml` and `NAME.csv`.
 
@@ -98,94 +124,45 @@ def new_task(
         table: CSV with the columns path (or file_name; below the folder) and label, and where known split (train, valid,
             test) or fold, and group (clips of one source must stay together); of events also a row for each, with start and
             end.
-        kind: "multiclass", "multilabel" (labels joined by `separator`), "regression" (numbers) or "events" (labels such as
-            "0.5-1.25 dog;3-3.5 cat", in seconds).
-        clip_seconds: longer clips are cut to this; None takes whole files.
-        separator: between the labels of a clip in the table.
-        n_folds: propose so many folds in place of a split, where the table has neither.
-        title, licence: for people.
+        options: how the sounds are read and split.
         to: configuration folder.
         data_root: the folder is written relative to it where it lies below; else as an absolute path.
-        seed: of the proposed split.
         replace: overwrite a task of that name there.
-        group_alike: clips that sound alike share a group, as identical ones always do.
-        class_level: which folder on the path is the class, 1 for the first; 0 chooses, and says so where there is a choice.
 
     Raises:
         ValueError: if the name, the table or the folder does not fit, or a class is too small to be split.
         FileNotFoundError: if there is no such folder or table, or a clip of the table is missing.
         FileExistsError: if there is a task of that name.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        raise ValueError(f"a task's name must be letters, digits, - and _, got {name!r}")
-    if kind not in KINDS:
-        raise ValueError(f"kind must be {', '.join(KINDS)}, got {kind!r}")
-    if kind == "events" and table is None:
-        raise ValueError("events need a table (--csv) whose labels are such as '0.5-1.25 dog;3-3.5 cat', in seconds")
     folder = Path(os.path.abspath(Path(folder).expanduser()))
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder}; --folder is where the sounds lie")
     target = Path(to) / "tasks" / f"{name}.yaml"
-    if target.exists() and not replace:
-        raise FileExistsError(f"{target} is there already; choose another name, or say --replace")
-    sounds = read_folder(folder, class_level) if table is None else read_own_table(Path(table), folder, separator, kind)
+    _check_request(name, folder, table, options, None if replace else target)
+    sounds = (
+        read_folder(folder, options.class_level)
+        if table is None
+        else read_own_table(Path(table), folder, options.separator, options.kind)
+    )
     leave_out_others(sounds, folder)
     index = sounds.index
-    classes = _classes(index["label"], kind)
     files = [real_path(folder, path) for path in index["path"]]
-    pairs: list[AlikePair] = find_identical(index["path"].tolist(), files)
-    if group_alike:
-        heard = find_sounding_alike(index["path"].tolist(), files, clip_seconds, None, name)
-        if heard is None:
-            raise ValueError(f"{len(index)} clips are too many to be compared by ear; leave out --group=alike")
-        pairs += heard
+    pairs = _find_equal_pairs(name, index, files, options)
     is_drawn = "split" not in index and "fold" not in index
     n_joined = _join(index, pairs) if is_drawn else 0
-    proposed = ""
-    if is_drawn:
-        column, values = ("fold", [str(n + 1) for n in range(n_folds)]) if n_folds else ("split", _spread())
-        index[column] = draw_parts(index, values, kind, seed)
-        drawn = f"{n_folds} folds" if n_folds else "train, valid and test (3 : 1 : 1)"
-        proposed = f"{drawn}, drawn by evar with seed {seed}, by group, balanced by label; not published by anybody"
+    proposed = _propose_parts(index, options) if is_drawn else ""
     part = "split" if "split" in index else "fold"
     _require_both_ends(index, part, sounds)
-    below = _place_folder(folder, data_root)
-    metric = find_default_metric(kind)
-    counts = {"clips": len(index), "classes": len(classes)}
-    entry: dict[str, Any] = {
-        "title": title or f"{name}: sounds of {show_path(folder.name)}",
-        "version": hashlib.sha256(index.to_csv(index=False).encode()).hexdigest()[:8],
-        "kind": kind,
-        "metric": metric,
-        "classes": classes,
-        "clip_seconds": clip_seconds,
-        "pad": "none",
-        "crop": "head",
-        "index": f"{name}.csv",
-        "folder": below,
-        "splits": "folds" if part == "fold" else "proposed" if is_drawn else "published",
-        "source": f"your own folder {show_path(folder)}",
-        "licence": licence,
-        "citation": "none given",
-        "access": "yours",
-        "expected": counts,
-        "notes": ". ".join([_tell_split(proposed, table, part), *(f"Read: {note}" for note in sounds.notes)]) + ".",
-    }
-    checked: dict[str, Any] = {**entry, "classes": tuple(classes), "expected": Expected(len(index), len(classes))}
-    config = TaskConfig(name=name, **checked)
-    task = Task(config, index, folder)  # every check that a run would make
-    task.rounds()
-    buffer = io.StringIO()
-    index.to_csv(buffer, index=False, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(target.with_suffix(".csv"), buffer.getvalue().encode("utf-8"))
-    write_atomic(target, yaml.safe_dump(entry, sort_keys=False, allow_unicode=True).encode("utf-8"))
-    if pairs and group_alike:
+    entry = _make_entry(name, index, folder, options)
+    entry["folder"] = _place_folder(folder, data_root)
+    entry["splits"] = "folds" if part == "fold" else "proposed" if is_drawn else "published"
+    entry["notes"] = ". ".join([_tell_split(proposed, table, part), *(f"Read: {note}" for note in sounds.notes)]) + "."
+    task = _make_task(name, entry, index, folder)
+    _write_task(target, entry, index)
+    if pairs and options.group_alike:
         alike: list[tuple[str, str]] | None = [
             (p.first, p.second) for p in tell_across(index, part, pairs) if p.kind == "alike"
         ]
     else:
-        heard = find_sounding_alike(index["path"].tolist(), files, clip_seconds, index[part].tolist(), name)
+        heard = find_sounding_alike(index["path"].tolist(), files, options.clip_seconds, index[part].tolist(), name)
         alike = None if heard is None else [(pair.first, pair.second) for pair in heard]
         pairs += heard or []
     identical = tuple((p.first, p.second) for p in tell_across(index, part, pairs) if p.kind == "identical")
@@ -195,6 +172,81 @@ def new_task(
         target, target.with_suffix(".csv"), task, proposed, identical, alike, tuple(sounds.notes), pairs_csv, left_out_csv,
         n_joined, tuple(list_label_problems(task)),
     )  # fmt: skip
+
+
+def _check_request(
+    name: str, folder: Path, table: str | Path | None, options: TaskOptions, target: Path | None
+) -> None:
+    """Check everything that can be wrong before a sound is read; the target must not be there yet, unless it is None."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise ValueError(f"a task's name must be letters, digits, - and _, got {name!r}")
+    if options.kind == "events" and table is None:
+        raise ValueError("events need a table (--csv) whose labels are such as '0.5-1.25 dog;3-3.5 cat', in seconds")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}; --folder is where the sounds lie")
+    if target is not None and target.exists():
+        raise FileExistsError(f"{target} is there already; choose another name, or say --replace")
+
+
+def _find_equal_pairs(name: str, index: pd.DataFrame, files: Sequence[Path], options: TaskOptions) -> list[AlikePair]:
+    """Find identical clips, and where they share a group also clips that sound alike."""
+    pairs = find_identical(index["path"].tolist(), files)
+    if not options.group_alike:
+        return pairs
+    heard = find_sounding_alike(index["path"].tolist(), files, options.clip_seconds, None, name)
+    if heard is None:
+        raise ValueError(f"{len(index)} clips are too many to be compared by ear; leave out --group=alike")
+    return [*pairs, *heard]
+
+
+def _propose_parts(index: pd.DataFrame, options: TaskOptions) -> str:
+    """Add a column of proposed splits or folds to the index; returns a sentence that tells how they were drawn."""
+    n_folds = options.n_folds
+    column, values = ("fold", [str(n + 1) for n in range(n_folds)]) if n_folds else ("split", _spread())
+    index[column] = draw_parts(index, values, options.kind, options.seed)
+    drawn = f"{n_folds} folds" if n_folds else "train, valid and test (3 : 1 : 1)"
+    return f"{drawn}, drawn by evar with seed {options.seed}, by group, balanced by label; not published by anybody"
+
+
+def _make_entry(name: str, index: pd.DataFrame, folder: Path, options: TaskOptions) -> dict[str, Any]:
+    """Make the content of the task's YAML; the caller fills in folder, splits and notes."""
+    classes = _classes(index["label"], options.kind)
+    return {
+        "title": options.title or f"{name}: sounds of {show_path(folder.name)}",
+        "version": hashlib.sha256(index.to_csv(index=False).encode()).hexdigest()[:8],
+        "kind": options.kind,
+        "metric": find_default_metric(options.kind),
+        "classes": classes,
+        "clip_seconds": options.clip_seconds,
+        "pad": "none",
+        "crop": "head",
+        "index": f"{name}.csv",
+        "folder": "",
+        "splits": "",
+        "source": f"your own folder {show_path(folder)}",
+        "licence": options.licence,
+        "citation": "none given",
+        "access": "yours",
+        "expected": {"clips": len(index), "classes": len(classes)},
+        "notes": "",
+    }
+
+
+def _make_task(name: str, entry: dict[str, Any], index: pd.DataFrame, folder: Path) -> Task:
+    """Make the task, with every check that a run would make."""
+    counts, classes = entry["expected"], tuple(entry["classes"])
+    values: dict[str, Any] = {**entry, "classes": classes, "expected": Expected(counts["clips"], counts["classes"])}
+    task = Task(TaskConfig(name=name, **values), index, folder)
+    task.rounds()
+    return task
+
+
+def _write_task(target: Path, entry: dict[str, Any], index: pd.DataFrame) -> None:
+    buffer = io.StringIO()
+    index.to_csv(buffer, index=False, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(target.with_suffix(".csv"), buffer.getvalue().encode("utf-8"))
+    write_atomic(target, yaml.safe_dump(entry, sort_keys=False, allow_unicode=True).encode("utf-8"))
 
 
 def _join(index: pd.DataFrame, pairs: Sequence[AlikePair]) -> int:

@@ -8,8 +8,9 @@ Packages differ in five places, and each is an option here: the mel scale (HTK o
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -127,10 +128,11 @@ def mel_filterbank(
     return filters
 
 
-class MelSpectrogram(nn.Module):
-    """Mel bands of short-time spectra: (batch, samples) -> (batch, time, mel), on the waveform's device.
+@dataclass(frozen=True)
+class MelSettings:
+    """What makes a mel spectrogram: frames of the waveform, their spectra, and the bands.
 
-    Args:
+    Attributes:
         sample_rate: Hz.
         n_fft: samples of the Fourier transform.
         hop: samples between frames.
@@ -149,6 +151,58 @@ class MelSpectrogram(nn.Module):
 
     Raises:
         ValueError: if an option is unknown or out of range.
+    """
+
+    sample_rate: int
+    n_fft: int
+    hop: int
+    n_mels: int
+    win_length: int | None = None
+    f_min: float = 0.0
+    f_max: float | None = None
+    scale: str = "slaney"
+    norm: str = "slaney"
+    slope: str = "hz"
+    window: str = "periodic"
+    power: int = 2
+    center: str = "constant"
+    remove_dc: bool = False
+    preemphasis: float = 0.0
+    double: bool = False
+
+    def __post_init__(self) -> None:
+        _require_known("center", self.center, CENTERS)
+        if self.hop < 1 or not 2 <= self.window_samples <= self.n_fft or self.power not in (1, 2):
+            raise ValueError(
+                f"a mel spectrogram needs hop >= 1, 2 <= win_length <= n_fft and power 1 or 2, "
+                f"got hop={self.hop}, win_length={self.window_samples}, n_fft={self.n_fft}, power={self.power}"
+            )
+        _require_known("window", self.window, WINDOWS)
+
+    @property
+    def window_samples(self) -> int:
+        """Samples of the window."""
+        return self.n_fft if self.win_length is None else self.win_length
+
+    def make_window(self) -> Tensor:
+        """Compute the window: (window samples,) float64."""
+        hann = torch.hann_window(self.window_samples, periodic=self.window == "periodic", dtype=torch.float64)
+        return hann**POVEY_EXPONENT if self.window == "povey" else hann
+
+    def make_filters(self) -> Tensor:
+        """Compute the weight of each frequency bin in each band: (bin, mel) float64."""
+        limits = (self.f_min, self.f_max, self.scale, self.norm, self.slope)
+        return torch.from_numpy(mel_filterbank(self.sample_rate, self.n_fft, self.n_mels, *limits).T.copy())
+
+
+class MelSpectrogram(nn.Module):
+    """Mel bands of short-time spectra: (batch, samples) -> (batch, time, mel), on the waveform's device.
+
+    Args:
+        **options: the fields of `MelSettings`.
+
+    Raises:
+        ValueError: if an option is unknown or out of range.
 
     Example:
         >>> mel = MelSpectrogram(sample_rate=16000, n_fft=512, win_length=400, hop=160, n_mels=64)
@@ -159,48 +213,21 @@ class MelSpectrogram(nn.Module):
     window: Tensor
     filterbank: Tensor
 
-    def __init__(
-        self,
-        *,
-        sample_rate: int,
-        n_fft: int,
-        hop: int,
-        n_mels: int,
-        win_length: int | None = None,
-        f_min: float = 0.0,
-        f_max: float | None = None,
-        scale: str = "slaney",
-        norm: str = "slaney",
-        slope: str = "hz",
-        window: str = "periodic",
-        power: int = 2,
-        center: str = "constant",
-        remove_dc: bool = False,
-        preemphasis: float = 0.0,
-        double: bool = False,
-    ) -> None:
+    def __init__(self, **options: Any) -> None:
         super().__init__()
-        self.n_fft, self.hop, self.power = n_fft, hop, power
-        self.win_length = n_fft if win_length is None else win_length
-        self.center = _require_known("center", center, CENTERS)
-        self.remove_dc, self.preemphasis = remove_dc, preemphasis
-        if hop < 1 or not 2 <= self.win_length <= n_fft or power not in (1, 2):
-            raise ValueError(
-                f"a mel spectrogram needs hop >= 1, 2 <= win_length <= n_fft and power 1 or 2, "
-                f"got hop={hop}, win_length={self.win_length}, n_fft={n_fft}, power={power}"
-            )
-        periodic = _require_known("window", window, WINDOWS) == "periodic"
-        hann = torch.hann_window(self.win_length, periodic=periodic, dtype=torch.float64)
-        if window == "povey":
-            hann = hann**POVEY_EXPONENT
-        filters = mel_filterbank(sample_rate, n_fft, n_mels, f_min, f_max, scale, norm, slope)
-        self.register_buffer("window", hann.float(), persistent=False)
-        self.register_buffer("filterbank", torch.from_numpy(filters.T.copy()).float(), persistent=False)
+        settings = MelSettings(**options)
+        self.n_fft, self.hop, self.power = settings.n_fft, settings.hop, settings.power
+        self.win_length, self.center = settings.window_samples, settings.center
+        self.remove_dc, self.preemphasis = settings.remove_dc, settings.preemphasis
+        window, filters = settings.make_window(), settings.make_filters()
+        self.register_buffer("window", window.float(), persistent=False)
+        self.register_buffer("filterbank", filters.float(), persistent=False)
         # No buffers, because some devices (MPS) refuse float64: copied to where they are used, once.
-        self._double = {torch.device("cpu"): (hann, torch.from_numpy(filters.T.copy()))} if double else {}
+        self._double = {torch.device("cpu"): (window, filters)} if settings.double else {}
         # The window sits in the middle of the n_fft samples around i x hop; only its own samples are ever cut out.
-        self._left = 0 if center == "none" else n_fft // 2 - (n_fft - self.win_length) // 2
-        self._right = 0 if center == "none" else self.win_length - self._left
+        is_inside = self.center == "none"
+        self._left = 0 if is_inside else self.n_fft // 2 - (self.n_fft - self.win_length) // 2
+        self._right = 0 if is_inside else self.win_length - self._left
 
     @property
     def min_samples(self) -> int:

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,6 +111,31 @@ class Mlp(nn.Module):
         return self.fc2(self.act(self.fc1(tokens)))
 
 
+@dataclass(frozen=True)
+class BlockOptions:
+    """What the blocks of a family have in common, beside their width and their number of heads.
+
+    Attributes:
+        hidden: units of the two-layer network; None: 4 x width.
+        norm: "pre" or "post".
+        eps: of LayerNorm.
+        activation: "gelu" (with the error function), "relu" or "silu".
+        qkv_bias: see `Attention`.
+        residual_scale: factor of the residual stream; DeepNorm: (2 x blocks) ** 0.25.
+        layer_scale: first value of a learned factor for each feature of both branches; None for no such factor.
+        attention: class to build in place of `Attention`, with the same arguments.
+    """
+
+    hidden: int | None = None
+    norm: str = "pre"
+    eps: float = 1e-6
+    activation: str = "gelu"
+    qkv_bias: bool = True
+    residual_scale: float = 1.0
+    layer_scale: float | None = None
+    attention: type[Attention] = Attention
+
+
 class Block(nn.Module):
     """One block: attention, then a two-layer network, each added to the residual stream.
 
@@ -118,14 +145,7 @@ class Block(nn.Module):
     Args:
         width: of a token.
         n_heads: of attention.
-        hidden: units of the two-layer network; None: 4 x width.
-        norm: "pre" or "post".
-        eps: of LayerNorm.
-        activation: "gelu" (with the error function), "relu" or "silu".
-        qkv_bias: see `Attention`.
-        residual_scale: factor of the residual stream; DeepNorm: (2 x blocks) ** 0.25.
-        layer_scale: first value of a learned factor for each feature of both branches; None for no such factor.
-        attention: class to build in place of `Attention`, with the same arguments.
+        **options: the fields of `BlockOptions`.
 
     Raises:
         ValueError: if the norm or the activation is another.
@@ -134,29 +154,18 @@ class Block(nn.Module):
         2022 (residual scale); Touvron et al., ICCV 2021 (layer scale).
     """
 
-    def __init__(
-        self,
-        width: int,
-        n_heads: int,
-        *,
-        hidden: int | None = None,
-        norm: str = "pre",
-        eps: float = 1e-6,
-        activation: str = "gelu",
-        qkv_bias: bool = True,
-        residual_scale: float = 1.0,
-        layer_scale: float | None = None,
-        attention: type[Attention] = Attention,
-    ) -> None:
+    def __init__(self, width: int, n_heads: int, **options: Any) -> None:
         super().__init__()
-        if norm not in NORMS:
-            raise ValueError(f"no norm {norm!r}; {near_miss(norm, NORMS)}")
-        self.norm, self.residual_scale = norm, residual_scale
-        self.norm1 = nn.LayerNorm(width, eps=eps)
-        self.attn = attention(width, n_heads, qkv_bias=qkv_bias)
-        self.norm2 = nn.LayerNorm(width, eps=eps)
-        self.mlp = Mlp(width, hidden or 4 * width, activation)
-        scales = [None if layer_scale is None else nn.Parameter(torch.full((width,), layer_scale)) for _ in range(2)]
+        own = BlockOptions(**options)
+        if own.norm not in NORMS:
+            raise ValueError(f"no norm {own.norm!r}; {near_miss(own.norm, NORMS)}")
+        self.norm, self.residual_scale = own.norm, own.residual_scale
+        self.norm1 = nn.LayerNorm(width, eps=own.eps)
+        self.attn = own.attention(width, n_heads, qkv_bias=own.qkv_bias)
+        self.norm2 = nn.LayerNorm(width, eps=own.eps)
+        self.mlp = Mlp(width, own.hidden or 4 * width, own.activation)
+        scale = own.layer_scale
+        scales = [None if scale is None else nn.Parameter(torch.full((width,), scale)) for _ in range(2)]
         self.ls1, self.ls2 = scales
 
     def forward(self, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -178,15 +187,16 @@ class Blocks(nn.ModuleList):
 
     Args:
         n_blocks: how many.
-        width, n_heads, **options: of each `Block`.
+        width, n_heads: of each `Block`.
+        **options: the fields of `BlockOptions`.
 
     Example:
         >>> [output.shape for output in Blocks(2, 8, 2)(torch.zeros(1, 3, 8))]
         [torch.Size([1, 3, 8]), torch.Size([1, 3, 8])]
     """
 
-    def __init__(self, n_blocks: int, width: int, n_heads: int, **options: object) -> None:
-        super().__init__(Block(width, n_heads, **options) for _ in range(n_blocks))  # type: ignore[arg-type]
+    def __init__(self, n_blocks: int, width: int, n_heads: int, **options: Any) -> None:
+        super().__init__(Block(width, n_heads, **options) for _ in range(n_blocks))
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)

@@ -97,11 +97,8 @@ def export(
     encoder: Encoder,
     source: Source,
     output: str | Path,
-    layers: str | Sequence[str | int] | None = None,
-    fusion: str | None = None,
+    recipe: Recipe | None = None,
     *,
-    pooling: str | None = None,
-    frames: bool = False,
     batch_size: int | None = None,
     skip_bad: bool = False,
 ) -> Exported:
@@ -111,8 +108,7 @@ def export(
         encoder: as `load_encoder` gives it.
         source: the clips; the rows come in their order.
         output: a path that ends in .parquet, .npz or .h5.
-        layers, fusion, pooling: as for `evar.embed`.
-        frames: a row a frame instead of a row a clip.
+        recipe: the layers, their pooling and fusion, or the frames; None takes what `Recipe.of(encoder)` takes.
         batch_size: clips a batch; None takes as many as `encoder.batch_seconds` of audio.
         skip_bad: the bad clips, if any, are not going to be mended: their neighbours' parts need not be kept.
 
@@ -120,7 +116,7 @@ def export(
         What is in the output, and what it took. Clips that cannot be used are listed in its metadata.
 
     Raises:
-        ValueError: if a setting is unknown or contradicts another, a CSV cannot be used, or no clip can.
+        ValueError: if a CSV cannot be used, or no clip can.
         ImportError: if the format needs a package that is not installed.
         OSError: if the output is a file of something else, another run is writing it, or it will not fit on the disk.
 
@@ -139,7 +135,7 @@ def export(
 
     output = Path(output)
     require_format(output)
-    recipe = Recipe.of(encoder, layers, fusion, pooling, frames)
+    recipe = recipe or Recipe.of(encoder)
     _require_own_names(source.columns, recipe)
     settings = settings_of(encoder, recipe, source.columns)
     text = json.dumps(settings, default=str)
@@ -155,22 +151,11 @@ def export(
         digests: list[str] = []
         homes = Homes(repeated)
 
-        def missing() -> Iterator[tuple[str, Any, frozenset[int]]]:
-            seen: set[str] = set()
-            for clips in portions(source, CLIPS_A_PART):
-                digests.append(digest_of(text, clips))
-                elsewhere = homes.visit(digests[-1], clips)
-                if digests[-1] in seen:  # the same rows of the table again
-                    continue
-                seen.add(digests[-1])
-                if not is_committed(folder, digests[-1], homes.places, bool(repeated)):
-                    yield digests[-1], clips, elsewhere
-
         with progress_bar(
             total=n_clips, initial=n_done, desc=encoder.name, unit="clip", smoothing=0.1, mininterval=0.5
         ) as bar:
             try:
-                encode(encoder, recipe, missing(), folder, batch_size, bar)
+                encode(encoder, recipe, _list_missing(source, text, folder, homes, digests), folder, batch_size, bar)
             except OSError:
                 remove_unfinished(folder)
                 raise
@@ -178,19 +163,38 @@ def export(
         if not table.n_clips:
             _clear(folder, None)
             raise ValueError(f"none of {len(table.bad)} clips could be used, first {': '.join(table.bad[0])}")
-        table.meta = {
-            "made_by": "evar embed",
-            **json.loads(text),
-            "source": source.words,
-            "n_clips": table.n_clips,
-            "n_rows": table.n_rows,
-            "bad_clips": [{"path": path, "reason": reason} for path, reason in table.bad],
-            "digest": _whole_digest(digests),
-        }
+        table.meta = _make_metadata(table, source, text, digests)
         _assemble(table, output)
         kept = folder if table.bad and not skip_bad else None
         _clear(folder, kept)
         return Exported(table.meta, n_clips - n_done, False, kept, source.left_out.describe())
+
+
+def _list_missing(
+    source: Source, settings: str, folder: Path, homes: Homes, digests: list[str]
+) -> Iterator[tuple[str, Any, frozenset[int]]]:
+    """Yield the parts that are not committed yet; the digest of every part is added to `digests`."""
+    seen: set[str] = set()
+    for clips in portions(source, CLIPS_A_PART):
+        digests.append(digest_of(settings, clips))
+        elsewhere = homes.visit(digests[-1], clips)
+        if digests[-1] in seen:  # the same rows of the table again
+            continue
+        seen.add(digests[-1])
+        if not is_committed(folder, digests[-1], homes.places, homes.has_repeats):
+            yield digests[-1], clips, elsewhere
+
+
+def _make_metadata(table: Table, source: Source, settings: str, digests: Sequence[str]) -> dict[str, Any]:
+    return {
+        "made_by": "evar embed",
+        **json.loads(settings),
+        "source": source.words,
+        "n_clips": table.n_clips,
+        "n_rows": table.n_rows,
+        "bad_clips": [{"path": path, "reason": reason} for path, reason in table.bad],
+        "digest": _whole_digest(digests),
+    }
 
 
 def _survey(source: Source, settings: str, folder: Path) -> tuple[int, int, str, frozenset[int]]:

@@ -55,6 +55,11 @@ class Homes:
         self._repeated = repeated
         self.places: dict[str, tuple[str, int]] = {}
 
+    @property
+    def has_repeats(self) -> bool:
+        """Whether any file is named more than once."""
+        return bool(self._repeated)
+
     def visit(self, digest: str, clips: Sequence[Clip]) -> frozenset[int]:
         """Go through the clips of the next part; parts must come in the order of the source.
 

@@ -18,7 +18,7 @@ from toy import RATE, tone
 from evar import audio, cli, exporting
 from evar.audio.folders import LeftOut, find_audio, has_audio_suffix, is_hidden
 from evar.cli import run
-from evar.data.new_task import new_task
+from evar.data.new_task import TaskOptions, new_task
 from evar.data.own_tables import read_own_table
 
 SEED = 17
@@ -167,7 +167,14 @@ def test_damaged_tables_are_read_or_refused(tmp_path, kind):
         assert len(found.index) and all((folder / path).is_file() for path in found.index["path"])
         if number % 10 == 0:
             with contextlib.suppress(*EXPECTED):
-                new_task(f"t{number}", folder, tmp_path / "t.csv", kind=kind, to=tmp_path / "config", replace=True)
+                new_task(
+                    f"t{number}",
+                    folder,
+                    tmp_path / "t.csv",
+                    TaskOptions(kind=kind),
+                    to=tmp_path / "config",
+                    replace=True,
+                )
     assert n_read >= 10
 
 

@@ -12,7 +12,7 @@ from toy import RATE, tone
 
 from evar import cli, results
 from evar.cli import run
-from evar.data.new_task import new_task
+from evar.data.new_task import TaskOptions, new_task
 from evar.data.task import load_task
 from evar.data.task_config import load_task_config
 
@@ -77,7 +77,9 @@ def test_groups_stay_together_in_what_is_proposed(sounds):
 
 def test_the_same_seed_proposes_the_same_and_another_another(sounds):
     found = [
-        new_task(f"t{i}", sounds / "sounds", to=sounds / "config", seed=seed).task.index["split"].tolist()
+        new_task(f"t{i}", sounds / "sounds", options=TaskOptions(seed=seed), to=sounds / "config")
+        .task.index["split"]
+        .tolist()
         for i, seed in enumerate((0, 0, 1))
     ]
     assert found[0] == found[1] != found[2]

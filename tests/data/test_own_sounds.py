@@ -14,7 +14,7 @@ from toy import RATE, tone
 from evar import cli
 from evar.cli import run
 from evar.data.audit import audit
-from evar.data.new_task import new_task
+from evar.data.new_task import TaskOptions, new_task
 from evar.data.problems import list_label_problems, sample_sound_problems
 from evar.data.task import load_task
 from evar.data.task_config import load_task_config
@@ -34,7 +34,7 @@ def work(tmp_path, monkeypatch):
 
 
 def make(work, table=None, **more):
-    return new_task("mine", work / "sounds", table, to=work / "config", replace=True, **more)
+    return new_task("mine", work / "sounds", table, TaskOptions(**more), to=work / "config", replace=True)
 
 
 def fill(work, labels=("low", "high"), n=10, between=""):
