@@ -37,28 +37,70 @@ def merge(*folders: str, out: str = "") -> int:
     return SOME_FAILED if merged.conflicts else DONE
 
 
-def export_results(out: str = "results", output: str = "bundle.zip", filter: str = "") -> int:
+def export_results(out: str = "results", output: str = "bundle.zip", filter: str = "", format: str = "bundle") -> int:
     """Pack results into one file that others can check: rows, predictions, YAML files, hashes; no sounds.
 
-    evar export-results [RESULTS] [-o bundle.zip] [--filter=...]
+    evar export-results [RESULTS] [-o bundle.zip] [--filter=...] [--format=bundle|mteb|hear]
 
     Examples:
       evar export-results results -o ours.zip
       evar export-results results -o ours.zip --filter="task=esc10,protocol=linear"
       evar audit ours.zip                                      what others do with it
+      evar export-results results -o for_mteb --format=mteb    scores in MTEB's files; it says what is lost
 
     Absolute paths become file names; the names of the user and the machine are taken out.
 
     Flags:
       --filter=COLUMN=PATTERN|PATTERN,...   which rows, as for evar compare          (default: all)
-      -o FILE, --output=FILE                the file to write                        (default: bundle.zip)
+      --format=bundle|mteb|hear             one file with everything, or score files of another toolkit in a folder
+      -o FILE, --output=FILE                the file or folder to write              (default: bundle.zip)
     """
+    from evar.report.tables.filters import parse_filter, select_rows
+    from evar.results import load_all
     from evar.sharing import write_bundle
+    from evar.sharing.formats import FORMATS, LOST, write_scores
 
+    if format not in FORMATS:
+        raise UsageError(f"--format must be one of {', '.join(FORMATS)}, got {format!r}")
+    if format != "bundle":
+        rows = load_all(Path(out))
+        chosen = select_rows(rows, parse_filter(filter)) if filter else rows
+        if not chosen:
+            raise UsageError(f"no such results below {out}/runs; run `evar lineval` first or change --filter")
+        paths = write_scores(chosen, output, format)
+        write_text(f"written: {len(paths)} files in {output}\nlost, as the format has no field for it: {LOST[format]}")
+        return DONE
     notes = write_bundle(out, output, filter)
     for note in notes:
         write_text(f"NOTE: {note}")
     write_text(f"written: {output} ({Path(output).stat().st_size / 1e6:.2f} MB); check it with: evar audit {output}")
+    return DONE
+
+
+def import_scores(folder: str, output: str = "scores.yaml") -> int:
+    """Read MTEB's or HEAR's score files as published numbers, to be shown beside yours.
+
+    evar import-scores FOLDER [-o scores.yaml]
+
+    Examples:
+      evar import-scores mteb_results -o mteb.yaml
+      evar compare --published=mteb.yaml
+
+    The files hold no predictions, so that nothing can be tested or checked. Say in the YAML whose numbers they are.
+    """
+    import yaml
+
+    from evar.sharing.formats import read_scores
+
+    data, notes = read_scores(folder)
+    data["name"] = Path(output).stem
+    write_atomic(Path(output), yaml.safe_dump(data, sort_keys=False, allow_unicode=True).encode("utf-8"))
+    for note in notes:
+        write_text(f"NOTE: {note}")
+    write_text(
+        f"written: {output}, {len(data['rows'])} models on {len(data['tasks'])} tasks; "
+        f"show them with: evar compare --published={output}"
+    )
     return DONE
 
 
