@@ -32,7 +32,7 @@ PAGES = ROOT / "docs" / "encoders"
 BEGIN = "<!-- Made by docs/make_encoder_pages.py: change the YAML or the module, then run it again. -->"
 END = "<!-- End of the generated part. -->"
 #: modules without a YAML that have a page all the same
-OTHERS = ("hugging_face",)
+OTHERS = ("hugging_face", "tflite_file")
 TASKS = {
     "esc50": "ESC-50", "urbansound8k": "US8K", "speech_commands_v2": "SPCV2", "voxceleb1": "VC1", "voxforge": "VF",
     "cremad": "CRM-D", "gtzan": "GTZAN", "nsynth_instrument": "NSynth", "surge_pitch": "Surge",
@@ -243,7 +243,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> s
 
 
 def millions(encoder: Encoder) -> str:
-    """Parameters in millions."""
+    """Parameters in millions; a dash where another runtime has them."""
+    if getattr(encoder, "runs_file", False):
+        return "-"
     return f"{sum(parameter.numel() for parameter in encoder.parameters()) / 1e6:.1f}"
 
 

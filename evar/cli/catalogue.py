@@ -21,27 +21,35 @@ WHOLE_LINE = 100
 SEEN = 21  # of these for what an encoder was trained on
 
 
-def encoders(name: str = "") -> int:
+def encoders(name: str = "", search: str = "") -> int:
     """List the encoders: name, what it is, what it was trained on, licence of its weights.
 
     evar encoders [NAME]
+    evar encoders --search=WORD     only those with WORD, or with every one of several words, anywhere in their entry
 
     The list has at most 100 columns, so that long cells end in "…"; NAME, of one encoder, shows its whole entry.
 
     Examples:
       evar encoders
       evar encoders cnn14.16k
+      evar encoders --search="speech MIT"
     """
     from evar import config
 
     if name:
         write_text(_entry(name))
         return DONE
+    words = str(search).casefold().split()
     rows = []
     entries, broken = config.load_every("encoders", config.load_encoder_config)
     for known, entry in entries.items():
+        text = " ".join(_entry(known).split()).casefold() if words else ""
+        if not all(word in text for word in words):
+            continue
         licence = entry.weights.licence.partition(" (")[0] if entry.weights else "no weights"
         rows.append([known, entry.description, shorten(entry.trained_on, SEEN), shorten(licence, SEEN)])
+    if not rows:
+        raise ValueError(f"no encoder has {' and '.join(words)} in its entry; `evar encoders` lists all {len(entries)}")
     write_text(columns(["encoder", "what it is", "trained on", "licence"], rows, width=90, line=WHOLE_LINE))
     write_text("\nevar encoders NAME shows a whole entry, evar layers NAME the layers")
     return _report_broken(broken)

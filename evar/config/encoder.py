@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from evar.config.folders import find
-from evar.config.reading import read_mapping, rename_error
+from evar.config.graph_files import make_graph_absolute, name_graph, read_graph_settings, split_graph_name
+from evar.config.reading import build, read_mapping, rename_error
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def load_encoder_config(name: str) -> EncoderConfig:
     """Read `encoders/NAME.yaml`, over the YAML of its base where it names one.
 
     Any "hf:organisation/name" or "hf:FOLDER" is an encoder too: a `transformers` audio model, taken as it is. So are
-    "hear:MODULE", a module of the HEAR API, the path of a YAML, and "module:Class" or "path/to/file.py:Class" of a class
+    "hear:MODULE", a module of the HEAR API; "onnx:FILE", "tflite:FILE" and "savedmodel:FOLDER", networks that another
+    runtime executes, with a YAML beside them; the path of a YAML; and "module:Class" or "path/to/file.py:Class" of a class
     that nobody has written a YAML for yet.
 
     Raises:
@@ -116,6 +118,8 @@ def load_encoder_config(name: str) -> EncoderConfig:
         return _hub_encoder(name)
     if name.startswith("hear:"):
         return _hear_encoder(name)
+    if split_graph_name(name)[0]:
+        return build(read_graph_settings(name), EncoderConfig, f"the YAML of {name}")
     file, colon, attribute = name.rpartition(":")
     if colon and file.endswith(".py") and attribute.isidentifier():
         unsaid = f"not stated: {name} has no YAML"
@@ -162,6 +166,8 @@ def make_absolute(name: str) -> str:
         return f"{Path(file).expanduser().resolve()}:{attribute}"
     if name.endswith((".yaml", ".yml")):
         return str(Path(name).expanduser().resolve())
+    if split_graph_name(name)[0]:
+        return make_graph_absolute(name)
     folder = Path(name.removeprefix("hf:")).expanduser()
     return f"hf:{folder.resolve()}" if name.startswith("hf:") and folder.is_dir() else name
 
@@ -176,6 +182,8 @@ def display_name(name: str) -> str:
     file, colon, attribute = name.rpartition(":")
     if colon and file.endswith(".py"):
         return f"{Path(file).stem}:{attribute}"
+    if split_graph_name(name)[0]:
+        return name_graph(name)
     return Path(name).stem if name.endswith((".yaml", ".yml")) else name
 
 

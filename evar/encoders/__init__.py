@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evar import config as configs
+from evar.config.graph_files import split_graph_name
 from evar.config.own_code import list_neighbours
 from evar.config.registry import resolve
 
@@ -143,6 +144,8 @@ def describe_encoder(name: str, **options: Any) -> Encoder:
 
     if name.startswith("hf:"):
         return load_encoder(name, "random", **options)
+    if split_graph_name(name)[0]:
+        return load_encoder(name, **options)
     config = configs.load_encoder_config(name)
     config = dataclasses.replace(config, options={**config.options, **options})
     try:

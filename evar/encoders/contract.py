@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from evar.config.encoder import EncoderConfig, load_encoder_config
-from evar.encoders import load_encoder
+from evar.config.registry import resolve
+from evar.encoders import describe_encoder, load_encoder
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerFeatures
 from evar.encoders.findings import Finding, summarise
@@ -58,7 +59,8 @@ def check_named(name: str, weights: str = "random", **options: Any) -> list[Find
 
     Args:
         name: as for `load_encoder`.
-        weights: "random" (any machine, offline), or a checkpoint as for `load_encoder`.
+        weights: "random" (any machine, offline), or a checkpoint as for `load_encoder`. A network that another runtime
+            executes has none that are random: then only what it declares is checked.
         **options: in place of the YAML's, such as `n_blocks=2` for a network of many equal blocks: what the contract
             checks does not depend on their number, and two are fast.
 
@@ -74,7 +76,12 @@ def check_named(name: str, weights: str = "random", **options: Any) -> list[Find
         >>> check_named("silero_vad")
         []
     """
-    findings = check_config(load_encoder_config(name))
+    config = load_encoder_config(name)
+    findings = check_config(config)
+    if weights == "random" and getattr(resolve(config.implementation), "runs_file", False):
+        return findings + [
+            Finding("declaration", problem) for problem in check_declaration(describe_encoder(name, **options))
+        ]
     if weights == "random":  # published weights may have to be fetched, random ones never
         with watch_sockets() as opened:
             try:

