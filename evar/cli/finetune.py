@@ -40,16 +40,16 @@ def finetune(encoders: str = "", tasks: str = "", **flags: Any) -> int:
     from evar.report import format_terminal_table, write_tables_and_plots
     from evar.report.guard import try_to_write
 
-    quiet, with_report = flags.pop("quiet"), flags.pop("report")
+    quiet, with_report, with_cost = (flags.pop(name) for name in ("quiet", "report", "cost"))
     settings = parse_tuning(encoders, tasks, flags)
     with silence(quiet):
         outcome = run_tuning(resolve_tuning(settings))
     if int(os.environ.get("RANK", "0")):  # the first process writes and says what there is
         return SOME_FAILED if outcome.failures else DONE
-    written = try_to_write(Path(settings.out), lambda: write_tables_and_plots(settings.out))
+    written = try_to_write(Path(settings.out), lambda: write_tables_and_plots(settings.out, with_cost=with_cost))
     if with_report and written:
         written += write_page(settings.out, flags)
-    write_text("\n" + format_terminal_table(outcome.rows, outcome.failures, Path(settings.out)))
+    write_text("\n" + format_terminal_table(outcome.rows, outcome.failures, Path(settings.out), with_cost=with_cost))
     write_text(f"\n{len(outcome.rows)} rows, {outcome.n_new} of them new")
     if written:
         write_text(f"written to {flags['out']}: " + ", ".join(path.name for path in written))

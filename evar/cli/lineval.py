@@ -42,7 +42,7 @@ def lineval(encoders: str = "", tasks: str = "", **flags: Any) -> int:
     from evar.experiment.resolving import resolve_request
 
     out, dry_run, quiet = flags["out"], flags.pop("dry_run"), flags.pop("quiet")
-    with_report = flags.pop("report")
+    with_report, with_cost = flags.pop("report"), flags.pop("cost")
     settings = parse_request(encoders, tasks, **flags)
     with call_nothing() if dry_run else nullcontext():
         grid = resolve_request(settings)
@@ -63,10 +63,10 @@ def lineval(encoders: str = "", tasks: str = "", **flags: Any) -> int:
         try_to_write(Path(folder), lambda: write_tables_and_plots(folder))  # what is there is shown
         raise
     folder = at_hand(out)
-    written = try_to_write(Path(folder), lambda: write_tables_and_plots(folder))
+    written = try_to_write(Path(folder), lambda: write_tables_and_plots(folder, with_cost=with_cost))
     if with_report and written:
         written += write_page(folder, flags)
-    write_text("\n" + format_terminal_table(outcome.rows, outcome.failures, Path(folder)))
+    write_text("\n" + format_terminal_table(outcome.rows, outcome.failures, Path(folder), with_cost=with_cost))
     if settings.fusion == "search":
         write_text("\n" + format_fusion_tables(folder))
     write_text(f"\n{len(outcome.rows)} rows, {outcome.n_new} of them new; {outcome.n_encoded} clips encoded")
@@ -88,7 +88,7 @@ def write_page(folder: str | Path, flags: Mapping[str, Any]) -> list[Path]:
     return try_to_make("report.html", lambda: [write_report(folder, data_root=data_root, store=store)])
 
 
-def compare(out: str = "results", filter: str = "", baseline: str = "", published: str = "") -> int:
+def compare(out: str = "results", filter: str = "", baseline: str = "", published: str = "", cost: bool = False) -> int:
     """Build tables and plots again from the result files, without torch; test encoders against each other.
 
     evar compare [--out=results] [flags]
@@ -112,6 +112,7 @@ def compare(out: str = "results", filter: str = "", baseline: str = "", publishe
                                             * and ? as in file names
       --baseline=ENCODER[:LAYERS]           paired differences to it, each with its 95 % interval and p
       --published=all|NAME,FILE.yaml,...    rows of config/published or of a file, marked, and what ours is above them
+      --cost                                columns for parameters, seconds per second of audio, width, bytes per clip
       --out=DIR                             results folder                            (default: results)
     """
     from evar import report, results
@@ -123,8 +124,9 @@ def compare(out: str = "results", filter: str = "", baseline: str = "", publishe
     folder = at_hand(out)
     if not results.load_all(Path(folder)):
         raise UsageError(f"no results below {out}/runs; run `evar lineval` first or name the folder with --out")
-    written = try_to_write(Path(folder), lambda: report.write_tables_and_plots(folder))
-    found = report.compare(folder, filter, baseline, published, write=bool(written))
+    with_cost = truth(cost, "cost")
+    written = try_to_write(Path(folder), lambda: report.write_tables_and_plots(folder, with_cost=with_cost))
+    found = report.compare(folder, filter, baseline, published, write=bool(written), cost=with_cost)
     write_text(found.text)
     _tell_written(out, [*written, *found.files])
     return DONE if written else SOME_FAILED

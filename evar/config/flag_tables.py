@@ -69,6 +69,14 @@ _SHARED = {
             _WHERE,
             False,
         ),
+        Flag(
+            "cost",
+            "switch",
+            "",
+            "show in the tables what a row costs: parameters, seconds per second of audio, width, bytes per clip",
+            _WHERE,
+            False,
+        ),
         Flag("quiet", "switch", "", "say nothing while it works; the table is printed at the end", _RUN, False),
     )
 }
@@ -135,6 +143,7 @@ LINEVAL_FLAGS: tuple[Flag, ...] = (
     _SHARED["data_root"],
     _SHARED["out"],
     _SHARED["report"],
+    _SHARED["cost"],
     _SHARED["store"],
     _SHARED["device"],
     Flag("batch_size", "whole", "N", "clips a batch", _RUN, None, "by seconds of audio"),
@@ -235,6 +244,7 @@ FINETUNE_FLAGS: tuple[Flag, ...] = (
     _SHARED["data_root"],
     _SHARED["out"],
     _SHARED["report"],
+    _SHARED["cost"],
     _SHARED["store"],
     _SHARED["limit"],
     _SHARED["skip_bad"],

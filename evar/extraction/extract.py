@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ from evar.encoders.pooling import pool
 from evar.extraction.batching import by_length, decode_ahead, keep_float32, pad_clips
 from evar.extraction.frame_request import FrameRequest
 from evar.extraction.plan import Plan, inspect_clips, make_plan
+from evar.numeric.device import describe_device
+from evar.storage.costs import EncodingCost, append_cost
 from evar.storage.feature_store import FeatureStore
 from evar.storage.frame_store import FrameStore
 from evar.storage.keys import FeatureKey
@@ -44,6 +46,7 @@ class Extraction:
         bad: position of a clip -> why it could not be used.
         n_encoded, n_stored: clips encoded now, and found in the store.
         audio_seconds, seconds: audio encoded now, and wall time that it took.
+        encode_seconds: of it, what the encoder and the pooling took.
     """
 
     key: FeatureKey
@@ -53,6 +56,7 @@ class Extraction:
     n_stored: int = 0
     audio_seconds: float = 0.0
     seconds: float = 0.0
+    encode_seconds: float = 0.0
 
 
 def extract(
@@ -139,6 +143,8 @@ def extract_each(
                 stored = store.list_stored(target.result.key)  # another run may have stored some in the meantime
                 target.todo = {p for p in target.planned.todo if target.planned.rows[p] not in stored}
             _encode(encoder, paths, policy, wanting, label, frames)
+            if not frames:
+                _record_costs(encoder, wanting, store)
         for target in wanting:
             _without_failed(target.result, store.list_stored(target.result.key))
     for target in targets:
@@ -156,6 +162,17 @@ class _Target:
     result: Extraction
     writer: SegmentWriter | None = None
     todo: set[int] = field(default_factory=set)
+
+
+def _record_costs(encoder: Encoder, targets: Sequence[_Target], store: FeatureStore) -> None:
+    """Write beside the vectors what encoding them took; a disk that takes no such file stops nothing."""
+    device, threads = describe_device(next((one.device for one in encoder.parameters()), "cpu"))
+    for target in targets:
+        found = target.result
+        if found.n_encoded and found.audio_seconds > 0:
+            cost = EncodingCost(found.encode_seconds, found.audio_seconds, found.n_encoded, device, threads)
+            with suppress(OSError):
+                append_cost(store.key_folder(found.key), cost)
 
 
 def _without_failed(result: Extraction, stored: Collection[str]) -> None:
@@ -254,7 +271,9 @@ def _encode_batch(
             continue
         with encoder.normalising_by(target.norm_stats):
             batch = [clips[position] for position in positions]
+            began = time.perf_counter()
             vectors: Mapping[str, Any] = frames.take(encoder, *pad_clips(batch)) if frames else _vectors(encoder, batch)
+            target.result.encode_seconds += time.perf_counter() - began
         by_layer = [np.array([bool(np.isfinite(clip).all()) for clip in value]) for value in vectors.values()]
         # A layer that is not finite costs the rows that read it, and no other; frames are read of few layers only.
         finite = np.logical_and.reduce(by_layer) if frames else np.logical_or.reduce(by_layer)

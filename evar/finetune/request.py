@@ -21,7 +21,7 @@ def parse_tuning(encoders: str, tasks: str, flags: Mapping[str, Any]) -> TuningS
     Args:
         encoders: comma list or "all".
         tasks: comma list or "all".
-        flags: a value for every flag but quiet and report, as `evar.config.flags.read_flags` gives them.
+        flags: a value for every flag but quiet, report and cost, as `evar.config.flags.read_flags` gives them.
 
     Raises:
         ValueError: if an encoder or a task is missing.
@@ -29,7 +29,7 @@ def parse_tuning(encoders: str, tasks: str, flags: Mapping[str, Any]) -> TuningS
     Example:
         >>> from evar.config.flags import read_flags
         >>> flags = read_flags(FINETUNE_FLAGS, {"epochs": 3, "limit": "40"}, "evar finetune")
-        >>> _ = flags.pop("quiet"), flags.pop("report")
+        >>> _ = flags.pop("quiet"), flags.pop("report"), flags.pop("cost")
         >>> settings = parse_tuning("crepe.tiny", "fsdd_digit", flags)
         >>> settings.given, settings.limit
         ({'epochs': 3}, 40)
@@ -64,7 +64,7 @@ def fine_tune(encoders: str | Sequence[str], tasks: str | Sequence[str], **flags
         ...
         ValueError: evar.fine_tune has no flag 'bogus'; it has protocol, ...
     """
-    of_python = [flag for flag in FINETUNE_FLAGS if flag.name != "report"]
+    of_python = [flag for flag in FINETUNE_FLAGS if flag.name not in ("report", "cost")]
     names, on = (value if isinstance(value, str) else ",".join(value) for value in (encoders, tasks))
     values = read_flags(of_python, flags, "evar.fine_tune")
     with silence(values.pop("quiet")):

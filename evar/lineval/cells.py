@@ -18,6 +18,7 @@ from evar.experiment.rounds import list_usable
 from evar.experiment.selection import Selection
 from evar.experiment.task_warnings import check_labels, warn_about_sounds
 from evar.lineval.cell_features import Vectors, encode_cell
+from evar.lineval.costs import record_cost
 from evar.lineval.fit import estimate_fit_bytes, fit_rows, group_fits
 from evar.probes.making import make_probe
 from evar.probes.protocol import report_fit
@@ -72,6 +73,7 @@ def evaluate_cell(
         return
     vectors = encode_rows(cell, workplace, {row.seed for row in pending}, [row.selection for row in rows])
     outcome.n_encoded += vectors.n_encoded
+    record_cost(cell, vectors, workplace.out)
     is_sweep = cell.spec.wanted_layers == "all" and len(cell.encoder.layer_infos) > 1
     if is_sweep and chosen is None and not vectors.frames:
         _save_hints(cell, workplace, vectors)

@@ -11,7 +11,7 @@ from evar.config.messages import silence
 from evar.experiment.outcome import Outcome
 
 #: the flags of the command that say what is computed, rather than whether and what is written beside it
-_FLAGS = tuple(flag for flag in LINEVAL_FLAGS if flag.name not in ("dry_run", "report"))
+_FLAGS = tuple(flag for flag in LINEVAL_FLAGS if flag.name not in ("dry_run", "report", "cost"))
 
 
 def evaluate(encoders: str | Sequence[str] = "", tasks: str | Sequence[str] = "", **flags: Any) -> Outcome:

@@ -1,6 +1,9 @@
-"""Choose the device that tensors are on."""
+"""Choose the device that tensors are on, and describe it."""
 
 from __future__ import annotations
+
+import platform
+from typing import Any
 
 
 def pick_device(device: str) -> str:
@@ -36,3 +39,23 @@ def pick_device(device: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {device!r} is not available here ({str(error).splitlines()[0]}); try auto") from error
     return device
+
+
+def describe_device(device: Any) -> tuple[str, int]:
+    """Describe where a network runs, for people who compare times.
+
+    Args:
+        device: a torch device, or its name.
+
+    Returns:
+        Its kind with the name of the card or the kind of processor, and the processor's threads that torch may use.
+
+    Example:
+        >>> describe_device("cpu")[0].startswith("cpu")
+        True
+    """
+    import torch
+
+    kind = torch.device(device).type
+    name = torch.cuda.get_device_name(device) if kind == "cuda" else platform.machine()
+    return (f"{kind} ({name})" if name else kind), torch.get_num_threads()

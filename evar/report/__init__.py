@@ -52,7 +52,7 @@ def format_fusion_tables(out: Path | str, width: int = 100) -> str:
     )
 
 
-def write_tables_and_plots(out: Path | str) -> list[Path]:
+def write_tables_and_plots(out: Path | str, *, with_cost: bool = False) -> list[Path]:
     """Write the tables; the layer curves and where to read each encoder where some encoder has at least two single
     layers; the hints where there are some; the fusion table where layers were searched for.
 
@@ -61,6 +61,7 @@ def write_tables_and_plots(out: Path | str) -> list[Path]:
 
     Args:
         out: results folder.
+        with_cost: show in the main table what each row costs.
 
     Returns:
         The files written.
@@ -81,7 +82,7 @@ def write_tables_and_plots(out: Path | str) -> list[Path]:
     with FileLock(out / ".build.lock"):
         results, searches, contaminations = load_all(out), load_searches(out), load_contaminations(out)
         steps: dict[str, Callable[[], list[Path]]] = {
-            "table": lambda: write_tables(results, load_failures(out), out),
+            "table": lambda: write_tables(results, load_failures(out), out, with_cost=with_cost),
             "hints": lambda: write_hints(load_hints(out), results, out),
         }
         if has_layer_curve(results):

@@ -14,6 +14,7 @@ from evar.report.guard import try_to_make
 from evar.report.plots.ranks import plot_ranks, rank_rows
 from evar.report.tables.cells import make_sections
 from evar.report.tables.compared import mark_equals
+from evar.report.tables.costs import add_costs
 from evar.report.tables.differences import HEADER, Line, compare_with_baseline, format_lines, list_lines
 from evar.report.tables.filters import explain_differences, explain_no_match, parse_filter, select_failures, select_rows
 from evar.report.tables.latex import escape_latex, format_latex, format_latex_table
@@ -24,6 +25,7 @@ from evar.report.tables.published import add_published_rows, explain_missing_row
 from evar.report.tables.section import Section
 from evar.report.tables.terminal import format_terminal_sections, format_text_table
 from evar.results import load_all, load_failures
+from evar.results.costs import load_costs
 from evar.storage.atomic import remove, write_atomic
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ def compare(
     baseline: str = "",
     published: str | Sequence[str | PublishedConfig] = (),
     write: bool = True,
+    cost: bool = False,
 ) -> Comparison:
     """Tables of chosen rows, with tests between them.
 
@@ -95,6 +98,7 @@ def compare(
         published: numbers of others to show below ours: "all", or names of config/published.
         write: `compare.md`, `.csv`, `.tex`, `.json`, `baseline.csv` where there is one, and `ranks.png` and `.svg` where
             there are enough tasks.
+        cost: show what each row costs, as far as that was measured.
 
     Raises:
         ValueError: if the filter is wrong or nothing matches, a table lacks the baseline, or a name is unknown.
@@ -109,6 +113,9 @@ def compare(
     failures = select_failures(load_failures(out), patterns)
     found = make_sections(rows, failures, out, every="layers" in patterns or "fusion" in patterns)
     shown = tuple(add_published_rows(mark_equals(section, out), known) for section in found)
+    if cost:
+        records = load_costs(out)
+        shown = tuple(add_costs(section, records) for section in shown)
     lines = {}
     if baseline:
         # The first table says what it has, where none has the baseline.

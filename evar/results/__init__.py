@@ -2,7 +2,7 @@
 
 Below a results folder (`--out`): `runs/ID.json` holds one `Result` each, `predictions/ID.npz` what was predicted for
 every test clip, `failures/ID.json` the cells of a grid that gave no result, `searches/ID.json` what a fusion search tried,
-`hints/ID.json` what can be said of layers without labels.
+`hints/ID.json` what can be said of layers without labels, `costs/ID.json` what an encoder costs.
 """
 
 from evar.results.files import (

@@ -20,7 +20,7 @@ from evar.config.folders import cache_folder
 from evar.storage import atomic
 
 #: folders of a results folder that hold records; tables and plots are made from them again
-_RECORDS = ("runs", "predictions", "failures", "hints", "searches")
+_RECORDS = ("runs", "predictions", "failures", "hints", "searches", "costs")
 #: records that another machine may have taken back
 _WITHDRAWN = "failures"
 #: is uploaded after all else of its segment

@@ -14,8 +14,10 @@ from evar.results import load_all, load_failures, load_searches
 from evar.results.hints import load_hints
 from evar.storage.atomic import write_atomic
 from evar.webpage.context import Context, Settings, try_part
+from evar.webpage.costs import make_cost
 from evar.webpage.layers import make_layers
 from evar.webpage.listening import list_sounds, make_listen
+from evar.webpage.maps import make_map
 from evar.webpage.page import Part, render_page
 from evar.webpage.rows import make_rows
 from evar.webpage.summary import make_summary
@@ -85,8 +87,10 @@ def make_parts(context: Context) -> list[Part]:
     steps: list[tuple[str, str, Callable[[], Part | None]]] = [
         ("summary", "Summary", lambda: make_summary(context, readings)),
         ("layers", "Layers", lambda: make_layers(context, readings)),
+        ("cost", "Cost", lambda: make_cost(context)),
         ("row", "One row", lambda: make_rows(context)),
         ("listen", "Listen", lambda: make_listen(context)),
+        ("map", "Map", lambda: make_map(context)),
         ("sounds", "", lambda: list_sounds(context)),
     ]
     found = [try_part(name, title, make) for name, title, make in steps]

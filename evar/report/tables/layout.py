@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from evar.config.plain_text import make_printable
 from evar.report.tables.compared import LEVEL, is_equal
+from evar.report.tables.costs import HEADINGS, explain_costs, format_cost, has_costs
 from evar.report.tables.section import Cell, Row, Section, is_better
 
 MARKS = ("†", "‡", "§", "¶")
@@ -103,13 +104,17 @@ def lay_out_cells(
     if ranked:
         more = ["average", "rank"] if has_average(section) else ["rank"]
         header, counts = [*header, *more], [*counts, *("" for _ in more)]
+    with_costs = not by_layer and has_costs(section)
+    if with_costs:
+        header, counts = [*header, *HEADINGS], [*counts, *("" for _ in HEADINGS)]
     marks = {flag: _pick_mark(index) for index, flag in enumerate(section.flags)}
     lines = []
     for row in section.rows:
         line = [*_name_row(row, by_layer, dress, marks), *_lay_out_row(section, row, by_layer, dress, marks)]
-        lines.append(line + (_format_averages(section, row, dress) if ranked else []))
+        line += _format_averages(section, row, dress) if ranked else []
+        lines.append(line + (format_cost(row.cost) if with_costs else []))
     if any(column.chance is not None for column in section.columns):
-        lines.append(_make_chance_line(section, by_layer, ranked))
+        lines.append(_make_chance_line(section, by_layer, ranked) + [""] * (len(HEADINGS) if with_costs else 0))
     return (header, counts), lines
 
 
@@ -199,6 +204,8 @@ def list_remarks(section: Section, by_layer: bool, dress: Dress) -> list[str]:
         dress: of the format.
     """
     texts = [*_explain_scores(section, by_layer, dress), *_explain_origin(section, by_layer, dress)]
+    if not by_layer and has_costs(section):
+        texts.append(dress.clean(explain_costs(section)))
     texts += [
         f"{dress.mark(_pick_mark(index))} {dress.clean(FLAG_MEANINGS.get(flag, flag))}."
         for index, flag in enumerate(section.flags)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
+from evar.report.tables.costs import has_costs
 from evar.report.tables.csv_text import format_csv_table
 from evar.report.tables.section import Cell, Column, Row, Section
 
@@ -14,6 +16,9 @@ _CSV_COLUMNS = (
     *("task", "task_version", "metric", "score", "low", "high", "n_test", "seeds", "chance", "average", "rank"),
     *("p_worse", "published", "flags", "notes"),
 )
+
+#: of tables that show costs
+_COST_COLUMNS = ("parameters", "seconds_per_second", "width", "bytes_per_clip", "device", "threads")
 
 
 def format_csv(tables: Sequence[Section]) -> str:
@@ -25,6 +30,7 @@ def format_csv(tables: Sequence[Section]) -> str:
     Args:
         tables: as `make_sections` gives them.
     """
+    names = (*_CSV_COLUMNS, *(_COST_COLUMNS if any(map(has_costs, tables)) else ()))
     lines = []
     for section, row, column, cell in _list_cells(tables):
         values = {
@@ -44,9 +50,14 @@ def format_csv(tables: Sequence[Section]) -> str:
             "published": row.published,
             "flags": ";".join((*row.flags, *cell.flags)),
             "notes": ";".join(cell.notes),
+            **({} if row.cost is None else {name: _or_empty(getattr(row.cost, name)) for name in _COST_COLUMNS}),
         }
-        lines.append([values.get(name, "") for name in _CSV_COLUMNS])
-    return format_csv_table(_CSV_COLUMNS, lines)
+        lines.append([values.get(name, "") for name in names])
+    return format_csv_table(names, lines)
+
+
+def _or_empty(value: object) -> object:
+    return "" if value is None else value
 
 
 def _list_cells(tables: Sequence[Section]) -> Iterator[tuple[Section, Row, Column, Cell]]:
@@ -101,8 +112,9 @@ def format_json(tables: Sequence[Section], more: Sequence[Mapping[str, Any]] = (
         ]
         rows = [
             {"label": row.encoder, "layers": row.layers, "average": row.average, "rank": row.rank}
+            | ({} if row.cost is None else {"cost": asdict(row.cost)})
             for row in section.rows
-            if row.rank is not None
+            if row.rank is not None or row.cost is not None
         ]
         found.append(
             {

@@ -48,6 +48,26 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class RowCost:
+    """What a row costs; None for what was not recorded.
+
+    Attributes:
+        parameters: numbers that the network holds.
+        seconds_per_second: seconds of encoding for a second of audio, on `device` with `threads`.
+        width: numbers that the probe reads of a clip.
+        bytes_per_clip: of the vectors of all layers in the store.
+        device, threads: where the time was measured; "" and 0 where it was not.
+    """
+
+    parameters: int | None = None
+    seconds_per_second: float | None = None
+    width: int | None = None
+    bytes_per_clip: int | None = None
+    device: str = ""
+    threads: int = 0
+
+
+@dataclass(frozen=True)
 class Row:
     """One (encoder, layers, fusion) with a cell, or None, for each column.
 
@@ -60,6 +80,7 @@ class Row:
         average: mean over all columns, 0..1; None unless every column has a score, and all are of one metric.
         rank: mean rank over all columns, 1 the best; None unless every column has a score.
         published: source of a row that others published and nobody measured here; "" for ours.
+        cost: what it costs, in tables that show it; else None.
     """
 
     encoder: str
@@ -71,6 +92,7 @@ class Row:
     average: float | None = None
     rank: float | None = None
     published: str = ""
+    cost: RowCost | None = None
 
 
 @dataclass(frozen=True)

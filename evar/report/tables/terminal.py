@@ -10,13 +10,20 @@ from pathlib import Path
 from evar.config.plain_text import make_printable
 from evar.report.tables.cells import make_sections
 from evar.report.tables.compared import mark_equals
+from evar.report.tables.costs import add_costs
 from evar.report.tables.layout import TERMINAL, count_text_columns, lay_out_cells, list_remarks
 from evar.report.tables.section import Section
 from evar.results import Failure, Result
+from evar.results.costs import load_costs
 
 
 def format_terminal_table(
-    results: Sequence[Result], failures: Sequence[Failure] = (), out: Path | None = None, width: int = 100
+    results: Sequence[Result],
+    failures: Sequence[Failure] = (),
+    out: Path | None = None,
+    width: int = 100,
+    *,
+    with_cost: bool = False,
 ) -> str:
     """The main tables as plain text for the end of a run; a table too wide goes on below itself.
 
@@ -25,14 +32,17 @@ def format_terminal_table(
         failures: cells without a result.
         out: results folder with the predictions, for the interval of several seeds.
         width: columns of the terminal.
+        with_cost: show what each row costs; needs the results folder.
 
     Example:
         >>> print(format_terminal_table([]))
         There are no results yet.
     """
-    return format_terminal_sections(
-        [mark_equals(section, out) for section in make_sections(results, failures, out)], width
-    )
+    tables = [mark_equals(section, out) for section in make_sections(results, failures, out)]
+    if with_cost and out is not None:
+        records = load_costs(out)
+        tables = [add_costs(section, records) for section in tables]
+    return format_terminal_sections(tables, width)
 
 
 def format_terminal_sections(tables: Sequence[Section], width: int = 100) -> str:

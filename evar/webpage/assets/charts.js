@@ -8,7 +8,12 @@ function plain(text) {
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon"];
 function style(number) {
   const at = number % 8, lap = Math.floor(number / 8);
-  return { color: colour("s" + (at + 1)), dash: ["solid", "dash", "dot", "dashdot"][lap % 4], symbol: SYMBOLS[lap % SYMBOLS.length] };
+  return { color: colour("s" + (at + 1)), dash: ["solid", "dash", "dot", "dashdot"][lap % 4], symbol: SYMBOLS[(at + lap) % SYMBOLS.length] };
+}
+// Room below a chart for a legend of so many names of about so many characters.
+function legendRoom(element, names) {
+  const longest = Math.max(4, ...names.map((name) => name.length)), width = element.clientWidth || 600;
+  return 16 + 21 * Math.ceil(names.length / Math.max(1, Math.floor((width - 40) / (7.2 * longest + 52))));
 }
 function layout(more) {
   const text = colour("text"), line = colour("line");

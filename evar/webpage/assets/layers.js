@@ -20,7 +20,8 @@ makers.curves = (element) => {
     };
   });
   const shapes = panel.chance === null ? [] : [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: panel.chance, y1: panel.chance, line: { color: colour("soft"), dash: "dot", width: 1.5 } }];
-  return { height: 330 + 20 * Math.ceil(traces.length / 3), traces, layout: { shapes, xaxis: { title: { text: "relative depth" }, range: [-0.02, 1.04] }, yaxis: { title: { text: panel.metric + " (%)" } } } };
+  const room = legendRoom(element, panel.curves.map((curve) => curve.name));
+  return { height: 320 + room, traces, layout: { shapes, margin: { l: 50, r: 14, t: 10, b: 50 + room }, legend: { orientation: "h", y: -56 / 260, yanchor: "top", x: 0 }, xaxis: { title: { text: "relative depth" }, range: [-0.02, 1.04] }, yaxis: { title: { text: panel.metric + " (%)" } } } };
 };
 makers.heat = (element) => {
   const panel = data("layers").panels[Number(element.dataset.index)];
