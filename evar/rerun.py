@@ -11,6 +11,7 @@ from typing import Any
 
 from evar import config as configs
 from evar import results
+from evar.config.encoder import UNTRAINED
 from evar.config.messages import tell
 from evar.experiment.cell import Cell
 from evar.experiment.loading import load_spec_encoder
@@ -90,7 +91,7 @@ def list_named_code(row: Result) -> list[str]:
         own configuration.
     """
     names = {
-        "encoder": str(row.settings.get("encoder", row.encoder)),
+        "encoder": str(row.settings.get("encoder", row.encoder)).removeprefix(UNTRAINED),
         "protocol": str(row.settings.get("protocol", row.protocol)),
     }
     return [

@@ -12,6 +12,9 @@ from evar.config.folders import find
 from evar.config.graph_files import make_graph_absolute, name_graph, read_graph_settings, split_graph_name
 from evar.config.reading import build, read_mapping, rename_error
 
+#: before the name of any encoder: the same network with random weights, as a baseline in the same table
+UNTRAINED = "random:"
+
 
 @dataclass(frozen=True)
 class WeightsSource:
@@ -104,7 +107,7 @@ def load_encoder_config(name: str) -> EncoderConfig:
     Any "hf:organisation/name" or "hf:FOLDER" is an encoder too: a `transformers` audio model, taken as it is. So are
     "hear:MODULE", a module of the HEAR API; "onnx:FILE", "tflite:FILE" and "savedmodel:FOLDER", networks that another
     runtime executes, with a YAML beside them; the path of a YAML; and "module:Class" or "path/to/file.py:Class" of a class
-    that nobody has written a YAML for yet.
+    that nobody has written a YAML for yet. "random:NAME" is any of these with random weights, under a name of its own.
 
     Raises:
         ValueError: if the name is unknown or the file has unknown, missing or ill-typed keys.
@@ -114,6 +117,17 @@ def load_encoder_config(name: str) -> EncoderConfig:
         >>> load_encoder_config("hf:facebook/hubert-base-ls960").weights.repo
         'facebook/hubert-base-ls960'
     """
+    if name.startswith(UNTRAINED):
+        inner = load_encoder_config(name.removeprefix(UNTRAINED))
+        # No base: nothing is shared with the trained encoder, and the options are whole by now.
+        return dataclasses.replace(
+            inner,
+            name=f"{UNTRAINED}{inner.name}",
+            description=f"{inner.description}, untrained",
+            trained_on="nothing",
+            weights=None,
+            base="",
+        )
     if name.startswith("hf:"):
         return _hub_encoder(name)
     if name.startswith("hear:"):
@@ -161,6 +175,8 @@ def make_absolute(name: str) -> str:
         >>> Path(make_absolute("examples/my_encoder.py:MyEncoder").rpartition(":")[0]).is_absolute()
         True
     """
+    if name.startswith(UNTRAINED):
+        return f"{UNTRAINED}{make_absolute(name.removeprefix(UNTRAINED))}"
     file, colon, attribute = name.rpartition(":")
     if colon and file.endswith(".py"):
         return f"{Path(file).expanduser().resolve()}:{attribute}"
@@ -179,6 +195,8 @@ def display_name(name: str) -> str:
         >>> display_name("examples/my_encoder.py:MyEncoder"), display_name("some/mine.yaml"), display_name("crepe.tiny")
         ('my_encoder:MyEncoder', 'mine', 'crepe.tiny')
     """
+    if name.startswith(UNTRAINED):
+        return f"{UNTRAINED}{display_name(name.removeprefix(UNTRAINED))}"
     file, colon, attribute = name.rpartition(":")
     if colon and file.endswith(".py"):
         return f"{Path(file).stem}:{attribute}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evar import config as configs
+from evar.config.encoder import UNTRAINED
 from evar.config.graph_files import split_graph_name
 from evar.config.own_code import list_neighbours
 from evar.config.registry import resolve
@@ -34,7 +35,8 @@ def load_encoder(
 
     Args:
         name: as `evar encoders` lists them ("crepe.tiny"); the path of an encoder's YAML; "module:Class" of a subclass
-            of `Encoder`; or "hf:organisation/name": any audio model of `transformers` that returns hidden states.
+            of `Encoder`; or "hf:organisation/name": any audio model of `transformers` that returns hidden states;
+            "random:NAME" is any of them with random weights.
         weights: None for the checkpoint that the encoder's YAML names (fetched at first use), "random" for random
             parameters (any encoder, offline, seeded), else a path, an http(s) url or "hf:org/name".
         norm_stats: (mean, std) of the input normalisation, for encoders that have one.
@@ -71,7 +73,9 @@ def load_encoder(
             f"{config.implementation} must be a subclass of evar.encoders.base.Encoder, got {encoder_class!r}"
         )
     place = pick_device(device)  # before a checkpoint is fetched for nothing
-    is_random = str(weights) == "random"
+    is_random = str(weights) == "random" or (weights is None and name.startswith(UNTRAINED))
+    if name.startswith(UNTRAINED) and not is_random:
+        raise ValueError(f"{name} has random weights, got {weights}; load them as {name.removeprefix(UNTRAINED)}")
     found = None if is_random or (weights is None and config.weights is None) else locate(config, weights)
     with _BUILDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
@@ -142,7 +146,7 @@ def describe_encoder(name: str, **options: Any) -> Encoder:
     """
     import torch
 
-    if name.startswith("hf:"):
+    if name.removeprefix(UNTRAINED).startswith("hf:"):
         return load_encoder(name, "random", **options)
     if split_graph_name(name)[0]:
         return load_encoder(name, **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from evar.config.encoder import make_absolute
+from evar.config.encoder import UNTRAINED, make_absolute
 from evar.config.own_code import list_neighbours
 from evar.storage.atomic import write_atomic
 
@@ -68,5 +68,5 @@ def describe_difference(encoder: str, then: dict[str, str], out: Path) -> str:
 
 
 def _files(encoder: str) -> list[Path]:
-    file, colon, _ = make_absolute(encoder).rpartition(":")
+    file, colon, _ = make_absolute(encoder).removeprefix(UNTRAINED).rpartition(":")
     return [Path(file), *list_neighbours(Path(file))] if colon and file.endswith(".py") else []

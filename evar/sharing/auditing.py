@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evar.config.encoder import UNTRAINED
 from evar.config.messages import progress_bar
 from evar.config.plain_text import make_printable
 from evar.results import Result, load, load_predictions, run_id
@@ -299,7 +300,8 @@ def _find_foreign_code(row: Result) -> str:
         *row.pooling.values(),
     )
     for name in named:
-        if ":" in str(name) and not str(name).startswith("hf:"):
+        inner = str(name).removeprefix(UNTRAINED)
+        if ":" in inner and not inner.startswith("hf:"):
             return make_printable(f"it names code of its author, {name}, which an audit never runs", one_line=True)
     return ""
 
