@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from evar.config.registry import near_miss, stays_below
-from evar.data.task_config import LABEL_SEPARATOR, SPLITS
+from evar.data.task_config import CAPTION_SEPARATOR, LABEL_SEPARATOR, SPLITS, WITHOUT_CLASSES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -110,7 +110,7 @@ class IndexCheck:
                 f"{self._where}: {n_leaked} groups are in more than one {self.part}, first {group!r} in "
                 f"{', '.join(parts)}; clips of one source must stay together"
             )
-        n_classes = 0 if self.config.kind == "regression" else int(self._has_class.sum())
+        n_classes = 0 if self.config.kind in WITHOUT_CLASSES else int(self._has_class.sum())
         counts = {"clips": self._n_clips, "classes": n_classes}
         expected = self.config.expected
         for what, number in (("clips", expected.clips), ("classes", expected.classes)):
@@ -264,8 +264,10 @@ def labels(config: TaskConfig, texts: pd.Series, where: Callable[[int], str]) ->
         where: row number -> place in the index, for error messages.
 
     Raises:
-        ValueError: if a label is none of the classes, or no number.
+        ValueError: if a label is none of the classes, or no number, or a clip has no caption.
     """
+    if config.kind == "captions":
+        return _captions(texts, where)
     if config.kind == "regression":
         numbers = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
         bad = np.flatnonzero(~np.isfinite(numbers))
@@ -301,6 +303,18 @@ def labels(config: TaskConfig, texts: pd.Series, where: Callable[[int], str]) ->
     return y
 
 
+def _captions(texts: pd.Series, where: Callable[[int], str]) -> NDArray[Any]:
+    """(rows,) of tuples of captions."""
+    found = np.empty(len(texts), object)
+    for row, text in enumerate(texts):
+        found[row] = tuple(caption.strip() for caption in text.split(CAPTION_SEPARATOR) if caption.strip())
+        if not found[row]:
+            raise ValueError(
+                f"{where(row)}: label must be one or more captions with {CAPTION_SEPARATOR!r} between them, got {text!r}"
+            )
+    return found
+
+
 def _event(
     text: str, row: int, where: Callable[[int], str], known: Callable[[str, int], int]
 ) -> tuple[int, float, float]:
@@ -318,6 +332,8 @@ def strata(config: TaskConfig, y: NDArray[Any]) -> NDArray[np.int64]:
         return (ranks * 5 // len(y)).astype(np.int64)
     if config.kind == "multiclass":
         return y
+    if config.kind == "captions":
+        return np.zeros(len(y), np.int64)
     if config.kind == "events":
         y = np.array([np.bincount(own[:, 0].astype(int), minlength=len(config.classes)) > 0 for own in y])
     rarity = np.argsort(np.argsort(y.sum(axis=0), kind="stable"), kind="stable")  # 0 is the rarest

@@ -180,6 +180,8 @@ def _check_request(
     """Check everything that can be wrong before a sound is read; the target must not be there yet, unless it is None."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise ValueError(f"a task's name must be letters, digits, - and _, got {name!r}")
+    if options.kind == "captions":
+        raise ValueError("a task of captions is two files that you write, a YAML and a CSV; docs/text.md shows them")
     if options.kind == "events" and table is None:
         raise ValueError("events need a table (--csv) whose labels are such as '0.5-1.25 dog;3-3.5 cat', in seconds")
     if not folder.is_dir():

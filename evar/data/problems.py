@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evar.audio import AudioError, Sound, describe
+from evar.data.task_config import WITHOUT_CLASSES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,7 +101,7 @@ def find_label_problems(task: Task, rounds: Sequence[Round]) -> Iterator[LabelPr
                 yield LabelProblem(
                     f"empty {name}", a_round.name, f"the index has no {name} clips", name != "validation"
                 )
-        if not len(a_round.train):
+        if not len(a_round.train) or task.config.kind == "captions":
             continue
         if task.config.kind == "regression":
             if len(np.unique(task.y[a_round.train])) == 1:
@@ -118,7 +119,7 @@ def describe_unknown_classes(task: Task, rounds: Sequence[Round]) -> str | None:
     """Return a sentence on test clips whose class no training clip has; None where there are none.
 
     Args:
-        task: whose labels; a task of numbers has no such clips.
+        task: whose labels; tasks of numbers and of captions have no such clips.
         rounds: as `task.rounds` gives them.
 
     Example:
@@ -127,7 +128,7 @@ def describe_unknown_classes(task: Task, rounds: Sequence[Round]) -> str | None:
         >>> print(describe_unknown_classes(task, task.rounds()))
         None
     """
-    if task.config.kind == "regression":
+    if task.config.kind in WITHOUT_CLASSES:
         return None
     n_lost, n_test = 0, 0
     names: set[str] = set()

@@ -58,7 +58,8 @@ class Task:
         config: the YAML.
         index: one row a clip: path, label, split or fold, group (str), stratum (int), which draws are balanced by.
         y: (rows,) int64 class numbers; (rows, classes) uint8, 0 or 1, where clips have several labels; (rows,) float64
-            where labels are numbers; (rows,) objects, each (events, 3) class number, onset and offset in seconds.
+            where labels are numbers; (rows,) objects, each (events, 3) class number, onset and offset in seconds, or a tuple
+            of captions.
         folder: where the paths start.
         limit: clips per split or fold that were kept, None for all.
         validation_parts: if validation clips are drawn: the number of parts of the training clips, of which one is used.
@@ -106,7 +107,14 @@ class Task:
 
     @cached_property
     def truth(self) -> NDArray[Any]:
-        """What metrics take as true: `y`, or of events their counts, (rows, 3); see `evar.metrics.events.count_clip`."""
+        """What metrics take as true: `y`, or of events their counts, (rows, 3); see `evar.metrics.events.count_clip`.
+
+        Of captions, which of them there are, (rows, 2 x most captions of a clip); see `evar.metrics.retrieval`.
+        """
+        if self.config.kind == "captions":
+            most = max(map(len, self.y))
+            there = np.array([[number < len(own) for number in range(most)] for own in self.y], np.uint8)
+            return np.concatenate([there, there], axis=1)
         if self.config.kind != "events":
             return self.y
         return np.array([count_clip(events, np.empty((0, 3)))[0] for events in self.y]).reshape(-1, 3)

@@ -9,6 +9,7 @@ from evar import config as configs
 from evar.audio.reading import ClipPolicy
 from evar.config.own_code import may_call
 from evar.config.registry import hash_source, resolve, stays_below
+from evar.data.prompts import Prompts
 from evar.metrics.named import KINDS, list_task_metrics
 from evar.metrics.own import register_metric
 
@@ -19,6 +20,10 @@ KINDS_OF_SPLITS = ("published", "folds", "proposed")
 
 #: between the labels of a clip in the index of a multilabel task; an empty label means none of the classes
 LABEL_SEPARATOR = ";"
+#: between the captions of a clip in the index of a task of captions
+CAPTION_SEPARATOR = "|"
+#: kinds of tasks without classes -> what their labels are
+WITHOUT_CLASSES = {"regression": "numbers", "captions": "sentences"}
 
 
 @dataclass(frozen=True)
@@ -81,10 +86,11 @@ class TaskConfig:
         title: what the task asks, for people.
         version: raise it when labels, splits or clips change.
         kind: what a clip's label is: "multiclass" (one class), "multilabel" (any number of them, none too), "regression"
-            (a number) or "events" (which begin and end at some time: "0.5-1.25 dog;3-3.5 cat", in seconds).
+            (a number), "events" (which begin and end at some time: "0.5-1.25 dog;3-3.5 cat", in seconds) or "captions" (one
+            or more sentences, with "|" between them).
         metric: a name in `evar.metrics.METRICS`, of that kind; or "module:name" or "path/to/file.py:name" of an own one,
             see `evar.metrics.own`.
-        classes: labels in order; label i of a result is classes[i]. Empty for regression.
+        classes: labels in order; label i of a result is classes[i]. Empty for regression and captions.
         classes_from_index: take as classes the labels that occur in the index, sorted (as numbers where they all are); for
             data sets whose vocabulary comes with them. `expected` holds their number.
         unit: of the numbers of a regression task.
@@ -102,6 +108,7 @@ class TaskConfig:
         archives: what `evar prepare` fetches, where anybody may.
         builder: "module:function" that renders the sounds at first use; only embedded tasks.
         notes: quirks and decisions.
+        prompts: how the classes are said in words, for encoders that read text.
     """
 
     name: str
@@ -130,6 +137,7 @@ class TaskConfig:
     unit: str = ""
     pitch: bool = False
     notes: str = ""
+    prompts: Prompts = field(default_factory=Prompts)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -137,21 +145,23 @@ class TaskConfig:
         _check_metric(self.metric, self.kind)
         if self.splits not in KINDS_OF_SPLITS:
             raise ValueError(f"splits must be {' or '.join(KINDS_OF_SPLITS)}, got {self.splits!r}")
-        least = {"multiclass": 2, "multilabel": 1, "events": 1, "regression": 0}[self.kind]
+        least = {"multiclass": 2, "multilabel": 1, "events": 1, "regression": 0, "captions": 0}[self.kind]
         if self.classes_from_index and not self.classes:
-            if self.kind == "regression" or (self.expected.classes or 0) < least:
+            if self.kind in WITHOUT_CLASSES or (self.expected.classes or 0) < least:
                 raise ValueError("classes_from_index needs labels that are classes, and their number in expected")
             least = 0
         if len(set(self.classes)) != len(self.classes) or len(self.classes) < least:
             raise ValueError(f"classes must be at least {least} different labels")
-        if self.kind == "regression" and self.classes:
-            raise ValueError("classes must be empty for kind regression; its labels are numbers")
+        if self.kind in WITHOUT_CLASSES and self.classes:
+            raise ValueError(f"classes must be empty for kind {self.kind}; its labels are {WITHOUT_CLASSES[self.kind]}")
         if self.kind in ("multilabel", "events") and any(LABEL_SEPARATOR in label for label in self.classes):
             raise ValueError(
                 f"no label of a {self.kind} task may hold {LABEL_SEPARATOR!r}, which stands between labels"
             )
         if bool(self.index) == bool(self.index_maker):
             raise ValueError(f"expected index or index_maker, got {self.index!r} and {self.index_maker!r}")
+        if not self.classes_from_index:
+            self.prompts.check_classes(self.classes)
         ClipPolicy(self.clip_seconds, self.pad, self.crop)
 
     @property

@@ -42,6 +42,9 @@ class HtsatClap(ReadsText):
     hop: ClassVar[int]
     filters_rate: ClassVar[int]
     fill: ClassVar[str]
+    projected_width: ClassVar[int]
+    projection_note: ClassVar[str]
+    audio_projection: nn.Module
 
     def __init__(self, size: str = "tiny", input: str = "repeated", n_blocks: int = 0) -> None:
         super().__init__()
@@ -74,17 +77,13 @@ class HtsatClap(ReadsText):
             LayerInfo("proj", self.projected_width, 0, "mean", self.projection_note),
         )
 
-    projected_width: ClassVar[int]
-    projection_note: ClassVar[str]
-
     def build_projection(self, n_in: int) -> nn.Module:
         """Make the projection into the space that sound and text share."""
         raise NotImplementedError
 
     def project(self, vectors: Tensor) -> Tensor:
         """(batch, width) of the layer norm -> (batch, width) of the layer proj."""
-        projected: Tensor = self.audio_projection(vectors)
-        return projected
+        return self.audio_projection(vectors)
 
     def load_checkpoint(self, path: Path, name: str) -> None:
         """Take every parameter, and remember where the text half is."""

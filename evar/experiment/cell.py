@@ -12,10 +12,12 @@ from evar.encoders.pooling import describe_pooling
 from evar.experiment.fusion_rules import can_learn_weights
 from evar.experiment.selection import Selection, list_selections
 from evar.experiment.spec import CellSpec, RowSpec
+from evar.experiment.texts import hash_texts
 from evar.extraction import input_statistics
 from evar.extraction.fusion import ATTENTION
 from evar.extraction.plan import feature_key
 from evar.metrics import METRICS
+from evar.probes.making import needs_text
 
 if TYPE_CHECKING:
     from evar.config.protocol import ProtocolConfig
@@ -91,6 +93,11 @@ class Cell:
         crop = by_role if self.is_cropped else policy.crop
         return {**found, "crop": crop, "crop_seed": policy.seed, "norm_stats": self.statistics}
 
+    @cached_property
+    def text_sha256(self) -> str:
+        """Hash of the texts that clips are compared with, and of what reads them; "" for protocols that read none."""
+        return hash_texts(self.encoder, self.task) if needs_text(self.protocol) else ""
+
     def name_poolings(self, selection: Selection) -> dict[str, str]:
         """Return how each layer becomes one vector a clip: by its own pooling, or by the probe's attention."""
         if self.protocol.frame_seconds is not None:
@@ -102,6 +109,8 @@ class Cell:
 
         A search is compared with the weighted sum of all layers only where the protocol's probe can learn it.
         """
+        if needs_text(self.protocol):
+            return [Selection((self.encoder.text_layer,), "none")]
         rows = list_selections(self.encoder, self.spec.wanted_layers, self.spec.fusion)
         if self.spec.fusion != "search" or can_learn_weights(self.protocol, self.task.config.kind):
             return rows
@@ -133,6 +142,7 @@ class Cell:
             probe_sha256=hash_source(protocol.probes.get(task.config.kind, protocol.probe)),
             frame_seconds=protocol.frame_seconds,
             validation_parts=protocol.validation_parts,
+            text_sha256=self.text_sha256,
         )
 
     def list_rows(self, chosen: Sequence[Selection] | None = None) -> list[RowSpec]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from evar import config as configs
 from evar.config.registry import resolve
+from evar.data.prompts import require_prompts
 from evar.data.task import load_task
 from evar.data.task_config import TaskConfig, load_task_config
 from evar.encoders import describe_encoder, load_encoder
@@ -18,7 +19,8 @@ from evar.experiment.request import choose_protocol
 from evar.experiment.selection import count_seeds, list_selections
 from evar.experiment.settings import Settings
 from evar.experiment.spec import CellSpec, GridSpec, Rejection, Resources, SearchSpec
-from evar.probes.making import find_probe_class
+from evar.extraction.texts import require_text
+from evar.probes.making import find_probe_class, needs_text
 
 if TYPE_CHECKING:
     from evar.config.protocol import ProtocolConfig
@@ -56,7 +58,8 @@ def resolve_request(settings: Settings) -> GridSpec:
     _check_protocol(protocol)
     bases = {name: _find_base(name) for name in settings.encoders}
     tasks, problems = _load_tasks(settings, protocol)
-    checks = {encoder: _check_encoder(settings, encoder) for encoder in settings.encoders}
+    check_encoder = _check_reader if needs_text(protocol) else _check_encoder
+    checks = {encoder: check_encoder(settings, encoder) for encoder in settings.encoders}
     cells: list[CellSpec] = []
     rejections: list[Rejection] = []
     at_fault = []  # of what the request says, and not of what is missing here
@@ -119,7 +122,10 @@ def _load_tasks(settings: Settings, protocol: ProtocolConfig) -> tuple[dict[str,
                 raise
             problems[name] = " ".join(str(error).split())
             continue
-        if reason := _explain(partial(find_probe_class, protocol, config.kind)):
+        reason = _explain(partial(find_probe_class, protocol, config.kind))
+        if reason is None and needs_text(protocol) and config.kind != "captions":
+            reason = _explain(partial(require_prompts, config))
+        if reason:
             problems[name] = reason
     return tasks, problems
 
@@ -161,6 +167,25 @@ def _check_encoder(settings: Settings, encoder: str) -> _EncoderCheck:
     except ValueError as error:
         return _EncoderCheck(names, f"{encoder}: {error}")
     return _EncoderCheck(names, needs_weights=any(selection.fusion == "weighted" for selection in found))
+
+
+def _check_reader(settings: Settings, encoder: str) -> _EncoderCheck:
+    """Look at an encoder for a protocol that compares clips with texts: it must read, and only one layer can be compared."""
+    try:
+        described = _describe(encoder)
+    except (OSError, ImportError):  # the cells of this encoder fail with that reason when it is loaded
+        return _EncoderCheck(settings.layers)
+    if reason := _explain(partial(require_text, described)):
+        return _EncoderCheck(settings.layers, reason)
+    asked = settings.layers if isinstance(settings.layers, str) else described.layer_names(settings.layers)
+    if asked not in ("default", (described.text_layer,)) or settings.fusion != "none":
+        reason = (
+            f"protocol {settings.protocol} compares texts with the layer {described.text_layer} of {encoder}, got "
+            f"--layers={settings.layers if isinstance(settings.layers, str) else ','.join(asked)} "
+            f"--fusion={settings.fusion}; leave both out"
+        )
+        return _EncoderCheck(settings.layers, reason)
+    return _EncoderCheck(asked)
 
 
 def _describe(encoder: str) -> Encoder:

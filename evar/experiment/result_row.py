@@ -16,6 +16,7 @@ from evar.data.problems import describe_unknown_classes
 from evar.experiment.rounds import DIGITS, FittedRound
 from evar.experiment.sources import hash_sources, keep_sources
 from evar.experiment.task_warnings import list_task_warnings
+from evar.experiment.texts import describe_texts
 from evar.extraction.fusion import commutes
 from evar.metrics import METRICS, estimate_chance, score_interval
 from evar.probes.protocol import report_fit
@@ -85,7 +86,7 @@ def make_result(
             task.config.metric, [task.truth[one.tested] for one in fitted], len(task.config.classes)
         ),
         extras={name: float(np.mean([one.extras[name] for one in fitted])) for name in fitted[0].extras},
-        params=_params(cell.protocol, fitted),
+        params={**_params(cell.protocol, fitted), **_describe_prompts(cell, fitted)},
         width=fitted[0].probe.n_features_in_,
         flags=[*_list_flags(cell, row, fitted), *flags],
         seconds=round(seconds, 3),
@@ -160,6 +161,14 @@ def _params(protocol: ProtocolConfig, fitted: Sequence[FittedRound]) -> dict[str
         **({"chosen": others} if others else {}),
         **({"layer_weights": weights} if weights else {}),
     }
+
+
+def _describe_prompts(cell: Cell, fitted: Sequence[FittedRound]) -> dict[str, Any]:
+    """The prompts of a zero-shot row, and what each template alone would score, mean over rounds."""
+    if not fitted[0].template_scores:
+        return {}
+    scores = np.mean([one.template_scores for one in fitted], axis=0).round(DIGITS)
+    return {"prompts": {**describe_texts(cell.task), "template_scores": scores.tolist()}}
 
 
 def _round_record(one: FittedRound) -> dict[str, Any]:

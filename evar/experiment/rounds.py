@@ -40,6 +40,7 @@ class FittedRound:
         norm_stats: (mean, std) that the encoder's input was normalised by in this round, None where it has none.
         extras: further metrics of the round, by name.
         confidence: (clips,) probability of the predicted class, 0..1, NaN for bad clips; None where the probe has none.
+        template_scores: of zero-shot probes, what each template's prompts alone would score.
     """
 
     a_round: Round
@@ -52,6 +53,7 @@ class FittedRound:
     norm_stats: tuple[float, float] | None = None
     extras: dict[str, float] = field(default_factory=dict)
     confidence: NDArray[np.float32] | None = None
+    template_scores: tuple[float, ...] = ()
 
 
 def list_usable(a_round: Round, usable: NDArray[np.bool_], task: str, *, needs_valid: bool) -> list[NDArray[np.int64]]:
@@ -82,7 +84,7 @@ def place_predictions(
         task: its kind says what a prediction is.
         readable: (readable,) rows of the task.
         predicted: of them: class numbers, (readable, labels) scores, numbers, or (events, 3) arrays of class, onset and
-            offset in seconds.
+            offset in seconds; of captions ranks, see `evar.metrics.retrieval`.
         centre: for tasks of numbers, the mean of the training clips, which stands for clips that could not be read.
 
     Returns:
@@ -94,6 +96,10 @@ def place_predictions(
             counts[position] = count_clip(task.y[position], found)[1]
         return counts
     every: NDArray[Any]
+    if task.config.kind == "captions":
+        every = np.full(task.truth.shape, np.inf)
+        every[readable] = predicted
+        return every
     if task.config.kind == "multilabel":
         every = np.full(task.y.shape, -np.inf, np.float32)
     elif task.config.kind == "regression":

@@ -151,6 +151,8 @@ class RowSpec:
         metric_sha256, probe_sha256: of the source of a metric and a probe that are the user's own, else "".
         frame_seconds: as in the protocol; None for probes that read one vector a clip.
         validation_parts: where no validation is published, one of this many parts of the training clips is.
+        text_sha256: of the prompts or captions that clips are compared with, and of the tokenizer; "" for probes that read
+            no text.
     """
 
     encoder: str
@@ -175,6 +177,7 @@ class RowSpec:
     probe_sha256: str = ""
     frame_seconds: float | None = None
     validation_parts: int = VALIDATION_PARTS
+    text_sha256: str = ""
 
     @property
     def selection(self) -> Selection:

@@ -62,9 +62,9 @@ def run_tuning(grid: TuningGrid) -> Outcome:
 def _settle(cell: Cell, spec: TuningSpec) -> tuple[Cell, TuningSpec]:
     """Check that the cell can be fine-tuned, and take out of the protocol what its encoder has no use for."""
     encoder, name = cell.encoder, spec.cell.encoder
-    if cell.task.config.kind == "events":
+    if cell.task.config.kind in ("events", "captions"):
         raise ValueError(
-            f"{cell.task.name} is a task of events, which finetune.py has no head for; lineval.py serves it"
+            f"{cell.task.name} is a task of {cell.task.config.kind}, which finetune.py has no head for; lineval.py serves it"
         )
     if spec.protocol.freeze != "encoder" and next(encoder.parameters(), None) is None:
         raise ValueError(f"{name} has no parameters to fine-tune; lineval.py serves it, and --freeze=encoder its head")

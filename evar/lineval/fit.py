@@ -10,7 +10,10 @@ import numpy as np
 
 from evar.experiment.probing import make_row_probe
 from evar.experiment.rounds import FittedRound, list_usable, place_predictions, score_round
+from evar.experiment.texts import embed_texts
+from evar.metrics import METRICS
 from evar.numeric.rows import Rows
+from evar.probes.making import needs_text
 from evar.probes.protocol import fit_probes, get_traits
 
 if TYPE_CHECKING:
@@ -101,6 +104,9 @@ def _prepare_fit(cell: Cell, vectors: Vectors, selection: Selection, seed: int, 
     parts = [list_usable(a_round, usable, task.name, needs_valid=False) for a_round in rounds]
     features = vectors.read_rounds(selection, seed, [train for train, *_ in parts], [valid for _, valid, _ in parts])
     probes = [make_row_probe(cell, selection, seed, device) for _ in rounds]
+    if needs_text(cell.protocol):
+        texts = embed_texts(cell.encoder, task, vectors.store)
+        probes = [probe.set_params(text=texts) for probe in probes]
     if not get_traits(probes[0]).reads_parts:
         read = {id(rows): np.asarray(rows) if isinstance(rows, Rows) else rows for rows in features}  # shared by rounds
         features = [read[id(rows)] for rows in features]
@@ -121,6 +127,8 @@ def _test_rounds(cell: Cell, vectors: Vectors, fit: _RowFit) -> list[FittedRound
         centre = float(task.y[train].mean()) if task.config.kind == "regression" else 0.0
         y_pred = place_predictions(task, readable, predicted, centre)
         scored = score_round(task, a_round, readable, y_pred, shares, skip_bad=cell.spec.skip_bad)
+        if hasattr(probe, "predict_each"):
+            scored["template_scores"] = _score_templates(cell, probe, of_round, readable, scored["tested"])
         fitted.append(
             FittedRound(
                 a_round=a_round, probe=probe, norm_stats=stats, n_train=len(train), n_valid=len(valid), **scored
@@ -129,10 +137,23 @@ def _test_rounds(cell: Cell, vectors: Vectors, fit: _RowFit) -> list[FittedRound
     return fitted
 
 
+def _score_templates(
+    cell: Cell, probe: Any, features: Any, readable: NDArray[np.int64], tested: NDArray[np.int64]
+) -> tuple[float, ...]:
+    """What the prompts of each template alone would score on the test clips: shown, and never chosen by."""
+    task, scores = cell.task, []
+    for predicted in probe.predict_each(np.asarray(features[readable])):
+        y_pred = place_predictions(task, readable, predicted)[tested]
+        scores.append(float(METRICS[task.config.metric].function(task.truth[tested], y_pred)))
+    return tuple(scores)
+
+
 def _predict(
     task: Task, probe: Any, features: Any, readable: NDArray[np.int64]
 ) -> tuple[Any, NDArray[np.float64] | None]:
     """What is predicted of the readable clips, and their class probabilities where the probe has any."""
+    if task.config.kind == "captions":
+        return probe.rank(np.asarray(features[readable]), readable), None
     if task.config.kind == "events":
         return probe.predict(features[readable]), None
     if task.config.kind == "multilabel":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,19 @@ from numpy.typing import ArrayLike, NDArray
 from evar.metrics.classes import accuracy, balanced_accuracy, chroma_accuracy, macro_f1
 from evar.metrics.events import compute_f1, event_onset_f1, segment_error_rate, stack_counts
 from evar.metrics.labels import auc, average_precisions, d_prime, mean_average_precision, roc_areas
+from evar.metrics.retrieval import (
+    compute_ratio,
+    guess_hits,
+    guess_precision,
+    median_rank,
+    stack_hits,
+    stack_precisions,
+)
 from evar.metrics.values import correlate_moments, mean_absolute_error, pearson, r2, stack_moments
 
-#: what a clip's label is: one class, any number of classes, a number, or events (a class, when it begins and ends)
-KINDS = ("multiclass", "multilabel", "regression", "events")
+#: what a clip's label is: one class, any number of classes, a number, events (a class, when it begins and ends), or
+#: captions (one or more sentences)
+KINDS = ("multiclass", "multilabel", "regression", "events", "captions")
 
 #: (y_true, y_pred, group of each clip as a number, (resamples, groups) counts) -> (resamples,)
 Resampled = Callable[[NDArray[Any], NDArray[Any], NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
@@ -32,7 +42,8 @@ class Metric:
     Args:
         function: (y_true, y_pred) -> score. For multiclass both are (clips,) class numbers; for multilabel y_true is
             (clips, labels) of 0 and 1 and y_pred scores of the same shape; for regression both are (clips,) numbers; for
-            events both are (clips, 3) counts, see `evar.metrics.events.count_clip`.
+            events both are (clips, 3) counts, see `evar.metrics.events.count_clip`; for captions ranks, see
+            `evar.metrics.retrieval`.
         kind: of the tasks that the metric scores, one of `KINDS`.
         resampled: computes the score of many bootstrap samples at once; None for metrics that no task is ranked by.
         bounds: lowest and highest score. The metric of a task is at most 1, and 1 is perfect, so that tables can show
@@ -182,6 +193,45 @@ def _guess_labels(y_true: NDArray[Any], n_classes: int) -> float:
     return float(shares[shares > 0].mean())
 
 
+def _retrieval(direction: str) -> dict[str, Metric]:
+    """The metrics of one direction of retrieval: R@1, R@5, R@10, mAP@10 and the median rank."""
+    short = direction.replace("_", "-")
+
+    def averaged(stack: Callable[..., NDArray[np.float64]], chance: Chance | None, name: str, **more: Any) -> Metric:
+        return Metric(
+            lambda true, ranks: float(compute_ratio(stack(true, ranks).sum(axis=0, keepdims=True))[0]),
+            "captions",
+            lambda true, ranks, index, counts: compute_ratio(_sum_samples(stack(true, ranks), index, counts)),
+            is_mean=True,
+            chance=chance,
+            display_name=f"{short} {name}",
+            **more,
+        )
+
+    found = {}
+    for most in (1, 5, 10):
+        found[f"{direction}_recall_at_{most}"] = averaged(
+            partial(stack_hits, direction=direction, most=most),
+            lambda true, _, most=most: guess_hits(true, direction, most),  # type: ignore[misc]
+            f"R@{most}",
+        )
+    is_text = direction == "text_to_audio"
+    found[f"{direction}_map_at_10"] = averaged(
+        partial(stack_precisions, direction=direction),
+        (lambda true, _: guess_precision(true)) if is_text else None,
+        "mAP@10",
+        is_default=is_text,
+    )
+    found[f"{direction}_median_rank"] = Metric(
+        partial(median_rank, direction=direction),
+        "captions",
+        bounds=(1.0, np.inf),
+        higher_is_better=False,
+        display_name=f"{short} median rank",
+    )
+    return found
+
+
 #: metric name -> metric; the name is the function's name, or "module:name" of an own metric (`evar.metrics.own`)
 METRICS: dict[str, Metric] = {
     "accuracy": Metric(
@@ -220,6 +270,8 @@ METRICS: dict[str, Metric] = {
     "segment_error_rate": Metric(
         segment_error_rate, "events", bounds=(0.0, np.inf), higher_is_better=False, chance=1.0
     ),
+    **_retrieval("text_to_audio"),
+    **_retrieval("audio_to_text"),
     "mean_absolute_error": Metric(mean_absolute_error, "regression", bounds=(0.0, np.inf), higher_is_better=False),
 }
 

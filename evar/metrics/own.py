@@ -117,6 +117,10 @@ def _make_labels(kind: str) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     if kind == "regression":
         values = rng.normal(size=_N_CLIPS)
         return values, values.copy(), rng.normal(size=_N_CLIPS)
+    if kind == "captions":
+        y_true = np.ones((_N_CLIPS, 4), np.uint8)
+        worse = rng.integers(2, _N_CLIPS, y_true.shape).astype(np.float64)
+        return y_true, np.tile([1.0, 1.0, 1.0, 2.0], (_N_CLIPS, 1)), worse
     n_true, n_active = rng.integers(1, 9, _N_CLIPS), rng.integers(1, 9, _N_CLIPS)
     zeros = np.zeros(_N_CLIPS, np.int64)
     n_right = rng.integers(0, n_true + 1)

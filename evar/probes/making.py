@@ -38,8 +38,19 @@ def find_probe_class(protocol: ProtocolConfig, kind: str) -> Any:
         return found
     raise ValueError(
         f"protocol {protocol.name} has no probe for {kind} tasks, only for {', '.join(kinds)}; protocol "
-        f"{'events' if kind == 'events' else 'linear'} has one"
+        f"{ {'events': 'events', 'captions': 'retrieval'}.get(kind, 'linear') } has one"
     )
+
+
+def needs_text(protocol: ProtocolConfig) -> bool:
+    """Return whether a protocol compares clips with texts, so that it needs encoders that read.
+
+    Example:
+        >>> from evar.config.protocol import load_protocol_config
+        >>> needs_text(load_protocol_config("zero_shot")), needs_text(load_protocol_config("linear"))
+        (True, False)
+    """
+    return get_traits(resolve(protocol.probe)).reads_text
 
 
 def make_probe(protocol: ProtocolConfig, metric: str, seed: int, device: str = "auto") -> Any:

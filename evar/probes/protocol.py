@@ -38,6 +38,8 @@ class ProbeTraits:
         count_bytes: estimates the memory that one fit holds, so that as many are fitted side by side as memory bears;
             None where company brings no gain, and each is fitted alone.
         takes_device: whether it has the parameter `device`, which the command line's `--device` then sets.
+        reads_text: whether it compares clips with texts: it has the parameter `text`, which the run then sets to vectors of
+            the task's prompts, (templates, classes, width), or to those of the captions of each clip.
 
     Example:
         >>> ProbeTraits().kinds, ProbeTraits(count_bytes=per_number(4)).count_bytes(None, 100, 768, 10)
@@ -50,6 +52,7 @@ class ProbeTraits:
     fits_together: bool = False
     count_bytes: CountBytes | None = None
     takes_device: bool = False
+    reads_text: bool = False
 
 
 class Probe(Protocol):

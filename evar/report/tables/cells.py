@@ -252,6 +252,8 @@ def _make_cell(results: list[Result], failures: list[Failure], column: Column, o
     if n_tested != [column.n_test]:
         notes.append(f"tested on n={' and '.join(map(str, n_tested))}")
     notes += _drop_repeats(f"{column.label}: {text}" for result in shown if (text := _describe_skipped_clips(result)))
+    for describe in (_describe_templates, _describe_retrieval):
+        notes += _drop_repeats(f"{column.label}: {text}" for result in shown if (text := describe(result)))
     score = sum(result.score for result in shown) / len(shown)
     return Cell(shown, score, interval, tuple(_list_flags(shown)), tuple(notes))
 
@@ -262,6 +264,31 @@ def _list_flags(results: Sequence[Result]) -> list[str]:
     if any(result.is_random for result in results):
         flags.insert(0, "random weights")
     return [*flags, "trained on this data"] if any(map(is_trained_on, results)) else flags
+
+
+def _describe_retrieval(result: Result) -> str:
+    """The other metrics of a row of captions, in both directions."""
+    known = {result.metric: result.score, **result.extras}
+    parts = []
+    for direction in ("text_to_audio", "audio_to_text"):
+        names = {f"{direction}_recall_at_{most}": f"R@{most}" for most in (1, 5, 10)}
+        names[f"{direction}_map_at_10"] = "mAP@10"
+        shown = [f"{name} {100 * known[key]:.1f}" for key, name in names.items() if key in known]
+        if (key := f"{direction}_median_rank") in known:
+            shown.append(f"median rank {known[key]:g}")
+        if len(shown) > 1:
+            parts.append(f"{direction.replace('_', ' ')}: {', '.join(shown)}")
+    return "; ".join(parts)
+
+
+def _describe_templates(result: Result) -> str:
+    """How far the score of a zero-shot row depends on the words of its prompts."""
+    prompts = result.params.get("prompts")
+    scores = prompts.get("template_scores") if isinstance(prompts, Mapping) else None
+    is_plain = isinstance(scores, Sequence) and all(isinstance(score, int | float) for score in scores)
+    if not scores or not is_plain or len(scores) < 2:
+        return ""
+    return f"each of {len(scores)} templates of prompts alone would score {100 * min(scores):.1f} to {100 * max(scores):.1f}"
 
 
 def _describe_skipped_clips(result: Result) -> str:

@@ -36,6 +36,7 @@ def load_row_predictions(out: Path, result: Result) -> dict[str, np.ndarray]:
             "multilabel": true.ndim == 2 and is_whole,
             "regression": true.ndim == 1 and not is_whole,
             "events": true.ndim == 2 and true.shape[1] == 3,
+            "captions": true.ndim == 2 and is_whole,
         }
         if not fits[kind]:
             raise ValueError(
