@@ -160,8 +160,6 @@ class TaskConfig:
             )
         if bool(self.index) == bool(self.index_maker):
             raise ValueError(f"expected index or index_maker, got {self.index!r} and {self.index_maker!r}")
-        if not self.classes_from_index:
-            self.prompts.check_classes(self.classes)
         ClipPolicy(self.clip_seconds, self.pad, self.crop)
 
     @property

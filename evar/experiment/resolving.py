@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from evar import config as configs
 from evar.config.registry import resolve
-from evar.data.prompts import require_prompts
+from evar.data.sentences import require_prompts
 from evar.data.task import load_task
 from evar.data.task_config import TaskConfig, load_task_config
 from evar.encoders import describe_encoder, load_encoder

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evar.data.prompts import list_templates, name_classes, write_prompts
+from evar.data.sentences import list_templates, name_classes, write_prompts
 from evar.extraction.texts import embed_text
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from evar.data.task import Task
     from evar.encoders.base import Encoder
-    from evar.storage.feature_store import FeatureStore
 
 
 def list_texts(task: Task) -> list[list[str]]:
@@ -26,7 +25,7 @@ def list_texts(task: Task) -> list[list[str]]:
         task: with its classes.
 
     Raises:
-        ValueError: as `evar.data.prompts.write_prompts`.
+        ValueError: as `evar.data.sentences.write_prompts`.
 
     Example:
         >>> from evar.data.task import load_task
@@ -49,13 +48,13 @@ def hash_texts(encoder: Any, task: Task) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def embed_texts(encoder: Encoder, task: Task, store: FeatureStore) -> NDArray[np.float32] | list[NDArray[np.float32]]:
+def embed_texts(encoder: Encoder, task: Task, store: Any) -> NDArray[np.float32] | list[NDArray[np.float32]]:
     """Return the vectors of a task's texts, computed now where they are not stored.
 
     Args:
         encoder: that reads them.
         task: whose texts they are.
-        store: that keeps them.
+        store: `evar.storage.feature_store.FeatureStore` that keeps them.
 
     Returns:
         (templates, classes, width) of prompts; (captions, width) of each clip.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -195,40 +195,38 @@ def _guess_labels(y_true: NDArray[Any], n_classes: int) -> float:
 
 def _retrieval(direction: str) -> dict[str, Metric]:
     """The metrics of one direction of retrieval: R@1, R@5, R@10, mAP@10 and the median rank."""
-    short = direction.replace("_", "-")
+    short, is_text = direction.replace("_", "-"), direction == "text_to_audio"
 
-    def averaged(stack: Callable[..., NDArray[np.float64]], chance: Chance | None, name: str, **more: Any) -> Metric:
+    def averaged(stack: Callable[..., NDArray[np.float64]], chance: Chance | None, shown: str) -> Metric:
         return Metric(
             lambda true, ranks: float(compute_ratio(stack(true, ranks).sum(axis=0, keepdims=True))[0]),
             "captions",
             lambda true, ranks, index, counts: compute_ratio(_sum_samples(stack(true, ranks), index, counts)),
             is_mean=True,
             chance=chance,
-            display_name=f"{short} {name}",
-            **more,
+            display_name=f"{short} {shown}",
         )
 
-    found = {}
-    for most in (1, 5, 10):
-        found[f"{direction}_recall_at_{most}"] = averaged(
-            partial(stack_hits, direction=direction, most=most),
-            lambda true, _, most=most: guess_hits(true, direction, most),  # type: ignore[misc]
-            f"R@{most}",
-        )
-    is_text = direction == "text_to_audio"
-    found[f"{direction}_map_at_10"] = averaged(
+    def hits(most: int) -> Metric:
+        stack = partial(stack_hits, direction=direction, most=most)
+        return averaged(stack, lambda true, _: guess_hits(true, direction, most), f"R@{most}")
+
+    found = {f"{direction}_recall_at_{most}": hits(most) for most in (1, 5, 10)}
+    precisions = averaged(
         partial(stack_precisions, direction=direction),
         (lambda true, _: guess_precision(true)) if is_text else None,
         "mAP@10",
-        is_default=is_text,
     )
+    found[f"{direction}_map_at_10"] = replace(precisions, is_default=is_text)
     found[f"{direction}_median_rank"] = Metric(
-        partial(median_rank, direction=direction),
+        lambda true, ranks: median_rank(true, ranks, direction),
         "captions",
         bounds=(1.0, np.inf),
         higher_is_better=False,
         display_name=f"{short} median rank",
     )
+    for name, metric in found.items():
+        metric.function.__name__ = name
     return found
 
 

@@ -15,7 +15,8 @@ import evar
 from evar import cli, results
 from evar.cli import run
 from evar.config.protocol import load_protocol_config
-from evar.data.prompts import Prompts, write_prompts
+from evar.data.prompts import Prompts
+from evar.data.sentences import write_prompts
 from evar.data.task import load_task
 from evar.data.task_config import load_task_config
 from evar.metrics import METRICS, estimate_chance

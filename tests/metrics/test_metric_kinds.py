@@ -97,6 +97,10 @@ def _planted(metric, seed=0, n=60):
         true, right = rng.integers(1, 9, n), rng.integers(0, 2, n)
         none = np.zeros(n, np.int64)
         return np.stack([true, none, true], axis=1), np.stack([right, rng.integers(1, 9, n), right], axis=1)
+    if METRICS[metric].kind == "captions":
+        ranks = np.stack([rng.permutation(4 * n)[:4] + 1 for _ in range(n)]) // 8 + 1.0
+        there = np.tile([[1, 1, 1, 1], [1, 0, 1, 0]], (n // 2, 1)).astype(np.uint8)
+        return there, np.where(there == 1, ranks, np.inf)
     true = rng.integers(0, 24, n)
     return true, np.where(rng.random(n) < 0.5, true, rng.integers(0, 24, n))
 
