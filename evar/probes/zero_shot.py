@@ -155,7 +155,7 @@ class ZeroShotLabelsProbe(ZeroShotProbe):
 
     Example:
         >>> probe = ZeroShotLabelsProbe("average", "mean_average_precision", np.eye(2)[None]).fit(None, None, None, None)
-        >>> probe.decision_function(np.array([[3.0, 4.0]])).round(2).tolist()
+        >>> probe.decision_function(np.array([[3.0, 4.0]])).astype(float).round(2).tolist()
         [[0.6, 0.8]]
     """
 
