@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evar import embed
+from evar.encoders import load_encoder
 
 Arrays = dict[str, NDArray[Any]]
 Checkpoint = Callable[[str], Path]
@@ -152,6 +153,32 @@ def yamnet(waveform: Tensor, checkpoint: Checkpoint) -> Arrays:
     )
 
 
+def esresnext_fbsp(waveform: Tensor, checkpoint: Checkpoint) -> Arrays:
+    path = checkpoint("esresnext_fbsp")
+    encoder: Any = load_encoder("esresnext_fbsp", path, precision="single")  # as the original
+    double = load_encoder("esresnext_fbsp", path, precision="double")
+    clip = {name: value[0] for name, value in embed(encoder, waveform, layers="all").items()}
+    exact = embed(double, waveform, layers=["stage4", "emb"])
+    frames, logits = encoder.encode(waveform)["stage4"][0], encoder.outputs(waveform)[0]
+    return numbers(
+        {
+            **front(encoder.frontend(waveform)),
+            "stem": clip["stem"],
+            **{f"block{number:02d}": clip[f"block{number}"] for number in range(1, 17)},
+            **{f"stage{number}": clip[f"stage{number}"] for number in range(1, 5)},
+            "stage4_max": frames.amax(dim=0),
+            "frames2": frames[[0, -1]],
+            "att5": encoder.weigh_channels(waveform)[0],
+            "emb": clip["emb"],
+            "logits16": logits[:16],
+            "logits_mean": logits.mean()[None],
+            "f64_front_first8": double.frontend(waveform)[0, :8],
+            "f64_stage4": exact["stage4"][0],
+            "f64_emb": exact["emb"][0],
+        }
+    )
+
+
 def average(values: list[Tensor]) -> Tensor:
     """The mean of what the pieces of a clip give."""
     return torch.stack(values).mean(dim=0)
@@ -168,6 +195,7 @@ MODELS: dict[str, tuple[int, Callable[[Tensor, Checkpoint], Arrays]]] = {
     "mn10_as": (32000, mn10_as),
     "psla": (16000, psla),
     "yamnet": (16000, yamnet),
+    "esresnext_fbsp": (44100, esresnext_fbsp),
 }
 
 

@@ -240,10 +240,14 @@ def _recognise_passt(state: State) -> Known | None:
     return Known(f"passt.{sizes[0]}.{sizes[1]}", words, encoder)
 
 
-def _recognise_mobile(state: State) -> Known | None:
-    """PSLA's EfficientNet and EfficientAT's MobileNetV3, by the names and widths of their ends."""
+def _recognise_convolutional(state: State) -> Known | None:
+    """PSLA, ESResNeXt-fbsp, YAMNet, and EfficientAT by its width."""
     if _find_ending(state, "effnet._conv_head.weight") is not None and _find_ending(state, "head_weight") is not None:
         return Known("psla", "a PSLA", "psla")
+    if "fbsp.fb" in state:
+        return Known("esresnext_fbsp", "an ESResNeXt-fbsp", "esresnext_fbsp")
+    if "layer1.fused.conv.weight" in state:
+        return Known("yamnet", "a YAMNet", "yamnet")
     head = state.get("features.16.0.weight")
     if head is None or "features.13.block.2.conc_se_layers.0.fc1.weight" not in state:
         return None
@@ -266,5 +270,5 @@ RULES: list[Rule] = [
     _recognise_position_of_time,
     _recognise_htsat,
     _recognise_passt,
-    _recognise_mobile,
+    _recognise_convolutional,
 ]
