@@ -51,7 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     # the page of a results folder: sounds of the tasks, stored vectors, and the plane that maps are laid out in
     "webpage": {"audio", "config", "data", "metrics", "report", "results", "storage", "pictures.plane"},
     "rerun": UP_TO_SIX | {"lineval", "finetune"},
-    "sharing": {"config", "metrics", "report", "rerun", "results", "storage.atomic"},
+    "sharing": {"config", "metrics", "report", "rerun", "results", "storage.atomic", "webpage"},
     "cli": UP_TO_SIX | {"report", "exporting", "sharing", "lineval", "finetune", "pictures", "webpage", "rerun"},
     # public import paths that stay, and the package itself
     "features": {"encoders"},

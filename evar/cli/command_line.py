@@ -18,7 +18,7 @@ from evar.cli.finetune import finetune
 from evar.cli.lineval import compare, lineval, rerun
 from evar.cli.plot import plot
 from evar.cli.report import report
-from evar.cli.sharing import audit, export_results, import_scores, merge
+from evar.cli.sharing import audit, export_results, import_scores, leaderboard, merge
 from evar.cli.tasks import fingerprint, prepare, task
 from evar.cli.terminal import DONE, WRONG
 from evar.cli.words import UsageError, check_words
@@ -47,6 +47,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "merge": merge,
     "export-results": export_results,
     "audit": audit,
+    "leaderboard": leaderboard,
     "import-scores": import_scores,
 }
 
@@ -122,7 +123,7 @@ GROUPS = {
     ],
     "use: give me vectors": ["embed", "fuse", "store"],
     "make: my own sounds, my own encoder": ["task", "prepare", "verify", "fingerprint", "check"],
-    "share: results that others can check": ["merge", "export-results", "audit", "import-scores"],
+    "share: results that others can check": ["merge", "export-results", "audit", "leaderboard", "import-scores"],
     "look: what is there?": ["encoders", "layers", "tasks"],
 }
 

@@ -157,3 +157,29 @@ def audit(
     write_text(format_summary(report))
     write_text(f"written: {paths[0]} and {paths[1].name}")
     return DONE if report.is_clean else SOME_FAILED
+
+
+def leaderboard(*sources: str, out: str = "site") -> int:
+    """Build a static site from the bundles of many people, with a mark on every checked row.
+
+    evar leaderboard BUNDLE|RESULTS [...] [--out=site]
+
+    Examples:
+      evar leaderboard lab_a.zip lab_b.zip --out=site
+      evar leaderboard bundles/*.zip results --out=site
+
+    Every bundle is checked first, as `evar audit --sample=0` does it; rows that differ are named and not shown. A
+    certificate of `evar audit` beside a bundle marks the rows that were computed again. It counts only if you made it or
+    trust who did. The site needs no server: index.html opens from the disk.
+
+    Exit status 1 if something had to be left out.
+    """
+    from evar.sharing.leaderboard import write_leaderboard
+
+    if not sources:
+        raise UsageError("evar leaderboard needs bundles or results folders: evar leaderboard lab_a.zip lab_b.zip")
+    made = write_leaderboard(sources, out)
+    for fault in made.faults:
+        write_text(f"! {fault}", sys.stderr)
+    write_text(f"written: {made.page} with {made.n_rows} rows of {len(sources)} bundles and folders")
+    return SOME_FAILED if made.faults else DONE

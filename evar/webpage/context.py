@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,7 @@ class Settings:
         store: folder of the feature store; None takes EVAR_STORE, then the user's cache.
         published: numbers of others to offer: "all", "" or names.
         maps: which layers get a map: "default", "all" or "none".
+        badges: id of a row -> a mark beside its score, and what hovering over it says.
     """
 
     out: Path
@@ -39,6 +40,7 @@ class Settings:
     store: str | None = None
     published: str = "all"
     maps: str = "default"
+    badges: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

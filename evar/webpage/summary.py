@@ -26,6 +26,9 @@ def make_summary(context: Context, readings: Sequence[Reading] = ()) -> Part:
         readings: where validation clips say to read encoders, for a sentence.
     """
     tables = [_describe_section(section, readings) for section in context.sections]
+    for cell in (cell for table in tables for row in table["rows"] for cell in row["cells"]):
+        if badge := context.settings.badges.get(cell["id"]):
+            cell["flags"].append({"mark": badge[0], "meaning": badge[1]})
     ranks = [found for section in context.sections if (found := _list_ranks(section))]
     shown = {"tables": tables, "n_results": len(context.results), "ranks": ranks}
     return Part("summary", "Summary", shown, {"ranks": ranks})

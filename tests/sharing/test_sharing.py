@@ -267,3 +267,22 @@ def test_merging_keeps_origins_and_names_conflicts(results, tmp_path, capsys):
     assert f"CONFLICT, left out: {second.id}: the score is" in capsys.readouterr().err
     assert second.id not in {row.id for row in load_all(tmp_path / "both")}
     assert (tmp_path / "both" / "table.md").exists()
+
+
+def test_a_leaderboard_marks_checked_rows_and_leaves_out_what_differs(results, tmp_path, capsys):
+    write_bundle(results, tmp_path / "ours.zip")
+    assert run(["audit", str(tmp_path / "ours.zip"), "--sample=99"]) == cli.DONE
+    assert run(["leaderboard", str(tmp_path / "ours.zip"), f"--out={tmp_path / 'site'}"]) == cli.DONE
+    page = (tmp_path / "site" / "index.html").read_text()
+    assert "computed again, with the same score" in page and "Content-Security-Policy" in page
+    (copied,) = (tmp_path / "site" / "bundles").iterdir()
+    assert copied.read_bytes() == (tmp_path / "ours.zip").read_bytes() and f"bundles/{copied.name}" in page
+
+    id = load_all(results)[0].id
+    forged = change(tmp_path / "ours.zip", f"predictions/{id}.npz", change_array("y_pred", flip_first))
+    forged = forged.rename(tmp_path / "<b>forged.zip")
+    words = ["leaderboard", str(tmp_path / "ours.zip"), str(forged), f"--out={tmp_path / 'both'}"]
+    assert run(words) == cli.SOME_FAILED
+    assert f"{id} is left out" in capsys.readouterr().err
+    page = (tmp_path / "both" / "index.html").read_text()
+    assert "<b>forged" not in page and "&lt;b&gt;forged" in page
