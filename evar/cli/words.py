@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from evar.config.flags import Flag, decimal, read_flags, render_flags, statistics, truth, whole
@@ -48,6 +48,32 @@ def check_words(name: str, command: Callable[..., int], words: Sequence[str]) ->
     parameters = inspect.signature(command).parameters
     several = [name for name, parameter in parameters.items() if parameter.kind is parameter.VAR_POSITIONAL]
     legal = [name for name in parameters if name not in several]
+    positionals, flags = _split_words(name, parameters, legal, words)
+    taken = list(parameters)[: len(positionals)]
+    if several:
+        taken = [p for p in taken if list(parameters).index(p) <= list(parameters).index(several[0])]
+    needed = [p for p in parameters if parameters[p].default is inspect.Parameter.empty]
+    most = {"lineval": 2, "finetune": 2, "store": 1, "encoders": 1, "report": 1, "export-results": 1}.get(
+        name, len(needed)
+    )  # the others' optional words are flags only
+    if len(positionals) > most and not several:
+        raise UsageError(
+            f"evar {name} takes at most {most} words ({' '.join(list(parameters)[:most]).upper() or 'none'}) before the "
+            f"flags, got {len(positionals)}: {' '.join(positionals)}; are commas missing, or spaces too many?"
+        )
+    for flag in flags:
+        if flag in taken:
+            raise UsageError(f"evar {name}: {flag} is given twice, as a word and as --{flag}")
+    missing = [p for p in needed if p not in taken and p not in flags]
+    if missing:
+        raise UsageError(f"evar {name} needs {' '.join(missing).upper()}; see --help")
+    return [*positionals, *(f"--{flag}={value}" for flag, value in flags.items())]
+
+
+def _split_words(
+    name: str, parameters: Mapping[str, inspect.Parameter], legal: Sequence[str], words: Sequence[str]
+) -> tuple[list[str], dict[str, str]]:
+    """Split the words of a command line into positionals and flags, flag -> value."""
     positionals: list[str] = []
     flags: dict[str, str] = {}
     waiting = list(words)
@@ -76,25 +102,7 @@ def check_words(name: str, command: Callable[..., int], words: Sequence[str]) ->
         if flag in flags:
             raise UsageError(f"evar {name}: --{flag} is given twice")
         flags[flag] = value
-    taken = list(parameters)[: len(positionals)]
-    if several:
-        taken = [p for p in taken if list(parameters).index(p) <= list(parameters).index(several[0])]
-    needed = [p for p in parameters if parameters[p].default is inspect.Parameter.empty]
-    most = {"lineval": 2, "finetune": 2, "store": 1, "encoders": 1, "report": 1, "export-results": 1}.get(
-        name, len(needed)
-    )  # the others' optional words are flags only
-    if len(positionals) > most and not several:
-        raise UsageError(
-            f"evar {name} takes at most {most} words ({' '.join(list(parameters)[:most]).upper() or 'none'}) before the "
-            f"flags, got {len(positionals)}: {' '.join(positionals)}; are commas missing, or spaces too many?"
-        )
-    for flag in flags:
-        if flag in taken:
-            raise UsageError(f"evar {name}: {flag} is given twice, as a word and as --{flag}")
-    missing = [p for p in needed if p not in taken and p not in flags]
-    if missing:
-        raise UsageError(f"evar {name} needs {' '.join(missing).upper()}; see --help")
-    return [*positionals, *(f"--{flag}={value}" for flag, value in flags.items())]
+    return positionals, flags
 
 
 def takes_flags(flags: Sequence[Flag]) -> Callable[[Callable[..., int]], Callable[..., int]]:

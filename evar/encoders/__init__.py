@@ -15,7 +15,10 @@ from evar.config.own_code import list_neighbours
 from evar.config.registry import resolve
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from evar.encoders.base import Encoder
+    from evar.encoders.locating import Located
 
 RANDOM_SEED = 0
 
@@ -58,11 +61,9 @@ def load_encoder(
     """
     import torch
 
-    from evar import download
-    from evar.encoders._logmel import MelSpectrogram
     from evar.encoders.base import Encoder
     from evar.encoders.locating import locate
-    from evar.encoders.weights import load_strict, own_state
+    from evar.encoders.weights import own_state
     from evar.numeric.device import pick_device
 
     config = configs.load_encoder_config(name)
@@ -84,40 +85,17 @@ def load_encoder(
         if is_random:
             encoder.randomise()
     if found and own is not None:
-        stats = own.pop("norm_stats", None)
-        for module_name, module in encoder.named_modules():
-            if isinstance(module, MelSpectrogram) and f"{module_name}.filterbank" in own:
-                module.make_trainable()
-        load_strict(encoder, own, found.path)
-        if stats is not None:
-            encoder.norm_stats = (float(stats[0]), float(stats[1]))
+        _load_own_state(encoder, own, found.path)
     file = config.implementation.rpartition(":")[0]
     if file.endswith(".py"):  # an edited file is another encoder
         source = Path(file).expanduser()
         encoder.extra_files = (*encoder.extra_files, source, *list_neighbours(source))
-    encoder.name, encoder.store_name = config.name, configs.display_name(config.base) or config.name
-    encoder.options = dict(config.options)
-    encoder.asked_as, encoder.trained_on = name, config.trained_on
-    if config.default_layers:
-        encoder.default_layers = tuple(encoder.layer(layer).name for layer in config.default_layers)
-    if config.pooling:
-        infos = (dataclasses.replace(info, pooling=config.pooling) for info in encoder.layer_infos)
-        encoder.layer_infos = tuple(infos)
+    _apply_config(encoder, config, name)
     if norm_stats is not None:
         if encoder.norm_stats is None:
             raise ValueError(f"{name} does not normalise its input by statistics, so norm_stats cannot be set")
         encoder.norm_stats = (float(norm_stats[0]), float(norm_stats[1]))
-    if found:
-        encoder.weights_label, encoder.weights_sha256 = found.label, found.sha256
-    elif encoder.brings_weights and not is_random:
-        encoder.weights_label, encoder.weights_sha256 = encoder.brings_weights, _parameters_sha256(encoder)
-    elif config.weights is None and not is_random and next(encoder.parameters(), None) is None:
-        encoder.weights_label, encoder.weights_sha256 = "none", "none"
-    else:
-        encoder.weights_label, encoder.weights_sha256 = "random", _parameters_sha256(encoder)
-    if encoder.extra_files:
-        hashes = [encoder.weights_sha256, *(download.sha256_of(file) for file in encoder.extra_files)]
-        encoder.weights_sha256 = hashlib.sha256(" ".join(hashes).encode()).hexdigest()
+    _label_weights(encoder, config, found, is_random)
     return encoder.eval().to(place)
 
 
@@ -158,6 +136,12 @@ def describe_encoder(name: str, **options: Any) -> Encoder:
             encoder: Encoder = encoder_class.from_config(config, weights=None)
     except (NotImplementedError, RuntimeError, TypeError, AttributeError):  # a class that reads its own tensors
         return load_encoder(name, "random", **options)
+    _apply_config(encoder, config, name)
+    return encoder.eval()
+
+
+def _apply_config(encoder: Encoder, config: configs.EncoderConfig, name: str) -> None:
+    """Set what the YAML says of an encoder; `name` is how the caller named it."""
     encoder.name, encoder.store_name = config.name, configs.display_name(config.base) or config.name
     encoder.options, encoder.asked_as, encoder.trained_on = dict(config.options), name, config.trained_on
     if config.default_layers:
@@ -165,7 +149,37 @@ def describe_encoder(name: str, **options: Any) -> Encoder:
     if config.pooling:
         infos = (dataclasses.replace(info, pooling=config.pooling) for info in encoder.layer_infos)
         encoder.layer_infos = tuple(infos)
-    return encoder.eval()
+
+
+def _load_own_state(encoder: Encoder, state: dict[str, Tensor], path: Path) -> None:
+    """Load a checkpoint that evar wrote: the tensors, a filterbank that was trained, and the input statistics."""
+    from evar.encoders._logmel import MelSpectrogram
+    from evar.encoders.weights import load_strict
+
+    stats = state.pop("norm_stats", None)
+    for name, module in encoder.named_modules():
+        if isinstance(module, MelSpectrogram) and f"{name}.filterbank" in state:
+            module.make_trainable()
+    load_strict(encoder, state, path)
+    if stats is not None:
+        encoder.norm_stats = (float(stats[0]), float(stats[1]))
+
+
+def _label_weights(encoder: Encoder, config: configs.EncoderConfig, found: Located | None, is_random: bool) -> None:
+    """Set the label and the hash of the weights; files that belong to the encoder are part of the hash."""
+    from evar import download
+
+    if found:
+        encoder.weights_label, encoder.weights_sha256 = found.label, found.sha256
+    elif encoder.brings_weights and not is_random:
+        encoder.weights_label, encoder.weights_sha256 = encoder.brings_weights, _parameters_sha256(encoder)
+    elif config.weights is None and not is_random and next(encoder.parameters(), None) is None:
+        encoder.weights_label, encoder.weights_sha256 = "none", "none"
+    else:
+        encoder.weights_label, encoder.weights_sha256 = "random", _parameters_sha256(encoder)
+    if encoder.extra_files:
+        hashes = [encoder.weights_sha256, *(download.sha256_of(file) for file in encoder.extra_files)]
+        encoder.weights_sha256 = hashlib.sha256(" ".join(hashes).encode()).hexdigest()
 
 
 def _parameters_sha256(encoder: Encoder) -> str:
