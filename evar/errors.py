@@ -1,6 +1,6 @@
 """The exceptions of the package, by name. All are subclasses of built-in ones, which is what most programs catch.
 
-- `ValueError`: what was asked for does not exist, is not legal, or contradicts itself. The message says what was expected,
+- `ValueError`: a name or a value does not exist, is not allowed, or contradicts another. The message says what was expected,
   what was found and, for names, which is nearest. `AudioError` is one: a clip cannot be used.
 - `OSError`: a file or folder is missing or cannot be read or written; a download failed.
 - `ImportError`: an encoder, format or engine needs a package that is not installed; the message says which.

@@ -1,4 +1,4 @@
-"""Every encoder of this toolkit as a module of the HEAR 2021 API, for HEAR's own evaluator and whatever else speaks it.
+"""Every encoder of this toolkit as a module of the HEAR 2021 API, for HEAR's own evaluator and other programs that use it.
 
     import evar.hear
     model = evar.hear.load_model("crepe.tiny")
@@ -25,7 +25,7 @@ _RATES = (16000, 22050, 32000, 44100, 48000)
 
 
 class HearModel(nn.Module):
-    """What the API calls a model.
+    """An encoder in the form that the API calls a model.
 
     Attributes:
         encoder: of this toolkit.

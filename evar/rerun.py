@@ -47,7 +47,7 @@ def rerun(
             stranger's: without this nothing that it names is imported.
 
     Returns:
-        The row as it was, the row as it is now, and how many test clips are predicted otherwise, None where the old
+        The old row, the new row, and the number of test clips whose prediction differs; None if the old
         predictions are not beside the file.
 
     Raises:
@@ -132,7 +132,7 @@ def _tune_again(
         (new,) = outcome.rows
         if new.id != old.id and not (anyway and old.settings.get("sources")):
             raise ValueError(
-                f"{old.id}: the row was made with another checkpoint, index or protocol than what is here, which makes "
+                f"{old.id}: the row was made with another checkpoint, index or protocol than the one here, which makes "
                 f"{new.id}"
             )
         return old, new, _n_changed(path.parent.parent, old.id, Path(out or folder), new.id)
@@ -172,13 +172,13 @@ def _check_sources(old: Result, out: Path, anyway: bool) -> None:
     # Modules beside the file are known only once it has been imported.
     said = describe_difference(encoder, {name: str(then[name]) for name in then if name in known}, out)
     if said and not anyway:
-        raise ValueError(f"{old.id}: {said}; --anyway runs the file as it is now")
+        raise ValueError(f"{old.id}: {said}; --anyway runs the current file")
     if said:
         tell(f"{old.id}: {said}")
 
 
 def _compare(old: Result, row: RowSpec, ignored: Collection[str] = ()) -> None:
-    """Raise at the first thing that the row was made with and that is another one now, apart from what is ignored.
+    """Raise an error at the first input of the row that has changed since; `ignored` ones are not compared.
 
     A row made before specs were kept in results has the values of its spec in other keys, or is silent of them.
     """
@@ -199,8 +199,8 @@ def _compare(old: Result, row: RowSpec, ignored: Collection[str] = ()) -> None:
         before, here = then.get(key, _DEFAULTS.get(key)), now.get(key, _DEFAULTS.get(key))
         if before != here:
             raise ValueError(
-                f"{old.id}: the row was made with {key} {_short(before)}, but here it is {_short(here)}; a score of the "
-                "same thing needs the same one"
+                f"{old.id}: the row was made with {key} {_short(before)}, but here it is {_short(here)}; two scores can be "
+                "compared only if it is the same"
             )
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LOOKED_AT = 5000
 #: columns of a terminal that `evar encoders` fits into
 WHOLE_LINE = 100
-SEEN = 21  # of these for what an encoder was trained on
+SEEN = 21  # characters for the training data of an encoder
 
 
 def encoders(name: str = "", search: str = "") -> int:
@@ -119,7 +119,7 @@ def layers(encoder: str) -> int:
 
 
 def check(encoder: str, weights: str = "random", certificate: str = "") -> int:
-    """Run the whole contract on an encoder, anyone's, and say what is wrong with it and where to look.
+    """Run the whole contract on any encoder, and report each fault with the place to look at.
 
     evar check ENCODER [--weights=random|PATH|URL|hf:ORG/NAME] [--certificate=STEM]
 
@@ -210,7 +210,7 @@ def _list_tasks(data_root: str) -> int:
 
 
 def _state(name: str, data_root: str | None) -> tuple[str, int]:
-    """Whether the clips of a task are there, and how many folds it has, 0 where none or unknown.
+    """Find whether the clips of a task are there, and count its folds (0 if it has none, or if they are unknown).
 
     Of a large task only some clips, evenly spread, are looked at, so that a list is quick.
     """
@@ -245,7 +245,7 @@ def _state(name: str, data_root: str | None) -> tuple[str, int]:
 
 
 def verify(task: str, data_root: str = "", deep: bool = False, out: str = "results", against: str = "") -> int:
-    """Decode every clip of a task and compare it with the index: names what is missing, undecodable or altered.
+    """Decode every clip of a task, compare it with the index, and name missing, unreadable and altered clips.
 
     evar verify TASK [--data_root=DIR]
     evar verify TASK --deep [--out=DIR]     durations, rates, levels, silence, clipping, identical files within and across

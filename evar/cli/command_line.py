@@ -95,7 +95,7 @@ def run(words: Sequence[str]) -> int:
 
 
 def _call(command: Callable[..., int], words: Sequence[str]) -> int:
-    """Let fire call the command with every value as text: what looks like a number stays what was typed."""
+    """Let fire call the command with every value as text, so that a number stays as it was typed."""
     import functools
 
     import fire

@@ -1,4 +1,4 @@
-"""Commands that make features: new encoders of some layers, files of vectors, and what the store holds."""
+"""Commands that make features: new encoders from some layers, files of vectors, and a list of the feature store."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def embed(
     columns once a clip, and `clip`, the clip's number, for each frame. All hold `meta`: encoder, weights and their hash,
     layers, pooling, versions and bad clips; read_metadata(FILE) of evar.exporting reads it.
 
-    Stop it whenever you like: what is done lies in FILE.parts, and the same command goes on and writes the same file.
+    You can stop it at any time: finished parts are kept in FILE.parts. The same command goes on and writes the same file.
     When all is there, of the same files (path, size, time of last change) with the same settings, nothing is encoded.
     Exit status: 0 all rows are there, 1 some clip could not be used (it is left out, and named in `meta`), 2 the command
     line is wrong. The vectors are the numbers of `evar lineval` and of `evar.embed` in Python.

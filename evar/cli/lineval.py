@@ -60,7 +60,7 @@ def lineval(encoders: str = "", tasks: str = "", **flags: Any) -> int:
             outcome = run(grid)
     except KeyboardInterrupt:
         folder = at_hand(out)
-        try_to_write(Path(folder), lambda: write_tables_and_plots(folder))  # what is there is shown
+        try_to_write(Path(folder), lambda: write_tables_and_plots(folder))  # show the rows that are there
         raise
     folder = at_hand(out)
     written = try_to_write(Path(folder), lambda: write_tables_and_plots(folder, with_cost=with_cost))
@@ -75,7 +75,7 @@ def lineval(encoders: str = "", tasks: str = "", **flags: Any) -> int:
 
 
 def write_page(folder: str | Path, flags: Mapping[str, Any]) -> list[Path]:
-    """Write the page of a results folder at the end of a run; what goes wrong with it is a warning, as the rows are there.
+    """Write the page of a results folder at the end of a run; a fault is only a warning, because the rows are there.
 
     Args:
         folder: of the results, on this machine.

@@ -100,7 +100,7 @@ def plot(
 
 
 def _predictions(target: str, out: str) -> int:
-    """What one row predicts, where a clip has a number or several labels."""
+    """Draw the predictions of one row, for tasks whose clips have a number or several labels."""
     from pathlib import Path
 
     from evar import results

@@ -23,8 +23,8 @@ def prepare(task: str, source: str = "", data_root: str = "", verify: str = "tru
       evar prepare voxceleb1 --from=/corpora/VoxCeleb1      a copy that you have: it is linked, not copied
       evar prepare gm_pitch                                 an embedded task: its sounds are rendered
 
-    A download that breaks off goes on where it stopped. Archives are checked (hash where one is published, counts of clips
-    always), unpacked without following links or leaving their folder, and deleted. Sounds stay as they come: nothing is
+    A download that breaks off goes on where it stopped. Archives are checked (by counts of clips, and by hash if one is
+    published), unpacked without following links or leaving their folder, and deleted. Sounds are not changed: nothing is
     resampled. Tasks that need a licence or registration say what to get.
 
     Flags:
@@ -104,7 +104,7 @@ def task(
       --folds=N              propose N folds in place of train, valid and test
       --group=alike          clips that sound alike share a group, as files of one content always do
       --class_level=N        which folder on a path is the class, 1 for the first (default: the first that is no split)
-      --title=TEXT --licence=TEXT   for people
+      --title=TEXT --licence=TEXT   shown to people who read the task
       --to=DIR               configuration folder                              (default: the user's own)
       --data_root=DIR        write the folder relative to it                   (default: $EVAR_DATA; else absolute)
       --seed=N               of the proposed split                             (default: 0)
@@ -181,7 +181,7 @@ def _report_new_task(name: str, made: NewTask) -> None:
     for problem in made.problems:
         write_text(f"  WARNING: {problem}")
     if made.left_out_csv:
-        write_text(f"  NOTE: what was left out, and why, is in {made.left_out_csv}")
+        write_text(f"  NOTE: files that were left out, with the reason, are listed in {made.left_out_csv}")
     write_text(f"next: evar verify {name}; evar lineval logmel {name}")
 
 

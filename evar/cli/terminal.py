@@ -18,7 +18,7 @@ def columns(header: Sequence[str], rows: Sequence[Sequence[str]], width: int, li
         header: names of the columns.
         rows: cells, as many a row as the header has.
         width: longest cell, in characters.
-        line: longest line, in characters; the second column, what a thing is, then gets what the others leave. None: a
+        line: longest line, in characters; the second column then gets the width that the others leave. None: a
             line is as long as its cells are.
 
     Returns:

@@ -24,7 +24,7 @@ def explain_writing(path: Path, flag: str = "") -> Iterator[None]:
     """Let errors of a full or read-only disk name the path and what to do, which the system's own errors do not.
 
     Args:
-        path: that is written meanwhile.
+        path: file that the `with` block writes.
         flag: of the command line that chooses another folder, such as "--store".
 
     Raises:

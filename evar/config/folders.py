@@ -1,4 +1,4 @@
-"""Where the configuration files are, and the names that they define."""
+"""Folders of the configuration files, and the names that these files define."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from evar.config.registry import near_miss, stays_below
 
 
 def search_folders() -> list[Path]:
-    """Where configuration is looked up, first hit wins: EVAR_CONFIG, the user's folder, the packaged one.
+    """List the folders that are searched for configuration, first hit wins: EVAR_CONFIG, the user's, the packaged one.
 
     A folder `config` where the command happens to run is not among them: it may be anybody's, and YAML files name code.
     """
@@ -24,14 +24,14 @@ def _list_packaged_folders() -> list[Path]:
 
 
 def user_folder() -> Path:
-    """The user's own configuration folder (exports and new tasks go there)."""
+    """Return the user's own configuration folder (exports and new tasks go there)."""
     import platformdirs
 
     return Path(platformdirs.user_config_dir("evar"))
 
 
 def cache_folder() -> Path:
-    """Where weights, built sounds and features live unless told otherwise: EVAR_CACHE or the user's cache folder."""
+    """Return the default folder of weights, built sounds and features: EVAR_CACHE, or the user's cache folder."""
     import platformdirs
 
     return Path(os.environ.get("EVAR_CACHE") or platformdirs.user_cache_dir("evar"))

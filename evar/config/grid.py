@@ -11,7 +11,7 @@ from evar.config.reading import read, read_mapping
 
 @dataclass(frozen=True)
 class GridConfig:
-    """One `config/grids/NAME.yaml`: what a bare command line would say."""
+    """One `config/grids/NAME.yaml`: the arguments of a command line, in a file."""
 
     name: str
     description: str
@@ -23,7 +23,7 @@ class GridConfig:
 
 
 def is_grid(name: str) -> bool:
-    """Whether a word names a grid: by its name, or by the path of a YAML with encoders and tasks.
+    """Tell whether a word names a grid, by its name or by the path of a YAML with encoders and tasks.
 
     Example:
         >>> is_grid("default"), is_grid("logmel")

@@ -1,6 +1,6 @@
-"""What the package says while it works: one logger, one kind of progress bar, and a way to have neither.
+"""Messages and progress bars of the package: one logger, one kind of bar, and a way to switch both off.
 
-Everything is said to the logger "evar" of Python's `logging`, so that a service decides where it goes; nothing is printed.
+All messages go to the logger "evar" of Python's `logging`, so that a service decides where they go; nothing is printed.
 The command line shows it on the terminal with `show_messages`. Whatever is said is made harmless here (see `plain_text`).
 """
 
@@ -52,7 +52,7 @@ def tell(message: object) -> None:
 
 
 def warn(message: object) -> None:
-    """Say what a user has to know, such as a cell that failed (level WARNING)."""
+    """Report something that the user must know, such as a cell that failed (level WARNING)."""
     _log(logging.WARNING, message)
 
 
@@ -65,10 +65,10 @@ def _log(level: int, message: object) -> None:
 
 @contextmanager
 def silence(is_wanted: bool = True) -> Iterator[None]:
-    """Say nothing and show no progress meanwhile, in this thread and in the processes that it starts.
+    """Switch off messages and progress bars inside a `with` block, in this thread and in the processes that it starts.
 
     Args:
-        is_wanted: False leaves everything as it is.
+        is_wanted: False changes nothing.
     """
     if not is_wanted:
         yield
@@ -84,7 +84,7 @@ def silence(is_wanted: bool = True) -> Iterator[None]:
 
 @contextmanager
 def show_messages() -> Iterator[None]:
-    """Show messages on standard output meanwhile, also those of worker processes; what the command line does."""
+    """Show messages on standard output inside a `with` block, those of worker processes too, as the command line does."""
     before, level = os.environ.get(_SHOWN), LOGGER.level
     propagates, handler = LOGGER.propagate, _add_handler()
     os.environ[_SHOWN] = "1"
@@ -116,12 +116,12 @@ def write_text(text: object, file: TextIO | None = None) -> None:
         shown = _plain(shown, encoding)
     try:
         print(shown, file=stream, flush=True)
-    except (OSError, ValueError):  # nobody reads any longer
+    except (OSError, ValueError):  # the reader has closed the pipe
         discard_output(stream)
 
 
 def progress_bar(*args: Any, **kwargs: Any) -> Any:
-    """A bar of `tqdm` on standard error, or in a notebook; hidden where nobody would see it and in a `silence`.
+    """Make a `tqdm` bar on standard error or in a notebook; it is hidden without a terminal and inside `silence`.
 
     Args:
         *args, **kwargs: as for `tqdm.tqdm`.
@@ -138,7 +138,7 @@ def progress_bar(*args: Any, **kwargs: Any) -> Any:
 
 
 class _Terminal(logging.Handler):
-    """Messages above the progress bars, on what is standard output at that moment."""
+    """Writes messages above the progress bars, on the standard output of that moment."""
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()

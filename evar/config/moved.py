@@ -1,4 +1,4 @@
-"""Where the classes of version 0.1 are now, for users' YAML files that name them by their old place."""
+"""New places of the classes of version 0.1, for users' YAML files that still name the old places."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MODULES = {
 
 
 def find_new_place(path: str) -> str:
-    """Return where a class that has moved is now; any other path is returned as it is.
+    """Return the new path of a class that has moved; any other path is returned unchanged.
 
     Args:
         path: "module:name", as YAML files write it.

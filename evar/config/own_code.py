@@ -18,7 +18,7 @@ _lists_only: ContextVar[bool] = ContextVar("lists_only", default=False)
 
 @contextmanager
 def call_nothing() -> Iterator[None]:
-    """Run no code that a configuration names meanwhile: what lists and dry runs promise."""
+    """Forbid, inside a `with` block, all code that a configuration names; lists and dry runs promise this."""
     token = _lists_only.set(True)
     try:
         yield
@@ -57,9 +57,9 @@ def find_source(module_name: str) -> Path | None:
 
 
 def import_file(path: Path) -> ModuleType:
-    """Import a Python file; the same content is imported once, an edited file anew.
+    """Import a Python file; the same content is imported once, and an edited file again.
 
-    Modules that lie beside the file are found first, whatever the current folder holds. Two files in two folders may each
+    Modules beside the file are found before those of the current folder. Two files in two folders may each
     have such a module of the same name.
 
     Raises:

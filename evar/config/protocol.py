@@ -9,7 +9,7 @@ from typing import Any
 from evar.config.folders import find
 from evar.config.reading import load_every, read, read_mapping
 
-#: words for whose input statistics are used; evar.extraction.input_statistics says what they mean
+#: words that choose the input statistics; evar.extraction.input_statistics explains them
 NORM_STATS = ("default", "train", "task")
 
 
@@ -24,7 +24,7 @@ class ProtocolConfig:
         probe: "module:Class" or "path/to/file.py:Class" of a probe, see `evar.probes.protocol`.
         probes: kind of task -> "module:Class" that takes its place there, with the same params.
         params: its keyword arguments.
-        refit: what the chosen setting is fitted on for the test: "train" or "train_and_valid".
+        refit: clips on which the chosen setting is fitted again before the test: "train" or "train_and_valid".
         norm_stats: for encoders that normalise their input by statistics: which statistics they use, unless the command line
             says otherwise:
             "default" (what each encoder's paper does), "train" or "task".
@@ -36,7 +36,7 @@ class ProtocolConfig:
         fusion: of all layers, for a protocol whose probe is made for it; "none" leaves it to the command line.
         searched: parameters that `--learning_rate=search` puts in place of those in params.
         frame_seconds: None for probes that read one vector a clip; a number for those that read frames: each is the mean
-            over so many seconds, 0 keeps the encoder's own.
+            over this many seconds; 0 keeps the frames of the encoder.
     """
 
     name: str
@@ -98,7 +98,7 @@ def load_protocol_config(name: str) -> ProtocolConfig:
 
 
 def is_tuning(path: Path) -> bool:
-    """Whether the YAML of a protocol is for fine-tuning, and not for a probe."""
+    """Tell whether the YAML of a protocol describes fine-tuning (True) or a probe (False)."""
     return read_mapping(path).get("kind") == "finetune"
 
 

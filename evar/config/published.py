@@ -16,9 +16,9 @@ class PublishedRow:
 
     Attributes:
         label: as printed.
-        encoder: our name of the same encoder and checkpoint; "" where there is none.
+        encoder: our name of the same encoder and checkpoint; "" if we do not have it.
         scores: percent, one for each of the tasks.
-        plus_minus: half of the interval, likewise; empty where none is printed.
+        plus_minus: half of the interval, in the same form; empty if none is printed.
     """
 
     label: str
@@ -36,11 +36,11 @@ class PublishedConfig:
         title: short, for row labels.
         source: where exactly the numbers stand.
         citation: of the paper.
-        protocol: how they were made, as far as it is said.
+        protocol: how the numbers were made, as far as the source describes it.
         tasks: our names of the columns, or names that `other_tasks` explains.
         rows: encoders.
         beside: our protocols that do the same kind of thing; in tables of others the numbers are not shown.
-        other_tasks: task that is none of ours -> what it is.
+        other_tasks: name of a task that we do not have -> its description.
         caveats: task -> why its numbers do not compare with ours.
     """
 

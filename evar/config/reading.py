@@ -25,7 +25,7 @@ def read(path: Path, kind: type[T]) -> T:
     return rename_error(read_mapping(path), kind, path)
 
 
-#: what a configuration file may hold; our largest, with a class a line, stays far below
+#: largest size of a configuration file; our largest one, with a class on each line, is much smaller
 MAX_BYTES, MAX_DEPTH, MAX_VALUES = 2**22, 32, 200_000
 
 

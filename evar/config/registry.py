@@ -14,10 +14,10 @@ from evar.config.own_code import find_source, import_file, import_typed
 
 
 def near_miss(name: str, known: Iterable[str], limit: int = 12) -> str:
-    """What a user may have meant: a clause to end an error message with.
+    """Write the end of an error message: the name that the user probably meant, or the known names.
 
     Args:
-        name: what was asked for.
+        name: the unknown name.
         known: the legal names.
         limit: list at most this many of them.
 
@@ -32,7 +32,7 @@ def near_miss(name: str, known: Iterable[str], limit: int = 12) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The legal name that a user most likely meant, or "" where none is near.
+    """Return the known name that is most similar, or "" if none is similar.
 
     Example:
         >>> nearest("layer", ["layers", "limit"]), nearest("colour", ["layers", "limit"])
@@ -47,7 +47,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def stays_below(path: str) -> bool:
-    """Whether a path of an index stays below its folder on every system: relative and without "..".
+    """Tell whether a path of an index stays below its folder on every system: relative and without "..".
 
     Unusual names are no danger: a recorder may write the time of day with colons, and a backslash is a letter here.
 
@@ -98,7 +98,7 @@ def hash_source(path: str) -> str:
 
     Returns:
         16 hexadecimal digits of the SHA-256 of the file that the name is in; "" for what belongs to this package, whose
-        versions are told otherwise.
+        versions are asked to pass.
 
     Raises:
         FileNotFoundError: if there is no such file.

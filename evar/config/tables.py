@@ -1,4 +1,4 @@
-"""Tables that people save: the one reader of CSV files, whatever their encoding, separator and spaces.
+"""Tables that people save: the only reader of CSV files, for all common encodings, separators and spaces.
 
 Only what cannot be misread is understood: a byte-order mark or UTF-16 tells its encoding, a header tells its separator.
 An old 8-bit encoding looks like any other one, so it is refused, and the file is named.

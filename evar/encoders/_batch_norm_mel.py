@@ -32,7 +32,7 @@ class BatchNormMel(Encoder):
         """Rename the tensors of the original file and of the hub's to this module's own names.
 
         Args:
-            checkpoint: what the file holds, wrappers included.
+            checkpoint: content of the file, wrappers included.
 
         Returns:
             tensor name of this module -> tensor.
@@ -80,7 +80,7 @@ class BatchNormMel(Encoder):
         return self.mel(waveform, lengths)
 
     def compute_normalised_input(self, waveform: Tensor, lengths: Tensor, n_frames: int) -> Tensor:
-        """What the network sees.
+        """Compute the input of the network.
 
         Args:
             waveform, lengths: as for `forward`.

@@ -1,4 +1,4 @@
-"""What a checkpoint of a patch transformer is, by its tensors: for errors that say which encoder takes the file."""
+"""Recognising checkpoints of patch transformers by their tensors, for errors that name the encoder that takes the file."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def refuse_other(state: State, path: Path, name: str, kind: str) -> None:
     Args:
         state: as for `recognise`.
         path: of the file, for the message.
-        name: of the encoder that was asked to load it.
+        name: of the encoder that should load it.
         kind: what it takes.
 
     Raises:
@@ -80,7 +80,7 @@ def load_or_explain(
 
     Args:
         encoder: to load into.
-        convert: what the file holds -> tensors by the encoder's own names.
+        convert: content of the file -> tensors by the encoder's own names.
         weights: the file or folder.
         name: of the encoder's YAML, for the message.
         ignore: as for `load_strict`.
@@ -112,7 +112,7 @@ def load_or_explain(
 
 
 def _list_tensors(checkpoint: Mapping[str, Any], before: str = "") -> dict[str, Tensor]:
-    """Every tensor of a checkpoint, whatever it is wrapped in."""
+    """List every tensor of a checkpoint, without the wrappers around them."""
     found: dict[str, Tensor] = {}
     for name, value in checkpoint.items():
         if isinstance(value, Tensor):
@@ -123,7 +123,7 @@ def _list_tensors(checkpoint: Mapping[str, Any], before: str = "") -> dict[str, 
 
 
 def _count_positions(state: State, name: str = "pos_embed") -> int:
-    """Entries of the table of positions, those of whole-clip tokens included; 0 where there is none."""
+    """Count the entries of the table of positions, with those of whole-clip tokens; 0 if there is no table."""
     table = state.get(name)
     return table.shape[1] if table is not None and table.dim() == 3 else 0
 
@@ -257,7 +257,7 @@ def _recognise_convolutional(state: State) -> Known | None:
 
 
 def _find_ending(state: State, end: str) -> Tensor | None:
-    """The first tensor whose name ends so, whatever wrapper stands before it."""
+    """Find the first tensor whose name has this ending, behind any wrapper."""
     return next((value for name, value in state.items() if name == end or name.endswith(f".{end}")), None)
 
 

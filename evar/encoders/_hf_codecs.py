@@ -32,7 +32,7 @@ BATCH_SECONDS = 20.0  # the first blocks run at half or a quarter of the sample 
 
 
 def remove_decoder(model: Any) -> None:
-    """Take away what follows the continuous latent: the quantiser and the decoder.
+    """Remove the modules behind the continuous latent: the quantiser and the decoder.
 
     Args:
         model: a codec of transformers, whose parts are removed in place.
@@ -120,7 +120,7 @@ class CodecReader(Reader):
         return latent
 
     def _shortest(self) -> int:
-        """Samples of the shortest clip whose frames do not depend on what follows it."""
+        """Samples of the shortest clip whose frames do not depend on the samples after it."""
         config = self.network.config
         if self.kind == "xcodec":  # one frame of the speech model, which gets half a hop of zeros at each end
             speech, samples = config.semantic_model_config, 1

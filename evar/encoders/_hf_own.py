@@ -33,13 +33,13 @@ DASHENG_NAMES = {"dasheng-base": 768, "dasheng-0.6B": 1280, "dasheng-1.2B": 1536
 def build_own_encoder(
     settings: Mapping[str, Any], folder: Path, weights: str | Path | None, options: Mapping[str, Any]
 ) -> Encoder:
-    """Build the encoder of ours that a folder's config.json asks for.
+    """Build our own encoder that a folder's config.json describes.
 
     Args:
         settings: the content of config.json; its `model_type` is one of `OWN_CLASSES`.
         folder: where that lies, for messages.
         weights: a model's folder, a checkpoint file, or None for random ones.
-        options: of the class, such as `readout`; they go before what the settings say.
+        options: of the class, such as `readout`; they win over the settings.
 
     Raises:
         ValueError: if the settings are of a network that our class does not compute, or the checkpoint does not fit.
@@ -66,7 +66,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         folder: of a model.
 
     Returns:
-        The settings; an empty dictionary where the file cannot be read (others say what is wrong with it).
+        The settings; an empty dictionary if the file cannot be read (other code reports that).
 
     Example:
         >>> import tempfile
@@ -131,7 +131,7 @@ def _find_size(width: Any, settings: Mapping[str, Any], sizes: Mapping[str, tupl
         if own == width and (settings.get("name") or heads in (None, rest[-1])):
             return size
     known = ", ".join(f"{own} wide with {rest[-1]} heads" for own, *rest in sizes.values())
-    raise ValueError(f"a network {width} wide with {heads} heads is none of the published ones ({known})")
+    raise ValueError(f"no published network is {width} wide with {heads} heads; there are {known}")
 
 
 def _require_same(settings: Mapping[str, Any], published: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""How transformers' models of known families take clips in: waveforms and pairs of log-mel frames."""
+"""Readers for known families of transformers' models: waveforms, and pairs of log-mel frames."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MASKABLE = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
 
 
 class Reader:
-    """How a family of models takes clips in, and which frames its layers have.
+    """Feeds clips to a family of models, and knows the frames of its layers.
 
     Attributes:
         min_samples: shortest clip that gives a frame.
@@ -45,7 +45,7 @@ class Reader:
         raise NotImplementedError
 
     def run(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
-        """Layer name -> what the network gives, in its own layout."""
+        """Run the network: layer name -> its output, in the network's own layout."""
         device = next(self.network.parameters()).device
         inputs = {name: value.to(device) for name, value in inputs.items() if name in self.takes}
         output = self.network(**inputs, output_hidden_states=True, return_dict=True)
@@ -154,7 +154,7 @@ class WaveformReader(Reader):
 
 
 class OwnFramesNorm(nn.GroupNorm):
-    """Group normalisation over time that leaves out what lies beyond each clip's `frames`, where they are set."""
+    """Group normalisation over time that ignores frames beyond each clip's `frames`, if these are set."""
 
     frames: Tensor | None = None
 

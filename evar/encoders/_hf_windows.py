@@ -1,4 +1,4 @@
-"""How transformers' models that take clips of one length are run: in parts, whose frames are joined."""
+"""Readers for transformers' models that take clips of one length: a clip is run in parts, and their frames are joined."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class PatchReader(WindowsReader):
 
 
 class TokenReader(WindowsReader):
-    """Any other model: the mean over its tokens, whatever they are.
+    """Reads any other model: one frame for each part, the mean over all its tokens.
 
     Attributes:
         projection: what turns the pooled vector into the space that sound and text share, or None.

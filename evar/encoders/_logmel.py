@@ -2,7 +2,7 @@
 
 Packages differ in five places, and each is an option here: the mel scale (HTK or Slaney), where a triangle is linear
 (in Hz, as librosa draws it, or in mel, as HTK and Kaldi do), how a triangle is normalised, the window
-(periodic or symmetric Hann, or Povey's), and what lies beyond the clip's two ends. The logarithm is left to the encoder.
+(periodic or symmetric Hann, or Povey's), and the samples beyond the clip's two ends. The logarithm is left to the encoder.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def mel_filterbank(
 
 @dataclass(frozen=True)
 class MelSettings:
-    """What makes a mel spectrogram: frames of the waveform, their spectra, and the bands.
+    """Settings of a mel spectrogram: frames of the waveform, their spectra, and the bands.
 
     Attributes:
         sample_rate: Hz.
@@ -323,7 +323,7 @@ class MelSpectrogram(nn.Module):
         return self._double[device]
 
     def _pad_ends(self, waveform: Tensor, lengths: Tensor | None) -> Tensor:
-        """(batch, left + samples + right): the clip with what lies beyond its two ends."""
+        """(batch, left + samples + right): the clip with zeros or its mirror image beyond its two ends."""
         if self.center == "none":
             return waveform
         if self.center == "constant":

@@ -16,7 +16,7 @@ from evar.encoders.features import LayerInfo
 
 
 def is_declaration(value: Any) -> bool:
-    """Whether this is a tuple or list of `LayerInfo`.
+    """Tell whether a value is a tuple or list of `LayerInfo`.
 
     Example:
         >>> is_declaration((LayerInfo("conv1", 64, 160, "mean"),)), is_declaration(nn.ModuleList())

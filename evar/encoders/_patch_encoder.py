@@ -1,4 +1,4 @@
-"""What encoders share whose network is a transformer on the patches of a spectrogram: windows, bands, the list of layers."""
+"""Shared parts of encoders that run a transformer on patches of a spectrogram: windows, bands, the list of layers."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class PatchEncoder(Encoder):
             order: "time" or "frequency", as for `grid_of`.
 
         Returns:
-            The grid; its `tokens` are what the network is shown.
+            The grid; its `tokens` are those that the network sees.
 
         Example:
             >>> import torch

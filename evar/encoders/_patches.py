@@ -12,7 +12,7 @@ from evar.encoders._vit import grid_of
 
 @dataclass
 class PatchOut:
-    """What is hidden from the network, drawn anew for every input.
+    """Patches that are hidden from the network; new ones are drawn for every input.
 
     Attributes:
         time: share 0..1 of the columns of patches (stretches of time) that are hidden whole.
@@ -106,7 +106,7 @@ class PatchGrid:
         tokens: (window, time x band, width) of all patches, with their positions.
         n_bands: patches over frequency.
         order: "time" or "frequency", as for `grid_of`.
-        patch_out: what is hidden; None for nothing.
+        patch_out: draws the hidden patches; None hides nothing.
 
     Attributes:
         tokens: (window, token, width) that the network is shown.

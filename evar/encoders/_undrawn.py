@@ -19,7 +19,7 @@ _DRAWS = frozenset(
 
 
 class undrawn(TorchFunctionMode):
-    """While this holds, parameters keep whatever their memory held: drawing 85 million numbers takes a second.
+    """Draw no random parameters inside a `with` block, because drawing 85 million numbers takes a second.
 
     For code that afterwards sets every parameter, or raises, as `load_strict` does.
 

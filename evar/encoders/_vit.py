@@ -91,7 +91,7 @@ class Attention(nn.Module):
         return self.qkv(tokens)
 
     def make_bias(self, query: Tensor, bias: Tensor | None) -> Tensor | None:
-        """What is added before the softmax: here the given bias, whatever the unscaled query."""
+        """Return the numbers that are added before the softmax: here the given bias, for every query."""
         return bias
 
 
@@ -113,7 +113,7 @@ class Mlp(nn.Module):
 
 @dataclass(frozen=True)
 class BlockOptions:
-    """What the blocks of a family have in common, beside their width and their number of heads.
+    """Settings that all blocks of a family share, beside their width and their number of heads.
 
     Attributes:
         hidden: units of the two-layer network; None: 4 x width.
@@ -209,7 +209,7 @@ class Blocks(nn.ModuleList):
 
 
 def count_patches(size: int, patch: int, stride: int | None = None) -> int:
-    """Patches that fit into `size` rows or columns; what is left over at the end belongs to no patch.
+    """Count the patches that fit into `size` rows or columns; a rest at the end belongs to no patch.
 
     Example:
         >>> count_patches(100, 16), count_patches(128, 16, 10)
@@ -370,7 +370,7 @@ def join_qkv(state: Mapping[str, Tensor], attention: str = "self_attn", joined: 
 
     Args:
         state: tensor name -> tensor, with "<attention>.q_proj.weight" and the like and "<attention>.out_proj.*".
-        attention: what the published file calls it.
+        attention: its name in the published file.
         joined: what it is called here: "<joined>.qkv.weight", "<joined>.proj.weight".
 
     Returns:

@@ -18,7 +18,7 @@ Network = Callable[[Tensor], dict[str, Tensor]]
 
 
 def window_lengths(length: int, unit: int) -> list[int]:
-    """Frames of each window of a clip: full ones, and what is left over.
+    """List the frames of each window of a clip: full windows, then the rest.
 
     Args:
         length: frames of the clip, >= 1.
@@ -116,7 +116,7 @@ def run_windows(
         network: (window, frames, ...), all of one size -> layer name -> (window, time step, feature). It gives at least
             `steps` time steps; more of them are left out.
         frames: (batch, time, ...) spectrograms, or samples.
-        lengths: (batch,) frames of each clip; what lies beyond is replaced by zeros.
+        lengths: (batch,) frames of each clip; frames beyond are replaced by zeros.
         unit: frames of a full window, 0 for none.
         size: frames of a window -> frames that the network is given of it: the same number, more (the rest is zeros),
             or less (a cut, where the network would leave the end out anyway).

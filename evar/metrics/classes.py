@@ -107,7 +107,7 @@ def macro_f1(y_true: ArrayLike, y_pred: ArrayLike) -> float:
 
 
 def calibration_error(y_true: ArrayLike, probabilities: ArrayLike, n_bins: int = 15) -> float:
-    """How far a probe's confidence is from how often it is right: the expected calibration error.
+    """Compute the expected calibration error: the distance between a probe's confidence and its share of right answers.
 
     Clips are put into bins of equal width by the probability of their most probable class; the error is the mean over
     clips of the distance between their bin's mean confidence and its accuracy.

@@ -16,7 +16,7 @@ SEGMENT = 1.0
 
 
 def count_clip(true: NDArray[np.float64], found: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """What is true of a clip, and what was found, in numbers.
+    """Counts of one clip: true events, found events, and how they match.
 
     Args:
         true: (events, 3) class number, onset and offset in seconds.
@@ -36,7 +36,7 @@ def count_clip(true: NDArray[np.float64], found: NDArray[np.float64]) -> tuple[N
 
 
 def match_onsets(true: NDArray[np.float64], found: NDArray[np.float64], collar: float = COLLAR) -> int:
-    """How many found events can be paired with true ones of their class whose onset is at most `collar` seconds away.
+    """Count the found events that can be paired with true ones of their class whose onset is at most `collar` seconds away.
 
     Every event is in one pair at most, and the pairs are as many as can be: with onsets in order, the earliest true one that
     is near enough is never the wrong choice.
@@ -93,7 +93,7 @@ def event_onset_f1(y_true: ArrayLike, y_pred: ArrayLike) -> float:
         y_pred: likewise.
 
     Returns:
-        0..1; 1 where there is no event and none was found.
+        0..1; 1 if there is no event and none was found.
 
     Raises:
         ValueError: if the shapes differ or there is no clip.
@@ -152,7 +152,7 @@ def compute_f1(sums: NDArray[np.float64]) -> NDArray[np.float64]:
         sums: (..., 5) sums of `stack_counts`.
 
     Returns:
-        (...) in 0..1; 1 where there is no event and none was found.
+        (...) in 0..1; 1 if there is no event and none was found.
 
     Example:
         >>> float(compute_f1(np.array([2.0, 1.0, 2.0, 4.0, 1.0])))

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from evar.metrics.named import METRICS, resample_mean
 
-# Resampling counts held at once, in numbers: 32 MB, whatever the size of the test set.
+# Resampling counts in memory at once, as a count of numbers: 32 MB for any size of the test set.
 _COUNTS_AT_ONCE = 4_000_000
 
 #: (rows of a round, group of each as a number, (resamples, groups) counts) -> (resamples,)
@@ -99,7 +99,7 @@ def bootstrap_scores(
     Args:
         metric: name in `METRICS`.
         y_true: (clips,) class numbers or values, or (clips, labels) of 0 and 1.
-        y_pred: what the metric takes, of the same shape.
+        y_pred: predictions in the form that the metric takes, of the same shape.
         groups, rounds: as for `bootstrap_interval`.
         n_resamples: bootstrap samples, at least 1.
         seed: of the draws.
@@ -217,7 +217,7 @@ def _resample(
 
 
 def _draws(sizes: Sequence[int], n_resamples: int, at_once: int, seed: int) -> Iterator[Draw]:
-    """How often each group of each round is in each bootstrap sample."""
+    """Count how often each group of each round is in each bootstrap sample."""
     generator = np.random.default_rng(seed)
     for number, n_groups in enumerate(sizes):
         for start in range(0, n_resamples, at_once):

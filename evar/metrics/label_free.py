@@ -33,7 +33,7 @@ _BLOCK = 64
 
 
 def effective_rank(X: ArrayLike) -> float:
-    """How many directions the clips spread over: exp of the entropy of the normalised singular values.
+    """Compute over how many directions the clips spread: exp of the entropy of the normalised singular values.
 
     The variant of singular values, p_i = s_i / sum(s), not that of eigenvalues (variances, s_i squared), which gives
     smaller numbers. Features are centred first, which Roy and Vetterli do not do: otherwise the mean vector of features
@@ -93,7 +93,7 @@ def mean_cosine(X: ArrayLike) -> float:
 
 
 def linear_cka(X: ArrayLike, Y: ArrayLike) -> float:
-    """How alike two layers arrange the same clips: linear centred kernel alignment.
+    """Compute how similarly two layers arrange the same clips: linear centred kernel alignment, 0..1.
 
     |Y'X|^2 / (|X'X| |Y'Y|) with Frobenius norms and centred features. Invariant to rotation, to isotropic scaling and to
     shifts of either layer, but not to general linear maps. Computed from (width, width) or from (clips, clips) products,
@@ -160,7 +160,7 @@ def cka_matrix(layers: Sequence[ArrayLike]) -> Vectors:
 
 
 def intrinsic_dimension(X: ArrayLike) -> float:
-    """How many numbers would describe a clip, from the ratio of the distances to its two nearest neighbours (TwoNN).
+    """Estimate how many numbers describe a clip, from the ratio of the distances to its two nearest neighbours (TwoNN).
 
     With mu = r2 / r1 of each clip sorted, and F its empirical distribution, -log(1 - F) against log(mu) is a line
     through the origin whose slope is the dimension. The line is fitted without the 10 % of the clips that have the
@@ -297,7 +297,7 @@ def _check_vectors(X: ArrayLike, name: str = "X") -> Vectors:
     if vectors.ndim != 2 or vectors.shape[1] == 0:
         raise ValueError(f"{name} must be (clips, width) with at least one feature, got shape {vectors.shape}")
     if len(vectors) < MIN_CLIPS:
-        raise ValueError(f"{name} must have at least {MIN_CLIPS} clips to say something, got {len(vectors)}")
+        raise ValueError(f"{name} must have at least {MIN_CLIPS} clips, got {len(vectors)}; fewer clips tell nothing")
     if not np.isfinite(vectors).all():
         raise ValueError(f"{name} must be finite, got NaN or infinity; leave out the clips that could not be read")
     return vectors

@@ -1,4 +1,4 @@
-"""Metrics by name: what each says of a task, its bounds and chance level, and how bootstrap samples are scored."""
+"""Metrics by name: kind of task, bounds, chance level, and the score of bootstrap samples of each metric."""
 
 from __future__ import annotations
 
@@ -23,9 +23,14 @@ from evar.metrics.retrieval import (
 )
 from evar.metrics.values import correlate_moments, mean_absolute_error, pearson, r2, stack_moments
 
+<<<<<<< HEAD
 #: what a clip's label is: one class, any number of classes, a number, events (a class, when it begins and ends), or
 #: captions (one or more sentences)
 KINDS = ("multiclass", "multilabel", "regression", "events", "captions")
+=======
+#: kinds of labels: one class, any number of classes, a number, or events (a class with its begin and end)
+KINDS = ("multiclass", "multilabel", "regression", "events")
+>>>>>>> ef2166c (Plainer sentences in cli, config, encoders, probes and metrics)
 
 #: (y_true, y_pred, group of each clip as a number, (resamples, groups) counts) -> (resamples,)
 Resampled = Callable[[NDArray[Any], NDArray[Any], NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
@@ -37,7 +42,7 @@ Chance = Callable[[NDArray[Any], int], float]
 class Metric:
     """A metric, with everything that tables, probes and tests must know about it.
 
-    An own metric is one such object in a file of yours; `evar.metrics.own` says what it must keep.
+    A metric of your own is an object of this class in your own file; `evar.metrics.own` lists its promises.
 
     Args:
         function: (y_true, y_pred) -> score. For multiclass both are (clips,) class numbers; for multilabel y_true is
@@ -354,7 +359,7 @@ def list_extra_metrics(metric: str, n_classes: int, is_pitch: bool = False) -> l
 
 
 def get_display_name(metric: str) -> str:
-    """Return what tables call a metric; an own metric that is not at hand is called by what follows its colon.
+    """Return the name of a metric in tables; a user's metric that cannot be imported here has the name after its colon.
 
     Args:
         metric: name, as a result holds it.

@@ -1,4 +1,4 @@
-"""Own metrics: what a metric that a user writes must keep, and how it is checked and made known.
+"""Metrics that users write: their promises, the checks of these promises, and how a metric becomes known by name.
 
 A task's YAML names it, `metric: path/to/my_metric.py:TOP_HALF` or `metric: my_package.module:TOP_HALF`, and the name
 leads to a `Metric`. The promises are:
@@ -65,7 +65,7 @@ def register_metric(name: str, metric: object, source_sha256: str = "") -> Metri
 
     Args:
         name: "module:name" or "path/to/file.py:name", as the task's YAML says it.
-        metric: what the name leads to.
+        metric: the object that the name leads to.
         source_sha256: tells the metric's source; results of another source are not mixed with those of this one.
 
     Returns:
@@ -99,7 +99,7 @@ def _run_check(check: Callable[[Metric], Iterator[str]], metric: Metric) -> list
         return list(check(metric))
     except (
         Exception
-    ) as error:  # whatever a user's function raises is a broken promise, and the others are still checked
+    ) as error:  # any error of a user's function is a broken promise, and the other promises are still checked
         what = (check.__doc__ or "").strip().rstrip(".")
         return [f"{what} raised {type(error).__name__}: {error}"]
 

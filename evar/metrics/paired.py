@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# Signs held at once, in numbers: 32 MB, whatever the size of the test set.
+# Signs in memory at once, as a count of numbers: 32 MB for any size of the test set.
 _NUMBERS_AT_ONCE = 4_000_000
 
 

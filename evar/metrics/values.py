@@ -17,7 +17,7 @@ def pearson(y_true: ArrayLike, y_pred: ArrayLike) -> float:
         y_pred: (clips,) numbers.
 
     Returns:
-        -1..1; 0 where one of the two is constant, as nothing then goes together.
+        -1..1; 0 if one of the two is constant.
 
     Raises:
         ValueError: if the shapes differ, there is no clip, or a number is not finite.

@@ -39,14 +39,14 @@ class AttentiveProbe(TrainedProbe):
         max_epochs: at most.
         patience: stop after this many epochs in turn without a better validation score (or, at the same score, a smaller
             validation loss).
-        metric: name in `evar.metrics.METRICS`; its kind tells what the labels are.
+        metric: name in `evar.metrics.METRICS`; it decides the kind of the labels.
         refit: "train"; the validation clips stop the training and are not trained on.
         random_state: of initial weights and the order of clips.
-        device: "auto" takes a GPU where there is one.
+        device: "auto" takes a GPU if the machine has one.
 
     Attributes:
         layer_weights_: (layers,) share of the attention that goes to each layer, mean over heads and training clips.
-        chosen_: {"learning_rate", "epoch"} of what is used.
+        chosen_: {"learning_rate", "epoch"} of the network that is used.
         valid_score_, valid_log_loss_: of it, on the validation clips.
         valid_scores_: (learning rates,) best score of each.
         on_grid_edge_: whether the chosen learning rate is the smallest or largest of several.
@@ -244,7 +244,7 @@ class AttentiveProbe(TrainedProbe):
 
 @dataclass(eq=False)
 class _Network:
-    """What is learned at one learning rate."""
+    """The weights that are learned at one learning rate."""
 
     learning_rate: float
     parameters: list[Tensor]

@@ -2,7 +2,7 @@
 
 Every probe, the fusion search and fine-tuning decide here, so that the rules stand in one place: a score is compared in
 the metric's own direction (`Metric.orient`), equal scores are settled by a smaller loss and then by the simpler setting,
-and what is listed first wins where nothing else decides.
+and if nothing else decides, the candidate that is listed first wins.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def is_getting_worse(metric: str, scores: Values, losses: Values) -> bool:
 
 
 def count_always_tried(n_settings: int) -> int:
-    """Return how many settings are tried whatever their scores: the more regularised half and two more.
+    """Count the settings that are always tried, independent of their scores: the more regularised half and two more.
 
     Args:
         n_settings: how many there are, at least 1.

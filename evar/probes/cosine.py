@@ -1,4 +1,4 @@
-"""What probes share that compare directions: standardised features of length 1, and the search for the nearest clips."""
+"""Shared parts of probes that compare directions: standardised features of length 1, and the search for near clips."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from evar.numeric.axes import standardisation
 from evar.probes.checks import check_pair
 from evar.probes.protocol import ProbeTraits
 
-# Similarities held at once, in numbers: 64 MB, whatever the number of clips.
+# Similarities in memory at once, as a count of numbers: 64 MB for any number of clips.
 _NUMBERS_AT_ONCE = 2**24
 
 
 class CosineProbe(BaseEstimator):
-    """What these probes share: directions of standardised features, and what they are taken from.
+    """Base of these probes: directions of standardised features, and the mean and scale that make them.
 
     Features are standardised by the mean and standard deviation of the training clips, so that no feature outweighs the
     others by its unit, and then scaled to length 1.
@@ -102,7 +102,7 @@ class CosineProbe(BaseEstimator):
 
 
 class NearestProbe(CosineProbe):
-    """What probes of the nearest clips share: their settings and the search for these clips."""
+    """Base of probes of the nearest clips: their settings and the search for these clips."""
 
     _clips: NDArray[np.float32]
 

@@ -1,4 +1,4 @@
-"""Events from frames: which frames an event covers, what a row of active frames says of events, and the probe on frames."""
+"""Events from frames: the frames that an event covers, the events that a row of active frames stands for, and the probe."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ class EventsProbe(BaseEstimator):
             raise ValueError(f"layer {self._layer} gives no frames, but one vector a clip; events need frames in time")
         self.n_features_in_ = X.widths[self._layer]
         every = np.concatenate([*y, *y_valid])
-        self._n_classes = 1 + int(every[:, 0].max(initial=0))  # what is never trained on is never found
+        self._n_classes = 1 + int(every[:, 0].max(initial=0))  # a class without training clips is never found
         rows, active = self._frames(X, y)
         strengths = sorted(float(strength) for strength in self.strengths)
         found: list[tuple[float, float, float]] = []  # score, least duration, strength

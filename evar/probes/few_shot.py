@@ -1,4 +1,4 @@
-"""The probe of few labelled clips: what a feature tells when only some clips of each class are known."""
+"""The probe of few labelled clips: how well a feature works when only a few clips of each class are labelled."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class LinearProbe(LinearClassifier):
 
     Args:
         strengths: values of C to choose from, positive and distinct; a single one needs no validation clips.
-        refit: what the chosen strength is fitted on for the test, where validation clips are given: "train_and_valid"
+        refit: clips of the final fit with the chosen strength, if validation clips are given: "train_and_valid"
             or "train".
         metric: name in `evar.metrics.METRICS`.
         tol: the final fit stops when a full Newton step could move no probability of a fitted clip by more than this.

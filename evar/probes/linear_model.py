@@ -1,4 +1,4 @@
-"""A fitted linear classifier: what it says of clips, whatever fitted it."""
+"""A fitted linear classifier: its scores and predictions, independent of the solver that fitted it."""
 
 from __future__ import annotations
 

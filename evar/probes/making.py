@@ -58,8 +58,8 @@ def make_probe(protocol: ProtocolConfig, metric: str, seed: int, device: str = "
 
     Args:
         protocol: whose probe and parameters.
-        metric: name in `evar.metrics.METRICS`; its kind tells what the labels are.
-        seed: of what is random in the probe.
+        metric: name in `evar.metrics.METRICS`; it decides the kind of the labels.
+        seed: of the random numbers of the probe.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps", for probes whose traits say that they take a device.
 
     Returns:

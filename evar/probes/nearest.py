@@ -56,7 +56,7 @@ class KNNProbe(ClassifierMixin, NearestProbe):
         Args:
             X: (clips, width) embeddings of the training clips.
             y: (clips,) labels.
-            X_valid, y_valid: of the validation clips, or None where there is one k.
+            X_valid, y_valid: of the validation clips; None if there is only one k.
 
         Returns:
             self.
@@ -316,7 +316,7 @@ class PrototypeProbe(ClassifierMixin, CosineProbe):
         Args:
             X: (clips, width) vectors of the training clips.
             y: (clips,) labels.
-            X_valid, y_valid: of the validation clips, which count too where `refit` says so; or None.
+            X_valid, y_valid: of the validation clips, which also vote if `refit` includes them; or None.
 
         Returns:
             self.

@@ -57,16 +57,16 @@ class NetworkProbe(TrainedProbe):
         loss_over_classes: divide the loss by the number of classes, as a mean over all outputs does. Adam does not see
             it, but for its epsilon and weight decay.
         standardise: features by mean and standard deviation of the training clips.
-        metric: name in `evar.metrics.METRICS`; its kind tells what the labels are.
+        metric: name in `evar.metrics.METRICS`; it decides the kind of the labels.
         refit: "train"; the validation clips stop the training and are not trained on.
         random_state: of initial weights, order of the clips and dropout.
-        device: "auto" takes a GPU where there is one.
+        device: "auto" takes a GPU if the machine has one.
 
     Attributes:
         chosen_: {"learning_rate", "hidden", "init", "epoch"} of the network that is used.
         valid_score_, valid_log_loss_: of it, on the validation clips.
         valid_scores_: (combinations,) best score of each.
-        combinations_: what was tried.
+        combinations_: the settings that were tried.
         on_grid_edge_: whether the chosen learning rate is the smallest or largest of several.
         classes_: (classes,) labels, sorted; columns where a clip has several; absent for numbers.
         converged_: True if the training stopped by itself, and not at `max_epochs`.
@@ -261,7 +261,7 @@ class NetworkProbe(TrainedProbe):
         return np.where(varies, (features - self.mean_) / np.where(varies, self.scale_, 1.0), 0.0).astype(np.float32)
 
     def _scale_or_defer(self, features: Any) -> NDArray[np.float32] | Rows:
-        """Standardised features; where they are read in parts, so is what is standardised."""
+        """Standardise features; features that are read in parts are standardised when they are read."""
         if isinstance(features, Rows):
             return _ScaledRows(features, self)
         return self._scale(features)

@@ -32,7 +32,7 @@ NORM_MOMENTUM, NORM_EPSILON = 0.1, 1e-5
 
 
 class TrainingSettings(Protocol):
-    """What training reads of a probe; `evar.probes.network.NetworkProbe` says what each setting means."""
+    """Settings of the training; `evar.probes.network.NetworkProbe` explains each of them."""
 
     batch_norm: bool
     batch_size: int
@@ -301,7 +301,7 @@ class _Training:
 
     @torch.no_grad()
     def validate(self, epoch: int) -> None:
-        """Score the validation clips, keep what is best, and drop the networks that no longer improve."""
+        """Score the validation clips, keep the best weights, and drop the networks that no longer improve."""
         improved, left = [], []
         for at, network in enumerate(self.networks):
             own = slice(at, at + 1)

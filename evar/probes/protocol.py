@@ -1,4 +1,4 @@
-"""What a probe is: an estimator with the conventions of scikit-learn, and traits that say how it is used.
+"""The protocol of a probe: an estimator with the conventions of scikit-learn, and traits that describe how to use it.
 
 A protocol's YAML names a probe as "module:Class"; a class of your own works in the same way, as "my_package.module:Class" or
 "path/to/my_probe.py:Class". The class must have
@@ -27,7 +27,7 @@ CountBytes = Callable[[Any, int, int, int], int]
 
 @dataclass(frozen=True)
 class ProbeTraits:
-    """How a probe is used.
+    """Facts that decide how a probe is used.
 
     Args:
         kinds: of tasks that it is made for, of `evar.metrics.KINDS`.
@@ -75,10 +75,10 @@ class Probe(Protocol):
 
 @dataclass(frozen=True)
 class FitReport:
-    """What a fitted probe tells about its fit; each value is its attribute of the same name with "_" at the end.
+    """Report of a fit; each value is the probe's attribute of the same name with "_" at the end.
 
     Args:
-        strength: the chosen C of a regularised model; None where there is none.
+        strength: the chosen C of a regularised model; None for other models.
         chosen: other settings that were chosen, by name; None where there are none.
         valid_score: of the choice on the validation clips, in the metric's unit; None where nothing was chosen.
         valid_log_loss: likewise its mean loss a clip, in nats.
@@ -129,7 +129,7 @@ def get_traits(probe: Any) -> ProbeTraits:
 
 
 def report_fit(probe: Any) -> FitReport:
-    """Return what a fitted probe tells about its fit.
+    """Read the report of a fitted probe.
 
     Args:
         probe: fitted.
@@ -222,7 +222,7 @@ def _check_fit(probe: Any) -> list[str]:
     except TypeError as error:
         n = "it takes 2 arrays" if "positional argument" in str(error) else str(error)
         return [f"fit must take X, y, X_valid and y_valid, but it raised TypeError: {n}"]
-    except Exception as error:  # whatever a user's probe raises is the answer
+    except Exception as error:  # a user's probe may raise anything; the check reports it
         return [f"fit raised {type(error).__name__} on separable classes: {error}"]
     if fitted is not probe:
         found.append(f"fit must return the probe itself, got {type(fitted).__name__}")
@@ -238,5 +238,5 @@ def _check_fit(probe: Any) -> list[str]:
         found.append(f"predict must give one class for each of 15 clips, got shape {predicted.shape}")
     elif np.mean(predicted == y[45:]) < 0.8:
         share = np.mean(predicted == y[45:])
-        found.append(f"two classes that lie far apart must be told apart, but {share:.0%} of 15 clips are right")
+        found.append(f"two classes that lie far apart must be separated, but only {share:.0%} of 15 clips are right")
     return found

@@ -30,7 +30,7 @@ class RidgeProbe(RegressorMixin, BaseEstimator):
 
     Args:
         strengths: values of C to choose from, positive; a single one needs no validation clips.
-        refit: what the chosen strength is fitted on for the test: "train_and_valid" or "train".
+        refit: clips of the final fit with the chosen strength: "train_and_valid" or "train".
         metric: name in `evar.metrics.METRICS`, of kind regression.
 
     Attributes:
@@ -70,7 +70,7 @@ class RidgeProbe(RegressorMixin, BaseEstimator):
         Args:
             X: (clips, width) embeddings of the training clips.
             y: (clips,) numbers.
-            X_valid, y_valid: of the validation clips, or None where there is one strength.
+            X_valid, y_valid: of the validation clips; None if there is only one strength.
 
         Returns:
             self.

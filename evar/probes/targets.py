@@ -27,7 +27,7 @@ class Targets:
     """Labels of training and validation clips.
 
     Attributes:
-        metric: name in `evar.metrics.METRICS`; its kind tells what the labels are.
+        metric: name in `evar.metrics.METRICS`; it decides the kind of the labels.
         classes: (classes,) labels, sorted; columns where a clip has several; None for numbers.
         n_outputs: of a network.
         train: (clips,) int64 class numbers, or (clips, outputs) float32.
@@ -85,7 +85,7 @@ class Targets:
 
     @property
     def kind(self) -> str:
-        """Return what a clip's label is: "multiclass", "multilabel" or "regression".
+        """Return the kind of the labels: "multiclass", "multilabel" or "regression".
 
         Example:
             >>> Targets.of("accuracy", [0, 1], 2, [0], 1).kind
@@ -193,7 +193,7 @@ class HasBestEpoch(Protocol):
 
 
 class TrainedProbe(BaseEstimator):
-    """What probes share that are trained by gradient steps: several networks at once, compared on validation clips.
+    """Base of probes that are trained by gradient steps: several networks at once, compared on validation clips.
 
     `evar.probes.network.NetworkProbe` reads one vector a clip, `evar.probes.attentive.AttentiveProbe` frames.
     """
@@ -227,7 +227,7 @@ class TrainedProbe(BaseEstimator):
         return self._targets.probabilities(self.decision_function(X))
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Return what is predicted of each clip.
+        """Predict the label of each clip.
 
         Args:
             X: as for `decision_function`.
@@ -263,7 +263,7 @@ class TrainedProbe(BaseEstimator):
             self.classes_ = self._targets.classes
 
     def place(self) -> torch.device:
-        """Return the device to train on; "auto" takes a GPU where there is one.
+        """Return the device to train on; "auto" takes a GPU if the machine has one.
 
         Example:
             >>> from evar.probes.network import NetworkProbe

@@ -35,7 +35,7 @@ class WeightedSumProbe(ClassifierMixin, BaseEstimator):
     Args:
         n_layers: how many layers of equal width stand side by side in X.
         strengths: values of C to choose from, positive; a single one needs no validation clips.
-        refit: what the final fit sees where validation clips are given: "train_and_valid" or "train".
+        refit: clips of the final fit, if validation clips are given: "train_and_valid" or "train".
         metric: name in `evar.metrics.METRICS`.
         max_iter: L-BFGS steps at most, for each strength.
         tol: a fit ends where the largest component of the gradient of the mean log-loss is below this.
@@ -84,7 +84,7 @@ class WeightedSumProbe(ClassifierMixin, BaseEstimator):
         Args:
             X: (clips, n_layers x width) layers of equal width side by side, of the training clips.
             y: (clips,) labels.
-            X_valid, y_valid: of the validation clips, or None where there is one strength.
+            X_valid, y_valid: of the validation clips; None if there is only one strength.
 
         Returns:
             self.
@@ -243,6 +243,6 @@ def _logits(
     coef: NDArray[np.float64],
     intercept: NDArray[np.float64],
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Weighted sum (clips, width) of layers (layer, clips, width), and what it says of the classes (clips, class)."""
+    """Weighted sum (clips, width) of layers (layer, clips, width), and its logits (clips, class)."""
     joined = np.tensordot(softmax(of_layers).astype(np.float32), layers, axes=1)
     return joined, (joined @ coef.astype(np.float32)).astype(np.float64) + intercept

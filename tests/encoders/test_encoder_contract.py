@@ -312,7 +312,7 @@ class HeadOfOneClip(Sound):
 
 
 BROKEN = [
-    (UnknownDefault, "declaration", "'clop', which is none of the layers"),
+    (UnknownDefault, "declaration", "'clop', but the layers are"),
     (NoDefault, "declaration", "at least one layer"),
     (SameNames, "declaration", "unique names"),
     (UnknownPooling, "declaration", "no known pooling 'median'"),
@@ -341,7 +341,7 @@ BROKEN = [
     (NoFrontend, "input_statistics", "has no front-end of its own"),
     (StatisticsOfPadding, "input_statistics", "network_input_frames must count the clip's own frames only"),
     (StatisticsIgnored, "input_statistics", "norm_stats change no layer"),
-    (FrontendNormalised, "input_statistics", "as it is before normalisation"),
+    (FrontendNormalised, "input_statistics", "before normalisation"),
     (UnknownDefaultStatistics, "input_statistics", "default_norm_stats must be one of"),
     (HeadNotFinite, "extras", "outputs of a second of noise is not finite"),
     (HeadOfOneClip, "extras", "tensor of 2 rows, got (1, 5)"),

@@ -258,7 +258,7 @@ class NoDevice(Minimal):
         (Scales, "leave the vectors that they are given as they are"),
         (NoWidth, "n_features_in_ must be the features of a clip, 4, got None"),
         (Scores, "one class for each of 15 clips, got shape (15, 2)"),
-        (Constant, "must be told apart"),
+        (Constant, "must be separated"),
         (Breaks, "predict raised RuntimeError: no"),
         (NoDevice, "it has no parameter device"),
         (NoDevice, "there is no fit_together"),
