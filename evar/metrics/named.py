@@ -23,14 +23,9 @@ from evar.metrics.retrieval import (
 )
 from evar.metrics.values import correlate_moments, mean_absolute_error, pearson, r2, stack_moments
 
-<<<<<<< HEAD
-#: what a clip's label is: one class, any number of classes, a number, events (a class, when it begins and ends), or
-#: captions (one or more sentences)
+#: kinds of labels: one class, any number of classes, a number, events (a class with its begin and end), or captions (one or
+#: more sentences)
 KINDS = ("multiclass", "multilabel", "regression", "events", "captions")
-=======
-#: kinds of labels: one class, any number of classes, a number, or events (a class with its begin and end)
-KINDS = ("multiclass", "multilabel", "regression", "events")
->>>>>>> ef2166c (Plainer sentences in cli, config, encoders, probes and metrics)
 
 #: (y_true, y_pred, group of each clip as a number, (resamples, groups) counts) -> (resamples,)
 Resampled = Callable[[NDArray[Any], NDArray[Any], NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
