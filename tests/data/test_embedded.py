@@ -17,7 +17,7 @@ from evar.data.embedded.notes import render_note
 from evar.data.embedded.soundfont import SoundFont
 from evar.data.task import load_task
 
-TASKS = ["gm_pitch", "gm_instrument", "gm_multi", "spoken_words", "spoken_language"]
+TASKS = ["gm_pitch", "gm_instrument", "gm_multi", "spoken_words", "spoken_language", "rendered_captions"]
 RATE = 16000
 
 
@@ -38,6 +38,10 @@ def test_index_is_honest(name):
     groups = [set(task.groups[rows]) for rows in (one_round.train, one_round.valid, one_round.test)]
     assert not groups[0] & groups[1] and not groups[0] & groups[2] and not groups[1] & groups[2]
     for rows in (one_round.train, one_round.valid, one_round.test):
+        if task.config.kind == "captions":
+            captions = [caption for own in task.y[rows] for caption in own]
+            assert len(set(captions)) == len(captions) == 2 * len(rows), "no caption of a split fits two of its clips"
+            continue
         if task.config.kind == "multilabel":
             counts = task.y[rows].sum(axis=0)
             assert counts.max() - counts.min() <= 2, "every label about equally often in every split"

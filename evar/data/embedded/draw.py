@@ -89,12 +89,68 @@ LANGUAGES = {
 NUMBERS = {"train": range(21, 1000, 3), "valid": range(22, 1000, 3), "test": range(23, 1000, 3)}
 NUMBERS_PER_VOICE = {"train": 2, "valid": 2, "test": 3}
 
+#: General MIDI program -> the instrument in words; no recording of the font sounds in two splits (see `draw`)
+INSTRUMENTS = {
+    "train": {
+        0: "a piano",
+        8: "a celesta",
+        17: "a percussive organ",
+        24: "a classical guitar",
+        33: "an electric bass",
+        40: "a violin",
+        48: "a string ensemble",
+        57: "a trombone",
+        67: "a baritone saxophone",
+        72: "a piccolo",
+        82: "a calliope synthesizer",
+        104: "a sitar",
+    },
+    "valid": {
+        6: "a harpsichord",
+        9: "a glockenspiel",
+        22: "a harmonica",
+        30: "a distorted electric guitar",
+        37: "a slap bass",
+        45: "plucked strings",
+        50: "synthesizer strings",
+        61: "a brass section",
+        64: "a soprano saxophone",
+        78: "a whistle",
+        80: "a square wave synthesizer",
+        108: "a kalimba",
+    },
+    "test": {
+        5: "an electric piano",
+        11: "a vibraphone",
+        12: "a marimba",
+        19: "a church organ",
+        26: "a jazz guitar",
+        31: "guitar harmonics",
+        32: "an acoustic bass",
+        42: "a cello",
+        43: "a contrabass",
+        52: "a choir",
+        56: "a trumpet",
+        66: "a tenor saxophone",
+        71: "a clarinet",
+        73: "a flute",
+        81: "a sawtooth synthesizer",
+        87: "a bass synthesizer",
+        107: "a koto",
+    },
+}
+REGISTERS = {"low": range(48, 53), "high": range(67, 72)}
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+#: digits that are said in every language, for each split
+SAID = {"train": (1, 6), "valid": (3, 8), "test": tuple(range(10))}
+CAPTIONS_TASK = "rendered_captions"
+
 
 def rows(name: str) -> list[dict[str, str]]:
     """Draw the index of an embedded task.
 
     Args:
-        name: gm_pitch, gm_instrument, gm_multi, spoken_words or spoken_language.
+        name: gm_pitch, gm_instrument, gm_multi, spoken_words, spoken_language or rendered_captions.
 
     Returns:
         One dict a clip: path, label, split, group, and what the clip is made from, all as text.
@@ -112,6 +168,7 @@ def rows(name: str) -> list[dict[str, str]]:
         "gm_multi": _draw_gm_multi,
         "spoken_words": _draw_spoken_words,
         "spoken_language": _draw_spoken_language,
+        CAPTIONS_TASK: _draw_rendered_captions,
     }
     if name not in drawers:
         raise ValueError(f"no embedded task {name!r} to draw; it has {', '.join(drawers)}")
@@ -237,6 +294,59 @@ def _draw_spoken_language() -> list[dict[str, object]]:
     ]
 
 
+def _draw_rendered_captions() -> list[dict[str, object]]:
+    """Draw a low and a high note of every instrument, and digits in every language, with two captions each.
+
+    Both captions of a clip say the same in other words, and no caption of a split fits two of its clips.
+    """
+    return [
+        row
+        for split in SPLITS
+        for row in (
+            *(
+                _make_captioned_note(split, program, register)
+                for program in INSTRUMENTS[split]
+                for register in REGISTERS
+            ),
+            *(_make_captioned_utterance(split, digit, language) for digit in SAID[split] for language in LANGUAGES),
+        )
+    ]
+
+
+def _make_captioned_note(split: str, program: int, register: str) -> dict[str, object]:
+    instrument = INSTRUMENTS[split][program]
+    plays = "play" if instrument.split()[0] in ("plucked", "synthesizer", "guitar") else "plays"
+    return {
+        "path": f"{split}/gm{program:03d}_{register}.wav",
+        "label": f"a {register} note on {instrument}|{instrument} {plays} a {register} note",
+        "split": split,
+        "group": f"gm{program:03d}",
+        "program": program,
+        "note": _draw(REGISTERS[register], CAPTIONS_TASK, "note", program, register),
+        **dict.fromkeys(("text", "language", "voice", "rate", "pitch"), ""),
+        "level_db": _draw(LEVELS, CAPTIONS_TASK, "level", program, register),
+    }
+
+
+def _make_captioned_utterance(split: str, digit: int, language: str) -> dict[str, object]:
+    word, name, what = DIGITS[digit], language.capitalize(), (CAPTIONS_TASK, split, digit, language)
+    voice = _draw(VOICES[split], *what, "voice")
+    return {
+        "path": f"{split}/{language}_{digit}.wav",
+        "label": f"a voice says {word} in {name}|someone speaks the number {word} in {name}",
+        "split": split,
+        "group": voice,
+        "program": "",
+        "note": "",
+        "text": str(digit),
+        "language": LANGUAGES[language],
+        "voice": voice,
+        "rate": _draw(RATES, *what, "rate"),
+        "pitch": _draw(PITCHES, *what, "pitch"),
+        "level_db": _draw(LEVELS, *what, "level"),
+    }
+
+
 if __name__ == "__main__":
-    for task_name in ("gm_pitch", "gm_instrument", "gm_multi", "spoken_words", "spoken_language"):
+    for task_name in ("gm_pitch", "gm_instrument", "gm_multi", "spoken_words", "spoken_language", CAPTIONS_TASK):
         print(write(task_name, Path(sys.argv[1])))
