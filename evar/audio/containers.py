@@ -17,6 +17,10 @@ from evar.audio.ogg_flac import split_flac, split_ogg
 _UNKNOWN = 0x7F000000
 #: bytes behind the sound that are worth a look
 _MIN_REST = 512
+#: coding and bits of WAVs that every decoder reads: whole numbers and floats
+_PLAIN_CODINGS = frozenset(((1, 8), (1, 16), (1, 24), (1, 32), (3, 32)))
+#: that may stand before the samples and say nothing of them
+_SIDE_CHUNKS = (b"LIST", b"fact", b"PEAK", b"bext", b"JUNK", b"junk", b"PAD ", b"cue ")
 _TAGS = (b"ID3", b"TAG", b"APE", b"\0\0\0\0")
 
 
@@ -84,6 +88,37 @@ def _of_mpeg(data: bytes, start: int = 0) -> Layout:
     return Layout(
         tuple(mpeg.with_count(run) for run in found.runs), max(found.n_declared or n_frames, n_frames), n_frames
     )
+
+
+def find_plain_length(data: bytes, n_bytes: int) -> tuple[int, int] | None:
+    """Read the length of a usual WAV from its header, where the file bears it out: no decoder needs to be asked.
+
+    Args:
+        data: the file, or its beginning.
+        n_bytes: of the whole file.
+
+    Returns:
+        Samples per channel and rate in Hz; None for anything that is not plain PCM, or whose sizes do not fit the file.
+    """
+    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
+        return None
+    form = None
+    for name, body, size in _chunks(data, "<", 12):
+        if name == b"fmt " and size in (16, 18) and form is None:
+            form = struct.unpack("<HHIIHH", data[body : body + 16])
+        elif name == b"data":
+            break
+        elif name not in _SIDE_CHUNKS:
+            return None
+    else:
+        return None
+    if form is None or not 0 < size <= n_bytes - body or n_bytes - body - size > 1:
+        return None
+    coding, channels, rate, per_second, per_sample, bits = form
+    is_usual = (coding, bits) in _PLAIN_CODINGS and 0 < channels <= 8 and 1000 <= rate <= 384000
+    if not is_usual or per_sample != channels * bits // 8 or per_second != rate * per_sample or size % per_sample:
+        return None
+    return size // per_sample, rate
 
 
 def _chunks(data: bytes, order: str, at: int) -> Iterator[tuple[bytes, int, int]]:

@@ -68,7 +68,7 @@ def load_content(path: str | Path) -> Content:
     path = Path(path)
     now_ns = time.time_ns()
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
             before = os.fstat(file.fileno())
             if before.st_size > _IN_MEMORY_BYTES:
                 data: bytes | mmap.mmap = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

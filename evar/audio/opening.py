@@ -186,6 +186,18 @@ def open_sound(path: str | Path, content: Content | None = None) -> Opened:
     return opened
 
 
+def open_plain(content: Content, number: int) -> Opened:
+    """Open a file that is known to hold what its header says, by the number of an open file.
+
+    Args:
+        content: of the file; its beginning is enough.
+        number: as `os.open` gives it; it stays open.
+    """
+    import soundfile
+
+    return Opened(content, [soundfile.SoundFile(os.dup(number), closefd=True)], Layout(), "libsndfile")
+
+
 def _open_pieces(content: Content, layout: Layout) -> list[soundfile.SoundFile]:
     import soundfile
 
@@ -206,9 +218,14 @@ def _open_bytes(data: bytes) -> soundfile.SoundFile:
     if not hasattr(os, "memfd_create"):
         return soundfile.SoundFile(io.BytesIO(data))
     number = os.memfd_create("sound")
-    with open(number, "wb", closefd=False) as file:
-        file.write(data)
-    os.lseek(number, 0, os.SEEK_SET)
+    try:
+        n_written = os.write(number, data)
+        while n_written < len(data):  # the system takes at most 2 GiB at once
+            n_written += os.write(number, memoryview(data)[n_written:])
+        os.lseek(number, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(number)
+        raise
     return soundfile.SoundFile(number, closefd=True)
 
 

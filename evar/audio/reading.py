@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from evar.audio.contents import Content, FileState, load_content
+from evar.audio.containers import find_plain_length
+from evar.audio.contents import Content, FileState, load_content, state_of
 from evar.audio.errors import AudioError
 from evar.audio.opening import (
     FFMPEG_SUFFIXES,
@@ -17,6 +19,7 @@ from evar.audio.opening import (
     SPARE_SECONDS,
     Opened,
     decode_by_ffmpeg,
+    open_plain,
     open_sound,
     tell_cut_off,
 )
@@ -33,6 +36,8 @@ RESAMPLER = "soxr_hq"
 MIN_SECONDS = 0.01
 #: read beyond the window, so that resampling sees the audio that follows instead of an edge
 _MARGIN_SECONDS = 0.05
+#: of a WAV, in which its samples usually begin
+_HEAD_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -106,8 +111,12 @@ def inspect(path: str | Path) -> AudioInfo:
         AudioError: if it is missing, unreadable, empty, cut off or no audio.
     """
     content = load_content(path)
-    with open_sound(path, content) as sound:
-        n_samples, sample_rate = sound.n_samples, sound.sample_rate
+    found = find_plain_length(content.data, len(content.data)) if isinstance(content.data, bytes) else None
+    if found is not None:
+        n_samples, sample_rate = found
+    else:
+        with open_sound(path, content) as sound:
+            n_samples, sample_rate = sound.n_samples, sound.sample_rate
     _require_length(n_samples, sample_rate)
     return AudioInfo(content.sha256(), n_samples, sample_rate, content.state, content.is_settled)
 
@@ -159,10 +168,15 @@ def _read(content: Content, sample_rate: int, start: int, n_samples: int | None)
                 f"{sound.n_samples / sound.sample_rate:.0f} s are too long for a whole clip (at most {MAX_SECONDS:g} s); "
                 "cut it, or give the task a clip_seconds"
             )
-        own_rate = sound.sample_rate
-        margin = 0 if own_rate == sample_rate else round(_MARGIN_SECONDS * own_rate)
-        wanted = sound.n_samples - start if n_samples is None else n_samples + margin
-        samples = _decode_whole(sound, start, wanted)
+        return _decode_part(sound, sample_rate, start, n_samples)
+
+
+def _decode_part(sound: Opened, sample_rate: int, start: int, n_samples: int | None) -> NDArray[np.float32]:
+    """Decode, mix and resample, as `read` does."""
+    own_rate = sound.sample_rate
+    margin = 0 if own_rate == sample_rate else round(_MARGIN_SECONDS * own_rate)
+    wanted = sound.n_samples - start if n_samples is None else n_samples + margin
+    samples = _decode_whole(sound, start, wanted)
     _require_length(len(samples), own_rate)
     with np.errstate(invalid="ignore", over="ignore"):  # of damaged floats; refused below
         mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)  # (samples,)
@@ -171,6 +185,31 @@ def _read(content: Content, sample_rate: int, start: int, n_samples: int | None)
     n_native = len(mono) if n_samples is None else min(n_samples, len(mono))
     mono = resample(mono, own_rate, sample_rate)
     return np.ascontiguousarray(mono[: count_resampled(n_native, own_rate, sample_rate)], dtype=np.float32)
+
+
+def _read_plain(
+    path: Path, info: AudioInfo, sample_rate: int, start: int, n_samples: int | None
+) -> NDArray[np.float32] | None:
+    """Decode part of a usual WAV that is known to be unchanged, without reading the rest of it; None for any other file.
+
+    Its state is compared once more at the end, so nothing is decoded that was written meanwhile.
+    """
+    if not info.is_settled or (n_samples is None and info.n_samples > MAX_SECONDS * info.sample_rate):
+        return None
+    try:
+        with open(path, "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            if state_of(status) != info.state:
+                return None
+            head = file.read(_HEAD_BYTES)
+            if find_plain_length(head, status.st_size) != (info.n_samples, info.sample_rate):
+                return None
+            file.seek(0)
+            with open_plain(Content(path, head, info.state, True), file.fileno()) as sound:
+                samples = _decode_part(sound, sample_rate, start, n_samples)
+            return samples if state_of(os.fstat(file.fileno())) == info.state else None
+    except (OSError, RuntimeError, AudioError):  # the usual way says what is wrong
+        return None
 
 
 def _decode_whole(sound: Opened, start: int, n_wanted: int) -> NDArray[np.float32]:
@@ -222,19 +261,28 @@ def read_clip(path: str | Path, info: AudioInfo, policy: ClipPolicy, sample_rate
     Raises:
         AudioError: as `read`, or if the file is not the one that `info` tells of any more.
     """
-    content = load_content(path)
-    is_same = info.is_settled and content.state == info.state
-    if not is_same and content.sha256() != info.sha256:
-        raise AudioError("the file changed after it was looked at, and has other content now; run the command again")
     start, n_samples = policy.window(info)
     whole = n_samples == info.n_samples and policy.seconds is None
-    samples = _read(content, sample_rate, start, None if whole else n_samples)
+    samples = _read_plain(Path(path), info, sample_rate, start, None if whole else n_samples)
+    if samples is None:
+        samples = _read_known(path, info, sample_rate, start, None if whole else n_samples)
     if policy.seconds is None:  # never more than was told: batches are laid out by it
         return samples[: clip_length(info, policy, sample_rate)]
     n_wanted = round(policy.seconds * sample_rate)
     if policy.pad == "zero_end" and len(samples) < n_wanted:
         return np.pad(samples, (0, n_wanted - len(samples)))
     return samples[:n_wanted]
+
+
+def _read_known(
+    path: str | Path, info: AudioInfo, sample_rate: int, start: int, n_samples: int | None
+) -> NDArray[np.float32]:
+    """`read`, for the very file that `info` tells of."""
+    content = load_content(path)
+    is_same = info.is_settled and content.state == info.state
+    if not is_same and content.sha256() != info.sha256:
+        raise AudioError("the file changed after it was looked at, and has other content now; run the command again")
+    return _read(content, sample_rate, start, n_samples)
 
 
 def clip_length(info: AudioInfo, policy: ClipPolicy, sample_rate: int) -> int:
