@@ -87,8 +87,8 @@ def list_named_code(row: Result) -> list[str]:
         row: of any origin.
 
     Returns:
-        "encoder module:Class" and so on; empty where names lead to encoders and protocols of this package or of the user's
-        own configuration.
+        "encoder module:Class" and so on; empty where names lead to encoders and protocols of this package, of the user's
+        own configuration, or to files of numbers. A SavedModel is a program.
     """
     names = {
         "encoder": str(row.settings.get("encoder", row.encoder)).removeprefix(UNTRAINED),
@@ -97,7 +97,7 @@ def list_named_code(row: Result) -> list[str]:
     return [
         f"{what} {name}"
         for what, name in names.items()
-        if (":" in name and not name.startswith("hf:")) or name.endswith((".yaml", ".yml"))
+        if (":" in name and not name.startswith(("hf:", "onnx:", "tflite:"))) or name.endswith((".yaml", ".yml"))
     ]
 
 

@@ -143,7 +143,7 @@ def check(encoder: str, weights: str = "random", certificate: str = "") -> int:
 
     Exit status 1 if a promise is broken.
     """
-    from evar.encoders import load_encoder
+    from evar.encoders import describe_encoder, load_encoder
     from evar.encoders.contract import CHECKS, check_named, summarise
 
     if certificate:
@@ -155,7 +155,7 @@ def check(encoder: str, weights: str = "random", certificate: str = "") -> int:
     if findings:
         write_text(f"{encoder}: {len(lines)} broken promises; `evar check --help` says what is promised")
         return SOME_FAILED
-    built = load_encoder(encoder, weights)
+    built = describe_encoder(encoder) if weights == "random" else load_encoder(encoder, weights)
     n_parameters = sum(parameter.numel() for parameter in built.parameters())
     promises = ", ".join(check.__name__.removeprefix("check_") for check in CHECKS)
     write_text(

@@ -79,6 +79,8 @@ def check_named(name: str, weights: str = "random", **options: Any) -> list[Find
     config = load_encoder_config(name)
     findings = check_config(config)
     if weights == "random" and getattr(resolve(config.implementation), "runs_file", False):
+        if config.weights is not None and config.weights.kind == "file":  # it is here
+            return findings + check_encoder(load_encoder(name, **options), lambda: load_encoder(name, **options))
         return findings + [
             Finding("declaration", problem) for problem in check_declaration(describe_encoder(name, **options))
         ]

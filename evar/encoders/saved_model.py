@@ -2,10 +2,11 @@
 
 A YAML beside the folder, `FOLDER.yaml`, says the same as for "onnx:FILE" (see that page), and:
 
-- `function`: a method of the model ("infer_tf"), or a signature ("serving_default"); without it the model itself is called.
 - `input`: the name of the argument that is the sound; without it, the first one.
-- `arguments`: other arguments, numbers or true and false, such as `sample_rate: 16000`.
-- `is_batched`: false where the function takes one clip (samples) and returns (frames, feature).
+- `call: {function: ...}`: a method ("infer_tf") or a signature ("serving_default"); without it the model itself
+  is called.
+- `call: {arguments: ...}`: other arguments, numbers or true and false, such as `{sample_rate: 16000}`.
+- `call: {is_batched: false}`: the function takes one clip (samples) and returns (frames, feature).
 
 Layers: what the function returns, by the keys of a dictionary, by numbers from 0 for several values, or "output". What lies
 inside cannot be reached.
@@ -21,12 +22,14 @@ the page that `evar encoders NAME` names, unpack them, and give `--weights=FOLDE
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evar.config.reading import build
 from evar.config.registry import near_miss
 from evar.encoders._graph_encoder import Graph, GraphEncoder, explain_missing_runtime
 from evar.encoders._protobuf import read_fields
@@ -41,12 +44,32 @@ REFUSED = (
 _OWN_STORAGE = ("SaveV2", "MergeV2Checkpoints")
 
 
+@dataclass(frozen=True)
+class ModelCall:
+    """How the function of a SavedModel is called.
+
+    Attributes:
+        function: a method of the model, or a signature; "" calls the model itself.
+        arguments: beside the sound: numbers, or true and false.
+        is_batched: whether it takes (clips, samples), and not (samples,).
+    """
+
+    function: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    is_batched: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value in self.arguments.items():
+            if not isinstance(value, bool | int | float):
+                raise ValueError(f"arguments must be numbers or true and false, got {value!r} for {name}")
+
+
 class SavedModelEncoder(GraphEncoder):
     """A SavedModel, run by TensorFlow; see the module's docstring.
 
     Args:
-        function, arguments, is_batched: see the module's docstring.
-        options: as for `GraphEncoder`.
+        sample_rate, layers, window, hop, input, gain, min_samples: as for `GraphEncoder`.
+        call: what `ModelCall` holds.
     """
 
     kind = "TensorFlow"
@@ -60,16 +83,10 @@ class SavedModelEncoder(GraphEncoder):
         input: str = "",
         gain: float = 1.0,
         min_samples: int = 1,
-        function: str = "",
-        arguments: dict[str, Any] | None = None,
-        is_batched: bool = True,
+        call: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(sample_rate, layers, window, hop, input, gain, min_samples)
-        self.function, self.arguments, self.is_batched = function, dict(arguments or {}), is_batched
-        if unlike := [name for name, value in self.arguments.items() if not isinstance(value, bool | int | float)]:
-            raise ValueError(
-                f"arguments must be numbers or true and false, got {self.arguments[unlike[0]]!r} for {unlike[0]}"
-            )
+        self.call = build(dict(call or {}), ModelCall, "call")
 
     def _open(self, path: Path) -> tuple[Graph, list[str]]:
         refuse_unsafe(path)
@@ -137,11 +154,11 @@ class _SavedModelSession:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(f"TensorFlow cannot load {path}: {type(error).__name__}: {reason}") from error
         self.tensorflow = tensorflow
-        self.call = self._find_function(encoder.function, path)
-        self.input, self.arguments = encoder.input_name, encoder.arguments
-        self.is_signature = encoder.function in getattr(self.model, "signatures", {})
-        self.input_shape: tuple[int | None, ...] = (None, None) if encoder.is_batched else (None,)
-        self.n_together = 0 if encoder.is_batched else 1
+        self.call = self._find_function(encoder.call.function, path)
+        self.input, self.arguments = encoder.input_name, encoder.call.arguments
+        self.is_signature = encoder.call.function in getattr(self.model, "signatures", {})
+        self.input_shape: tuple[int | None, ...] = (None, None) if encoder.call.is_batched else (None,)
+        self.n_together = 0 if encoder.call.is_batched else 1
 
     def _find_function(self, name: str, path: Path) -> Any:
         signatures = dict(getattr(self.model, "signatures", {}))

@@ -44,12 +44,12 @@ def write_variant(
     """
     import yaml
 
-    from evar.encoders import load_encoder
+    from evar.encoders import describe_encoder
 
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", name) or name.endswith((".yaml", ".yml")):
         raise ValueError(f"the name of an encoder must be letters, digits, _, - and . (at most 64), got {name!r}")
     entry = configs.load_encoder_config(encoder)
-    built = load_encoder(encoder, "random")
+    built = describe_encoder(encoder)
     names = list(built.layer_names(layers))
     base = entry.base or make_absolute(encoder)
     _require_free(name, base)

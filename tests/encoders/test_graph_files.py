@@ -18,6 +18,7 @@ from evar.encoders._graph_encoder import GraphEncoder
 from evar.encoders._protobuf import write_field
 from evar.encoders.contract import relative_l2
 from evar.encoders.saved_model import refuse_unsafe
+from evar.encoders.variants import write_variant
 
 TOLERANCE = 1e-5
 BUILDERS = {"onnx": build_onnx, "tflite": build_tflite}
@@ -65,7 +66,7 @@ def test_layers_equal_the_runtime_and_keep_the_contract(kind: str, tmp_path: Pat
     assert relative_l2(features["vector"][0, ::10], torch.from_numpy(expected["vector"])) < TOLERANCE
     assert encoder.default_layers == ("vector",) and encoder.weights_label == f"small.{kind}"
     assert [info.hop for info in encoder.layer_infos] == [160, 160, 160] and encoder.name == f"{kind}:small.{kind}"
-    assert contract.check_encoder(encoder, lambda: load_encoder(f"{kind}:{path}")) == []
+    assert contract.check_named(f"{kind}:{path}") == []
     other = expected["vector"].copy()
     other[1] += 1e-3
     assert relative_l2(features["vector"][0, ::10], torch.from_numpy(other)) > 10 * TOLERANCE
@@ -198,12 +199,17 @@ def test_a_missing_runtime_says_what_to_install(
         load_encoder(f"{kind}:{path}")
 
 
-def test_what_needs_training_is_refused(tmp_path: Path) -> None:
+def test_what_needs_training_is_refused_and_layers_are_fused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = build_onnx(tmp_path / "small.onnx")
     with pytest.raises(ValueError, match="a network that onnxruntime runs from its file, so it has no random weights"):
         load_encoder(f"onnx:{path}", "random")
     assert next(load_encoder(f"onnx:{path}").parameters(), None) is None  # what finetune.py refuses
     assert describe_encoder(f"onnx:{path}").layer_infos[-1].width == small_graphs.WIDTH
+    with monkeypatch.context() as patch:
+        patch.setenv("EVAR_CONFIG", str(tmp_path / "own"))
+        write_variant(f"onnx:{path}", ["inner", "vector"], "small.pair")
+        pair = load_encoder("small.pair")
+    assert pair.default_layers == ("inner", "vector") and len(pair.encode(noise(WINDOW))) == 3
     assert config.make_absolute(f"onnx:{path}") == f"onnx:{path.resolve()}"
     assert config.display_name(f"onnx:{path}") == "onnx:small.onnx"
 
@@ -283,14 +289,19 @@ def test_a_saved_model_equals_tensorflow(tmp_path: Path) -> None:
         reference = torch.from_numpy(expected[name].numpy()[0])
         found = encoder.encode(waveform[:, :WINDOW])[name][0]
         assert relative_l2(found if name == "frames" else found[0], reference) < TOLERANCE
-    settings.write_text(f"sample_rate: {RATE}\nmin_samples: 160\nfunction: one\nis_batched: false\nlayers: ['0']\n")
+    settings.write_text(
+        f"sample_rate: {RATE}\nmin_samples: 160\ncall: {{function: one, is_batched: false}}\nlayers: ['0']\n"
+    )
     whole = load_encoder(f"savedmodel:{folder}")
     assert whole.layer_infos[0].hop == 160 and contract.check_encoder(whole) == []
     assert (
         relative_l2(whole.encode(waveform)["0"][0], torch.from_numpy(model.one(waveform[0].numpy())[0].numpy()))
         < TOLERANCE
     )
-    for text, said in (("function: two\n", "has no function 'two'"), ("function: _one\n", "has no function")):
+    for text, said in (
+        ("call: {function: two}\n", "has no function 'two'"),
+        ("call: {function: _one}\n", "has no function"),
+    ):
         settings.write_text(f"sample_rate: {RATE}\nlayers: [frames]\n{text}")
         with pytest.raises(ValueError, match=said):
             load_encoder(f"savedmodel:{folder}")
