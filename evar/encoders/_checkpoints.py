@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from evar.encoders._checkpoints_cnn import recognise_cnn
 from evar.encoders.weights import WRAPPERS, load_strict, read_checkpoint
 
 
@@ -256,6 +257,12 @@ def _recognise_convolutional(state: State) -> Known | None:
     return Known(f"efficientat.{len(head)}", f"an EfficientAT with {len(head)} channels", encoder)
 
 
+def _recognise_cnn(state: State) -> Known | None:
+    """OpenL3, Wav2CLIP, BYOL-A, BYOL-S, COALA, COLA, DECAR and DeLoRes."""
+    found = recognise_cnn(state)
+    return None if found is None else Known(*found)
+
+
 def _find_ending(state: State, end: str) -> Tensor | None:
     """Find the first tensor whose name has this ending, behind any wrapper."""
     return next((value for name, value in state.items() if name == end or name.endswith(f".{end}")), None)
@@ -271,4 +278,5 @@ RULES: list[Rule] = [
     _recognise_htsat,
     _recognise_passt,
     _recognise_convolutional,
+    _recognise_cnn,
 ]

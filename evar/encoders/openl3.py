@@ -39,7 +39,7 @@ from evar.encoders._packing import in_chunks, pack, unpack
 from evar.encoders._tensorflow_mel import compute_single_magnitudes
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
-from evar.encoders.weights import state_dict_of
+from evar.encoders.weights import load_strict, state_dict_of
 
 RATE, WINDOW, HALF = 48000, 48000, 24000
 N_FFT, HOP, N_FRAMES = 2048, 242, 199
@@ -127,8 +127,11 @@ class OpenL3(Encoder):
             ImportError: if it is a Keras file and h5py is not installed.
         """
         if is_hdf5(path):
-            from evar.encoders.weights import load_strict
-
+            other = [
+                kind for kind in ("linear", "mel128", "mel256") if kind in path.name and kind != f"mel{self.n_mels}"
+            ]
+            if other:  # the networks have the same tensors, and Keras's file holds nothing else
+                raise ValueError(f"{path.name} is of {other[0]} by its name, but {name} has {self.n_mels} mel bands")
             load_strict(self, name_keras_layers(read_keras_layers(path), path), path)
             return
         super().load_checkpoint(path, name)
@@ -149,12 +152,16 @@ class OpenL3(Encoder):
         return renamed
 
     def _take_filters(self, state: dict[str, Tensor]) -> None:
-        """Use the mel filters and the window that a PyTorch file holds, where these are the front-end of the training."""
+        """Use the mel filters and the window of a PyTorch file, where these are the front-end of the training.
+
+        The networks of both numbers of bands have the same tensors, so that only the filters tell one from the other.
+        """
         filters, kernels = state.get("speclayer.mel_basis"), state.get("speclayer.dft_real_kernels")
+        if kernels is not None and (filters is None or filters.shape != (self.n_mels, N_FFT // 2 + 1)):
+            held = f"{len(filters)} mel bands" if filters is not None else "linear spectra"
+            raise ValueError(f"the checkpoint is of {held}, but this encoder has {self.n_mels} mel bands")
         if self.frontend_kind != "trained" or filters is None or kernels is None:
             return
-        if filters.shape != (self.n_mels, N_FFT // 2 + 1) or kernels.shape != (N_FFT // 2 + 1, 1, N_FFT):
-            return  # the network of such a file does not fit either, which is said by whoever loads it
         double = (kernels[0, 0].double(), filters.T.double().contiguous())
         formula = self.mel._double[torch.device("cpu")]
         if not all(torch.allclose(one, other, atol=1e-6) for one, other in zip(double, formula, strict=True)):
