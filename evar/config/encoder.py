@@ -105,9 +105,10 @@ def load_encoder_config(name: str) -> EncoderConfig:
     """Read `encoders/NAME.yaml`, over the YAML of its base where it names one.
 
     Any "hf:organisation/name" or "hf:FOLDER" is an encoder too: a `transformers` audio model, taken as it is. So are
-    "hear:MODULE", a module of the HEAR API; "onnx:FILE", "tflite:FILE" and "savedmodel:FOLDER", networks that another
-    runtime executes, with a YAML beside them; the path of a YAML; and "module:Class" or "path/to/file.py:Class" of a class
-    that nobody has written a YAML for yet. "random:NAME" is any of these with random weights, under a name of its own.
+    "hear:MODULE", a module of the HEAR API; "mteb:ORG/NAME", an audio model of the package mteb; "onnx:FILE",
+    "tflite:FILE" and "savedmodel:FOLDER", networks that another runtime executes, with a YAML beside them; the path of a
+    YAML; and "module:Class" or "path/to/file.py:Class" of a class that nobody has written a YAML for yet. "random:NAME" is
+    any of these with random weights, under a name of its own.
 
     Raises:
         ValueError: if the name is unknown or the file has unknown, missing or ill-typed keys.
@@ -130,6 +131,8 @@ def load_encoder_config(name: str) -> EncoderConfig:
         )
     if name.startswith("hf:"):
         return _hub_encoder(name)
+    if name.startswith("mteb:"):
+        return _mteb_encoder(name)
     if name.startswith("hear:"):
         return _hear_encoder(name)
     if split_graph_name(name)[0]:
@@ -221,6 +224,20 @@ def _hub_encoder(name: str) -> EncoderConfig:
             kind="hub", repo=repo, revision=revision or None, file="config.json", licence="see its model card"
         ),
         options={"model": repo, **({"revision": revision} if revision else {})},
+    )
+
+
+def _mteb_encoder(name: str) -> EncoderConfig:
+    model, _, revision = name.removeprefix("mteb:").partition("@")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
+        raise ValueError(f"expected mteb:ORG/NAME, a model of the package mteb, got {name!r}")
+    return EncoderConfig(
+        name=name,
+        implementation="evar.encoders.mteb:MtebEncoder",
+        description=f"the MTEB model {model}",
+        trained_on="see its model card",
+        citation=f"see {model}",
+        options={"model": model, **({"revision": revision} if revision else {})},
     )
 
 
