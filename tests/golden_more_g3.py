@@ -56,21 +56,20 @@ def htsat(waveform: Tensor, checkpoint: Checkpoint) -> Arrays:
 def passt(waveform: Tensor, checkpoint: Checkpoint) -> Arrays:
     plain: Any = load("passt", checkpoint("passt"))
     first = waveform[:, :320_000]  # the training repository cuts the patches to 99 columns
-    columns = plain.encode(first)["block12"][0]
-    clip = embed(plain, first, layers="all")
-    logits = plain.outputs(first)[0]
-    hear = like(plain, input="padded")
+    features = plain.encode(first)
+    columns, logits = features["block12"][0], features["logits"][0, 0]
+    hear = embed(like(plain, input="padded"), waveform, layers=["scene", "logits"])
     arrays = {
         **front(plain.frontend(waveform)),
-        "blocks_patch": blocks(clip),
+        "blocks_patch": blocks({name: value.mean(dim=1) for name, value in features.items()}),
         "blocks_tok": blocks(embed(like(plain, readout="tokens"), first, layers="all")),
         "block12_max": columns.amax(dim=0),
         "frames2": columns[[0, -1]],
-        "emb": clip["scene"][0],
+        "emb": embed(plain, first)[0],
         "logits16": logits[:16],
         "logits_mean": logits.mean()[None],
-        "scene": embed(hear, waveform)[0],
-        "scene_logits16": hear.outputs(waveform)[0, :16],
+        "scene": hear["scene"][0],
+        "scene_logits16": hear["logits"][0, :16],
     }
     if waveform.shape[1] <= 32_000:
         vectors, moments = plain.embed_moments(waveform)
