@@ -209,7 +209,7 @@ _DEFAULTS = {entry.name: entry.default for entry in dataclasses.fields(RowSpec)}
 
 
 def _read_validation_parts(old: Result) -> int | None:
-    """One of how many parts of the training clips is validation, from the row's sentence; None where it is published."""
+    """One of how many parts of the training clips is validation, from the row's sentence; None if it is published."""
     found = re.match(r"1/(\d+) of the training clips", str(old.params.get("validation", "")))
     return int(found[1]) if found else None
 

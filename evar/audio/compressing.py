@@ -15,7 +15,7 @@ def compress(waveform: NDArray[np.float32], sample_rate: int) -> tuple[bytes, st
     """Compress a sound as MP3, which every browser plays, or as Ogg Vorbis where libsndfile writes no MP3.
 
     Args:
-        waveform: (samples,) float32 in [-1, 1]; what is louder is scaled down.
+        waveform: (samples,) float32 in [-1, 1]; a louder waveform is scaled down.
         sample_rate: Hz; 16000 is one of those that MP3 knows.
 
     Returns:

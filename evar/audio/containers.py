@@ -26,7 +26,7 @@ _TAGS = (b"ID3", b"TAG", b"APE", b"\0\0\0\0")
 
 @dataclass(frozen=True)
 class Layout:
-    """What has to be decoded in place of the file as it is.
+    """Bytes that must be decoded instead of the whole file.
 
     Attributes:
         pieces: files in memory, decoded one after another; empty: the file itself is right.

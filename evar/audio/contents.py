@@ -22,12 +22,12 @@ FileState = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Content:
-    """A file as it was read.
+    """The content of a file at the time of reading.
 
     Attributes:
         path: of the file.
         data: its bytes; of a large file, a view of them.
-        state: to know the file again; None where it changed while it was read.
+        state: to know the file again; None if it changed while it was read.
         is_settled: the state proves it. False where the file changed a moment ago: it may change again at the same time.
     """
 
@@ -50,7 +50,7 @@ class Content:
 
 
 def state_of(status: os.stat_result) -> FileState:
-    """What tells a file from another one in its place."""
+    """Return the facts that change if another file takes the place of this one."""
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 

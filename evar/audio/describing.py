@@ -1,4 +1,4 @@
-"""What a whole file is like: as it is stored, and as an encoder hears it, mixed to mono and resampled."""
+"""Description of a whole file: as it is stored, and as an encoder receives it, mixed to mono and resampled."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FFT = 4096
 
 @dataclass(frozen=True)
 class Sound:
-    """What a whole file is like.
+    """Description of a whole file.
 
     Attributes:
         sha256: of the file's bytes.
@@ -38,7 +38,7 @@ class Sound:
         mono_db: level of the mean of the channels, which is what encoders get; far below `rms_db` where channels cancel.
         heard_db: level of the mono sound below 8 kHz.
         offset: mean of the mono samples (DC), in parts of full scale.
-        band_limit: Hz above which the file holds nothing though its rate would allow it; 0 where there is no such limit.
+        band_limit: Hz above which the file is empty although its rate allows more; 0 if there is no limit.
     """
 
     sha256: str
@@ -61,7 +61,7 @@ def describe(path: str | Path, most_seconds: float | None = None) -> Sound:
 
     Args:
         path: audio file.
-        most_seconds: stop after that much; None measures the whole file. A part says nothing about the length.
+        most_seconds: stop after this time; None measures the whole file. A part does not tell the length.
 
     Raises:
         AudioError: if it is missing, unreadable, empty, cut off or no audio.

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class AudioError(ValueError):
-    """A clip that cannot be used; the message says what is wrong with it, in one sentence, without its name."""
+    """A clip that cannot be used; the message gives the reason in one sentence, without the name of the clip."""

@@ -30,7 +30,7 @@ SYSTEM_NAMES = frozenset(
 
 @dataclass
 class LeftOut:
-    """What a walk passed over.
+    """Files that a walk left out.
 
     Attributes:
         suffixes: ending -> files that do not end like audio; "" for files without an ending.
@@ -50,7 +50,7 @@ class LeftOut:
         return sum(self.suffixes.values())
 
     def describe(self) -> str:
-        """One line for people; "" where nothing was left out.
+        """Describe in one line what was left out; "" if nothing was.
 
         Example:
             >>> LeftOut(Counter({".txt": 2, "": 1}), n_loops=1).describe()
@@ -77,7 +77,7 @@ def find_audio(folder: str | Path, left_out: LeftOut | None = None, *, keep: str
 
     Args:
         folder: as typed; the paths begin with it.
-        left_out: filled with what is passed over.
+        left_out: receives the files that are left out.
         keep: an ending, such as ".json", whose files are no loss: not counted as left out.
 
     Example:
@@ -125,7 +125,7 @@ def _walk(folder: str, above: tuple[tuple[int, int], ...], left_out: LeftOut, ke
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a name is one that the system or a program hides.
+    """Tell whether the system or a program hides files of this name.
 
     Example:
         >>> is_hidden("._clip.wav"), is_hidden("Thumbs.db"), is_hidden("clip.wav")
@@ -135,7 +135,7 @@ def is_hidden(name: str) -> bool:
 
 
 def has_audio_suffix(name: str) -> bool:
-    """Whether a file's ending is one of audio.
+    """Tell whether a file has the ending of an audio file.
 
     Example:
         >>> has_audio_suffix("a.OGA"), has_audio_suffix("a.txt")

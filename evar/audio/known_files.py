@@ -1,6 +1,6 @@
-"""What is known of audio files, so that they need not be read again: `audio.sqlite` in the store's folder.
+"""Known facts about audio files, so that they need not be read again: `audio.sqlite` in the store's folder.
 
-It is a cache: where it is damaged it is made anew, and where it is locked, read-only or the disk is full, files are read
+It is a cache: if it is damaged it is made again, and if it is locked, read-only or the disk is full, files are read
 again. Nothing of this stops a run or changes a number.
 """
 
@@ -61,7 +61,7 @@ class AudioIndex:
 
     def _start_anew(self, error: sqlite3.Error) -> None:
         """Replace a damaged database; what it held is found out again."""
-        _LOGGER.warning("%s is damaged (%s) and is made anew: files are read once more", self._path, error)
+        _LOGGER.warning("%s is damaged (%s) and is made again: files are read once more", self._path, error)
         self._close_quietly()
         try:
             for ending in ("", "-journal", "-wal", "-shm"):
@@ -82,7 +82,7 @@ class AudioIndex:
         self._database = None
 
     def _try(self, do: Callable[[sqlite3.Connection], _Answer]) -> _Answer | None:
-        """Ask the database; None where it does not answer."""
+        """Ask the database; None if it does not answer."""
         if self._database is None:
             return None
         try:
@@ -94,7 +94,7 @@ class AudioIndex:
         return None
 
     def lookup(self, paths: Sequence[Path]) -> list[AudioInfo | None]:
-        """What is known of each file; None where it is unknown, gone or has changed since."""
+        """Look up each file; None for one that is unknown, gone, or has changed since."""
         return [self._look(path) for path in paths]
 
     def _look(self, path: Path) -> AudioInfo | None:
@@ -117,7 +117,7 @@ class AudioIndex:
         return info if info.is_settled else self._settle(path, name, info)
 
     def _settle(self, path: Path, name: str, info: AudioInfo) -> AudioInfo | None:
-        """Hash a file whose times do not prove that it is the one that is known; None where it is another one."""
+        """Hash a file whose times do not prove that it is the one that is known; None if it is another one."""
         try:
             content = load_content(path)
         except AudioError:

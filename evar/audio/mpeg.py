@@ -1,4 +1,4 @@
-"""Frames of MPEG audio (mp3), found by their headers: how much sound a file really holds, whatever its first frame says.
+"""Frames of MPEG audio (mp3), found by their headers: they tell the real length of a file, even if its first frame is wrong.
 
 Source: ISO/IEC 11172-3, section 2.4.2.3 (frame header), ISO/IEC 13818-3 (half rates); the optional first frame "Xing" or
 "Info" as common encoders write it: flags, then the number of frames.
@@ -48,7 +48,7 @@ _FRAMES: dict[bytes, Frame | None] = {}
 
 
 def read_header(four: bytes) -> Frame | None:
-    """Read a frame header, or None where the four bytes are none.
+    """Read a frame header, or None if the four bytes are none.
 
     Example:
         >>> read_header(bytes((0xFF, 0xFB, 0x90, 0x00)))
@@ -103,11 +103,11 @@ class Run:
 
 @dataclass
 class Mpeg:
-    """What a walk over all frames found.
+    """Result of a walk over all frames.
 
     Attributes:
         runs: of frames; more than one where rate or channels change.
-        n_declared: frames that the info frame at the start promises; None where there is none, or where it has no count.
+        n_declared: frames that the info frame at the start promises; None if there is none, or where it has no count.
         is_plain: nothing lies between frames, and a decoder knows how many there are: an info frame counts them, or the
             bit rate is constant.
         cut_bytes: bytes of a last frame that is not whole.
@@ -127,7 +127,7 @@ def walk(data: bytes, start: int = 0) -> Mpeg | None:
         start: where to begin to look.
 
     Returns:
-        None where no two frames follow each other: it is no mp3.
+        None if no two frames follow each other: it is no mp3.
     """
     at, end = skip_tags(data, start), len(data)
     n_others = at - start  # bytes that are no frames: decoders take them for frames where they estimate a length
@@ -197,7 +197,7 @@ def skip_tags(data: bytes, at: int) -> int:
 
 
 def _next_frame(data: bytes, at: int) -> int:
-    """Where the next frame begins that another one follows, behind tags and junk; -1 for none."""
+    """Find the begin of the next frame that another one follows, behind tags and junk; -1 for none."""
     if data[at : at + 3] == b"ID3" and (behind := skip_tags(data, at)) < len(data):
         return behind
     if data[at : at + 3] == b"TAG" and at + 128 < len(data):  # the tag at the end of a part that was joined

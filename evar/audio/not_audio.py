@@ -1,8 +1,8 @@
-"""What a file is that is no audio: the reason that a user can act on."""
+"""Names for files that are not audio, so that a user knows what to do."""
 
 from __future__ import annotations
 
-#: how a file begins -> what it is; longer beginnings first where one holds another
+#: first bytes of a file -> its kind; a longer beginning stands before a shorter one that it contains
 _STARTS: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer in place of the sound; run `git lfs pull` in its checkout"),
     (b"/annex/objects", "a git-annex pointer in place of the sound; run `git annex get` in its checkout"),
@@ -36,7 +36,7 @@ _LOOKED_AT = 4096
 
 
 def name_content(data: bytes) -> str:
-    """Say what a file is by how it begins; "" where it may be audio.
+    """Name the kind of a file by its first bytes; "" if it may be audio.
 
     Args:
         data: of the file, or its beginning.

@@ -18,7 +18,7 @@ def split_ogg(data: bytes) -> list[bytes] | None:
     """Split an Ogg file into its streams, each with an end that decoders recognise.
 
     Returns:
-        None where the file is one whole stream already.
+        None if the file is one whole stream already.
     """
     pages = []  # (start, end, flags)
     at, is_whole = 0, True
@@ -76,7 +76,7 @@ class FlacStream:
     Attributes:
         content: the stream; its STREAMINFO tells `n_samples`.
         n_samples: per channel, up to the end of the last frame.
-        n_declared: that STREAMINFO told; 0 where it told nothing.
+        n_declared: samples that STREAMINFO promises; 0 if it promises nothing.
     """
 
     content: bytes
@@ -85,7 +85,7 @@ class FlacStream:
 
 
 def split_flac(data: bytes) -> list[FlacStream] | None:
-    """Split a FLAC file into its streams, each with its real length; None where it is one stream that tells it."""
+    """Split a FLAC file into its streams, each with its real length; None for a single stream with a length."""
     starts = [0]
     while True:
         places = [place for mark in _FLAC_STARTS if (place := data.find(mark, starts[-1] + 4)) >= 0]
@@ -110,7 +110,7 @@ def _with_length(content: bytes, n_samples: int) -> bytes:
 
 
 def _last_sample(content: bytes) -> int:
-    """Samples up to the end of the last frame, by the frame's own number; 0 where no frame is found."""
+    """Samples up to the end of the last frame, by the frame's own number; 0 if no frame is found."""
     block = int.from_bytes(content[8:10], "big")  # smallest block, the size of all but the last
     place = len(content)
     floor = max(42, len(content) - _LAST_FRAME_BYTES)
@@ -121,7 +121,7 @@ def _last_sample(content: bytes) -> int:
 
 
 def _frame_end(header: bytes, block: int) -> int | None:
-    """The sample behind a frame, from its header; None where the bytes are no header."""
+    """The sample behind a frame, from its header; None if the bytes are no header."""
     if len(header) < 16 or header[3] & 1 or header[2] >> 4 == 0 or header[2] & 15 == 15:
         return None
     first = header[4]

@@ -258,7 +258,7 @@ def _explain_errors(content: Content) -> Iterator[None]:
 
 
 def decode_by_ffmpeg(content: Content) -> Opened | None:
-    """A second decoder for a file that libsndfile opens but does not decode; None where there is none, or it fails too."""
+    """A second decoder for a file that libsndfile opens but does not decode; None if there is none, or it fails too."""
     try:
         return _open_by_ffmpeg(content, RuntimeError("damaged"))
     except AudioError:

@@ -42,13 +42,13 @@ _HEAD_BYTES = 4096
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file holds, without decoding it.
+    """Facts about a file that are known without decoding it.
 
     Attributes:
         sha256: of the file's bytes.
-        n_samples: per channel, at the file's own rate: what the file holds, whatever its header says.
+        n_samples: per channel, at the file's own rate: counted in the file, because headers can be wrong.
         sample_rate: Hz.
-        state: of the file when it was hashed; None where it is not known.
+        state: of the file when it was hashed; None if it is not known.
         is_settled: the state alone tells whether it is the same file still; else its hash does.
     """
 
@@ -146,7 +146,7 @@ def read(path: str | Path, sample_rate: int, start: int = 0, n_samples: int | No
     Only the part is read. The mix is the mean of the channels; the resampler is soxr at quality "HQ".
 
     Args:
-        path: wav, flac, ogg, mp3, aiff, au or whatever else libsndfile reads, and what ffmpeg reads where it is installed;
+        path: wav, flac, ogg, mp3, aiff, au, another format of libsndfile, or one of ffmpeg if it is installed;
             any rate, channel count and bit depth.
         sample_rate: Hz to resample to.
         start: first sample, at the file's own rate.

@@ -182,7 +182,7 @@ def sounding_alike(task: Task, max_clips: int = MAX_CLIPS) -> list[tuple[str, st
         max_clips: of a larger task nothing is compared.
 
     Returns:
-        Pairs of paths, or None where the task is too large.
+        Pairs of paths, or None if the task is too large.
     """
     paths = task.index["path"].tolist()
     pairs = find_alike(

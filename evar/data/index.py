@@ -140,7 +140,7 @@ class _Seen:
         raise NotImplementedError
 
     def find_leaks(self) -> tuple[int, str, list[str]]:
-        """How many groups are in several parts, the first of them, and its parts; none where no row names a group."""
+        """How many groups are in several parts, the first of them, and its parts; none if no row names a group."""
         raise NotImplementedError
 
 

@@ -50,10 +50,10 @@ class NewTask:
         task: as `load_task` would give it.
         proposed: how the split was drawn; "" where the CSV had one.
         duplicates: pairs of clips of one content in different splits or folds, which only a split of the table can leave.
-        alike: pairs of other clips in different splits or folds that sound the same; None where there are too many clips.
+        alike: pairs of other clips in different splits or folds that sound the same; None if there are too many clips.
         notes: how names and cells were read, and what was left out.
-        pairs_csv: all pairs, within splits too; None where there is none.
-        left_out_csv: rows and files that are no clips of the task, with the reason; None where there is none.
+        pairs_csv: all pairs, within splits too; None if there is none.
+        left_out_csv: rows and files that are no clips of the task, with the reason; None if there is none.
         n_joined: clips that share a group because they are identical, or sound alike where that was asked for.
         problems: of the labels, see `evar.data.problems.list_label_problems`.
     """
@@ -121,7 +121,7 @@ def new_task(
         name: letters, digits, - and _; column label and command-line name.
         folder: of the sounds. Without a table each sub-folder is a class, whatever lies below it; folders that are named
             like splits or folds are those.
-        table: CSV with the columns path (or file_name; below the folder) and label, and where known split (train, valid,
+        table: CSV with the columns path (or file_name; below the folder) and label, and if known split (train, valid,
             test) or fold, and group (clips of one source must stay together); of events also a row for each, with start and
             end.
         options: how the sounds are read and split.
@@ -319,7 +319,7 @@ def draw_parts(index: pd.DataFrame, values: Sequence[str], kind: str, seed: int)
     """A split or fold for each row: parts of equal size, whole groups together, labels balanced as far as groups allow.
 
     Args:
-        index: path, label, and where known group.
+        index: path, label, and if known group.
         values: name of each part; a name may stand for several.
         kind: of the labels.
         seed: of the draw.

@@ -26,7 +26,7 @@ class OwnSounds:
     """What was found.
 
     Attributes:
-        index: path, label, and where known split or fold, and group.
+        index: path, label, and if known split or fold, and group.
         notes: sentences on how names and cells were read.
         left_out: path (or line of the table) -> why it is no clip of the task.
     """

@@ -36,7 +36,7 @@ def read_own_table(table: Path, folder: Path, separator: str, kind: str) -> OwnS
     """Read a table whose paths are below a folder.
 
     Args:
-        table: CSV with path and label, and where known split or fold, and group; of events also one row an event, with
+        table: CSV with path and label, and if known split or fold, and group; of events also one row an event, with
             start and end.
         folder: of the sounds.
         separator: between the labels of a clip, for multilabel.
@@ -103,7 +103,7 @@ def _read_paths(sounds: OwnSounds, table: Path, folder: Path) -> None:
 
 
 def _place(text: str, folder: Path, table: Path) -> str | None:
-    """Path of a cell below the folder, as an index has it; None where there is no such file."""
+    """Path of a cell below the folder, as an index has it; None if there is no such file."""
     if os.path.isabs(text):
         path = Path(os.path.abspath(text))
         for top, inner in (

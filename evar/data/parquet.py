@@ -166,7 +166,7 @@ def _rows(file: Path, label: str, group: str) -> Iterator[tuple[bytes, str, str 
 
 
 def _class_names(metadata: dict[bytes, bytes], label: str) -> list[str]:
-    """Names of the classes that the schema tells for a column of numbers; none where it tells none."""
+    """Names of the classes that the schema tells for a column of numbers; none if it tells none."""
     try:
         feature: Any = (
             json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {}).get(label) or {}

@@ -39,7 +39,7 @@ class Prepared:
         task: ready to be used.
         folder: where its clips are.
         what: one sentence on where they came from.
-        verification: what decoding every clip found; None where that was not asked for.
+        verification: what decoding every clip found; None if that was not asked for.
     """
 
     task: Task

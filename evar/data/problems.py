@@ -52,7 +52,7 @@ class LabelProblem:
 
 
 def list_label_problems(task: Task, seed: int = 0) -> list[str]:
-    """Say what is wrong with the labels of the splits: sentences, none where all is well.
+    """Say what is wrong with the labels of the splits: sentences, none if all is well.
 
     Args:
         task: with its rounds.
@@ -116,7 +116,7 @@ def find_label_problems(task: Task, rounds: Sequence[Round]) -> Iterator[LabelPr
 
 
 def describe_unknown_classes(task: Task, rounds: Sequence[Round]) -> str | None:
-    """Return a sentence on test clips whose class no training clip has; None where there are none.
+    """Return a sentence on test clips whose class no training clip has; None if there are none.
 
     Args:
         task: whose labels; tasks of numbers and of captions have no such clips.

@@ -112,7 +112,7 @@ def compose(text: str) -> str:
 
 
 def split_list(text: str) -> list[str] | None:
-    """Labels of a cell such as "['a', 'b']", or None where it is no list.
+    """Labels of a cell such as "['a', 'b']", or None if it is no list.
 
     Example:
         >>> split_list("['cat', 'dog, small']"), split_list("[]"), split_list("cat")

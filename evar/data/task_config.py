@@ -31,7 +31,7 @@ class Expected:
     """Published counts that an index must have.
 
     Attributes:
-        clips: of all splits; None where the split is the user's own, so that no count is published.
+        clips: of all splits; None if the split is the user's own, so that no count is published.
         classes: that occur.
         sha256: digest of rendered sound, for embedded tasks.
         parts: split or fold -> clips, where published.
@@ -50,7 +50,7 @@ class Archive:
     Attributes:
         urls: http(s) addresses of the same file, tried in order.
         file: name to save it under.
-        sha256, md5, size: what it must be, where known; else the counts of the index are what is checked.
+        sha256, md5, size: what it must be, if known; else the counts of the index are what is checked.
         into: sub-folder of the task's folder.
         unpack: is it an archive (zip, tar, tar.gz), or a file to be kept as it is?
         part_of: `file` of the split zip that this is a part of; parts stand in order.
@@ -101,7 +101,7 @@ class TaskConfig:
             split that `evar task new` drew.
         source, licence, citation, access: where it comes from and under which conditions.
         expected: counts that the index must have.
-        index: CSV beside the YAML: path, label, split or fold, and where known group and sha256.
+        index: CSV beside the YAML: path, label, split or fold, and if known group and sha256.
         index_maker: in place of index, "module:function" that makes it from the user's copy, see `evar.data.catalogue`.
         landmark: file or folder of an archive that tells its top folder, which may lie in `folder`.
         may_share_groups: splits that have groups in common as published; any other pair must not.

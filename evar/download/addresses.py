@@ -50,7 +50,7 @@ def url(urls: str | Sequence[str], target: str | Path, sha256: str | None = None
         target: path of the file to be; its folder is made. A partial download waits beside it as `NAME.part`.
         sha256: what the file must hash to. Where it is unknown, the hash of the first download is written to
             `NAME.sha256` and holds ever after; delete that record to accept another file.
-        size: bytes, where known.
+        size: bytes, if known.
 
     Returns:
         `target`.
@@ -106,7 +106,7 @@ def forget_hash(target: Path) -> None:
 
 
 def _read_record(record: Path) -> str | None:
-    """The hash in a `NAME.sha256`, or None where there is no such file or it was never finished."""
+    """Read the hash in a `NAME.sha256`; None if there is no such file, or it is incomplete."""
     match = re.match(r"[0-9a-f]{64}\b", record.read_text(encoding="utf-8")) if record.is_file() else None
     return match.group() if match else None
 
@@ -189,7 +189,7 @@ def _transfer(address: str, part: Path, expected: str | None, size: int | None) 
 
 
 def _require_same_bytes(response: Any, part: Path, offset: int, overlap: int) -> None:
-    """Compare what a server sends again with the end of the partial file."""
+    """Compare the bytes that a server sends again with the end of the partial file."""
     with part.open("rb") as file:
         file.seek(offset - overlap)
         held = file.read(overlap)
@@ -242,7 +242,7 @@ def _receive(response: Any, address: str, part: Path, offset: int, size: int | N
 
 
 def _resume_point(address: str, part: Path, expected: str | None) -> tuple[int, dict[str, Any]]:
-    """Bytes of `part` to keep, and what is known of the file that they came from."""
+    """Return how many bytes of `part` to keep, and the known facts about the file that they came from."""
     if not part.is_file():
         return 0, {}
     try:
@@ -256,7 +256,7 @@ def _resume_point(address: str, part: Path, expected: str | None) -> tuple[int, 
 
 
 def _validator(response: Any) -> str | None:
-    """What If-Range accepts: a strong ETag, else the date of the last change."""
+    """Return a value for If-Range: a strong ETag, else the date of the last change."""
     etag = response.headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
 

@@ -1,4 +1,4 @@
-"""What holds for every file that comes from elsewhere: offline or not, its hash, and safe unpacking."""
+"""Checks of every file that comes from elsewhere: the offline switch, its hash, and safe unpacking."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OFFLINE_SWITCHES = ("EVAR_OFFLINE", "HF_HUB_OFFLINE")
 
 
 def offline() -> str:
-    """The environment variable that forbids the network, or an empty text where none does.
+    """Return the environment variable that forbids the network, or an empty text if none does.
 
     Example:
         >>> offline() in ("", *OFFLINE_SWITCHES)
@@ -49,7 +49,7 @@ def sha256_of(path: str | Path) -> str:
 
 
 def is_safe(member: str) -> bool:
-    """Whether an archive member's name stays inside the folder that it is unpacked into, and is legal on every system.
+    """Tell whether an archive member's name stays inside its folder, and is legal on every system.
 
     Example:
         >>> is_safe("package/data/model.pth"), is_safe("../model.pth"), is_safe("C:/model.pth")
@@ -64,7 +64,7 @@ def unpack(archive: str | Path, folder: str | Path, only: tuple[str, Path] | Non
 
     Args:
         archive: the file.
-        folder: made if need be; what is there under a member's name is overwritten.
+        folder: made if it does not exist; an older file with a member's name is overwritten.
         only: (member, target): unpack that one member, to that very path, and nothing else.
 
     Raises:

@@ -25,7 +25,7 @@ from evar.download.checks import sha256_of
 
 @dataclass(frozen=True)
 class HubRecord:
-    """What is known of a repository at a revision.
+    """The recorded facts about a repository at a revision.
 
     Attributes:
         repo: "organisation/name".
@@ -43,7 +43,7 @@ class HubRecord:
         return cache_folder() / "hub" / f"{re.sub('[^A-Za-z0-9.@-]', '_', name)}-{place}.json"
 
     def read(self) -> dict[str, Any]:
-        """Read the record: "commit", and the hashes of "files" by name; empty where there is none, or it is damaged."""
+        """Read the record: "commit", and the hashes of "files" by name; empty if there is none, or it is damaged."""
         try:
             found = json.loads(self.path.read_text(encoding="utf-8"))
             is_sound = isinstance(found["commit"], str) and all(isinstance(one, str) for one in found["files"].values())

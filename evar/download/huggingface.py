@@ -64,7 +64,7 @@ def hub(repo: str, file: str, revision: str | None = None) -> Path:
 
 
 def hub_folder(repo: str, revision: str | None = None, with_weights: bool = True) -> Path:
-    """The folder of a `transformers` model: its settings and, unless told otherwise, its weights, and nothing else.
+    """The folder of a `transformers` model: its settings and, unless you choose otherwise, its weights, and nothing else.
 
     Safetensors are taken where there are any, else pickles; of a CLAP also the tokenizer's files. HF_HOME says where the hub
     keeps its files, and HF_HUB_OFFLINE=1 or EVAR_OFFLINE=1 that only what lies there already may be used.
@@ -114,7 +114,7 @@ def hub_folder(repo: str, revision: str | None = None, with_weights: bool = True
 
 
 def _reads_text(folder: Path) -> bool:
-    """Whether config.json is that of a CLAP, whose texts need its tokenizer."""
+    """Tell whether config.json describes a CLAP, because its texts need a tokenizer."""
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError:

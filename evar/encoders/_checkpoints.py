@@ -34,7 +34,7 @@ Rule = Callable[[State], Known | None]
 
 
 def recognise(state: State) -> Known | None:
-    """The kind of checkpoint that these tensors belong to, None where no rule knows it.
+    """The kind of checkpoint that these tensors belong to, None if no rule knows it.
 
     Args:
         state: tensor name -> tensor, as `state_dict_of` gives them.

@@ -76,7 +76,7 @@ class EfficientNet(nn.Module):
             image: (batch, 1, frequency, time).
 
         Yields:
-            (batch, channel, frequency, time), after the activation where there is one.
+            (batch, channel, frequency, time), after the activation if there is one.
         """
         maps = nn.functional.silu(self._bn0(self._conv_stem(image)))
         yield maps

@@ -32,7 +32,7 @@ class Graph(Protocol):
     """A network that is open in its runtime.
 
     Attributes:
-        input_shape: of its one input: numbers where they are fixed, None where they are not.
+        input_shape: of its one input: numbers where they are fixed, None if they are not.
         n_together: clips that a call takes: 0 for any number.
     """
 
@@ -51,7 +51,7 @@ class GraphEncoder(Encoder):
         layers: names of tensors; or name of a layer -> what `GraphLayer` holds.
         window: samples that the network hears at once; 0: it takes whole clips.
         hop: samples from one window to the next; 0: a whole window.
-        input: name of the input; "" where there is one.
+        input: name of the input; "" if there is one.
         gain: factor of the waveform, such as 32768 for networks that expect 16-bit samples.
         min_samples: of a network that takes whole clips: shorter ones are filled with zeros.
     """

@@ -179,7 +179,7 @@ class OwnFramesNorm(nn.GroupNorm):
 
 
 def _own_frames_norm(network: Any) -> OwnFramesNorm | None:
-    """Put it in the place of the first convolution's normalisation, with the same parameters, where there is one."""
+    """Put it in the place of the first convolution's normalisation, with the same parameters, if there is one."""
     block = network.feature_extractor.conv_layers[0]
     norm = getattr(block, "layer_norm", None)
     if not isinstance(norm, nn.GroupNorm):

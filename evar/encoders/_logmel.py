@@ -257,7 +257,7 @@ class MelSpectrogram(nn.Module):
 
         Args:
             waveform: (batch, samples) in [-1, 1], zero beyond each clip's length.
-            lengths: (batch,) valid samples, each >= `min_samples`; None where all are valid. Only "reflect" needs
+            lengths: (batch,) valid samples, each >= `min_samples`; None if all are valid. Only "reflect" needs
                 them: a clip must be mirrored at its own end, not at its batch's.
 
         Returns:

@@ -67,7 +67,7 @@ def head_method(encoder_class: type) -> Callable[..., Any] | None:
         encoder_class: the class.
 
     Returns:
-        The method; None where the class has none with these arguments.
+        The method; None if the class has none with these arguments.
 
     Example:
         >>> class Own:

@@ -246,7 +246,7 @@ class SwinBlock(nn.Module):
     Args:
         width: of a token.
         n_heads: of attention.
-        shifted_side: rows of the image where the windows are shifted by 4 rows and columns; 0 where they are not.
+        shifted_side: rows of the image where the windows are shifted by 4 rows and columns; 0 if they are not.
     """
 
     def __init__(self, width: int, n_heads: int, shifted_side: int) -> None:

@@ -167,7 +167,7 @@ class Tokenizer:
             vocabulary: number of tokens that the network knows.
 
         Returns:
-            (texts, tokens) numbers, filled up to the longest, and 1 where there is a token, 0 where it is filled up.
+            (texts, tokens) numbers, filled up to the longest, and 1 if there is a token, 0 if it is filled up.
 
         Warns:
             RuntimeWarning: if texts are longer than the network was trained on; they are cut there, as their authors do it.
@@ -300,7 +300,7 @@ class ReadsText(Encoder):
     checkpoint: Path | None = None
 
     def build_text_half(self) -> TextHalf:
-        """Make the half that reads, from `checkpoint`, or with random numbers where there is none."""
+        """Make the half that reads, from `checkpoint`, or with random numbers if there is none."""
         raise NotImplementedError
 
     @property

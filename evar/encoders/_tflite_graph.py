@@ -118,7 +118,7 @@ class _Table:
         return int(struct.unpack_from(kind, self.data, at)[0])
 
     def place(self, field: int) -> int | None:
-        """Byte of a field, None where it is absent."""
+        """Byte of a field, None if it is absent."""
         offset = self._unpack("<H", self.fields + 4 + 2 * field) if field < self.n_fields else 0
         return self.at + offset if offset else None
 

@@ -252,7 +252,7 @@ class Encoder(nn.Module, ABC):
 
         Args:
             waveform: (batch, samples) float32 in [-1, 1] at `sample_rate`.
-            lengths: (batch,) valid samples of each clip, 1..samples; None where all samples are valid. What lies
+            lengths: (batch,) valid samples of each clip, 1..samples; None if all samples are valid. What lies
                 beyond a clip's length is set to zero first, and clips shorter than `min_samples` are zero-padded.
 
         Returns:

@@ -35,7 +35,7 @@ class Answer:
         question: in words.
         answer: in words, with what was measured.
         is_good: True, False, or None for a fact that is neither good nor bad.
-        number: what was measured; None where it is no number.
+        number: what was measured; None if it is no number.
     """
 
     name: str

@@ -188,7 +188,7 @@ class Cnn14(Encoder):
 
 
 class _Mask:
-    """Zeros beyond each clip's end in (batch, channel, time, frequency); nothing where all clips are equally long."""
+    """Zeros beyond each clip's end in (batch, channel, time, frequency); nothing if all clips are equally long."""
 
     def __init__(self, frames: Tensor, n_frames: int) -> None:
         self.frames, self.n_frames = frames, n_frames

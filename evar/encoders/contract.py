@@ -65,7 +65,7 @@ def check_named(name: str, weights: str = "random", **options: Any) -> list[Find
             checks does not depend on their number, and two are fast.
 
     Returns:
-        What is wrong, empty where nothing is.
+        What is wrong, empty if nothing is.
 
     Raises:
         ValueError: if there is no such encoder or its YAML cannot be read.
@@ -126,7 +126,7 @@ def check_encoder(encoder: Encoder, rebuild: Callable[[], Encoder] | None = None
         rebuild: builds the same encoder once more, to see that its weights do not depend on chance.
 
     Returns:
-        What is wrong, empty where nothing is. A check that raises an error is a finding with that error's message;
+        What is wrong, empty if nothing is. A check that raises an error is a finding with that error's message;
         the same message is given once.
 
     Example:

@@ -218,7 +218,7 @@ class EfficientAT(Encoder):
 def _convolve(
     n_in: int, n_out: int, kernel: int, stride: int, activation: type[nn.Module] | None, groups: int = 1
 ) -> nn.Sequential:
-    """A convolution, its batch normalisation, and an activation where there is one."""
+    """A convolution, its batch normalisation, and an activation if there is one."""
     parts = [make_convolution(n_in, n_out, kernel, stride, groups=groups), make_norm(n_out)]
     return nn.Sequential(*parts, *([activation()] if activation else []))
 

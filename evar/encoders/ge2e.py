@@ -104,7 +104,7 @@ class Ge2e(Encoder):
 
         Args:
             waveform: (batch, samples) float32 in [-1, 1] at 16 kHz.
-            lengths: (batch,) valid samples of each clip; None where all samples are valid.
+            lengths: (batch,) valid samples of each clip; None if all samples are valid.
 
         Returns:
             (batch, 256), not negative; compare two voices by their dot product.

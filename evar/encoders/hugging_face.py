@@ -12,7 +12,7 @@ texts with the tokenizer of the model's folder). The deepest of these is the def
 
 How a clip comes in, and which frames come out:
     Waveform models (wav2vec2, HuBERT, MERT, WavLM, data2vec-audio, UniSpeech, SEW, Conformer): the clip as long as it is,
-        scaled to mean 0 and variance 1 where the model's feature extractor says so; one frame in as many samples as the
+        scaled to mean 0 and variance 1 if the model's feature extractor says so; one frame in as many samples as the
         strides multiply to. In a batch, what lies beyond a clip's end is masked in attention and, where the first
         convolution is normalised over time ("group"), left out there, so that a clip's frames are those of the clip
         alone. Models in which padding is heard all the same (data2vec-audio, SEW, Conformer, adapters, batch

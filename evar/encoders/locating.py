@@ -291,7 +291,7 @@ def list_weights_files(folder: Path) -> list[Path]:
         folder: of the model.
 
     Returns:
-        The files; empty where there are none.
+        The files; empty if there are none.
 
     Raises:
         ValueError: if an index is not one, or names files outside of the folder.

@@ -75,7 +75,7 @@ class Wav2Vec2(Encoder):
 
     Args:
         size: "base" or "large".
-        n_tokens: of the CTC head; 0 for none. A checkpoint's own head counts where there is one.
+        n_tokens: of the CTC head; 0 for none. A checkpoint's own head counts if there is one.
 
     Raises:
         ValueError: if the size is another.

@@ -283,7 +283,7 @@ def _kind(value: Any) -> str:
 
 
 def _list_items(head: str, items: list[str]) -> str:
-    """ "2 unexpected (a (1,), b (2,))", at most three of them; empty where there are none."""
+    """ "2 unexpected (a (1,), b (2,))", at most three of them; empty if there are none."""
     if not items:
         return ""
     return f"{head} ({', '.join(items[:3])}{', ...' if len(items) > 3 else ''})"

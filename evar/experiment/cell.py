@@ -34,7 +34,7 @@ class Cell:
     Attributes:
         encoder: as `load_encoder` gives it.
         task: with clips, labels and rounds.
-        spec: what was requested; it holds the protocol.
+        spec: the request, with the protocol.
 
     Raises:
         ValueError: if the task is not the one that the spec was made from.
@@ -77,12 +77,12 @@ class Cell:
 
     @property
     def is_cropped(self) -> bool:
-        """Whether training and validation clips are cropped at random, and test clips at the head."""
+        """True if training and validation clips are cropped at random, and test clips at the head."""
         return self.protocol.crop == "by_role" and self.task.config.clip_seconds is not None
 
     @cached_property
     def extraction(self) -> dict[str, Any]:
-        """What can change a vector; statistics that depend on the clips stand here by name, with their numbers by round."""
+        """Everything that can change a vector; statistics that depend on the clips stand by name, with numbers by round."""
         policy = self.task.policy()
         key = feature_key(self.encoder, policy)
         names = ("clip_seconds", "pad", "sample_rate", "resampler", "precision", "revision")

@@ -16,7 +16,7 @@ def require_fusion(protocol: ProtocolConfig, kind: str, fusion: str, task: str) 
     """Raise unless the protocol's probe for a kind of task can learn that fusion; others than "weighted" suit every probe.
 
     Raises:
-        ValueError: with what goes with what.
+        ValueError: with the combinations that are allowed.
 
     Example:
         >>> from evar.config import load_protocol_config

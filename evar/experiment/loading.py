@@ -1,4 +1,4 @@
-"""Loading what a spec names: the encoder and the task. Both runners do it here."""
+"""Loading the encoder and the task of a spec. Both runners do it here."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def provide_clips(task: Task, spec: CellSpec) -> None:
 
     Raises:
         FileNotFoundError: if clips are missing and the request does not leave them out.
-        OSError: if what the sounds are made of cannot be fetched.
+        OSError: if the sources of rendered sounds cannot be fetched.
     """
     prepare(task)
     if not spec.skip_bad:

@@ -1,4 +1,4 @@
-"""What a grid gave: rows, and the failures with their reasons. Both runners record them here."""
+"""Outcome of a grid: rows, and failures with their reasons. Both runners record them here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Outcome:
-    """What a grid gave.
+    """Rows and failures of a grid.
 
     Attributes:
         rows: results of this grid, old and new.
@@ -32,7 +32,7 @@ class Outcome:
     failures: list[Failure] = field(default_factory=list)
 
 
-#: what a cell may fail with, while the others go on
+#: errors that end a cell, while the others go on
 EXPECTED_ERRORS = (ValueError, KeyError, OSError, ImportError, RuntimeError, MemoryError)
 
 
@@ -45,7 +45,7 @@ def record_failure(
         outcome: to add it to.
         out: results folder.
         spec: the cell.
-        error: why there is no result; a text is taken as it is.
+        error: the reason why there is no result; a text is used unchanged.
         layers: in place of those that the cell requests; "search" for a fusion search.
     """
     reason = error if isinstance(error, str) else explain_error(error)

@@ -20,7 +20,7 @@ def make_row_probe(cell: Cell, selection: Selection, seed: int, device: str = "a
         cell: whose protocol and metric.
         selection: which layers, and how they are joined.
         seed: of the probe.
-        device: of probes that are trained by gradient steps; "auto" takes a GPU where there is one.
+        device: of probes that are trained by gradient steps; "auto" takes a GPU if the machine has one.
 
     Raises:
         ValueError: if the protocol has no probe for the kind of task, or none for the fusion.

@@ -72,7 +72,7 @@ def parse_request(encoders: str = "", tasks: str = "", **flags: Any) -> Settings
 
 
 def _parse_names(encoders: str, tasks: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Names of encoders and tasks, and what a grid says of other settings, below what is given."""
+    """Names of encoders and tasks, and other settings of a grid; given settings win over those of the grid."""
     if configs.is_grid(encoders or "default"):
         grid = configs.load_grid_config(encoders or "default")
         of_grid = {"layers": grid.layers, "protocol": grid.protocol, **({"seeds": grid.seeds} if grid.seeds else {})}

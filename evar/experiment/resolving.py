@@ -1,4 +1,4 @@
-"""A request becomes a grid of specs, once: every name is looked up, and whatever is illegal is rejected before any work."""
+"""A request becomes a grid of specs, once: every name is looked up, and every illegal value is rejected before any work."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def resolve_request(settings: Settings) -> GridSpec:
     no probe for, or whose layers do not fit the fusion is a rejection, with its reason, beside the cells that can be run.
 
     Args:
-        settings: what a command line says.
+        settings: the values of a command line.
 
     Raises:
         ValueError: if a name is unknown or a setting is not legal; or if no cell can be run because of what the request
-            says of encoders and fusion.
+            sets for encoders and fusion.
 
     Example:
         >>> from evar.experiment.request import parse_request
@@ -62,7 +62,7 @@ def resolve_request(settings: Settings) -> GridSpec:
     checks = {encoder: check_encoder(settings, encoder) for encoder in settings.encoders}
     cells: list[CellSpec] = []
     rejections: list[Rejection] = []
-    at_fault = []  # of what the request says, and not of what is missing here
+    at_fault = []  # faults of the request, and not of things that are missing on this machine
     for encoder, name in itertools.product(settings.encoders, settings.tasks):
         if not settings.wants(encoder, name):
             continue
@@ -84,7 +84,7 @@ def resolve_request(settings: Settings) -> GridSpec:
 
 
 def make_resources(settings: Settings) -> Resources:
-    """Return what a request says of things that cannot change a number."""
+    """Return the settings of a request that cannot change a number."""
     names = ("data_root", "store", "out", "device", "batch_size", "frames_gb", "engine", "jobs", "address")
     return Resources(**{name: getattr(settings, name) for name in names})
 
@@ -132,7 +132,7 @@ def _load_tasks(settings: Settings, protocol: ProtocolConfig) -> tuple[dict[str,
 
 @dataclass(frozen=True)
 class _EncoderCheck:
-    """What is known of an encoder before it is loaded.
+    """Facts about an encoder that are known before it is loaded.
 
     Attributes:
         layers: as requested, by name.
@@ -237,7 +237,7 @@ def _make_spec(
 
 
 def _make_search(settings: Settings, encoder: str, bases: dict[str, tuple[str, str]]) -> SearchSpec | None:
-    """The fusion search of one encoder; None where none is requested."""
+    """Make the fusion search of one encoder; None if none is requested."""
     if settings.fusion != "search":
         return None
     export = settings.export

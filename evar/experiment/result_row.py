@@ -46,7 +46,7 @@ def make_result(
     resources: Resources,
     flags: Sequence[str] = (),
 ) -> Result:
-    """Make the row of a table from what the probes of its rounds predicted.
+    """Make the row of a table from the predictions of its rounds.
 
     The row holds everything that computing it again takes: its spec, what was requested, and which rows of the task were
     validation clips. Scores are means over rounds; the interval is over the test clips of all rounds.
@@ -105,7 +105,7 @@ def make_result(
 
 
 def _describe_cell(cell: Cell, row: RowSpec) -> dict[str, Any]:
-    """What a row says of its encoder, layers, task and protocol."""
+    """Describe the encoder, layers, task and protocol of a row."""
     encoder, task = cell.encoder, cell.task
     names = [layer.name for layer in encoder.layer_infos]
     position = names.index(row.layers[0]) if len(row.layers) == 1 else None
@@ -135,7 +135,7 @@ def _describe_cell(cell: Cell, row: RowSpec) -> dict[str, Any]:
 
 
 def _list_flags(cell: Cell, row: RowSpec, fitted: Sequence[FittedRound]) -> list[str]:
-    """What a reader must know beside the score."""
+    """List the facts that a reader must know beside the score."""
     unknown = describe_unknown_classes(cell.task, [one.a_round for one in fitted])
     return [
         *([unknown] if unknown else []),
@@ -247,7 +247,7 @@ def save_row(out: Path, result: Result, fitted: Sequence[FittedRound], task: Tas
 
 
 def _join_confidence(fitted: Sequence[FittedRound]) -> NDArray[np.float32] | None:
-    """Return the probabilities of the predicted classes of all rounds; None where a round has none."""
+    """Return the probabilities of the predicted classes of all rounds; None if a round has none."""
     known = [one.confidence for one in fitted if one.confidence is not None]
     return np.concatenate(known) if len(known) == len(fitted) else None
 

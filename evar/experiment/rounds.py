@@ -27,7 +27,7 @@ CONFIDENCE_DIGITS = 3
 
 @dataclass
 class FittedRound:
-    """One round of one row: what was predicted for its test clips.
+    """One round of one row: the predictions for its test clips.
 
     Attributes:
         a_round: which clips were which.
@@ -37,9 +37,9 @@ class FittedRound:
         score: metric over them, at most 1.
         n_train, n_valid: clips fitted on.
         probe: the fitted estimator.
-        norm_stats: (mean, std) that the encoder's input was normalised by in this round, None where it has none.
+        norm_stats: (mean, std) that the encoder's input was normalised by in this round, None if it has none.
         extras: further metrics of the round, by name.
-        confidence: (clips,) probability of the predicted class, 0..1, NaN for bad clips; None where the probe has none.
+        confidence: (clips,) probability of the predicted class, 0..1, NaN for bad clips; None if the probe has none.
         template_scores: of zero-shot probes, what each template's prompts alone would score.
     """
 
@@ -78,10 +78,10 @@ def list_usable(a_round: Round, usable: NDArray[np.bool_], task: str, *, needs_v
 def place_predictions(
     task: Task, readable: NDArray[np.int64], predicted: Sequence[Any] | NDArray[Any], centre: float = 0.0
 ) -> NDArray[Any]:
-    """Return what is predicted of every clip of a task, where only some could be read; the others are never right.
+    """Fill in predictions for clips that could not be read, so that every clip has one; these are never right.
 
     Args:
-        task: its kind says what a prediction is.
+        task: its kind decides the form of a prediction.
         readable: (readable,) rows of the task.
         predicted: of them: class numbers, (readable, labels) scores, numbers, or (events, 3) arrays of class, onset and
             offset in seconds; of captions ranks, see `evar.metrics.retrieval`.

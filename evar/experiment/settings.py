@@ -12,7 +12,7 @@ from evar.config.encoder import display_name
 from evar.config.registry import near_miss
 from evar.extraction.fusion import ATTENTION, FITTED_FUSIONS, FUSIONS
 
-#: what a fusion search may maximise
+#: scores that a fusion search can maximise
 OBJECTIVES = ("mean_score", "mean_rank")
 
 
@@ -22,7 +22,7 @@ ENGINES = ("local", "ray")
 
 @dataclass(frozen=True)
 class Settings:
-    """What a command line says; see `lineval.py --help` for the words.
+    """The values of a command line; `lineval.py --help` explains the words.
 
     Attributes:
         encoders, tasks: names.
@@ -30,7 +30,7 @@ class Settings:
         fusion: "none" probes each layer by itself; "concat", "average", "pca" or "weighted" make one feature of them;
             "search" looks for the layers whose concatenation serves the tasks best; "attention" is that of protocols whose
             probe reads frames.
-        objective: what a search maximises on validation clips: "mean_score" or "mean_rank" over the tasks.
+        objective: score that a search maximises on validation clips: "mean_score" or "mean_rank" over the tasks.
         max_layers: how many layers a search may put together.
         export: name under which a search's choice becomes an encoder.
         protocol: name in `config/protocols`.
@@ -131,7 +131,7 @@ def _check_fusion(settings: Settings) -> None:
     if settings.export is not None and settings.fusion != "search":
         raise ValueError("--export names what --fusion=search chooses; for layers of your own see `evar fuse --help`")
     if settings.fusion != "none" and settings.layers == "default":
-        raise ValueError("--fusion needs --layers=all or --layers=NAME,NAME to say what is fused")
+        raise ValueError("--fusion needs --layers=all or --layers=NAME,NAME: the layers to fuse")
 
 
 def _check_statistics(norm_stats: str | tuple[float, float] | None) -> None:
@@ -164,7 +164,7 @@ def _check_weights(settings: Settings) -> None:
 
 
 def weights_by_encoder(text: str | None, encoders: Sequence[str]) -> list[tuple[str, str]]:
-    """What --weights says, as (encoder, weights); the encoder is "" where they are for all.
+    """Split --weights into (encoder, weights); the encoder is "" if the weights are for all.
 
     An encoder may be named as on the command line, or as tables print it.
 

@@ -31,7 +31,7 @@ def keep_sources(out: Path, encoder: str) -> Path | None:
     """Copy the Python files of an encoder into a results folder, once for each content.
 
     Returns:
-        The folder that holds them under their own names, or None where there are none.
+        The folder that holds them under their own names, or None if there are none.
     """
     found = hash_sources(encoder)
     if not found or not all(found.values()):
@@ -50,7 +50,7 @@ def name_folder(out: Path, hashes: dict[str, str]) -> Path:
 
 
 def describe_difference(encoder: str, then: dict[str, str], out: Path) -> str:
-    """Say which Python files are no longer what a row was made with, and where those are kept; "" where nothing differs.
+    """Name the Python files that have changed since a row was made, and the place of the old ones; "" if none has changed.
 
     Args:
         encoder: as the row names it.
@@ -62,7 +62,7 @@ def describe_difference(encoder: str, then: dict[str, str], out: Path) -> str:
     if not changed:
         return ""
     kept = name_folder(out, then)
-    where = f"; what the row was made with is kept in {kept}" if kept.is_dir() else ""
+    where = f"; the files that made the row are kept in {kept}" if kept.is_dir() else ""
     gone = "is not there" if not any(now.values()) else "differs from that of the row"
     return f"the code of {encoder} {gone} ({', '.join(changed)}){where}"
 

@@ -1,4 +1,4 @@
-"""What is to be computed, as plain data: a command line is resolved into these once, and everything works from them.
+"""Specs, as plain data: a command line is resolved into specs once, and all later code works from them.
 
 A `CellSpec` says what was requested of one encoder on one task, with all that can change a number. A `RowSpec` says what
 one row was computed from, with the hashes of the checkpoint and the index; its own hash names the result file. `Resources`
@@ -30,7 +30,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class CellSpec:
-    """One encoder on one task under one protocol, as it was requested.
+    """One encoder on one task under one protocol, in the words of the request.
 
     Attributes:
         encoder: as `evar.encoders.load_encoder` takes it.
@@ -100,7 +100,7 @@ class CellSpec:
         }
 
     def name_cell(self, layers: str = "") -> dict[str, Any]:
-        """Return what a record of a failure says of the cell; `layers` in place of those that were requested."""
+        """Describe the cell for a record of a failure; `layers` replace those of the request."""
         return {
             "encoder": self.encoder,
             "task": self.task,
@@ -139,7 +139,7 @@ class RowSpec:
 
     Attributes:
         encoder: row label.
-        weights_sha256, encoder_options: what the encoder was built with.
+        weights_sha256, encoder_options: hash of the weights, and options that the encoder was built with.
         extraction: what can change a vector, as in `evar.results.Result`.
         layers, fusion: what makes the feature.
         pooling: layer -> name of its pooling over time.
@@ -208,7 +208,7 @@ class SearchSpec:
     """A fusion search over the layers of one encoder, for all tasks of its cells at once.
 
     Attributes:
-        objective: what is maximised on validation clips: "mean_score" or "mean_rank" over the tasks.
+        objective: score that is maximised on validation clips: "mean_score" or "mean_rank" over the tasks.
         max_layers: how many layers may be put together.
         export: name under which the choice becomes an encoder; None exports nothing.
     """
@@ -220,7 +220,7 @@ class SearchSpec:
 
 @dataclass(frozen=True)
 class Resources:
-    """Where things are and what computes them; nothing here can change a number.
+    """Folders, devices and engines; nothing here can change a number.
 
     Attributes:
         data_root: folder that holds the tasks' folders.
@@ -250,7 +250,7 @@ class Rejection:
     """A cell that cannot be run, known before any work is done.
 
     Attributes:
-        spec: what was requested; its protocol and task say what a record of the failure needs.
+        spec: the request; a record of the failure takes protocol and task from it.
         reason: one sentence.
     """
 
@@ -260,12 +260,12 @@ class Rejection:
 
 @dataclass(frozen=True)
 class GridSpec:
-    """Encoders x tasks, resolved: what is to be computed, and with what.
+    """Encoders x tasks, resolved: the specs to compute, and the resources for them.
 
     Attributes:
         cells: in the order of the grid, encoder by encoder.
         resources: what cannot change a number.
-        searches: encoder -> its fusion search; empty where none was requested.
+        searches: encoder -> its fusion search; empty if none was requested.
         rejections: cells of the grid that cannot be run.
         tasks: by name, those that this process has loaded already; no part of the plain data.
     """

@@ -38,7 +38,7 @@ def make_targets(
 
 
 def read_outputs(outputs: NDArray[Any], kind: str, centre: float = 0.0, spread: float = 1.0) -> NDArray[Any]:
-    """Turn a model's outputs into what the metric takes: classes, scores of labels, or numbers.
+    """Turn a model's outputs into the form that the metric takes: classes, scores of labels, or numbers.
 
     Args:
         outputs: (clips, outputs).

@@ -1,4 +1,4 @@
-"""What in labels and sounds may spoil a score: the user reads it before a run, and the row records it."""
+"""Warnings about labels and sounds that can spoil a score: the user reads them before a run, and the row records them."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def check_labels(task: Task, seeds: Iterable[int], label: str) -> None:
 
 
 def warn_about_sounds(cell: Cell) -> None:
-    """Tell in one line what is odd about the sounds of a cell, if anything is; its clips must be there."""
+    """Warn in one line about unusual sounds of a cell, if there are any; its clips must be there."""
     if found := list_task_warnings(cell):
         tell(f"{cell.label}: {'; '.join(found)}; see evar verify {cell.task.name} --deep")
 
 
 def list_task_warnings(cell: Cell) -> list[str]:
-    """Return what is odd about a few clips of the task, spread over its index: sentences, none where all is well.
+    """Describe unusual sounds among a few clips of the task, spread over its index: sentences, none if all is well.
 
     Args:
         cell: its clips are there, or are named as bad by the run itself. Only what the encoder can hear counts: its rate

@@ -67,5 +67,5 @@ def embed_texts(encoder: Encoder, task: Task, store: Any) -> NDArray[np.float32]
 
 
 def describe_texts(task: Task) -> dict[str, Any]:
-    """Return what a row says of its prompts: templates, and the names of the classes."""
+    """Describe the prompts of a row: templates, and the names of the classes."""
     return {"templates": list(list_templates(task.config)), "names": name_classes(task.config)}

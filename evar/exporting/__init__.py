@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Exported", "Source", "export", "read_metadata", "require_format"]
 
-#: clips a part: what a kill may cost, and what is sorted into batches together
+#: clips in a part: a killed run loses at most these; they are sorted into batches together
 CLIPS_A_PART = 256
 #: seconds to wait for another run with the same output: one that was killed needs some to die on a busy machine
 _PATIENCE = 60.0
@@ -41,14 +41,14 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export gave.
+    """Result of an export.
 
     Attributes:
         meta: of the output, as `read_metadata` gives it.
         n_encoded: clips that were decoded and encoded now; the others were there.
         was_there: the output was there already, of the same files with the same settings.
         kept: folder of the parts where it is kept, for when the bad clips are mended; else None.
-        left_out: what was passed over in folders, in one line; "" for nothing.
+        left_out: one line that names the files that were left out in folders; "" for none.
     """
 
     meta: dict[str, Any]
@@ -58,7 +58,7 @@ class Exported:
     left_out: str = ""
 
     def summary(self, output: str | Path) -> list[str]:
-        """Lines for the terminal: the bad clips, what is in the output, and what to do about it.
+        """Write lines for the terminal: the bad clips, the content of the output, and the next step.
 
         Args:
             output: path of the output, as the lines name it.
@@ -233,7 +233,7 @@ def _assemble(table: Table, output: Path) -> None:
 
 
 def _metadata_before(output: Path) -> dict[str, Any] | None:
-    """Metadata of the output of an earlier run, None where there is none; a file of anything else is not replaced."""
+    """Read the metadata of an earlier output (None if there is none); a file of another kind is not replaced."""
     if not output.exists():
         return None
     try:

@@ -39,7 +39,7 @@ def encode(
 
     Args:
         encoder: in eval mode, on its device.
-        recipe: what is kept of every clip.
+        recipe: the features of a clip.
         portions: digest of the part, its clips, and the positions of those whose rows another part has; taken one at a
             time.
         folder: of the parts.

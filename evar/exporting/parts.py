@@ -1,4 +1,4 @@
-"""Part files: what is done stays done, until the output is put together from them.
+"""Part files: they keep finished work until the output is put together from them.
 
 A part holds the vectors of the clips of one portion of the source, in a folder beside the output::
 

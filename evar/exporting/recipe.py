@@ -1,4 +1,4 @@
-"""What is computed of every clip: layers, pooled or as frames, apart or fused."""
+"""Recipes of exported features: layers that are pooled or kept as frames, one by one or fused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Recipe:
         fusion: makes one feature of them; None: each layer is a feature.
         pooling: layer -> how it is pooled over time; empty where frames are kept.
         hop: samples between frames at the encoder's rate; 0 where clips are pooled.
-        features: name -> width of what comes out. A feature has the name of its layer, or of the fusion.
+        features: name -> width of each feature. A feature has the name of its layer, or of the fusion.
     """
 
     layers: tuple[str, ...]
@@ -47,7 +47,7 @@ class Recipe:
         pooling: str | None = None,
         frames: bool = False,
     ) -> Recipe:
-        """Check what is asked for.
+        """Make a recipe, and check that the encoder can fulfil it.
 
         Args:
             encoder: as `load_encoder` gives it.
@@ -59,7 +59,7 @@ class Recipe:
                 do not fit side by side.
 
         Returns:
-            The recipe, with the names and widths of what comes out.
+            The recipe, with the names and widths of its features.
 
         Example:
             >>> from evar.encoders import load_encoder
@@ -139,7 +139,7 @@ def settings_of(encoder: Encoder, recipe: Recipe, columns: Sequence[str]) -> dic
 
     Args:
         encoder: as `load_encoder` gives it.
-        recipe: what is kept of every clip.
+        recipe: the features of a clip.
         columns: names of the CSV's columns that are carried along.
 
     Returns:

@@ -57,7 +57,7 @@ class Homes:
 
     @property
     def has_repeats(self) -> bool:
-        """Whether any file is named more than once."""
+        """True if any file is named more than once."""
         return bool(self._repeated)
 
     def visit(self, digest: str, clips: Sequence[Clip]) -> frozenset[int]:

@@ -29,7 +29,7 @@ class Clip:
     Attributes:
         path: as the output names it: as it stands in the CSV, else as the user would open it.
         file: where it is.
-        columns: what the CSV's other columns say about it.
+        columns: its values in the other columns of the CSV.
     """
 
     path: str
@@ -38,7 +38,7 @@ class Clip:
 
 
 class Source:
-    """Clips in a fixed order; each iteration reads folders and CSV files anew.
+    """Clips in a fixed order; each iteration reads folders and CSV files again.
 
     Args:
         words: audio files, folders (searched to the bottom, in the order of the names, hidden ones left out) and CSV
@@ -47,7 +47,7 @@ class Source:
 
     Attributes:
         columns: names of the CSV's other columns.
-        left_out: what the last iteration passed over in folders.
+        left_out: files that the last iteration left out in folders.
 
     Raises:
         ValueError: if nothing is at a word, a CSV has no `path` or cuts files into segments, or sources have different

@@ -40,16 +40,16 @@ class Row:
 
 @dataclass
 class Table:
-    """What the output will hold, read from committed parts block by block.
+    """The rows of an output, read from committed parts block by block.
 
     Attributes:
         folder: of the parts.
         digests: of the parts, in the order of the source.
         features: name -> width.
         columns: names of the columns that are carried along.
-        hop: seconds between frames; 0 where a row is a clip.
+        hop: seconds between frames; 0 if a row is a clip.
         homes: path of a file that repeats -> its part, and its position there.
-        meta: what the output says about itself.
+        meta: metadata of the output.
         n_clips, n_rows: without the bad clips.
         bad: [path, reason] of each clip that could not be used.
         longest: characters of the longest text in each text column.

@@ -197,7 +197,7 @@ def require_format(output: Path) -> None:
         output: its path; only the ending counts.
 
     Raises:
-        ValueError: if its ending is none of `FORMATS`.
+        ValueError: if `FORMATS` does not have its ending.
         ImportError: if the package that the format needs is not installed.
 
     Example:
@@ -226,7 +226,7 @@ def require_format(output: Path) -> None:
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """How the vectors of an output were made: encoder, weights, layers, versions, bad clips, ...
+    """Read how the vectors of an output were made: encoder, weights, layers, versions, bad clips, ...
 
     Args:
         path: of the output, .parquet, .npz or .h5.

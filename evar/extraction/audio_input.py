@@ -24,7 +24,7 @@ class Clip:
     Attributes:
         samples: (samples,) float32, or None for an encoded file.
         source: path or bytes of an encoded file, or None for samples.
-        sample_rate: Hz of the samples; None where the caller named none.
+        sample_rate: Hz of the samples; None if the caller named none.
     """
 
     samples: NDArray[np.float32] | None = None
@@ -33,7 +33,7 @@ class Clip:
 
 
 def list_clips(audio: Any) -> list[Clip]:
-    """Take apart whatever holds audio.
+    """List the clips of any value that can hold audio.
 
     Args:
         audio: as for `evar.embed`.
@@ -42,7 +42,7 @@ def list_clips(audio: Any) -> list[Clip]:
         The clips in the order given; each row of an array (batch, samples) is one.
 
     Raises:
-        ValueError: if it is no audio, empty, or of a shape that leaves open what is meant.
+        ValueError: if it is no audio, empty, or of an ambiguous shape.
 
     Example:
         >>> [clip.samples.shape for clip in list_clips(np.zeros((2, 8000)))]
@@ -136,7 +136,7 @@ def require_rate(sample_rate: Any) -> int:
 
 
 def _clips_of_dictionary(audio: Mapping[str, Any]) -> list[Clip]:
-    """What `datasets.Audio` gives: decoded, {'array', 'sampling_rate'}, or not, {'bytes', 'path'}."""
+    """List the clips of `datasets.Audio`: decoded, {'array', 'sampling_rate'}, or not decoded, {'bytes', 'path'}."""
     array = audio.get("array")
     if array is not None:
         rate = audio.get("sampling_rate", audio.get("sample_rate"))

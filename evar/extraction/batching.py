@@ -76,7 +76,7 @@ def decode_ahead(
     """Decode in threads, a few batches ahead of whoever takes them.
 
     Args:
-        batches: clips of each batch; asked for one more whenever one is taken, so memory is bounded by a few.
+        batches: clips of each batch; only a few batches are taken in advance, which limits memory.
         decode: called in a thread for every clip.
 
     Yields:
@@ -103,7 +103,7 @@ def _yield_to_the_encoder() -> None:
     """Give a decoding thread the lowest priority, where the system knows threads' priorities (Linux).
 
     The encoder's threads wait for one another at the end of every operation; a decoder that takes one's core for a
-    moment would hold up all of them. So decoding takes what the encoder leaves: idle cores, or the time between batches.
+    moment would delay all of them. So decoding only takes idle cores, or the time between batches.
     """
     if hasattr(os, "setpriority") and sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)

@@ -225,7 +225,7 @@ def _warn_or_raise(failed: Mapping[int, AudioError], n_clips: int) -> None:
 def selection(
     encoder: Encoder, layers: str | Sequence[str | int] | None, fusion: str | None, pooling: str | None
 ) -> tuple[list[str], str | None]:
-    """The layers that are asked for, and the fusion that makes one feature of them (None: each is a feature).
+    """Resolve the layers that the caller names, and the fusion of them (None: each layer is a feature).
 
     Args:
         encoder, layers, fusion, pooling: as for `embed`.

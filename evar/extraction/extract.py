@@ -38,15 +38,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class Extraction:
-    """What a pass gave.
+    """Result of a pass over the clips.
 
     Attributes:
-        key: what the vectors were made with.
+        key: everything that can change the vectors.
         rows: (clips,) row id of each clip, or None for a clip that could not be used.
         bad: position of a clip -> why it could not be used.
         n_encoded, n_stored: clips encoded now, and found in the store.
         audio_seconds, seconds: audio encoded now, and wall time that it took.
-        encode_seconds: of it, what the encoder and the pooling took.
+        encode_seconds: the part of this time that the encoder and the pooling took.
     """
 
     key: FeatureKey
@@ -70,7 +70,7 @@ def extract(
     """Make sure that every clip's vectors of every layer are in the store.
 
     What is stored already is neither decoded nor encoded. A clip that cannot be read, or of which no layer is finite,
-    is named in `bad`; the others go on. A vector of a single layer that is not finite is stored as it is.
+    is named in `bad`; the others go on. If only one layer of a clip is not finite, its vector is stored unchanged.
 
     Args:
         encoder: in eval mode, on its device.
@@ -155,7 +155,7 @@ def extract_each(
 
 @dataclass
 class _Target:
-    """Vectors under one pair of input statistics: what is to do, and where it goes."""
+    """Vectors under one pair of input statistics: the clips to encode, and the place where their vectors go."""
 
     norm_stats: tuple[float, float] | None
     planned: Plan
@@ -264,7 +264,7 @@ def _encode(
 def _encode_batch(
     encoder: Encoder, target: _Target, clips: dict[int, NDArray[np.float32]], frames: FrameRequest | None
 ) -> None:
-    """Encode decoded clips under the target's input statistics, and store what is finite."""
+    """Encode decoded clips under the target's input statistics, and store the finite vectors."""
     assert target.writer is not None
     for positions in [list(clips)] if encoder.batch_invariant else by_length(clips):
         if not positions:

@@ -145,7 +145,7 @@ class FrameRequest:
 
 
 def mean_of_stretches(frames: Tensor, stride: int) -> Tensor:
-    """Means of `stride` frames in turn, the last of what is left: (time, feature) -> (time / stride rounded up, feature).
+    """Average each `stride` frames in turn, and the rest: (time, feature) -> (time / stride rounded up, feature).
 
     Args:
         frames: (time, feature).

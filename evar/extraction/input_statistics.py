@@ -34,12 +34,12 @@ DECIMALS = 6
 
 
 def mode(encoder: Encoder, asked: str | tuple[float, float] | None, protocol: str) -> str | tuple[float, float] | None:
-    """What a `--norm_stats` means for one encoder.
+    """Resolve `--norm_stats` for one encoder.
 
     Args:
-        encoder: as `load_encoder` gives it, with the asked numbers where numbers were asked for.
-        asked: "default", "train", "task", (mean, std), or None where the command line says nothing.
-        protocol: what the protocol says where the command line says nothing.
+        encoder: as `load_encoder` gives it; if the user gave numbers, with these numbers.
+        asked: value of the flag: "default", "train", "task", (mean, std), or None if the flag is not given.
+        protocol: value of the protocol, which counts if the flag is not given.
 
     Returns:
         "train", "task", the (mean, std) that the encoder holds, or None for an encoder without input statistics.
@@ -171,13 +171,13 @@ def of_task(
 def read_stored(
     encoder: Encoder, task: Task, what: str | tuple[float, float] | None, seeds: Sequence[int], store: FeatureStore
 ) -> dict[int, list[Statistics]] | None:
-    """As `of_task`, from what is stored already.
+    """Compute the same as `of_task`, only from stored moments.
 
     Args:
         encoder, task, what, seeds, store: as for `of_task`.
 
     Returns:
-        As `of_task`; None where a clip's moments are missing.
+        As `of_task`; None if a clip's moments are missing.
 
     Raises:
         ValueError: if no clip is left to take them from, or all are silent.

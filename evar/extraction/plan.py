@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a pass would have to do; `evar lineval --dry_run` prints it.
+    """The work of a pass before it starts; `evar lineval --dry_run` prints it.
 
     Attributes:
-        key: what the vectors are made with.
+        key: everything that can change the vectors.
         infos: (clips,) what each file holds, None for a bad clip.
         rows: (clips,) row ids, None for a bad clip.
         bad: position of a clip -> why it cannot be used.
@@ -133,12 +133,12 @@ def make_plan(
     batch_size: int | None,
     frames: FrameRequest | None = None,
 ) -> Plan:
-    """As `plan`, for clips that were looked at already.
+    """Make a plan as `plan` does, for clips that were inspected already.
 
     Args:
         encoder, policy, batch_size, frames: as for `plan`.
         infos, bad: as `inspect_clips` gives them.
-        store: that holds the vectors, or the frames where `frames` are asked for.
+        store: of the vectors, or of the frames if `frames` are given.
 
     Returns:
         As `plan`.
@@ -192,7 +192,7 @@ def inspect_clips(paths: Sequence[Path], store: FeatureStore) -> tuple[list[Audi
 
     Args:
         paths: (clips,) audio files.
-        store: whose audio index is asked first, and told what is new.
+        store: its audio index is read first, and new files are added to it.
 
     Returns:
         (clips,) what each file holds, None for a bad clip; and position of a bad clip -> why it cannot be used.

@@ -192,7 +192,7 @@ def fill_cells(
     colours = colormaps[COLOUR_MAP]
     values = np.array([[np.nan if shade is None else shade for shade in line] for line in shades])  # (rows, columns)
     ax.imshow(values, cmap=colours, norm=Normalize(0, 1), aspect="auto", interpolation="nearest")
-    ax.set_facecolor("0.93")  # seen where there is no colour
+    ax.set_facecolor("0.93")  # seen if there is no colour
     for row, line in enumerate(texts):
         for column, text in enumerate(line):
             shade = shades[row][column]

@@ -13,7 +13,7 @@ from evar.storage.atomic import remove, remove_dead_parts, report_change
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a state whole or not at all; what a killed process left half written is removed.
+    """Write a state completely or not at all; half-written files of a killed process are removed.
 
     Raises:
         OSError: naming the file, if it cannot be written.
@@ -35,7 +35,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """Return the state in a file, or None where there is none; a damaged file is named and removed."""
+    """Return the state in a file, or None if there is none; a damaged file is named and removed."""
     remove_dead_parts(path.parent)
     if not path.is_file():
         return None
@@ -44,7 +44,7 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
         if not isinstance(state, dict) or not {"best", "epoch", "in_epoch", "history"} <= state.keys():
             raise ValueError("it holds no state of a training")
     except Exception as error:  # zip, pickle and tensor errors of many types: each means that the file is damaged
-        tell(f"  {path} is damaged ({' '.join(str(error).split())[:120]}); training begins anew")
+        tell(f"  {path} is damaged ({' '.join(str(error).split())[:120]}); training starts again from the beginning")
         remove(path)
         return None
     return state

@@ -1,4 +1,4 @@
-"""What a training gets, and what it gives: labelled clips, and the network with the weights of its best epoch."""
+"""Input and output of a training: labelled clips, and the network with the weights of its best epoch."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Clips:
 
 @dataclass
 class Trained:
-    """What training gave.
+    """Result of a training.
 
     Attributes:
         network: with the weights of the best epoch.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_board(folder: Path, is_wanted: bool) -> Iterator[Callable[[dict[str, float]], None] | None]:
-    """Give a function that writes an epoch's numbers for TensorBoard, or None where that is not wanted."""
+    """Give a function that writes an epoch's numbers for TensorBoard, or None if that is not wanted."""
     if not is_wanted:
         yield None
         return

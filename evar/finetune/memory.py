@@ -35,7 +35,7 @@ def save_batch(folder: Path, protocol: TuningProtocol | None) -> None:
 
 
 def load_batch(folder: Path, protocol: TuningProtocol) -> TuningProtocol:
-    """Return the protocol with the batch that an earlier run was left with; unchanged where there is none."""
+    """Return the protocol with the batch that an earlier run was left with; unchanged if there is none."""
     try:
         found = json.loads((folder / _FILE).read_text(encoding="utf-8"))
         batch = {name: int(found[name]) for name in ("batch_size", "accumulate")}

@@ -1,4 +1,4 @@
-"""What is fine-tuned: an encoder, chosen layers pooled over time, a normalisation without parameters, and a linear head."""
+"""The fine-tuned network: an encoder, chosen layers pooled over time, a normalisation without parameters, a linear head."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Network(nn.Module):
         return self.head(self.norm(embedding))
 
     def train(self, mode: bool = True) -> Network:
-        """As in `nn.Module`, but for batch normalisations that are to keep their statistics."""
+        """Switch the mode as `nn.Module` does, but leave batch normalisations alone that must keep their statistics."""
         super().train(mode)
         if mode and self.frozen_norms:
             for module in self.encoder.modules():
@@ -239,7 +239,7 @@ class Lars(torch.optim.Optimizer):
 
 @contextmanager
 def replace_input(encoder: Encoder, network_input: object | None, patch_out: object | None) -> Iterator[None]:
-    """Hold another front-end, and hide patches, for a while; None leaves what is there."""
+    """Replace the front-end, and hide patches, inside a `with` block; None replaces nothing."""
     given = {"network_input": network_input, "patch_out": patch_out}
     own = {name: value for name, value in given.items() if value is not None}
     encoder.__dict__.update(own)

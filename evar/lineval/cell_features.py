@@ -232,7 +232,7 @@ class Vectors:
 
 
 def request_frames(cell: Cell, layers: Iterable[str], store: FeatureStore, resources: Resources) -> FrameRequest | None:
-    """Return the frames that the probes of these layers read; None where they read pooled vectors.
+    """Return the frames that the probes of these layers read; None if they read pooled vectors.
 
     Where frames of these and more layers are stored already, these are requested.
 

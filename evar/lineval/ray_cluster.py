@@ -92,7 +92,7 @@ def check_reachable(address: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Tasks:
-    """The two kinds of Ray tasks; `encode` is None where no GPU is to be used."""
+    """The two kinds of Ray tasks; `encode` is None if no GPU is to be used."""
 
     encode: Any
     work: Any

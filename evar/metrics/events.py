@@ -114,7 +114,7 @@ def segment_error_rate(y_true: ArrayLike, y_pred: ArrayLike) -> float:
         y_true, y_pred: as for `event_onset_f1`.
 
     Returns:
-        0 or more; 0 is perfect, and finding nothing is 1. 0 where nothing is active and nothing was found.
+        0 or more; 0 is perfect, and finding nothing is 1. 0 if nothing is active and nothing was found.
 
     Raises:
         ValueError: as `event_onset_f1`.

@@ -201,7 +201,7 @@ def _percentiles(scores: NDArray[np.float64], level: float) -> tuple[float, floa
 def _resample(
     statistic: Statistic, group_of: NDArray[Any], round_of: NDArray[Any], n_resamples: int, seed: int
 ) -> NDArray[np.float64] | None:
-    """Mean over rounds of a statistic in each bootstrap sample, (resamples,); None where no round has two groups."""
+    """Mean over rounds of a statistic in each bootstrap sample, (resamples,); None if no round has two groups."""
     of_rounds = [np.flatnonzero(round_of == current) for current in np.unique(round_of)]
     indices = [np.unique(group_of[rows], return_inverse=True)[1] for rows in of_rounds]
     sizes = tuple(int(index.max()) + 1 for index in indices)

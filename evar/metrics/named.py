@@ -53,7 +53,7 @@ class Metric:
         is_mean: whether the score is a mean over clips. The bootstrap of any other score has a bias, which intervals
             take away.
         chance: expected score of guessing: a number, or a function of the labels of a round's test clips and the number
-            of classes; None where it is not known.
+            of classes; None if it is not known.
         display_name: what tables and plots call it; "" for the name that it is listed under.
         is_default: whether new tasks of its kind get it.
         source_sha256: 16 hexadecimal digits that tell the source of an own metric; "" for the metrics of this package.

@@ -30,7 +30,7 @@ def paired_permutation(
         seed: of the flips.
 
     Returns:
-        p in 0..1; 1 where no group differs.
+        p in 0..1; 1 if no group differs.
 
     Raises:
         ValueError: if the shapes differ or there is no clip.

@@ -3,7 +3,7 @@
 `y_true` and `y_pred` are (clips, 2 x captions), where a clip has at most `captions` of them. In the first half of `y_pred`
 stands, for each caption of a clip, the rank of the clip among all clips when the caption is the query (text to audio); in
 the second half the rank of that caption among all captions when the clip is the query (audio to text). The first rank is
-1; infinity stands for a clip that could not be read. `y_true` is 1 where there is a caption, and 0 where a clip has fewer.
+1; infinity stands for a clip that could not be read. `y_true` is 1 if there is a caption, and 0 if a clip has fewer.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def guess_precision(y_true: NDArray[Any]) -> float:
 
 
 def _split(y_true: ArrayLike, y_pred: ArrayLike, direction: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Which captions there are, and their ranks in one direction; infinity where there is none."""
+    """Which captions there are, and their ranks in one direction; infinity if there is none."""
     true, ranks = np.asarray(y_true) > 0, np.asarray(y_pred, np.float64)
     half = true.shape[1] // 2
     part = slice(0, half) if direction == "text_to_audio" else slice(half, None)

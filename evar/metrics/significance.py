@@ -162,7 +162,7 @@ def _differences(
 def _mean_differences(
     difference: NDArray[np.float64], groups: NDArray[np.generic], rounds: NDArray[np.generic], seed: int
 ) -> NDArray[np.float64]:
-    """As `_differences` of a score that is a mean over clips: (clips,) -> (resamples,); none where no round has two groups.
+    """As `_differences` of a score that is a mean over clips: (clips,) -> (resamples,); none if no round has two groups.
 
     Groups of one size and sum are alike, so it is drawn how many of each kind there are: the same distribution as drawing
     groups one by one, at a small part of the cost.

@@ -39,7 +39,7 @@ def r2(y_true: ArrayLike, y_pred: ArrayLike) -> float:
         y_pred: (clips,) numbers.
 
     Returns:
-        At most 1; 0 for predicting the mean, below 0 for worse; 0 where the true values are constant.
+        At most 1; 0 for predicting the mean, below 0 for worse; 0 if the true values are constant.
 
     Raises:
         ValueError: as `pearson`.

@@ -84,7 +84,7 @@ def search_line(
     """Halve steps until the objective falls by a share of what its slope promises.
 
     Args:
-        evaluate: length of the steps (item,) -> value of the objective there (item,), and whatever else was found there.
+        evaluate: length of the steps (item,) -> value of the objective there (item,), and other values of the same point.
         value: (item,) of the objective where the steps begin.
         slope: (item,) derivative of the objective along the steps, <= 0.
 

@@ -42,7 +42,7 @@ def pick_device(device: str) -> str:
 
 
 def describe_device(device: Any) -> tuple[str, int]:
-    """Describe where a network runs, for people who compare times.
+    """Describe the device of a network, for comparisons of times.
 
     Args:
         device: a torch device, or its name.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Frames:
-    """Frames of some layers of some clips, read when a batch of them is asked for.
+    """Frames of some layers of some clips; only the batch that is needed is read.
 
     Slicing by row numbers gives the frames of these clips; nothing is read for it.
 
@@ -103,6 +103,6 @@ class FramesInMemory(Frames):
         )
 
     def join(self, positions: Sequence[int], layer: str) -> tuple[Tensor, Tensor]:
-        """As the base class says."""
+        """See the base class."""
         clips = [self._layers[layer][position] for position in positions]
         return torch.cat(clips), torch.tensor([len(clip) for clip in clips])

@@ -84,9 +84,9 @@ def fit_logistic(
         features: (batch, clips, feature) float64; problems with fewer clips or features are padded with zeros. Any
             scale is solved, but only `principal_coordinates` of standardised features are solved fast.
         labels: (batch, clips) int64 in 0..n_classes-1 (anything legal in padded rows), or (batch, clips, class) of 0 and
-            1 where a clip may have several.
+            1 if a clip may have several.
         strengths: values of C, positive; large means little regularisation.
-        n_classes: at least 2, or 1 where a clip may have several.
+        n_classes: at least 2, or 1 if a clip may have several.
         row_weights: (batch, clips) float64, weight of each clip's log-loss, 0 in padded rows; None for all 1.
         tol: stop when a full Newton step could move no fitted clip's probability by more (judged by the fall of the
             objective); the error left is smaller still, and that of other clips of the same kind about as small.
@@ -259,7 +259,7 @@ class _Items(Items):
         self.logits[at], self.value[at] = moved.logits, moved.value
 
     def counts(self) -> list[int]:
-        """How many there are of each problem."""
+        """Count the items of each problem."""
         return self.owner.bincount(minlength=len(self.problem.design)).tolist()
 
     def of_problems(self, values: Tensor) -> Tensor:
@@ -273,13 +273,13 @@ class _Items(Items):
         return self.strengths * (losses * self.of_problems(self.problem.row_weights[:, 0])).sum(dim=1) + 0.5 * ridge
 
     def start_systems(self, dtype: torch.dtype) -> tuple[_Curvature, Tensor]:
-        """As the base class says."""
+        """See the base class."""
         curvature, gradient = self.open_systems(dtype)
         design = self.problem.design.to(dtype)
         return curvature.over(design, _turn_design(design)), gradient
 
     def open_systems(self, dtype: torch.dtype) -> tuple[_Curvature, Tensor]:
-        """As the base class says; products need the designs of `start_systems`."""
+        """See the base class; products need the designs of `start_systems`."""
         probabilities = compute_shares(self.logits, self.problem.is_multilabel)
         residual = probabilities - self.of_problems(self.problem.targets)
         residual *= self.of_problems(self.problem.row_weights)
@@ -288,7 +288,7 @@ class _Items(Items):
         return _Curvature(self, probabilities, dtype), gradient.add_(self.problem.penalty * self.weights)
 
     def move(self, step: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-        """As the base class says."""
+        """See the base class."""
         logit_step = _times(step, self.problem.turned, self.counts())
 
         def evaluate(length: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
@@ -333,7 +333,7 @@ class _Curvature(Curvature):
         return self
 
     def times(self, vector: Tensor, is_open: Tensor) -> Tensor:
-        """As the base class says; those that are not needed ride along."""
+        """See the base class; those that are not needed ride along."""
         logits = _times(vector, self.turned, self.counts)
         if not self.is_multilabel:
             logits -= (self.share * logits).sum(dim=1, keepdim=True)

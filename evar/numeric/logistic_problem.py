@@ -53,9 +53,9 @@ class LogisticProblem:
 
     Attributes:
         coordinates: (clips, rank) float64, or `Coordinates`, which are computed when needed.
-        labels: (clips,) int64 class numbers, or (clips, class) int64 of 0 and 1 where a clip may have several.
+        labels: (clips,) int64 class numbers, or (clips, class) int64 of 0 and 1 if a clip may have several.
         strengths: values of C, positive.
-        n_classes: at least 2, or 1 where a clip may have several.
+        n_classes: at least 2, or 1 if a clip may have several.
         tol: as for `evar.numeric.logistic.fit_logistic`.
         max_iter: Newton steps at most.
     """

@@ -88,7 +88,7 @@ class Curvature:
 
 @dataclass
 class _Progress:
-    """How far the systems of items are.
+    """Progress of the systems of items.
 
     Attributes:
         size: (item, 1, 1) that gradients were scaled by.

@@ -1,4 +1,4 @@
-"""Features that are read a part at a time: what a probe gets where all of them together would not fit in memory."""
+"""Features that are read part by part, for probes whose features do not fit in memory together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHUNK_BYTES = 2**24
 
 
 class Rows:
-    """Features (clips, width), of which only what is asked for is in memory.
+    """Features (clips, width); only the rows that are needed are in memory.
 
     Slicing gives rows again and reads nothing; `read` reads; `np.asarray` reads all.
 
@@ -83,7 +83,7 @@ class RowsInMemory(Rows):
         return RowsInMemory(self._array[rows])
 
     def read(self, rows: slice | NDArray[np.int64] = slice(None)) -> NDArray[np.float32]:
-        """As the base class says."""
+        """See the base class."""
         return np.asarray(self._array[rows], np.float32)
 
 
@@ -114,7 +114,7 @@ class RowsJoined(Rows):
         raise TypeError(f"joined rows are taken by a slice of step 1, got {type(rows).__name__}; read() takes any")
 
     def read(self, rows: slice | NDArray[np.int64] = slice(None)) -> NDArray[np.float32]:
-        """As the base class says."""
+        """See the base class."""
         index = np.arange(len(self))[rows]
         is_first = index < len(self._first)
         out = np.empty((len(index), self.shape[1]), np.float32)

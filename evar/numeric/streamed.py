@@ -153,7 +153,7 @@ class _Items(Items):
         )
 
     def only(self, kept: Tensor) -> _Items:
-        """As the base class says."""
+        """See the base class."""
         return _Items(
             self.problem,
             self.place[kept],
@@ -165,16 +165,16 @@ class _Items(Items):
         )
 
     def put(self, at: Tensor, moved: _Items) -> None:
-        """As the base class says."""
+        """See the base class."""
         self.n_iter[at], self.weights[at] = moved.n_iter, moved.weights
         self.here.put(at, moved.here)
 
     def open_systems(self, dtype: torch.dtype) -> tuple[_Curvature, Tensor]:
-        """As the base class says."""
+        """See the base class."""
         return _Curvature(self, dtype), self.here.gradient.clone()
 
     def move(self, step: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-        """As the base class says; each halving is a pass."""
+        """See the base class; each halving is a pass."""
 
         def evaluate(length: Tensor) -> tuple[Tensor, tuple[Tensor, _At]]:
             weights = self.weights + length[:, None, None] * step
@@ -198,7 +198,7 @@ class _Curvature(Curvature):
         self.precondition(items.here.spread, energy, penalty, items.strengths, self.problem.is_multilabel, dtype)
 
     def times(self, vector: Tensor, is_open: Tensor) -> Tensor:
-        """As the base class says; those that are not needed are 0 and cost nothing."""
+        """See the base class; those that are not needed are 0 and cost nothing."""
         product = torch.zeros_like(vector)
         product[is_open] = self.problem.multiply(
             self.weights[is_open], vector[is_open].double(), self.strengths[is_open].double(), self.dtype

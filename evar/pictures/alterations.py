@@ -52,7 +52,7 @@ class AlteredClip:
 
     Attributes:
         unaltered: (samples,) float32; the reference of all distances.
-        lowered_db: level taken from everything, unaltered clip included, so that nothing clips; 0 where nothing would.
+        lowered_db: level taken from everything, unaltered clip included, so that nothing clips; 0 if nothing would.
         alterations: pitch, pitch_and_back (the control), level, noise, time.
     """
 

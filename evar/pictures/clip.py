@@ -163,7 +163,7 @@ def compute_envelope(waveform: NDArray[np.float32], n_columns: int) -> tuple[NDA
 
 
 def find_colour_range(values: NDArray[np.float32]) -> tuple[float, float, str]:
-    """Ends of the colour scale of a vector, and the colour map: from 0 where no value is negative, else centred on 0.
+    """Ends of the colour scale of a vector, and the colour map: from 0 if no value is negative, else centred on 0.
 
     The 1st and 99th percentile count, so that one outlier does not grey out all others.
 

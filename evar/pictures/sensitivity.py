@@ -136,7 +136,7 @@ def compute_cosine_distances(vectors: NDArray[np.floating], reference: NDArray[n
         reference: (width,).
 
     Returns:
-        (clips,) 0..2, exactly 0 where a vector equals the reference; NaN where only one of the two is all zero.
+        (clips,) 0..2, exactly 0 if a vector equals the reference; NaN where only one of the two is all zero.
 
     Example:
         >>> compute_cosine_distances(np.array([[2.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]), np.array([1.0, 0.0])).tolist()

@@ -275,7 +275,7 @@ class _Network:
 
 
 def _moments(X: Frames, layer: str, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and population standard deviation (width,) of a layer's frames over all clips; 1 where a feature is constant.
+    """Mean and population standard deviation (width,) of a layer's frames over all clips; 1 if a feature is constant.
 
     In two passes over the frames, in bounded memory, since the difference of large sums would lose small deviations.
     """

@@ -36,7 +36,7 @@ def mark_frames(events: NDArray[np.float64], n_frames: int, period: float, n_cla
         n_classes: of the task.
 
     Returns:
-        (frames, classes) uint8, 1 where an event of the class is active.
+        (frames, classes) uint8, 1 if an event of the class is active.
 
     Example:
         >>> mark_frames(np.array([[1, 0.1, 0.2]]), 3, 0.1, 2).tolist()

@@ -219,7 +219,7 @@ class _Training:
         self.sizes = [len(network.data.features) for network in networks]
 
     def _hold_features(self, features: Sequence[Any]) -> Tensor:
-        """Features of all clips in memory, (clips, width); nothing where they are read in parts."""
+        """Features of all clips in memory, (clips, width); nothing if they are read in parts."""
         return torch.empty(0) if self.in_parts else torch.from_numpy(np.concatenate(features)).to(self.device)
 
     def _stack(self, parts: Sequence[Tensor]) -> Tensor:

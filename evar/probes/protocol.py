@@ -79,8 +79,8 @@ class FitReport:
 
     Args:
         strength: the chosen C of a regularised model; None for other models.
-        chosen: other settings that were chosen, by name; None where there are none.
-        valid_score: of the choice on the validation clips, in the metric's unit; None where nothing was chosen.
+        chosen: other settings that were chosen, by name; None if there are none.
+        valid_score: of the choice on the validation clips, in the metric's unit; None if nothing was chosen.
         valid_log_loss: likewise its mean loss a clip, in nats.
         converged: whether the final fit reached its tolerance.
         on_grid_edge: whether the smallest or largest of several settings was chosen, so that a wider grid may do better.

@@ -46,7 +46,7 @@ class ZeroShotProbe(BaseEstimator):
         text: (templates, classes, width) vectors of the prompts.
 
     Attributes:
-        chosen_: {"template": number of the chosen template}; None where all are averaged.
+        chosen_: {"template": number of the chosen template}; None if all are averaged.
         valid_score_: of the choice on the validation clips.
 
     Example:

@@ -23,7 +23,7 @@ class CleanScore:
     Attributes:
         protocol, encoder, layers, task: what was evaluated.
         score, interval: of all test clips, 0..1.
-        clean_score, clean_interval: of the others, 0..1; None where nothing is left of some round.
+        clean_score, clean_interval: of the others, 0..1; None if nothing is left of some round.
         n_test, n_contaminated: test clips, and those of them that occur in a corpus, over all rounds.
     """
 
@@ -108,7 +108,7 @@ def _score_clean_clips(
 
 
 def write_clean_scores(results: Sequence[Result], records: Sequence[Contamination], out: Path) -> list[Path]:
-    """Write `clean.md` and `clean.csv`; nothing where no task was compared with a corpus."""
+    """Write `clean.md` and `clean.csv`; nothing if no task was compared with a corpus."""
     found = find_clean_scores(results, records, out)
     if not found:
         return []

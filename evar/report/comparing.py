@@ -96,7 +96,7 @@ def compare(
             a fusion shows rows that the main table leaves to layers.md.
         baseline: encoder to take differences to, or "encoder:layers".
         published: numbers of others to show below ours: "all", or names of config/published.
-        write: `compare.md`, `.csv`, `.tex`, `.json`, `baseline.csv` where there is one, and `ranks.png` and `.svg` where
+        write: `compare.md`, `.csv`, `.tex`, `.json`, `baseline.csv` if there is one, and `ranks.png` and `.svg` where
             there are enough tasks.
         cost: show what each row costs, as far as that was measured.
 

@@ -25,7 +25,7 @@ class Line:
         encoder: name.
         feature: what it is, "conv2+conv5 (search)".
         kind: "default", "best", "weighted" or "search".
-        cells: task -> feature, or difference, or None where it was not run.
+        cells: task -> feature, or difference, or None if it was not run.
         minus: kind that is subtracted.
         p_values: of differences, by task, corrected by Holm over the line.
     """
@@ -164,7 +164,7 @@ def _find_rows(
 
 
 def write_fusion(found: Sequence[FusionTable], out: Path) -> list[Path]:
-    """Write `fusion.md` and `fusion.csv`; nothing where no search was run."""
+    """Write `fusion.md` and `fusion.csv`; nothing if no search was run."""
     from evar.storage.atomic import write_atomic
 
     if not found:

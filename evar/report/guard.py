@@ -19,7 +19,7 @@ def try_to_make(name: str, make: Callable[[], list[Path]]) -> list[Path]:
         make: writes it, and returns the files written.
 
     Returns:
-        The files written; none where it failed.
+        The files written; none if it failed.
 
     Raises:
         OSError: if the folder cannot be written, which concerns everything that is made.
@@ -46,7 +46,7 @@ def try_to_write(out: Path, make: Callable[[], list[Path]]) -> list[Path]:
         make: writes them, and returns the files written.
 
     Returns:
-        The files written; none where the folder takes nothing.
+        The files written; none if the folder takes nothing.
     """
     try:
         return make()

@@ -42,7 +42,7 @@ MIN_LAYERS = 4
 
 @dataclass(frozen=True)
 class LayerLine:
-    """One layer: depth 0..1, score 0..1 (None where no row exists), and hint -> number (None where it has none)."""
+    """One layer: depth 0..1, score 0..1 (None if no row exists), and hint -> number (None if it has none)."""
 
     layer: str
     width: int
@@ -59,7 +59,7 @@ class HintTable:
     Attributes:
         label: the encoder's row label in the other tables.
         task: the column label in the other tables.
-        protocol, metric: of the scores; empty where there is none.
+        protocol, metric: of the scores; empty if there is none.
         record: what was measured.
         lines: shallow to deep.
     """
@@ -74,7 +74,7 @@ class HintTable:
     def correlation(self, hint: str) -> tuple[float | None, int]:
         """Spearman's rank correlation of a hint with the score over the layers that have both, and their number.
 
-        None where there are fewer than `MIN_LAYERS`, or either is the same throughout.
+        None if there are fewer than `MIN_LAYERS`, or either is the same throughout.
         """
         pairs = [(line.numbers[hint], line.score) for line in self.lines]
         known = [(number, score) for number, score in pairs if number is not None and score is not None]

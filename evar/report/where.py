@@ -25,7 +25,7 @@ class Reading:
         protocol, limit, encoder, task: what was evaluated.
         best: the layer that validation clips choose.
         default: the default layers.
-        gain: best minus default; None where the two were tested on different clips.
+        gain: best minus default; None if the two were tested on different clips.
         p_value: of the gain, corrected by Holm over all readings of the table.
         is_random: were the weights random?
     """
@@ -83,7 +83,7 @@ def group_by_encoder_and_task(results: Sequence[Result]) -> dict[tuple[str, ...]
 
 
 def write_where(found: Sequence[Reading], out: Path) -> list[Path]:
-    """Write `where.md` and `where.csv`; nothing where there is nothing to say."""
+    """Write `where.md` and `where.csv`; nothing if there is nothing to say."""
     from evar.storage.atomic import write_atomic
 
     if not found:

@@ -1,4 +1,4 @@
-"""What an encoder costs, on disk: one JSON per encoder and clip policy below `costs/`, written and read like a result."""
+"""Records of the cost of encoders: one JSON for each encoder and clip policy below `costs/`, stored like a result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COSTS_SCHEMA = 1
 
 @dataclass(frozen=True)
 class CostRecord:
-    """What it takes to hold an encoder, to run it and to keep its vectors.
+    """Memory, time and disk space that an encoder and its vectors take.
 
     Attributes:
         id: file stem.
@@ -26,7 +26,7 @@ class CostRecord:
         parameters: numbers that the network holds.
         bytes_per_clip: of the vectors of all layers, as the store keeps them.
         seconds, audio_seconds, n_clips: time of encoding and pooling on this machine, audio encoded in it, and clips;
-            None where a store of an older version was used, which measured nothing.
+            None if a store of an older version was used, which measured nothing.
         device, threads: where it ran.
         created: ISO 8601 time in UTC.
         schema: version of this list of keys.
@@ -59,7 +59,7 @@ class CostRecord:
 
     @property
     def seconds_per_second(self) -> float | None:
-        """Seconds of encoding for a second of audio; None where it was not measured."""
+        """Seconds of encoding for a second of audio; None if it was not measured."""
         return self.seconds / self.audio_seconds if self.seconds is not None and self.audio_seconds else None
 
     def matches(self, result: Result) -> bool:

@@ -70,7 +70,7 @@ def save_failure(out: Path, cell: Mapping[str, Any], reason: str) -> Path:
 
     Args:
         out: results folder.
-        cell: what was asked for: encoder and task, and where known layers (a list of names, or a command line's text:
+        cell: what was asked for: encoder and task, and if known layers (a list of names, or a command line's text:
             "default", "all", "conv1,conv2"), fusion, protocol, seed, limit, metric, task_version; plain data.
         reason: why there is no result, one sentence.
 

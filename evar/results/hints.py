@@ -36,11 +36,11 @@ class HintsRecord:
         task, task_version, index_sha256, limit: likewise.
         layers: names, shallow to deep; all lists below are in this order.
         widths: features per clip of each layer.
-        numbers: name of the hint -> one number per layer; None where the vectors give no answer.
+        numbers: name of the hint -> one number per layer; None if the vectors give no answer.
         cka: one list per layer, linear CKA with each layer, 0..1; None beside a constant layer.
         n_clips, n_usable: clips looked at, and clips that could have been.
         seed: of the draw of these clips where there were more.
-        norm_stats: (mean, std) of the input normalisation of these vectors, None where the encoder has none.
+        norm_stats: (mean, std) of the input normalisation of these vectors, None if the encoder has none.
         created: ISO 8601 time in UTC; the time of making where empty.
         schema: version of this list of keys.
         id: file stem; made from the other values where empty.

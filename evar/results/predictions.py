@@ -1,4 +1,4 @@
-"""What a run predicted for every test clip: `predictions/ID.npz` below a results folder."""
+"""Predictions of a run for every test clip: `predictions/ID.npz` below a results folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def save_predictions(
     y_pred: ArrayLike,
     confidence: ArrayLike | None = None,
 ) -> Path:
-    """Write `out/predictions/ID.npz`: what was predicted for every test clip of every round.
+    """Write `out/predictions/ID.npz`: the predictions for every test clip of every round.
 
     Args:
         out: results folder.
@@ -107,7 +107,7 @@ def load_confidence(out: Path, id: str) -> np.ndarray | None:
         id: of the result.
 
     Returns:
-        (clips,) float32, 0..1 and NaN, in the order of `load_predictions`; None where the run has none, or the file
+        (clips,) float32, 0..1 and NaN, in the order of `load_predictions`; None if the run has none, or the file
         cannot be read.
     """
     import zipfile

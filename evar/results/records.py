@@ -1,4 +1,4 @@
-"""What all records of a results folder share: a dataclass, as JSON in a file that is whole or not there, named by its id."""
+"""Shared code of the records in a results folder: a dataclass, as JSON in a file that is complete or absent, named by id."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Record(Protocol):
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
-#: bytes of a record file: a thousand times what a row takes
+#: largest size of a record file, in bytes: a thousand times the size of a row
 LARGEST_FILE = 2**26
 
 
@@ -109,7 +109,7 @@ def read_record(path: Path, make: Callable[[Any], T]) -> T:
     except ValueError as error:
         raise ValueError(f"{path}: {_shorten(str(error))}") from error
     except (TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-        # The checks of each kind of record should have found it; whatever they miss must still name its file.
+        # The checks of each kind of record should have found it; an error that they miss must still name its file.
         raise ValueError(
             f"{path} holds a value of an unexpected kind: {type(error).__name__}: {_shorten(str(error))}"
         ) from error

@@ -25,19 +25,19 @@ class Result:
     """The score of one encoder's layers on one task under one protocol and seed, with all that re-running it takes.
 
     Fractions lie in 0..1; only tables turn them into percent. Values are checked and made plain (numpy scalars become
-    Python numbers) when the object is made, so whatever exists can be saved, and whatever was saved can be trusted.
+    Python numbers) when the object is made, so every object can be saved, and every saved object can be trusted.
 
     Attributes:
         encoder: name as `evar encoders` lists it.
         weights: file name of the checkpoint, "random" or "none".
         weights_sha256: hash of the checkpoint or of the random parameters; "none" for an encoder without any.
-        layers: what was probed; several are fused.
+        layers: the layers that were probed; several are fused.
         fusion: "none" for one layer, else how several became one vector: "concat", "average", "pca", "weighted" or
             "attention" (of their frames, also for one layer).
         pooling: layer -> name of the pooling over time.
-        task, task_version: what was tested; other versions are never shown in one column.
+        task, task_version: the task that was tested; different versions are never shown in one column.
         protocol: name of the protocol.
-        params: every effective hyper-parameter: protocol_version, refit, the grid and what was chosen in each round.
+        params: every effective hyper-parameter: protocol_version, refit, the grid and the choice of each round.
         seed: of everything random in the run.
         metric: name of the metric.
         score: mean of round_scores, 0..1.
@@ -51,7 +51,7 @@ class Result:
         schema: version of this list of keys.
         id: file stem, from `run_id`; made from the other values where empty.
         rounds: one dict per round: name, score, n_train, n_valid, n_test, strength, valid_score.
-        interval: (low, high) of the 95 % interval, 0..1; None where there is none.
+        interval: (low, high) of the 95 % interval, 0..1; None if there is none.
         interval_method: a sentence for the table's footnote.
         n_classes, chance: number of classes; score of guessing, 0..1.
         depth: relative depth of a single layer, (layer_index + 1) / n_layers; None for several layers.
@@ -66,9 +66,9 @@ class Result:
         index_sha256: hash of the task's index.
         trained_on: data that the checkpoint has seen.
         protocol_description: the protocol's sentence for the table's footnote.
-        flags: what a reader must know beside the score, such as "random weights".
+        flags: facts that a reader must know beside the score, such as "random weights".
         extras: further metrics of the same predictions, mean over rounds, in their own units.
-        settings: what was asked for, such as {"layers": "all"}, so that the row can be run again.
+        settings: the request, such as {"layers": "all"}, so that the row can be run again.
 
     Raises:
         ValueError: if a value has the wrong type or range, or two values contradict each other.
@@ -173,7 +173,7 @@ _LONGEST_NAME = 2000
 
 
 def _check_together(row: Result) -> None:
-    """Check what the type of one value cannot say."""
+    """Check the promises of a value that its type does not express."""
     _check_names(row)
     _check_layers(row)
     _check_scores(row)

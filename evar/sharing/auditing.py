@@ -41,7 +41,7 @@ class RowVerdict:
             the last digit, and the same predictions), "different", or "not re-runnable here" (its numbers follow from its
             predictions, but it could not be computed again).
         reasons: sentences: each difference, or why the row cannot be computed again.
-        score, score_again: as the bundle says it, and computed again here; None where it was not.
+        score, score_again: as the bundle says it, and computed again here; None if it was not.
     """
 
     id: str

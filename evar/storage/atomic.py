@@ -11,15 +11,15 @@ from pathlib import Path
 
 from evar.config.disk import explain_writing
 
-#: folder -> what is told of every file below it that was written or removed (see `evar.storage.mirror`)
+#: folder -> function that is called after a file below it was written or removed (see `evar.storage.mirror`)
 listeners: dict[Path, Callable[[Path], None]] = {}
 
-#: age of a half-written file after which nobody is writing it, and after which none on this machine is
+#: age of a half-written file after which no machine still writes it, and after which this machine does not
 _PART_SECONDS, _SETTLED_SECONDS = 86400.0, 60.0
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a whole file or, whatever happens, leave the old one; several processes may do so at once.
+    """Write a complete file, or leave the old one in case of an error; several processes may do so at once.
 
     Raises:
         OSError: if the folder cannot be made or written; it names the file and what to do.
@@ -79,7 +79,7 @@ def remove_dead_parts(folder: Path) -> None:
 
 
 def _is_gone(part: Path, pid: int) -> bool:
-    """Whether the process of a part that was written on this machine has ended."""
+    """Tell whether the process that wrote a part on this machine has ended."""
     if pid == os.getpid():
         return False
     try:

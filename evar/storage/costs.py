@@ -1,4 +1,4 @@
-"""What it took to encode: `cost.jsonl` beside the vectors of a key, one line a pass. It changes no key and no vector."""
+"""Times of encoding: `cost.jsonl` beside the vectors of a key, one line for each pass. It changes no key and no vector."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def append_cost(key_folder: Path, cost: EncodingCost) -> None:
 
 
 def load_costs(key_folder: Path) -> list[EncodingCost]:
-    """Return all passes of a key, the oldest first; none where none was measured. Damaged lines are left out."""
+    """Return all measured passes of a key, the oldest first. Damaged lines are left out."""
     try:
         lines = (key_folder / NAME).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):

@@ -67,7 +67,7 @@ class FeatureStore:
         self._fetched: set[str] = set()
 
     def key_folder(self, key: FeatureKey) -> Path:
-        """Where the vectors of a key are."""
+        """Return the folder of the vectors of a key."""
         return self.folder / make_safe_name(key.encoder) / key.digest
 
     def rows(self, key: FeatureKey) -> dict[str, tuple[str, int]]:
@@ -95,7 +95,7 @@ class FeatureStore:
         """Vectors of one layer, in the order of `rows`.
 
         Args:
-            key: what the vectors were made with.
+            key: everything that can change the vectors.
             rows: (clips,) row ids.
             layer: name of a stored layer.
             where: what `self.rows(key)` gave, to spare reading the commit records again for every layer.
@@ -127,7 +127,7 @@ class FeatureStore:
             order = np.argsort(numbers)  # in file order: sequential reads
             out[positions[order]] = mapped[numbers[order]]
         if out is None:
-            raise KeyError(f"no rows of {key.encoder} were asked for")
+            raise KeyError(f"row ids of {key.encoder} must name at least one row, got none")
         return out
 
     def on_disk(
@@ -137,11 +137,11 @@ class FeatureStore:
         layers: Sequence[str],
         where: Mapping[str, tuple[str, int]] | None = None,
     ) -> RowsOnDisk:
-        """Vectors of some layers side by side, which are read when asked for.
+        """Open the vectors of some layers side by side; rows are read when they are needed.
 
         Args:
             key, where: as for `load`.
-            rows: (clips,) row ids; None for a clip whose vectors nobody asks for.
+            rows: (clips,) row ids; None for a clip whose vectors are not needed.
             layers: names.
 
         Raises:
@@ -191,7 +191,7 @@ class FeatureStore:
             lock.release()
 
     def writer(self, key_folder: Path) -> SegmentWriter:
-        """What appends to a key."""
+        """Make the writer that appends to a key."""
         return SegmentWriter(key_folder)
 
     def contents(self) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 HALF_BYTES = 2
 
 
-#: largest value that is stored as it is; half precision ends at 65,504
+#: largest value that is stored without a factor; half precision ends at 65,504
 _LARGEST = 6e4
 
 
@@ -47,7 +47,7 @@ FRAME_ROW_BYTES, LAYER_BYTES = 40, 8
 
 @dataclass(frozen=True)
 class FramePlace:
-    """Where the frames of a clip are.
+    """Place of the frames of a clip.
 
     Attributes:
         segment: folder.
@@ -97,7 +97,7 @@ class StoredFrames(Frames):
         return some
 
     def join(self, positions: Sequence[int], layer: str) -> tuple[Tensor, Tensor]:
-        """As the base class says.
+        """See the base class.
 
         Raises:
             KeyError: for a clip that has no frames.
@@ -159,7 +159,7 @@ class FrameStore(FeatureStore):
         return set()
 
     def writer(self, key_folder: Path) -> SegmentWriter:
-        """What appends to a key."""
+        """Make the writer that appends to a key."""
         return FrameWriter(key_folder)
 
 

@@ -1,4 +1,4 @@
-"""What identifies a stored vector."""
+"""Keys of stored vectors: everything that can change a vector."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _WITHDRAWN = "failures"
 #: is uploaded after all else of its segment
 _COMMIT_RECORD = "rows.jsonl"
 
-#: what a file system may say of a file that changes with its content, the surest first
+#: facts of a file system that change with the content of a file, the most reliable first
 _STAMPS = (
     *("ETag", "etag", "md5Hash", "content_md5", "checksum"),
     *("LastModified", "last_modified", "updated", "mtime", "created"),
@@ -36,14 +36,14 @@ _STAMP_FILE = ".stamps.json"
 
 @dataclass(frozen=True)
 class _RemoteFile:
-    """Size in bytes, and what changes with the content; "" where the remote end says nothing of that kind."""
+    """Return size in bytes, and a stamp that changes with the content; "" if the remote end gives no stamp."""
 
     size: int
     stamp: str
 
 
 def is_address(folder: object) -> bool:
-    """Whether a folder is named by an address.
+    """Tell whether a folder is named by an address.
 
     Example:
         >>> is_address("s3://bucket/results"), is_address("results"), is_address(None)
@@ -133,7 +133,7 @@ class Mirror:
         name = path.relative_to(self.folder).as_posix()
         self._files.makedirs(f"{self._root}/{PurePosixPath(name).parent}", exist_ok=True)
         self._files.put_file(str(path), f"{self._root}/{name}")
-        # Its stamp is not asked for: another machine may have written since, and the next fetch looks.
+        # Its stamp is not read: another machine may have written since, and the next fetch compares.
         self._stamps.pop(name, None)
 
     def send_folder(self, folder: Path) -> None:
@@ -143,7 +143,7 @@ class Mirror:
                 self.send(path)
 
     def follow_change(self, path: Path) -> None:
-        """What `evar.storage.atomic` calls when a file below the mirror was written or removed."""
+        """Send or remove a file below the mirror; `evar.storage.atomic` calls this after each change."""
         if path.is_file():
             self.send(path)
             return
@@ -168,7 +168,7 @@ class Mirror:
         return files
 
     def _load_stamps(self) -> dict[str, str]:
-        """Read what the remote end said of each file when it was last fetched; nothing where that cannot be read."""
+        """Read what the remote end said of each file when it was last fetched; nothing if that cannot be read."""
         try:
             data = json.loads((self.folder / _STAMP_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):

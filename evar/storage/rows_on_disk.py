@@ -38,7 +38,7 @@ class RowsOnDisk(Rows):
         return RowsOnDisk(self._files, self._widths, self._segments[rows], self._numbers[rows])
 
     def read(self, rows: slice | NDArray[np.int64] = slice(None)) -> NDArray[np.float32]:
-        """As the base class says."""
+        """See the base class."""
         segments, numbers = self._segments[rows], self._numbers[rows]
         out = np.full((len(segments), self.shape[1]), np.nan, np.float32)
         for segment in np.unique(segments[segments >= 0]):

@@ -144,7 +144,7 @@ def name_classes(context: Context, result: Result) -> tuple[str, ...]:
 
 
 def _collect_column(context: Context, section: Section, index: int) -> TaskClips | None:
-    """Collect the predictions of one column; None where there are none of classes or labels."""
+    """Collect the predictions of one column; None if there are none of classes or labels."""
     first: dict[str, NDArray[Any]] | None = None
     rows, result = [], None
     for row in section.rows:

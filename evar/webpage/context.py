@@ -101,7 +101,7 @@ def try_part(name: str, title: str, make: Callable[[], Part | None]) -> Part | N
 
     Args:
         name, title: of the part.
-        make: returns it, or None where there is nothing to show.
+        make: returns it, or None if there is nothing to show.
 
     Example:
         >>> try_part("layers", "Layers", lambda: None) is None

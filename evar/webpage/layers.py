@@ -17,7 +17,7 @@ from evar.webpage.page import Part
 
 
 def make_layers(context: Context, readings: Sequence[Reading] = ()) -> Part | None:
-    """Make the part; None where no encoder has two single layers, and nothing was searched for or measured.
+    """Make the part; None if no encoder has two single layers, and nothing was searched for or measured.
 
     Args:
         context: the results folder.
@@ -46,7 +46,7 @@ def make_layers(context: Context, readings: Sequence[Reading] = ()) -> Part | No
 
 
 def _make_panel(section: Section, index: int, column: Column) -> dict[str, Any] | None:
-    """Collect the curves of one task; None where no encoder has two layers with a score."""
+    """Collect the curves of one task; None if no encoder has two layers with a score."""
     curves: dict[str, list[list[Any]]] = {}
     for row in section.rows:
         cell = row.cells[index]

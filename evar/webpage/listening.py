@@ -19,7 +19,7 @@ MOST_TESTED = 8
 
 
 def make_listen(context: Context) -> Part | None:
-    """Make the part, and collect the sounds that it and the maps play; None where no row predicts classes.
+    """Make the part, and collect the sounds that it and the maps play; None if no row predicts classes.
 
     Args:
         context: the results folder.
@@ -43,7 +43,7 @@ def make_listen(context: Context) -> Part | None:
 
 
 def list_sounds(context: Context) -> Part | None:
-    """Return the sounds that were collected, as a part without a section; None where there are none.
+    """Return the sounds that were collected, as a part without a section; None if there are none.
 
     Args:
         context: the results folder, of which `make_listen` was called.

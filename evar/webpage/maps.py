@@ -100,7 +100,7 @@ def _read_keys(store: FeatureStore) -> list[tuple[FeatureKey, Mapping[str, Any]]
 def _find_clips(
     context: Context, result: Result, store: FeatureStore, tasks: dict[tuple[str, int | None], dict[str, Any]]
 ) -> dict[str, Any] | None:
-    """Find the clips of a task that a map shows, and where their vectors are; None where they are not here."""
+    """Find the clips of a task that a map shows, and where their vectors are; None if they are not here."""
     where = result.task, result.limit
     if where in tasks:
         return tasks[where] or None

@@ -29,7 +29,7 @@ class Part:
         name: of its element, its template and its data.
         title: heading, and what the navigation shows.
         shown: values for the template.
-        data: plain data for the scripts; None where there is nothing to draw.
+        data: plain data for the scripts; None if there is nothing to draw.
         problem: why the part could not be made; "" where it could.
     """
 
@@ -177,7 +177,7 @@ def read_plotly() -> str:
 def _list_unneeded_styles(plotly: str) -> list[str]:
     """List ids of style elements that plotly.js would add for maps of the earth, which the policy blocks.
 
-    It adds none where an element of that id is there already.
+    It adds none if an element of that id is there already.
     """
     return sorted(set(re.findall(r'getElementById\("([0-9a-f]{64})"\)', plotly)))
 

@@ -21,7 +21,7 @@ N_BINS = 10
 
 
 def make_rows(context: Context) -> Part | None:
-    """Make the part; None where there is no row.
+    """Make the part; None if there is no row.
 
     Rows of the main tables come first, then those of single layers, until the part holds as much as it may.
 

@@ -110,7 +110,7 @@ def _take_turns(chosen: Sequence[tuple[TaskClips, Sequence[int]]]) -> Iterator[t
 
 
 def _make_entry(path: Path, context: Context) -> tuple[dict[str, str] | None, int]:
-    """Return what the scripts need of one clip, and the bytes of its sound; None where it cannot be read."""
+    """Return what the scripts need of one clip, and the bytes of its sound; None if it cannot be read."""
     try:
         rate = audio.inspect(path).sample_rate
         waveform = audio.read(path, SAMPLE_RATE, 0, round(MOST_SECONDS * rate))

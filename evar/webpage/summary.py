@@ -144,7 +144,7 @@ def _write_tip(row: Row, column: Column, cell: Cell, kind: str) -> str:
 
 
 def _list_ranks(section: Section) -> dict[str, Any] | None:
-    """List mean ranks for a chart; None where a table has too few rows or tasks."""
+    """List mean ranks for a chart; None if a table has too few rows or tasks."""
     found = rank_rows(section)
     if isinstance(found, str):
         return None

@@ -1,7 +1,7 @@
 """Index makers: a folder in a data set's published layout -> its index. Published splits only; nothing is drawn.
 
 A maker is named in a task's YAML (`index_maker`) and called with the folder that holds the landmark. It returns one row a
-clip: path (below that folder), label, split or fold, and where known group.
+clip: path (below that folder), label, split or fold, and if known group.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def find_published_file(top: Path, name: str, get_it: str, also: tuple[str, ...]
         top: the data set's folder.
         name: path below it.
         get_it: how to get the file, for the error.
-        also: where known copies and mirrors have it.
+        also: if known copies and mirrors have it.
 
     Raises:
         FileNotFoundError: if it is in no place; what lies there is named.

@@ -91,7 +91,7 @@ def fsd50k(top: Path) -> pd.DataFrame:
 
 
 def _uploaders(path: Path) -> dict[str, str]:
-    """Clip -> who uploaded it; empty where the metadata is not there."""
+    """Clip -> who uploaded it; empty if the metadata is not there."""
     if not path.is_file():
         return {}
     try:

@@ -262,7 +262,7 @@ def _task_yaml(name: str) -> dict[str, Any]:
 
 
 def _read_stamp(folder: Path) -> dict[str, Any]:
-    """The stamp, or nothing where none was written or it was damaged."""
+    """The stamp, or nothing if none was written or it was damaged."""
     try:
         stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -27,7 +27,7 @@ class PairMap:
         scores: (layer, layer) symmetric, mean over tasks of the ranker's validation score in percent; single layers on
             the diagonal; NaN where a pair was not ranked.
         choice: positions of the chosen layers.
-        choice_score: the ranker's score of the chosen set, in percent, as in `scores`; None where it was not ranked.
+        choice_score: the ranker's score of the chosen set, in percent, as in `scores`; None if it was not ranked.
         probe_score: validation score of the chosen set by the protocol's probe, likewise.
     """
 
@@ -40,7 +40,7 @@ class PairMap:
 
     @property
     def best(self) -> tuple[int, int] | None:
-        """(layer, layer) of the best pair, or single layer, of the map; None where nothing was ranked."""
+        """(layer, layer) of the best pair, or single layer, of the map; None if nothing was ranked."""
         import numpy as np
 
         if not np.isfinite(self.scores).any():

@@ -30,7 +30,7 @@ class LayerMap:
         label: the encoder's row label.
         layers: names, shallow to deep.
         tasks: column labels.
-        scores: [layer][task] in percent; None where there is none.
+        scores: [layer][task] in percent; None if there is none.
         shades: [layer][task] place of the score between chance (0) and 100 % (1); what is below chance is 0.
         best: (layer, task) positions of the best layer of each task; all of them where several are equal.
         defaults: positions of the default layer.
@@ -56,7 +56,7 @@ def plot_heatmap(results: Sequence[Result], out: Path) -> list[Path]:
         out: results folder.
 
     Returns:
-        The files written; none where no encoder has two single layers.
+        The files written; none if no encoder has two single layers.
     """
     found = make_panels(results)
     maps = make_layer_maps(found)
@@ -124,7 +124,7 @@ def draw_heatmap(maps: Sequence[LayerMap], metrics: str = "score", note: str = "
     from matplotlib.patches import Patch
 
     caption = (
-        f"{metrics[0].upper()}{metrics[1:]} in percent. Colours: from the chance level of the task, or 0 where none is "
+        f"{metrics[0].upper()}{metrics[1:]} in percent. Colours: from the chance level of the task, or 0 if none is "
         f"known, to 100 %. {note}"
     )
     boxes = [

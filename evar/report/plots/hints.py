@@ -20,7 +20,7 @@ _NUMBERED_LAYERS = 13  # more layers than these get small cells without numbers
 
 @dataclass(frozen=True)
 class SimilarityMap:
-    """Linear CKA between the layers of one encoder, [layer][layer] 0..1, mean over tasks; None where no task has one."""
+    """Linear CKA between the layers of one encoder, [layer][layer] 0..1, mean over tasks; None if no task has one."""
 
     label: str
     layers: tuple[str, ...]

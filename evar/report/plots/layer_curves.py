@@ -94,7 +94,7 @@ def plot_layers(results: Sequence[Result], out: Path) -> list[Path]:
         out: results folder; its predictions give the interval of several seeds.
 
     Returns:
-        The files written; none where no encoder has two layers on a task. Tasks with a single dot get no panel.
+        The files written; none if no encoder has two layers on a task. Tasks with a single dot get no panel.
     """
     out = Path(out)
     found = [panel for panel in make_panels(results, out) if panel.has_curve]

@@ -61,7 +61,7 @@ def plot_layers_by_name(results: Sequence[Result], out: Path) -> list[Path]:
         out: results folder; its predictions give the interval of several seeds.
 
     Returns:
-        The files written; none where no encoder has two single layers.
+        The files written; none if no encoder has two single layers.
     """
     out = Path(out)
     panels = make_panels(results, out)

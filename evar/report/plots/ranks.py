@@ -45,7 +45,7 @@ def plot_ranks(sections: Sequence[Section], out: Path) -> list[Path]:
     """Write `ranks.png` and `ranks.svg` of the first table that has enough rows and tasks.
 
     Returns:
-        The files written; none where no table has.
+        The files written; none if no table has.
     """
     for section in sections:
         found = rank_rows(section)

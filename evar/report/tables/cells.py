@@ -24,7 +24,7 @@ from evar.report.tables.tested import load_row_predictions
 from evar.results import Failure, Result
 
 T = TypeVar("T")
-SectionKey = tuple[str, str, int]  # protocol, its version, and limit, 0 where there is none
+SectionKey = tuple[str, str, int]  # protocol, its version, and limit, 0 if there is none
 
 
 def is_single_layer(result: Result) -> bool:
@@ -33,7 +33,7 @@ def is_single_layer(result: Result) -> bool:
 
 
 def find_depth(result: Result) -> float | None:
-    """(layer_index + 1) / n_layers of a single layer, 0..1; None where it is not known."""
+    """(layer_index + 1) / n_layers of a single layer, 0..1; None if it is not known."""
     if result.depth is not None or not is_single_layer(result):
         return result.depth
     return (result.layer_index + 1) / result.n_layers if result.layer_index is not None and result.n_layers else None
@@ -150,7 +150,7 @@ class _Slot:
 
     Attributes:
         column: as the table shows it.
-        key: of its results; None where all failed.
+        key: of its results; None if all failed.
         belongs: what a failure must agree with to belong to it.
     """
 
@@ -234,7 +234,7 @@ def _make_row(label: str, first: Result, cells: list[Cell | None]) -> Row:
 
 
 def _make_cell(results: list[Result], failures: list[Failure], column: Column, out: Path | None) -> Cell | None:
-    """Return the cell of one row and column; None where nothing was run."""
+    """Return the cell of one row and column; None if nothing was run."""
     if not results:
         notes = _drop_repeats(f"failed: {failure.reason}" for failure in failures)
         return Cell(notes=tuple(notes)) if notes else None
@@ -303,7 +303,7 @@ def _describe_skipped_clips(result: Result) -> str:
 
 
 def _find_interval(results: Sequence[Result], out: Path | None) -> tuple[tuple[float, float] | None, str]:
-    """95 % interval of the mean over seeds, and why there is none where that is worth a note.
+    """95 % interval of the mean over seeds, and why there is none if that is worth a note.
 
     One seed: as its run recorded it. Several: from each clip's correctness averaged over the seeds, so that seeds are
     not mistaken for more clips.

@@ -76,7 +76,7 @@ def compose_choice(rows: Mapping[Layers, Sequence[Result]], layers: Sequence[Lay
         out: results folder with the predictions.
 
     Returns:
-        None where a row or its predictions are missing, or the rows were tested on different clips.
+        None if a row or its predictions are missing, or the rows were tested on different clips.
     """
     import numpy as np
 
@@ -130,7 +130,7 @@ def _join_rounds(rows: Mapping[Layers, Result], layers: Sequence[Layers], out: P
 
 
 def subtract_choices(one: Chosen, other: Chosen) -> Difference | None:
-    """`one` minus `other`; None where they were tested on different clips."""
+    """`one` minus `other`; None if they were tested on different clips."""
     import numpy as np
 
     from evar.metrics import bootstrap_interval, paired_permutation
@@ -150,7 +150,7 @@ def find_best_layers(rows: Mapping[Layers, Sequence[Result]], seed: int = 0) -> 
         seed: whose validation clips judge.
 
     Returns:
-        None where there are fewer than two single layers, or a row does not tell its validation scores.
+        None if there are fewer than two single layers, or a row does not tell its validation scores.
     """
     single: dict[Layers, Result] = {
         layers: row

@@ -32,7 +32,7 @@ class Tested:
 
 
 def load_tested(cell: Cell | None, out: Path) -> Tested | None:
-    """What the cell's rows predicted; None where that is not there, or its seeds were tested on different clips."""
+    """What the cell's rows predicted; None if that is not there, or its seeds were tested on different clips."""
     import numpy as np
 
     if cell is None or not cell.results:
@@ -58,7 +58,7 @@ def load_tested(cell: Cell | None, out: Path) -> Tested | None:
 
 
 def subtract_scores(one: Tested | None, other: Tested | None) -> PairedDifference | None:
-    """`one` minus `other`; None where they were not tested on the same clips, or the metric cannot be resampled."""
+    """`one` minus `other`; None if they were not tested on the same clips, or the metric cannot be resampled."""
     from evar.metrics.significance import compare_pairs
 
     if one is None or other is None or not _is_paired(one, other):

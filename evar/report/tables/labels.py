@@ -44,7 +44,7 @@ def _describe_variant(result: Result) -> dict[str, str]:
 
 
 def label_limit(name: str, limit: int | None) -> str:
-    """A name, and in brackets the limit on the clips where there is one.
+    """A name, and in brackets the limit on the clips if there is one.
 
     Example:
         >>> label_limit("esc10", 50)

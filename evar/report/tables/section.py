@@ -13,7 +13,7 @@ class Column:
 
     Attributes:
         label: as in the header, "esc10 (limit 50)".
-        n_test: clips that most cells of the column were tested on; 0 where all failed.
+        n_test: clips that most cells of the column were tested on; 0 if all failed.
         chance: score of guessing, 0..1, or None.
     """
 
@@ -28,9 +28,9 @@ class Cell:
     """One encoder's layers on one task.
 
     Attributes:
-        results: one per seed, by seed; empty where it failed.
-        score: mean over seeds, 0..1; None where it failed.
-        interval: (low, high), 0..1; None where none can be made.
+        results: one per seed, by seed; empty if it failed.
+        score: mean over seeds, 0..1; None if it failed.
+        interval: (low, high), 0..1; None if none can be made.
         flags: what a reader must know of this score alone.
         notes: what a footnote must say.
         p_worse: chance of so large a distance to the best of the column if there were none, corrected over the table
@@ -56,7 +56,7 @@ class RowCost:
         seconds_per_second: seconds of encoding for a second of audio, on `device` with `threads`.
         width: numbers that the probe reads of a clip.
         bytes_per_clip: of the vectors of all layers in the store.
-        device, threads: where the time was measured; "" and 0 where it was not.
+        device, threads: where the time was measured; "" and 0 if it was not.
     """
 
     parameters: int | None = None
@@ -74,7 +74,7 @@ class Row:
     Attributes:
         encoder: label, with what tells apart two variants of one encoder.
         layers: label, "conv5" or "conv1+conv5".
-        first: any result of the row; None where all failed.
+        first: any result of the row; None if all failed.
         depth: relative depth of a single layer, 0..1, else None.
         flags: what a reader must know of all scores of the row.
         average: mean over all columns, 0..1; None unless every column has a score, and all are of one metric.
