@@ -24,6 +24,7 @@ Differs from the original: none known; the training divided whole clips by their
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
@@ -37,7 +38,7 @@ from evar.encoders._packing import in_chunks, pack, unpack
 from evar.encoders.features import LayerInfo
 from evar.encoders.weights import state_dict_of
 
-WINDOW, ENERGY_FLOOR, LARGEST, N_PROJECTED = 98 * 160, 1e-9, 255.0, 512
+WINDOW, N_FRAMES, ENERGY_FLOOR, LARGEST, N_PROJECTED = 98 * 160, 96, 1e-9, 255.0, 512
 INPUTS = ("clip", "padded")
 _LEAVES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var",
            "kernel": "weight", "depthwise_kernel": "weight", "bias": "bias"}  # fmt: skip
@@ -76,6 +77,13 @@ class Cola(B0Encoder):
         ]
         super().__init__("keras", share, heads)
         self.input = input
+        if input == "padded":  # 96 frames a window, of which a layer has 48, 48, 24, ...
+            self.layer_infos = tuple(
+                dataclasses.replace(info, hop=round(WINDOW / (N_FRAMES * HOP // info.hop)))
+                if info.hop != WINDOW
+                else info
+                for info in self.layer_infos
+            )
         self.projection = nn.Linear(width, N_PROJECTED)
         self.register_buffer("mean", torch.zeros(1))
         self.register_buffer("variance", torch.ones(1))
@@ -89,8 +97,7 @@ class Cola(B0Encoder):
         if self.input == "clip":
             return super().valid_frames(lengths)
         n_windows = (lengths + WINDOW - 1) // WINDOW
-        of_one = super().valid_frames(torch.tensor([WINDOW], device=lengths.device))
-        return {info.name: n_windows * (1 if info.hop == WINDOW else of_one[info.name]) for info in self.layer_infos}
+        return {info.name: n_windows * round(WINDOW / info.hop) for info in self.layer_infos}
 
     def cut_examples(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """Cut the windows of the released evaluation.

@@ -47,7 +47,8 @@ EPSILON, FLOOR, TOP_DB = 1e-3, 1e-10, 80.0
 #: front-end -> zeros before and after each window, mel scale, exponent of the spectrum
 FRONTENDS = {"trained": (982, 982, "htk", 2), "kapre": (0, 1964, "slaney", 1), "librosa": (1024, 1024, "slaney", 1)}
 WITHIN = ("mean", "max")
-CHUNK = 4  # windows that share a forward: 64 maps of 256 x 199 are 13 MB each
+# Windows that share a forward: the widest maps of one, 64 x 256 x 199, have 13 MB.
+CPU_CHUNK, DEVICE_CHUNK = 4, 64
 
 
 class OpenL3(Encoder):
@@ -185,9 +186,9 @@ class OpenL3(Encoder):
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """Every layer of every window; the windows of all clips go through the network together."""
         counts = self.valid_frames(lengths)
-        layers = in_chunks(
-            lambda part: self._run_network(self._compute_decibels(part)), self._cut_windows(waveform, counts), CHUNK
-        )
+        windows = self._cut_windows(waveform, counts)
+        chunk = CPU_CHUNK if windows.device.type == "cpu" else DEVICE_CHUNK
+        layers = in_chunks(lambda part: self._run_network(self._compute_decibels(part)), windows, chunk)
         return {name: unpack(value, counts) for name, value in layers.items()}
 
     def _cut_windows(self, waveform: Tensor, counts: Tensor) -> Tensor:
