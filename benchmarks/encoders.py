@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING
 
 from evar.config.encoder import load_encoder_config
 from evar.config.folders import names
+from evar.config.registry import resolve
 
 # torch is imported by the measuring processes only: Linux counts the parent's peak memory as its children's.
 if TYPE_CHECKING:
@@ -272,9 +273,9 @@ def machine(device: str) -> str:
 
 def networks() -> list[str]:
     """Names of the encoders, one for each network: of those that differ in layers or weights only, one."""
-    known = names("encoders")
-    entries = {name: load_encoder_config(name) for name in known}
-    keys = {name: f"{entry.implementation} {sorted(entry.options.items())}" for name, entry in entries.items()}
+    entries = {name: load_encoder_config(name) for name in names("encoders")}
+    known = [name for name, entry in entries.items() if not getattr(resolve(entry.implementation), "runs_file", False)]
+    keys = {name: f"{entries[name].implementation} {sorted(entries[name].options.items())}" for name in known}
     found: dict[str, str] = {}
     for name in sorted(known, key=lambda name: bool(entries[name].base)):  # variants after all others
         found.setdefault(keys[name], name)

@@ -183,6 +183,14 @@ def test_operators_of_its_own_and_spectrograms_are_refused(tmp_path: Path) -> No
     path = build_onnx(tmp_path / "own.onnx", domain="some.library")
     with pytest.raises(ValueError, match="onnxruntime cannot open own.onnx"):
         load_encoder(f"onnx:{path}")
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    helper, value = onnx.helper, onnx.helper.make_tensor_value_info
+    mel, node = value("mel", 1, [None, 1, 64, 100]), onnx.helper.make_node("Identity", ["mel"], ["vector"])
+    graph = helper.make_graph([node], "mel", [mel], [value("vector", 1, [None, 1, 64, 100])])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    path.with_suffix(".yaml").write_text(small_graphs.YAML.replace("inner, frames, ", ""))
+    with pytest.raises(ValueError, match="does it expect a spectrogram"):
+        load_encoder(f"onnx:{path}")
 
 
 @pytest.mark.parametrize(
@@ -234,6 +242,30 @@ def test_ready_descriptions_tell_their_layers_and_where_the_file_is() -> None:
             load_encoder(name)
         with pytest.raises(ValueError, match="without the file that holds its network"):
             encoder.encode(torch.zeros(1, 100))
+
+
+def test_perch_2_loads_by_its_ready_yaml(tmp_path: Path) -> None:
+    """A graph with the input and outputs of Perch 2: spatial_embedding (clip, time, band, feature), embedding their mean."""
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    helper, value = onnx.helper, onnx.helper.make_tensor_value_info
+    numbers = {"begin": [0], "end": [16 * 4 * 1536], "axes": [1], "shape": [-1, 16, 4, 1536]}
+    nodes = [
+        helper.make_node("Slice", ["inputs", "begin", "end", "axes"], ["cut"]),
+        helper.make_node("Reshape", ["cut", "shape"], ["spatial_embedding"]),
+        helper.make_node("ReduceMean", ["spatial_embedding"], ["embedding"], axes=[1, 2], keepdims=0),
+    ]
+    constants = [onnx.numpy_helper.from_array(np.array(entry, dtype=np.int64), name) for name, entry in numbers.items()]
+    outputs = [value("embedding", 1, [None, 1536]), value("spatial_embedding", 1, [None, 16, 4, 1536])]
+    graph = helper.make_graph(nodes, "perch", [value("inputs", 1, [None, 160000])], outputs, constants)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "perch_v2.onnx"
+    )
+    encoder, waveform = load_encoder("perch2", tmp_path / "perch_v2.onnx"), noise(160000)
+    features, cut = encoder.encode(waveform), waveform[0, : 16 * 4 * 1536].reshape(16, 4, 1536)
+    assert relative_l2(features["spatial"][0], cut.mean(dim=1)) < TOLERANCE
+    assert relative_l2(features["embedding"][0, 0], cut.mean(dim=(0, 1))) < TOLERANCE
+    described = describe_encoder("perch2")
+    assert encoder.layer_infos == described.layer_infos and encoder.default_layers == described.default_layers
 
 
 def saved_model(*operators: str) -> bytes:
