@@ -5,6 +5,7 @@ every test clip, `failures/ID.json` the cells of a grid that gave no result, `se
 `hints/ID.json` what can be said of layers without labels, `costs/ID.json` what an encoder costs.
 """
 
+from evar.results.costs import CostRecord, load_costs, save_cost
 from evar.results.files import (
     Failure,
     clear_failure,
@@ -26,6 +27,7 @@ __all__ = [
     "HINTS_IDENTITY_KEYS",
     "IDENTITY_KEYS",
     "SCHEMA",
+    "CostRecord",
     "Failure",
     "HintsRecord",
     "Result",
@@ -36,6 +38,7 @@ __all__ = [
     "load",
     "load_all",
     "load_confidence",
+    "load_costs",
     "load_failures",
     "load_hints",
     "load_predictions",
@@ -45,6 +48,7 @@ __all__ = [
     "run_id",
     "run_path",
     "save",
+    "save_cost",
     "save_failure",
     "save_hints",
     "save_predictions",
