@@ -1,4 +1,4 @@
-"""`evar verify --deep`: what a task's sounds are like, and what in them may spoil a comparison."""
+"""`evar verify --deep`: a description of a task's sounds, and of the problems that can spoil a comparison."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found.
+    """Result of an audit.
 
     Attributes:
-        sounds: path -> what the file is like; files that cannot be read are in `bad`.
+        sounds: path -> description of the file; files that cannot be read are in `bad`.
         bad: path -> why it cannot be read.
         split_of: path -> split or fold.
         findings: sentences on what may spoil a comparison; none is good.
-        lines: the same and all counts, for people.
+        lines: the same and all counts, as lines for the terminal.
     """
 
     sounds: dict[str, Sound]

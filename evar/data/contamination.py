@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Overlap:
-    """What a task and a corpus have in common.
+    """The clips that a task and a corpus have in common.
 
     Attributes:
         found: path of a clip in the index -> its occurrence in the corpus.

@@ -56,7 +56,7 @@ _OFFSETS_TRIED = 5
 
 @dataclass(frozen=True)
 class SoundPrint:
-    """What a corpus file keeps of one sound.
+    """The facts of one sound that a corpus file keeps.
 
     Attributes:
         content: the first 16 bytes of the sha256 of the file's content.
@@ -71,7 +71,7 @@ class SoundPrint:
 
 @dataclass
 class Written:
-    """What `write_corpus_prints` did.
+    """Result of `write_corpus_prints`.
 
     Attributes:
         n_sounds: in the file.

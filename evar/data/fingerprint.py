@@ -37,7 +37,7 @@ _EDGES = np.geomspace(300.0, 2000.0, 34)
 MAX_BIT_ERRORS, MAX_BIT_ERRORS_SHORT = 0.2, 0.1
 #: words that clips must have in common at one offset before they are compared bit by bit, and the most clips with one word
 VOTES, COMMON = 2, 50
-#: frames; shorter overlaps say nothing
+#: frames; shorter overlaps are ignored
 _MIN_FRAMES = 16
 #: band energy of a frame, over all bands, below which its bits are noise of rounding
 _SILENCE = 1e-7

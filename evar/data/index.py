@@ -34,7 +34,7 @@ _EVENT = re.compile(r"\s*(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?) +(\S.*?)\s*")
 ROWS_AT_ONCE = 20_000
 
 
-#: what a path that leads out of its folder has; most have none of it, and need no closer look
+#: parts of a path that leads out of its folder; most paths have none of them, and need no closer look
 _SUSPICIOUS = re.compile(r"\.\.|^[/~]|[\\:\0]|^\.?$")
 
 
@@ -69,7 +69,7 @@ class IndexCheck:
             Their labels as in `evar.data.task.Task.y`.
 
         Raises:
-            ValueError: what is wrong, and in which line.
+            ValueError: with the fault and its line.
         """
         for column in ("path", "label", self.part):
             if column not in rows.columns:
@@ -99,7 +99,7 @@ class IndexCheck:
         """Check what only all rows together tell.
 
         Raises:
-            ValueError: what is wrong.
+            ValueError: with the fault.
         """
         n_twice, first = self._seen.twice()
         if n_twice:
@@ -127,7 +127,7 @@ class IndexCheck:
 
 
 class _Seen:
-    """What must be seen over all rows of an index.
+    """Facts that need all rows of an index: repeated paths, and groups in several parts.
 
     `parts` are splits or folds; `told_apart` the same, but one name for those that may share groups.
     """
@@ -136,11 +136,11 @@ class _Seen:
         raise NotImplementedError
 
     def twice(self) -> tuple[int, str]:
-        """How many paths come again, and the first that does."""
+        """Count the paths that are repeated, and return the first of them."""
         raise NotImplementedError
 
     def find_leaks(self) -> tuple[int, str, list[str]]:
-        """How many groups are in several parts, the first of them, and its parts; none if no row names a group."""
+        """Count the groups that are in several parts; return the first of them and its parts."""
         raise NotImplementedError
 
 

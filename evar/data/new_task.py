@@ -1,7 +1,7 @@
 """A task of one's own: a folder of sounds, or a CSV, becomes the YAML and the index that every command reads.
 
-A split that nobody published is never invented silently: a proposal is drawn by group and label, written into the index for
-everybody to see, and said on the terminal and in the task's notes.
+A split is never invented silently: if none is given, a proposal is drawn by group and label, written into the index for
+everybody to see, and reported on the terminal and in the task's notes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ PARTS = {"train": 3, "valid": 1, "test": 1}
 
 @dataclass(frozen=True)
 class NewTask:
-    """What was written.
+    """The files of a new task, and the notes about them.
 
     Attributes:
         yaml, csv: the files.
@@ -51,10 +51,10 @@ class NewTask:
         proposed: how the split was drawn; "" where the CSV had one.
         duplicates: pairs of clips of one content in different splits or folds, which only a split of the table can leave.
         alike: pairs of other clips in different splits or folds that sound the same; None if there are too many clips.
-        notes: how names and cells were read, and what was left out.
+        notes: how names and cells were read, and which files were left out.
         pairs_csv: all pairs, within splits too; None if there is none.
         left_out_csv: rows and files that are no clips of the task, with the reason; None if there is none.
-        n_joined: clips that share a group because they are identical, or sound alike where that was asked for.
+        n_joined: clips that share a group because they are identical, or, with `group_alike`, because they sound alike.
         problems: of the labels, see `evar.data.problems.list_label_problems`.
     """
 
@@ -73,7 +73,7 @@ class NewTask:
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """How the sounds of a new task are read and split.
+    """Settings for reading and splitting the sounds of a new task.
 
     Attributes:
         kind: "multiclass", "multilabel" (labels joined by `separator`), "regression" (numbers) or "events" (labels such as
@@ -81,10 +81,10 @@ class TaskOptions:
         clip_seconds: longer clips are cut to this; None takes whole files.
         separator: between the labels of a clip in the table.
         n_folds: folds to propose in place of a split, where the table has neither; 0 proposes train, valid and test.
-        title, licence: for people.
+        title, licence: shown to people who read the task.
         seed: of the proposed split.
         group_alike: clips that sound alike share a group, as identical ones always do.
-        class_level: which folder on the path is the class, 1 for the first; 0 chooses, and says so where there is a choice.
+        class_level: which folder on the path is the class, 1 for the first; 0 chooses, and a note names the choice.
 
     Raises:
         ValueError: if there is no such kind.
@@ -119,7 +119,7 @@ def new_task(
 
     Args:
         name: letters, digits, - and _; column label and command-line name.
-        folder: of the sounds. Without a table each sub-folder is a class, whatever lies below it; folders that are named
+        folder: of the sounds. Without a table each sub-folder is a class with everything below it; folders that are named
             like splits or folds are those.
         table: CSV with the columns path (or file_name; below the folder) and label, and if known split (train, valid,
             test) or fold, and group (clips of one source must stay together); of events also a row for each, with start and
@@ -288,7 +288,7 @@ def _place_folder(folder: Path, data_root: str | Path | None) -> str:
 
 
 def _write_beside(target: Path, what: str, data: bytes | None) -> Path | None:
-    """Write `NAME.WHAT.csv`, or remove an older one where there is nothing to write."""
+    """Write `NAME.WHAT.csv`, or remove an older one if there is nothing to write."""
     path = target.with_name(f"{target.stem}.{what}.csv")
     if data is None:
         path.unlink(missing_ok=True)
@@ -362,7 +362,7 @@ def draw_parts(index: pd.DataFrame, values: Sequence[str], kind: str, seed: int)
 
 
 def _strata(labels: pd.Series, kind: str, n_parts: int) -> NDArray[np.int64]:
-    """(rows,) what the draw is balanced by: the class; of several a rare one; of numbers the fifth."""
+    """Number the strata that balance the draw, (rows,): the class, the rarest of several, or the fifth of numbers."""
     if kind == "regression":
         labels = pd.qcut(pd.to_numeric(labels, errors="coerce"), 5, labels=False, duplicates="drop")
         return np.asarray(pd.factorize(labels)[0], np.int64)

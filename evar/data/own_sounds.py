@@ -14,7 +14,7 @@ from evar.audio.not_audio import name_content
 from evar.config.tables import real_path, show_path
 from evar.data.tables import compose, read_fold, read_splits
 
-#: names of folders that hold files and say nothing
+#: names of folders that hold files and have no meaning
 _WRAPPERS = frozenset(("audio", "audios", "wav", "wavs", "data", "clips", "sounds", "files", "samples"))
 
 #: bytes of a file that tell what it is
@@ -23,7 +23,7 @@ _LOOKED_AT = 4096
 
 @dataclass
 class OwnSounds:
-    """What was found.
+    """The sounds of a folder or a table, before they are split.
 
     Attributes:
         index: path, label, and if known split or fold, and group.
@@ -100,7 +100,7 @@ def _read_levels(trails: list[tuple[str, ...]], notes: list[str]) -> dict[int, t
             others = [name for name in names if name not in splits]
             raise ValueError(
                 f"the folders {', '.join(splits)} are named like splits, but stand beside {', '.join(others[:3])}; is it a "
-                "split or a class? give a table with --csv that says so"
+                "split or a class? give a table with --csv that names the split and the class"
             )
     return roles
 
@@ -121,7 +121,7 @@ def _choose_classes(
     class_level: int,
     notes: list[str],
 ) -> list[str]:
-    """The class of each sound, by the level of folders that tells it."""
+    """Find the class of each sound, by the level of folders that is the class."""
     n_least = min(len(trail) for trail in trails)
     levels = [level for level in range(n_least) if level not in roles]
     if class_level:

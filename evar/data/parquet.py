@@ -115,7 +115,7 @@ def _name_shard(file: Path, source: Path) -> str:
 
 
 def _holds(target: Path, content: bytes, digest: str) -> bool:
-    """Whether a file is there and holds these very bytes."""
+    """Tell whether a file is there and has exactly these bytes."""
     try:
         if target.stat().st_size != len(content):
             return False
@@ -126,7 +126,7 @@ def _holds(target: Path, content: bytes, digest: str) -> bool:
 
 
 def _rows(file: Path, label: str, group: str) -> Iterator[tuple[bytes, str, str | None, str]]:
-    """Content, name, label (None: nobody gave one) and group of each row, in memory that does not grow with the file."""
+    """Yield content, name, label (None: not given) and group of each row, in memory that does not grow with the file."""
     try:
         import pyarrow.parquet as parquet
         from pyarrow import ArrowInvalid, types
@@ -166,7 +166,7 @@ def _rows(file: Path, label: str, group: str) -> Iterator[tuple[bytes, str, str 
 
 
 def _class_names(metadata: dict[bytes, bytes], label: str) -> list[str]:
-    """Names of the classes that the schema tells for a column of numbers; none if it tells none."""
+    """Read the names of the classes of a column of numbers from the schema; none if it has none."""
     try:
         feature: Any = (
             json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {}).get(label) or {}
@@ -205,7 +205,7 @@ def _split_of(file: Path, source: Path) -> str:
 
 
 def _suffix(name: str, content: bytes) -> str:
-    """By the content, whatever the name says; by the name where the content is not known."""
+    """Choose the ending by the content, and by the name only if the content is not recognised."""
     for start, suffix in _STARTS:
         if content.startswith(start):
             return suffix

@@ -33,13 +33,13 @@ STAMP = ".evar_prepared.json"
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare_task` did.
+    """Result of `prepare_task`.
 
     Attributes:
         task: ready to be used.
         folder: where its clips are.
         what: one sentence on where they came from.
-        verification: what decoding every clip found; None if that was not asked for.
+        verification: result of decoding every clip; None if it was not requested.
     """
 
     task: Task
@@ -65,7 +65,7 @@ def prepare_task(
         data_root: folder that holds the tasks' folders; None takes EVAR_DATA, then ./data.
         source: a copy that is on disk: the task's own folder, its top folder, or one that holds it.
         verify: decode every clip; else only look whether each is there.
-        keep_archives: leave what was downloaded in `data_root/.downloads`.
+        keep_archives: leave the downloaded files in `data_root/.downloads`.
 
     Raises:
         ValueError: if the task cannot be fetched without you, or its copy is not as published.

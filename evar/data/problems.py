@@ -1,4 +1,4 @@
-"""What in labels and sounds may spoil a comparison, in sentences: for `evar verify --deep`, `task new` and before a run."""
+"""Problems of labels and sounds that can spoil a comparison, in sentences: for `evar verify --deep`, `task new` and runs."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ SAMPLED_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class LabelProblem:
-    """What is wrong with the labels of a round.
+    """A problem of the labels of a round.
 
     Attributes:
         sort: of the problem; a list of problems names each sort once.
         round_name: as `evar.data.task.Round` has it.
-        text: what is wrong, without the name of the round.
+        text: the problem, without the name of the round.
         is_fatal: no probe can be fitted or tested.
     """
 
@@ -52,7 +52,7 @@ class LabelProblem:
 
 
 def list_label_problems(task: Task, seed: int = 0) -> list[str]:
-    """Say what is wrong with the labels of the splits: sentences, none if all is well.
+    """Describe the problems of the labels of the splits: sentences, none if all is well.
 
     Args:
         task: with its rounds.
@@ -93,7 +93,7 @@ def require_labels(task: Task, rounds: Sequence[Round]) -> None:
 
 
 def find_label_problems(task: Task, rounds: Sequence[Round]) -> Iterator[LabelProblem]:
-    """Yield what is wrong with each round, but for classes without training clips (see `describe_unknown_classes`)."""
+    """Yield the problems of each round, except classes without training clips (see `describe_unknown_classes`)."""
     for a_round in rounds:
         parts = (("training", a_round.train), ("validation", a_round.valid), ("test", a_round.test))
         for name, clips in parts:
@@ -144,7 +144,7 @@ def describe_unknown_classes(task: Task, rounds: Sequence[Round]) -> str | None:
 
 
 def _has_label(task: Task, clip: int, wanted: NDArray[np.bool_]) -> np.bool_:
-    """Whether a clip has one of the wanted classes, (classes,)."""
+    """Tell whether a clip has one of the wanted classes, (classes,)."""
     if task.config.kind == "multilabel":
         return np.bool_(task.y[clip][wanted].any())
     if task.config.kind == "events":
@@ -164,10 +164,10 @@ def count_labels(task: Task, rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def list_sound_problems(sounds: Mapping[str, Sound], sample_rate: int | None = None) -> list[str]:
-    """Say what is wrong with sounds as an encoder hears them, mixed to mono and resampled.
+    """Describe the problems of sounds as an encoder receives them, mixed to mono and resampled.
 
     Args:
-        sounds: path -> what the file is like.
+        sounds: path -> description of the file.
         sample_rate: of an encoder in Hz, which hears up to half of it: limits above do not matter. None names them all.
     """
     found = [
@@ -244,7 +244,7 @@ def _read_stamp(path: Path) -> tuple[int, int]:
 
 @lru_cache(maxsize=4)
 def _describe_once(files: tuple[tuple[Path, str, tuple[int, int]], ...]) -> dict[str, Sound]:
-    """What the beginnings of files (path, name, stamp) are like; many encoders and rows decode them once in a process."""
+    """Describe the beginnings of files (path, name, stamp); a process decodes them once for all encoders and rows."""
     sounds = {}
     for path, name, _ in files:
         try:

@@ -1,4 +1,4 @@
-"""The `prompts` of a task's YAML: how its classes are said in words, for encoders that read text."""
+"""The `prompts` of a task's YAML: sentences for its classes, for encoders that read text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PLACE = "{}"
 
 @dataclass(frozen=True)
 class Prompts:
-    """How the classes of a task are said in words.
+    """Sentences that describe the classes of a task.
 
     Args:
         templates: sentences with "{}" where the name of a class stands; none: those of `TEMPLATES`.
@@ -57,4 +57,4 @@ class Prompts:
         known = list(classes)
         for label in self.names:
             if known and label not in known:
-                raise ValueError(f"prompts name {label!r}, which is none of the classes; {near_miss(label, known)}")
+                raise ValueError(f"prompts name {label!r}, but the task has no such class; {near_miss(label, known)}")

@@ -97,7 +97,7 @@ def read_fold(word: str) -> str:
 
 
 def is_missing(text: str) -> bool:
-    """Whether a label says that nobody gave one.
+    """Tell whether a label stands for a missing label.
 
     Example:
         >>> is_missing("NaN"), is_missing("?"), is_missing("NA"), is_missing("na"), is_missing("unknown")
@@ -132,7 +132,7 @@ def split_list(text: str) -> list[str] | None:
 
 
 def read_numbers(texts: Sequence[str], where: str) -> list[str]:
-    """Numbers with a decimal point, of ones that may have a decimal comma.
+    """Read numbers that may have a decimal comma, and write them with a decimal point.
 
     Raises:
         ValueError: if a comma may separate thousands, or point and comma are both there.
@@ -152,7 +152,7 @@ def read_numbers(texts: Sequence[str], where: str) -> list[str]:
 
 
 def read_event(text: str) -> str:
-    """An event with decimal points and single spaces; other text stays as it is, to be refused later.
+    """Write an event with decimal points and single spaces; other text is returned unchanged, and refused later.
 
     Example:
         >>> read_event("0,5 - 1,25 dog"), read_event("1.5 dog")

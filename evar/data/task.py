@@ -107,7 +107,7 @@ class Task:
 
     @cached_property
     def truth(self) -> NDArray[Any]:
-        """What metrics take as true: `y`, or of events their counts, (rows, 3); see `evar.metrics.events.count_clip`.
+        """Targets in the form that metrics take: `y`, or counts of events, (rows, 3); see `evar.metrics.events.count_clip`.
 
         Of captions, which of them there are, (rows, 2 x most captions of a clip); see `evar.metrics.retrieval`.
         """
@@ -135,7 +135,7 @@ class Task:
         return ClipPolicy(self.config.clip_seconds, self.config.pad, crop, seed if crop == "seeded_random" else 0)
 
     def rounds(self, seed: int = 0) -> tuple[Round, ...]:
-        """Published split or folds. Validation, where none is published, comes from the training clips only.
+        """Return the published split or folds. If no validation clips are published, they are drawn from training clips.
 
         Args:
             seed: of the validation draw: one part in `validation_parts`, by group, stratified by label.
@@ -201,7 +201,7 @@ class Task:
             )
 
     def verify(self) -> Verification:
-        """Decode every clip and compare what is there with the index.
+        """Decode every clip and compare the files with the index.
 
         Returns:
             Missing, undecodable and altered files by name. Nothing is raised for a bad clip.
@@ -257,7 +257,7 @@ def index_beside(path: Path, config: TaskConfig) -> Path:
 
 
 def is_at_hand(name: str, data_root: str | Path | None = None) -> bool:
-    """Whether a task has an index: it comes with one, or the folder that it is made from is there."""
+    """Tell whether a task has an index: it comes with one, or the folder that it is made from is there."""
     config = load_task_config(name)
     return bool(config.index) or _data_folder(config, data_root).is_dir()
 
@@ -267,7 +267,7 @@ def _data_folder(config: TaskConfig, data_root: str | Path | None) -> Path:
 
 
 def clips_folder(config: TaskConfig, data_root: str | Path | None) -> Path:
-    """Where the paths of a CSV start: the task's folder, or an archive's top folder inside it."""
+    """Return the folder that the paths of a CSV start from: the task's folder, or an archive's top folder inside it."""
     folder = _data_folder(config, data_root)
     return _top_folder(config, data_root) if config.landmark and folder.is_dir() else folder
 
@@ -313,7 +313,7 @@ def _check_index(config: TaskConfig, index: pd.DataFrame) -> tuple[pd.DataFrame,
 
 
 def _hash_used_columns(parts: Iterable[pd.DataFrame]) -> str:
-    """Hash of what an index says of its clips, whatever other columns it has."""
+    """Hash the columns of an index that evar uses; other columns do not count."""
     digest = hashlib.sha256()
     for number, rows in enumerate(parts):
         used = rows[["path", "label", *(c for c in ("split", "fold", "group") if c in rows)]]

@@ -45,14 +45,14 @@ class Expected:
 
 @dataclass(frozen=True)
 class Archive:
-    """One file of a data set as it is published.
+    """One published file of a data set.
 
     Attributes:
         urls: http(s) addresses of the same file, tried in order.
         file: name to save it under.
-        sha256, md5, size: what it must be, if known; else the counts of the index are what is checked.
+        sha256, md5, size: checked if known; otherwise the counts of the index are checked.
         into: sub-folder of the task's folder.
-        unpack: is it an archive (zip, tar, tar.gz), or a file to be kept as it is?
+        unpack: True for an archive (zip, tar, tar.gz), False for a file that is kept unchanged.
         part_of: `file` of the split zip that this is a part of; parts stand in order.
     """
 
@@ -83,9 +83,9 @@ class TaskConfig:
 
     Attributes:
         name: the file's stem; column label and command-line name.
-        title: what the task asks, for people.
+        title: the question of the task, for people who read lists.
         version: raise it when labels, splits or clips change.
-        kind: what a clip's label is: "multiclass" (one class), "multilabel" (any number of them, none too), "regression"
+        kind: kind of the labels: "multiclass" (one class), "multilabel" (any number of them, none too), "regression"
             (a number), "events" (which begin and end at some time: "0.5-1.25 dog;3-3.5 cat", in seconds) or "captions" (one
             or more sentences, with "|" between them).
         metric: a name in `evar.metrics.METRICS`, of that kind; or "module:name" or "path/to/file.py:name" of an own one,
@@ -103,12 +103,12 @@ class TaskConfig:
         expected: counts that the index must have.
         index: CSV beside the YAML: path, label, split or fold, and if known group and sha256.
         index_maker: in place of index, "module:function" that makes it from the user's copy, see `evar.data.catalogue`.
-        landmark: file or folder of an archive that tells its top folder, which may lie in `folder`.
+        landmark: file or folder by which the top folder of an archive is recognised, which may lie in `folder`.
         may_share_groups: splits that have groups in common as published; any other pair must not.
         archives: what `evar prepare` fetches, where anybody may.
         builder: "module:function" that renders the sounds at first use; only embedded tasks.
         notes: quirks and decisions.
-        prompts: how the classes are said in words, for encoders that read text.
+        prompts: sentences for the classes, for encoders that read text.
     """
 
     name: str
@@ -164,7 +164,7 @@ class TaskConfig:
 
     @property
     def part(self) -> str:
-        """Column of the index that says what a clip is for: "split" or "fold"."""
+        """Column of the index that gives the role of a clip: "split" or "fold"."""
         return "fold" if self.splits == "folds" else "split"
 
     @property

@@ -20,14 +20,14 @@ NAMES_KEPT = 1000
 
 @dataclass
 class Verification:
-    """What `evar verify` found.
+    """Result of `evar verify`.
 
     Attributes:
         n_clips: in the index.
-        n_missing, n_undecodable, n_altered: of them: do not exist, cannot be decoded, are not what the index says.
+        n_missing, n_undecodable, n_altered: clips that do not exist, cannot be decoded, or differ from the index.
         missing: paths that do not exist; of these and the others the first `NAMES_KEPT`.
         undecodable: path -> reason.
-        wrong_checksum: paths whose content is not what the index says.
+        wrong_checksum: paths whose content differs from the index.
         seconds: of audio decoded.
     """
 

@@ -20,7 +20,7 @@ class TuningProtocol:
 
     Attributes:
         name: the file's stem.
-        kind: "finetune", which tells it from the protocol of a probe.
+        kind: "finetune"; the protocol of a probe has another kind.
         version: raise it when the same name gives other numbers.
         description: one sentence for tables and `--help`.
         epochs: passes over the training clips, at most.
@@ -140,7 +140,7 @@ class TuningProtocol:
         return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in _NO_PARAMS}
 
     def for_cell(self, encoder: str, task: str) -> TuningProtocol:
-        """The protocol with what it says of one encoder, then of one task, in place of the general values.
+        """Replace general values by those that the protocol sets for one encoder, then for one task.
 
         Raises:
             ValueError: if these name an unknown setting.
@@ -152,7 +152,7 @@ class TuningProtocol:
         return change_protocol(self, given, f"protocol {self.name}")
 
     def as_probe_protocol(self) -> ProtocolConfig:
-        """What rows of the common table need to know of it."""
+        """Return the values that rows of the common table need."""
         return ProtocolConfig(
             self.name, self.version, self.description, "evar.finetune.rounds:Tuned", self.params, "train",
             norm_stats=self.norm_stats, validation_parts=self.validation_parts, seeds=self.seeds,
@@ -163,7 +163,7 @@ def load_tuning_protocol(name: str) -> TuningProtocol:
     """Read `protocols/NAME.yaml` of kind finetune.
 
     Raises:
-        ValueError: if there is none of that name, it is a probe's, or its keys or values do not fit.
+        ValueError: if no protocol has that name, it is for a probe, or its keys or values do not fit.
     """
     path = configs.find("protocols", name)
     if not configs.is_tuning(path):
@@ -176,7 +176,7 @@ def change_protocol(protocol: TuningProtocol, given: dict[str, Any], where: str)
     """The protocol with other hyper-parameters.
 
     Args:
-        protocol: as it is.
+        protocol: to change; it is not changed itself.
         given: name -> value; whole numbers become floats where these are wanted.
         where: for error messages.
 

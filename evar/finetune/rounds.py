@@ -55,7 +55,7 @@ class Tuned:
 
 @dataclass(frozen=True)
 class TuningRound:
-    """What one round is trained from and where it is kept.
+    """Inputs of the training of one round, and the folder of its checkpoint.
 
     Attributes:
         cell: encoder, task and request.
@@ -170,7 +170,7 @@ def is_first_process() -> bool:
 def _predict(
     trained: Trained, one: TuningRound, readable: NDArray[np.int64], batch_size: int
 ) -> tuple[NDArray[Any], NDArray[np.float64] | None]:
-    """What is predicted of every clip, and class probabilities of the readable ones."""
+    """Predict every clip, with class probabilities of the readable ones."""
     task = one.cell.task
     outputs = predict_outputs(trained.network, one.waveforms, readable, batch_size)
     predicted = read_outputs(outputs, task.config.kind, trained.centre, trained.spread)

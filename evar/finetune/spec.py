@@ -1,4 +1,4 @@
-"""What is to be fine-tuned, as plain data: the words of `finetune.py`, resolved once."""
+"""Specs of fine-tuning, as plain data: the words of `finetune.py`, resolved once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from evar.finetune.protocol import TuningProtocol, change_protocol, load_tuning_
 
 @dataclass(frozen=True)
 class TuningSettings:
-    """What a command line of finetune.py says.
+    """The values of a command line of finetune.py.
 
     Attributes:
         encoders, tasks: names.
@@ -54,7 +54,7 @@ class TuningSettings:
 
 @dataclass(frozen=True)
 class TuningOptions:
-    """How a training goes about its work; `TuningSettings` says what each means."""
+    """Settings that change how a training works, and no number; `TuningSettings` explains each."""
 
     resume: bool = True
     eval_only: bool = False

@@ -149,7 +149,7 @@ class Training:
         for group in groups:
             if not group["is_head"]:
                 self.tuned += cast("list[Any]", group["params"])
-        self.network.encoder.requires_grad_(False)  # what no group has stays as it is, and costs no gradient
+        self.network.encoder.requires_grad_(False)  # parameters of no group are not trained, and cost no gradient
         for parameter in self.tuned:
             parameter.requires_grad_()
         if chosen.optimizer == "adamw":

@@ -75,7 +75,7 @@ class Waveforms:
 
 
 def decode_task(task: Task, sample_rate: int, folder: Path) -> Waveforms:
-    """Decode every clip, or find what an earlier run decoded.
+    """Decode every clip, or find the waveforms that an earlier run decoded.
 
     Args:
         task: whose clips.
@@ -104,7 +104,7 @@ def decode_task(task: Task, sample_rate: int, folder: Path) -> Waveforms:
 
 
 def _read_index(index: Path, data: Path) -> dict[str, Any] | None:
-    """What an earlier run wrote of the clips in a file; None if it is missing, damaged, or the file is short."""
+    """Read the index that an earlier run wrote beside the waveforms; None if it is missing, damaged, or a file is short."""
     try:
         found = json.loads(index.read_text(encoding="utf-8"))
         is_whole = data.stat().st_size == 4 * int(found["starts"][-1]) and isinstance(found["bad"], dict)

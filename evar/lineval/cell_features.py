@@ -34,7 +34,7 @@ BYTES_IN_MEMORY = 2**30
 
 @dataclass(frozen=True)
 class Vectors:
-    """Where the vectors of a cell are: one extraction for each pair of input statistics.
+    """The vectors of a cell in the store: one extraction for each pair of input statistics.
 
     Attributes:
         store: that holds them.
@@ -43,7 +43,7 @@ class Vectors:
         bad: position of a clip -> why it cannot be used.
         n_clips: of the task.
         cropped: seed -> extractions of the windows that training and validation clips are cropped to at random; empty
-            where every clip has one window, whatever its role.
+            if every clip has the same window in every role.
         widths: features of each layer's pooled vectors.
         frames: layer -> width and seconds of the frames that are kept in place of pooled vectors, for probes that read
             frames; else empty.
@@ -206,7 +206,7 @@ class Vectors:
         seed: int = 0,
         cropped: NDArray[np.int64] | Sequence[int] = (),
     ) -> RowsOnDisk:
-        """Where the features of every clip are; those of the clips `cropped` from the random windows of `seed`."""
+        """Find the features of every clip in the store; clips in `cropped` have the random windows of `seed`."""
         extraction = self.extractions[stats]
         rows = [row if ok else None for row, ok in zip(extraction.rows, self.usable, strict=True)]
         for position in cropped:
@@ -255,7 +255,7 @@ def request_frames(cell: Cell, layers: Iterable[str], store: FeatureStore, resou
 def encode_cell(
     cell: Cell, store: FeatureStore, resources: Resources, seeds: set[int], layers: Iterable[str] = ()
 ) -> Vectors:
-    """Put every vector that the rounds of a cell need into the store; print what was done and which clips are bad.
+    """Put every vector that the rounds of a cell need into the store; report the work and the bad clips.
 
     Args:
         cell: encoder, task and protocol.

@@ -1,4 +1,4 @@
-"""One cell of a grid: its vectors, then a probe for each of its rows, each row saved as soon as it is there."""
+"""One cell of a grid: its vectors, then a probe for each of its rows; each row is saved at once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Workplace:
-    """Where the cells of a grid are worked on.
+    """Folders, device and store that the cells of a grid use.
 
     Attributes:
         resources: folders, devices and limits.
@@ -122,14 +122,14 @@ def encode_rows(cell: Cell, workplace: Workplace, seeds: set[int], selections: S
 
 
 def evaluate_row(cell: Cell, row: RowSpec, workplace: Workplace) -> Result:
-    """Compute one row, whatever is in the results folder already, and save it there."""
+    """Compute one row, even if the results folder has it already, and save it there."""
     vectors = encode_rows(cell, workplace, {row.seed}, [row.selection])
     (result,) = probe_rows(cell, workplace, vectors, [row])
     return result
 
 
 def probe_rows(cell: Cell, workplace: Workplace, vectors: Vectors, pending: Sequence[RowSpec]) -> Iterator[Result]:
-    """Fit each pending row and save it as soon as it is there."""
+    """Fit each pending row, and save each at once."""
     from sklearn.exceptions import ConvergenceWarning
 
     device = workplace.resources.device
@@ -173,7 +173,7 @@ def group_rows(cell: Cell, vectors: Vectors, pending: Sequence[RowSpec]) -> Iter
 
 
 def _save_hints(cell: Cell, workplace: Workplace, vectors: Vectors) -> None:
-    """What can be measured of every layer without a label, once; under the input statistics of the first round."""
+    """Measure every layer without labels, once, under the input statistics of the first round."""
     from evar.metrics.label_free import measure
 
     names = tuple(layer.name for layer in cell.encoder.layer_infos)

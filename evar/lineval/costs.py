@@ -1,4 +1,4 @@
-"""What an encoder costs, recorded in the results folder beside its rows."""
+"""Recording the cost of an encoder in the results folder, beside its rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BYTES_A_NUMBER = 4
 
 
 def record_cost(cell: Cell, vectors: Vectors, out: Path) -> None:
-    """Write what the encoder of a cell costs: its size, its vectors' size, and the time that the store knows of.
+    """Write the cost of a cell's encoder: its size, the size of its vectors, and the times that the store has recorded.
 
     The time is that of all passes under this clip policy on the device and number of threads of the newest; a store of an
     older version knows none.

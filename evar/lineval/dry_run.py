@@ -1,4 +1,4 @@
-"""`--dry_run`: what a grid would compute, what is stored already, and an estimate of time and disk. Computes no row."""
+"""`--dry_run`: the rows that a grid would compute, the vectors that are stored, and an estimate of time and disk."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def describe(grid: GridSpec) -> str:
 
 @dataclass(frozen=True)
 class _Todo:
-    """What is to be encoded for a cell.
+    """The work of encoding for one cell.
 
     Attributes:
         n_clips: clips that are not stored.

@@ -1,4 +1,4 @@
-"""Where the cells of a grid run: one after another here, in several processes of this machine, or on a Ray cluster.
+"""Engines that run the cells of a grid: this process, several processes of this machine, or a Ray cluster.
 
 A grid is cut into units that do not need each other: a cell (encoder x task), or all cells of an encoder where a fusion
 search looks at its tasks at once. Units share nothing but the feature store and the results folder, which several

@@ -10,7 +10,7 @@ from evar.config.flags import read_flags
 from evar.config.messages import silence
 from evar.experiment.outcome import Outcome
 
-#: the flags of the command that say what is computed, rather than whether and what is written beside it
+#: the flags of the command that decide the rows; other flags decide if and how files are written beside them
 _FLAGS = tuple(flag for flag in LINEVAL_FLAGS if flag.name not in ("dry_run", "report", "cost"))
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from evar.lineval.cell_features import Vectors
 
 
-#: bytes of what is held for fits side by side
+#: bytes of memory for fits that run side by side
 BYTES_TOGETHER = 2**30
 
 _Fit = TypeVar("_Fit")
@@ -118,7 +118,7 @@ def _prepare_fit(cell: Cell, vectors: Vectors, selection: Selection, seed: int, 
 
 
 def _test_rounds(cell: Cell, vectors: Vectors, fit: _RowFit) -> list[FittedRound]:
-    """What fitted probes predict for the test clips of their rounds."""
+    """Predict the test clips of each round by its fitted probe."""
     task, fitted = cell.task, []
     for a_round, probe, of_round, (train, valid, readable), stats in zip(
         fit.rounds, fit.probes, fit.features, fit.parts, fit.statistics, strict=True
@@ -140,7 +140,7 @@ def _test_rounds(cell: Cell, vectors: Vectors, fit: _RowFit) -> list[FittedRound
 def _score_templates(
     cell: Cell, probe: Any, features: Any, readable: NDArray[np.int64], tested: NDArray[np.int64]
 ) -> tuple[float, ...]:
-    """What the prompts of each template alone would score on the test clips: shown, and never chosen by."""
+    """Score the prompts of each template alone on the test clips: these scores are shown, and never choose anything."""
     task, scores = cell.task, []
     for predicted in probe.predict_each(np.asarray(features[readable])):
         y_pred = place_predictions(task, readable, predicted)[tested]
@@ -151,7 +151,7 @@ def _score_templates(
 def _predict(
     task: Task, probe: Any, features: Any, readable: NDArray[np.int64]
 ) -> tuple[Any, NDArray[np.float64] | None]:
-    """What is predicted of the readable clips, and their class probabilities where the probe has any."""
+    """Predict the readable clips, with class probabilities if the probe has any."""
     if task.config.kind == "captions":
         return probe.rank(np.asarray(features[readable]), readable), None
     if task.config.kind == "events":

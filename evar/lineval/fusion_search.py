@@ -82,7 +82,7 @@ def run_search(cells: Sequence[Cell], spec: SearchSpec, workplace: Workplace, ou
 
     Args:
         cells: of one encoder, with all tasks to serve at once.
-        spec: what is maximised, and the name of the export.
+        spec: the objective, and the name of the export.
         workplace: store and results folder.
         outcome: of the grid.
 
@@ -150,7 +150,7 @@ def choose_layers(
     Args:
         cells: of one encoder, one for each task.
         vectors: of each cell; every layer is there.
-        spec: what is maximised.
+        spec: the objective.
         device: of probes that are trained by gradient steps.
 
     Returns:

@@ -22,7 +22,7 @@ from evar.lineval.units import label_unit
 
 
 def choose_device(slot: int, device: str, n_gpus: int) -> str:
-    """Return the device of a worker: "auto" and "cuda" take the GPUs in turn, whatever else is requested stays.
+    """Return the device of a worker: "auto" and "cuda" take the GPUs in turn, any other value is kept.
 
     Example:
         >>> [choose_device(slot, "auto", 2) for slot in range(3)], choose_device(1, "cpu", 2), choose_device(1, "auto", 0)
@@ -54,7 +54,7 @@ def run_unit(unit: Mapping[str, Any], n_threads: int) -> Outcome:
 
 
 def encode_unit(unit: Mapping[str, Any], n_threads: int) -> int:
-    """Put what a unit's rows are computed from into the store, in a worker that has a GPU.
+    """Put the vectors that a unit's rows need into the store, in a worker that has a GPU.
 
     Returns:
         Clips that were encoded.
@@ -64,7 +64,7 @@ def encode_unit(unit: Mapping[str, Any], n_threads: int) -> int:
 
 
 def _settle(n_threads: int) -> None:
-    """What a process does first that shares the machine with others."""
+    """Prepare a process that shares the machine with others."""
     import torch
 
     os.environ["TQDM_DISABLE"] = "1"  # bars of several workers overwrite each other
@@ -76,7 +76,7 @@ def _answer(unit: Mapping[str, Any], n_threads: int, answers: Connection, lifeli
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
     try:
         answer: Outcome | str = run_unit(unit, n_threads)
-    except Exception as error:  # whatever it is, the user must see the reason and not only that a process ended
+    except Exception as error:  # for any error, the user must see the reason and not only that a process ended
         answer = explain_error(error)
     answers.send(answer)
     answers.close()
@@ -103,7 +103,7 @@ class _Worker:
 def run_in_processes(units: Sequence[GridSpec], resources: Resources) -> dict[int, Outcome | str]:
     """Run each unit in a process of its own; at most `resources.jobs` at a time share the cores.
 
-    The workers end when this process ends, whatever ends it.
+    The workers end when this process ends, even if it is killed.
 
     Returns:
         Position of each unit -> its outcome, or the reason why there is none.
@@ -199,7 +199,7 @@ def _ending_by_signal() -> Iterator[None]:
 
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables that a process started meanwhile inherits."""
+    """Set environment variables inside a `with` block, for processes that are started there."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

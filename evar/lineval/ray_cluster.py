@@ -100,7 +100,7 @@ class _Tasks:
 
     @classmethod
     def on_cluster(cls, ray: Any, resources: Resources) -> _Tasks:
-        """As large as the smallest node allows."""
+        """Return the largest share of a machine that the smallest node allows."""
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
         if not nodes:
             raise OSError("no node of the Ray cluster offers a CPU; see `ray status`")
@@ -134,7 +134,7 @@ def _collect(ray: Any, tasks: _Tasks, units: Sequence[GridSpec]) -> dict[int, Ou
 
 
 def _get_answer(ray: Any, task: Any) -> Outcome | int | str:
-    """What a task gave, or the reason why it gave nothing."""
+    """Get the outcome of a task, or the reason why it has none."""
     try:
         return ray.get(task)
     except ray.exceptions.RayTaskError as error:

@@ -99,7 +99,7 @@ def encode_grid(grid: GridSpec) -> int:
 
 
 def _find_task(grid: GridSpec, spec: CellSpec) -> Task:
-    """The task of a cell: as it was loaded for the specs, or loaded now, in a process of its own."""
+    """Return the task of a cell: the one that was loaded for the specs, or, in a process of its own, load it now."""
     return grid.tasks.get(spec.task) or load_spec_task(spec, grid.resources.data_root)
 
 

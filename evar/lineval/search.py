@@ -31,7 +31,7 @@ OBJECTIVES = ("mean_score", "mean_rank")
 
 @dataclass
 class Search:
-    """What a search tried and chose.
+    """Candidates and choice of a search.
 
     Attributes:
         ranked: candidate -> (rounds,) the ranker's validation scores.
@@ -65,7 +65,7 @@ def search(
     """Search for the layers that serve all rounds of all tasks.
 
     Args:
-        rounds: of all tasks; tasks count alike, whatever their number of rounds.
+        rounds: of all tasks; every task has the same weight, independent of its number of rounds.
         n_layers: how many layers there are, at least 2.
         probing: the protocol's probe; called once, for every finalist in every round.
         objective: "mean_score" (mean over tasks of the validation score) or "mean_rank" (of the place among the
@@ -127,7 +127,7 @@ def _probe_finalists(
 def objectives(
     scores: dict[Layers, NDArray[np.float64]], rounds: Sequence[SearchRound], view: int | None, objective: str
 ) -> dict[Layers, float]:
-    """What is maximised: one number a candidate.
+    """Compute the value that is maximised: one number for each candidate.
 
     Args:
         scores: candidate -> (rounds,) scores or negative losses; higher is better.

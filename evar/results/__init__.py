@@ -1,8 +1,8 @@
-"""What a run leaves behind, and the only thing that tables and plots are built from.
+"""The files that a run writes; tables and plots are built only from them.
 
-Below a results folder (`--out`): `runs/ID.json` holds one `Result` each, `predictions/ID.npz` what was predicted for
-every test clip, `failures/ID.json` the cells of a grid that gave no result, `searches/ID.json` what a fusion search tried,
-`hints/ID.json` what can be said of layers without labels, `costs/ID.json` what an encoder costs.
+Below a results folder (`--out`): `runs/ID.json` holds one `Result` each, `predictions/ID.npz` the predictions for
+every test clip, `failures/ID.json` the cells of a grid without a result, `searches/ID.json` the candidates of a search,
+`hints/ID.json` measures of layers that need no labels, `costs/ID.json` the cost of an encoder.
 """
 
 from evar.results.costs import CostRecord, load_costs, save_cost

@@ -1,7 +1,7 @@
-"""Checks of single values in record files: each says what it expected and what it found, in one sentence.
+"""Checks of single values in record files: each error names the expected and the found value in one sentence.
 
 Record files come from other machines and other people. Every value that tables and plots read is checked here first, so
-that a bad file is named and left out, and never stops what is made from the others.
+that a bad file is named and left out, and tables are still made from the others.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ _KINDS = {"clips": "Mapping[str, Any]"}
 
 @dataclass(frozen=True)
 class Contamination:
-    """What `evar verify TASK --against=corpus.fp` found.
+    """Result of `evar verify TASK --against=corpus.fp`.
 
     Attributes:
         id: file stem, task and corpus.
@@ -28,7 +28,7 @@ class Contamination:
         corpus_sha256: hash of that file.
         n_sounds: in the corpus.
         n_clips: of the task that could be looked for.
-        clips: path in the index -> what was found: {"identical": bool, "bit_errors": 0..1, "offset_seconds": number}.
+        clips: path in the index -> {"identical": bool, "bit_errors": 0..1, "offset_seconds": number}.
         created: ISO 8601 time in UTC.
         schema: version of this list of keys.
 

@@ -63,7 +63,7 @@ class CostRecord:
         return self.seconds / self.audio_seconds if self.seconds is not None and self.audio_seconds else None
 
     def matches(self, result: Result) -> bool:
-        """Tell whether a row read vectors of this encoder, whatever the clips."""
+        """Tell whether a row read vectors of this encoder, on any clips."""
         own = self.encoder, self.weights_sha256, plain(self.encoder_options, "encoder_options")
         return own == (result.encoder, result.weights_sha256, plain(result.encoder_options, "encoder_options"))
 

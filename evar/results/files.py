@@ -21,7 +21,7 @@ class Failure:
     """A cell of the grid that gave no result, and why.
 
     Attributes:
-        cell: what was asked for, as `save_failure` got it.
+        cell: the cell, as `save_failure` got it.
         reason: one line.
         created: ISO 8601 time in UTC.
     """
@@ -32,7 +32,7 @@ class Failure:
 
 
 def run_path(out: Path, id: str) -> Path:
-    """Where the result of that id is, or would be; raises ValueError if the id is no plain file stem."""
+    """Return the path of a result; raises ValueError if the id is no plain file stem."""
     return Path(out) / "runs" / f"{check_id(id)}.json"
 
 
@@ -70,7 +70,7 @@ def save_failure(out: Path, cell: Mapping[str, Any], reason: str) -> Path:
 
     Args:
         out: results folder.
-        cell: what was asked for: encoder and task, and if known layers (a list of names, or a command line's text:
+        cell: encoder and task, and if known layers (a list of names, or a command line's text:
             "default", "all", "conv1,conv2"), fusion, protocol, seed, limit, metric, task_version; plain data.
         reason: why there is no result, one sentence.
 

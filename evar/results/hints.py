@@ -25,7 +25,7 @@ _KINDS = {"widths": "Sequence[float]", "numbers": "Mapping[str, Any]", "cka": "S
 
 @dataclass(frozen=True)
 class HintsRecord:
-    """What `evar.metrics.label_free.measure` found for every layer of one encoder on the clips of one task.
+    """Measures of `evar.metrics.label_free.measure` for every layer of one encoder on the clips of one task.
 
     Labels had no say in it, and the clips are those of all splits. Values are checked when the object is made.
 
@@ -123,7 +123,7 @@ def hints_id(identity: Mapping[str, Any], seed: int = 0) -> str:
     """A file stem for the hints of these settings, ENCODER__all__TASK__hints__sSEED__HASH.
 
     Args:
-        identity: at least `HINTS_IDENTITY_KEYS`; whatever else is in it has no say.
+        identity: at least `HINTS_IDENTITY_KEYS`; other keys are ignored.
         seed: of the draw of clips.
 
     Raises:
@@ -142,7 +142,7 @@ def hints_id(identity: Mapping[str, Any], seed: int = 0) -> str:
 
 
 def hints_path(out: Path | str, id: str) -> Path:
-    """Where the hints of that id are, or would be; raises ValueError if the id is no plain file stem."""
+    """Return the path of the hints; raises ValueError if the id is no plain file stem."""
     return Path(out) / "hints" / f"{check_id(id)}.json"
 
 
@@ -176,7 +176,7 @@ def load_hints(out: Path | str) -> list[HintsRecord]:
 
 
 def _check_together(record: HintsRecord) -> None:
-    """Check what the values say of one another; types were checked before."""
+    """Check that the values fit together; types were checked before."""
     for name in ("encoder", "weights", "weights_sha256", "task", "task_version", "created"):
         if not getattr(record, name):
             raise ValueError(f"{name} must be text, got ''")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-#: What a result's own id is made from where the run gave it none: everything that can change a number.
+#: Parts of a result's own id, if the run gave it none: everything that can change a number.
 IDENTITY_KEYS = (
     *("encoder", "weights_sha256", "encoder_options", "extraction", "layers", "fusion", "pooling"),
     *("task", "task_version", "index_sha256", "limit", "protocol", "params", "metric", "seed"),
@@ -19,7 +19,7 @@ IDENTITY_KEYS = (
 DEEPEST = 32
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,159}")
-# Windows gives these names to devices, whatever follows the first dot.
+# Windows gives these names to devices, with any ending after the first dot.
 _DEVICE_NAME = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(?=$|\.)", re.IGNORECASE)
 
 
@@ -73,7 +73,7 @@ def _check_text(text: str, where: str) -> None:
 
 
 def run_id(settings: Mapping[str, Any]) -> str:
-    """A file stem for the run that these settings ask for: readable, the same on every machine, safe on every system.
+    """Make a file stem for the run of these settings: readable, the same on every machine, safe on every system.
 
     Put in everything that can change a number (`IDENTITY_KEYS` and what else the run knows), and nothing that cannot,
     such as a folder or a batch size. Key order, tuple or list, and 5 or 5.0 make no difference.

@@ -95,7 +95,7 @@ def load_predictions(out: Path, id: str) -> dict[str, np.ndarray]:
     except (
         *(ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OverflowError, MemoryError, OSError),
         *(SyntaxError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error),
-    ) as error:  # whatever damaged bytes make of a zip file and of the arrays in it
+    ) as error:  # damaged bytes can raise any of these, in the zip file or in its arrays
         raise ValueError(f"{path} does not hold a run's predictions: {error}; run the row again") from error
 
 

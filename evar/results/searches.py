@@ -1,4 +1,4 @@
-"""What a fusion search tried and chose, on disk: `searches/ID.json` below a results folder."""
+"""Records of fusion searches, their candidates and their choice: `searches/ID.json` below a results folder."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class SearchRecord:
 
 
 def search_path(out: Path, id: str) -> Path:
-    """Where the record of that id is, or would be."""
+    """Return the path of a record."""
     return Path(out) / "searches" / f"{check_id(id)}.json"
 
 

@@ -26,7 +26,7 @@ def find_published_file(top: Path, name: str, get_it: str, also: tuple[str, ...]
         also: if known copies and mirrors have it.
 
     Raises:
-        FileNotFoundError: if it is in no place; what lies there is named.
+        FileNotFoundError: if it is in no place; the files that are there are named.
     """
     for path in (top / name, top.parent / name, *(top / other for other in also)):
         if path.is_file():
@@ -79,7 +79,7 @@ def read_lines(path: Path, example: str) -> list[str]:
 
     Args:
         path: of the list.
-        example: what a line looks like, for the error.
+        example: an example of a line, for the error.
 
     Raises:
         ValueError: if a path leaves the folder.

@@ -133,7 +133,7 @@ def audioset(top: Path) -> pd.DataFrame:
 
 
 def _audioset(top: Path, training: tuple[str, ...]) -> pd.DataFrame:
-    """Segments of the published lists whose sound is below `audio/`, named YTID or Y + YTID; how many is said."""
+    """List published segments whose sound is below `audio/`, named YTID or Y + YTID; their number is reported."""
     files: dict[str, str] = {}
     for path in (
         find_audio(top / "audio") if (top / "audio").is_dir() else ()

@@ -20,7 +20,7 @@ GET_IT = "it is in the task's tar of https://zenodo.org/records/6332517"
 
 
 def scenes(top: Path) -> pd.DataFrame:
-    """A task of whole clips: published splits, or HEAR's folds; sources are not told, so that each clip is its own group."""
+    """A task of whole clips: published splits, or HEAR's folds; sources are not published, so each clip is its own group."""
     folder = _task_folder(top)
     metadata = _json(folder / "task_metadata.json")
     rate = _rate(folder)
@@ -78,7 +78,7 @@ def speech_scenes(top: Path) -> pd.DataFrame:
 
 
 def _task_folder(top: Path) -> Path:
-    """Where task_metadata.json lies: HEAR's archives have one or two folders above it."""
+    """Find the folder of task_metadata.json: HEAR's archives have one or two folders above it."""
     for pattern in ("", "tasks/*/", "*/", "*/tasks/*/", "*/*/"):
         found = sorted(top.glob(f"{pattern}task_metadata.json"))
         if len(found) > 1:

@@ -49,7 +49,7 @@ def speech_commands(top: Path) -> pd.DataFrame:
 
 
 def _find_words(top: Path) -> str:
-    """Where the folders of words are: Kaggle's challenge has them in `train/audio`, torchaudio in a folder of its own."""
+    """Find the folders of words: Kaggle's challenge has them in `train/audio`, torchaudio in a folder of its own."""
     places = ("", "audio", "train/audio", "train", "speech_commands_v0.02", "speech_commands_v0.01")
     return find_folder(top, (*places, *(f"SpeechCommands/{place}" for place in places[4:])), "[a-z]*/*_nohash_*.wav")
 

@@ -1,4 +1,4 @@
-"""Tasks whose sounds are made on the spot, from parts that pip serves: `build` renders what a task's index lists.
+"""Tasks whose sounds are rendered on this machine, from parts that pip serves: `build` renders the clips of a task's index.
 
 Two kinds of sound: notes of sampled General MIDI instruments (`soundfont` reads them, `notes` sounds them) and
 utterances of a speech synthesiser (`speech`). `draw` holds the seeded draw that the committed indexes came from;

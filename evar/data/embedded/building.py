@@ -22,7 +22,7 @@ from evar.config.messages import progress_bar
 from evar.config.registry import stays_below
 from evar.storage.atomic import write_atomic
 
-#: Raise it when the same rows sound different; clips of an older revision are rendered anew.
+#: Raise it when the same rows sound different; clips of an older revision are rendered again.
 REVISION = 1
 STAMP = "built.json"
 
@@ -105,7 +105,7 @@ def build(name: str, folder: Path) -> None:
 
 
 def is_built(name: str, folder: Path) -> bool:
-    """Whether `build` would have nothing to do: the stamp fits the index, and every file is there.
+    """Tell whether a task is built: the stamp fits the index, and every file is there.
 
     Raises:
         ValueError: if there is no such task.
@@ -146,7 +146,7 @@ def content_digest(folder: Path, rows: Sequence[Row]) -> str:
 
 
 def _renderer(name: str, row: Row) -> Renderer:
-    """What turns a row of this task into samples; parts are fetched here, once."""
+    """Make the function that turns a row of this task into samples; parts are fetched here, once."""
     has_notes, has_voices = "program" in row or "programs" in row, "voice" in row
     if not has_notes and not has_voices:
         raise ValueError(f"{name}: the index of an embedded task needs a column program or voice, got {', '.join(row)}")
@@ -179,7 +179,7 @@ def _make_note_renderer(is_mixed: bool) -> Renderer:
 
     def mixture(row: Row) -> tuple[np.ndarray, int]:
         parts = zip(*(row[name].split(";") for name in ("programs", "notes", "gains_db")), strict=True)
-        # Equally loud but for the drawn gain, whatever the presets' own levels are.
+        # Equally loud but for the drawn gain, independent of the presets' own levels.
         each = [_set_level(sound(program, key), NOTE_RATE, float(gain) - 30) for program, key, gain in parts]
         return _set_level(np.sum(each, axis=0), NOTE_RATE, float(row["level_db"])), NOTE_RATE
 
@@ -207,7 +207,7 @@ def _make_utterance_renderer() -> Renderer:
 
 
 def _trim(sound: np.ndarray, sample_rate: int) -> np.ndarray:
-    """The utterance with `MARGIN_SECONDS` of silence on both sides, whatever pauses came around it."""
+    """Cut the pauses around an utterance, and add `MARGIN_SECONDS` of silence on both sides."""
     loud = np.flatnonzero(np.abs(sound) > np.abs(sound).max() * 10 ** (QUIET_DECIBELS / 20))
     if not len(loud):
         raise ValueError("an utterance came out silent")

@@ -153,7 +153,7 @@ def rows(name: str) -> list[dict[str, str]]:
         name: gm_pitch, gm_instrument, gm_multi, spoken_words, spoken_language or rendered_captions.
 
     Returns:
-        One dict a clip: path, label, split, group, and what the clip is made from, all as text.
+        One dict for each clip: path, label, split, group, and the settings that the clip is rendered from, all as text.
 
     Raises:
         ValueError: if there is no such task.

@@ -122,7 +122,7 @@ class SoundFont:
         return {program: _text(rows[index][0]) for (bank, program), index in self._presets.items() if bank == 0}
 
     def voices(self, program: int, note: int, velocity: int) -> list[Voice]:
-        """What sounds for a note; several voices are to be added.
+        """List the voices that sound for a note; their samples must be added.
 
         Args:
             program: MIDI program, 0..127, bank 0.
@@ -206,7 +206,7 @@ def _chunks(content: bytes, start: int, end: int) -> Iterator[tuple[str, bytes]]
 
 
 def _in_range(zone: dict[int, int], note: int, velocity: int) -> bool:
-    """Whether a zone sounds: its ranges hold the lowest value in the low byte, the highest in the high byte."""
+    """Tell whether a zone sounds: its ranges hold the lowest value in the low byte, the highest in the high byte."""
     for number, value in ((_KEY_RANGE, note), (_VELOCITY_RANGE, velocity)):
         bounds = zone.get(number, 127 << 8)
         if not bounds & 0xFF <= value <= bounds >> 8:

@@ -19,7 +19,7 @@ import numpy as np
 from evar import download
 
 PACKAGE, VERSION = "espeakng_loader", "0.2.4"
-SAMPLE_RATE = 22050  # Hz; what the library gives
+SAMPLE_RATE = 22050  # Hz, of the library
 TIMEOUT_SECONDS = 60.0
 
 _LIBRARIES = {"win32": "espeak-ng.dll", "darwin": "libespeak-ng.dylib"}
