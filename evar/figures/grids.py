@@ -24,7 +24,7 @@ _NARROW = 0.2
 
 @dataclass(frozen=True)
 class Box:
-    """One panel: what is drawn, and the room that it takes, in inches.
+    """One panel: its drawing, and the room that it takes, in inches.
 
     Attributes:
         title, subtitle: above the cells; the subtitle may be empty.

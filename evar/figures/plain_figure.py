@@ -1,4 +1,4 @@
-"""A figure that shows every text as it is: names come from strangers, and `$` or control characters are no commands."""
+"""A figure that shows every text unchanged: names come from strangers, and `$` or control characters are no commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all figures share: colours, sizes, and how a figure is made, captioned and saved."""
+"""The shared style of all figures: colours, sizes, and functions that make, caption and save a figure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def make_figure(width: float, height: float, caption: str = "", title: str = "",
     """An empty figure for PNG and SVG; no window system and no global state is touched.
 
     Args:
-        width, height: of what is drawn, title and legend included, in inches.
+        width, height: of the drawing with title and legend, in inches.
         caption: small print below, wrapped to the width; its lines are added to the height.
         title: above everything.
         legend_inches: room between the panels and the caption, for `draw_legend_below`; part of the height.
@@ -120,7 +120,7 @@ def draw_legend_below(
 
 
 def format_number(value: float, digits: int = 3) -> str:
-    """A number with so many digits and, as matplotlib writes it on the axes, a true minus sign.
+    """Write a number with a fixed number of digits and, as matplotlib writes it on the axes, a true minus sign.
 
     Example:
         >>> format_number(-0.12345, 2)

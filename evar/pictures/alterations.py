@@ -1,4 +1,4 @@
-"""What is done to a clip to see how an encoder takes it: other pitch, other level, noise, another start.
+"""Alterations of a clip that test an encoder: other pitch, other level, noise, another start.
 
 Pure functions on a mono waveform. Pitch is shifted by a phase vocoder (stretch in time, then resample back), written here
 on torch's Fourier transform and the package's own resampler. Resampling alone would change the length as well; librosa,
@@ -139,7 +139,7 @@ def shift_pitch(waveform: NDArray[np.float32], sample_rate: int, semitones: floa
     Args:
         waveform: (samples,) float32.
         sample_rate: Hz.
-        semitones: upwards; what rises above half the sample rate is lost. 0 returns the clip as it is.
+        semitones: upwards; frequencies above half the sample rate are lost. 0 returns the clip unchanged.
 
     Returns:
         (samples,) float32.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 N_MELS = 128
-#: below the loudest band of the clip; what is fainter is drawn as this
+#: below the loudest band of the clip; fainter bands are drawn with this value
 FLOOR_DB = -80.0
 #: columns of the picture: more cannot be seen, and would make the file large
 MAX_COLUMNS = 1500
@@ -69,7 +69,7 @@ class ClipData:
         sound: the clip.
         decibels: (band, time) level of mel bands in dB below the loudest, FLOOR_DB..0.
         frequencies: (band,) centres in Hz.
-        vectors: in the order asked for.
+        vectors: in the order of the request.
         notes: sentences for the caption.
     """
 

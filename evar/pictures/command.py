@@ -1,4 +1,4 @@
-"""What `evar plot` does: check every word, make the data, draw it, write picture and numbers."""
+"""The steps of `evar plot`: check every word, make the data, draw it, write picture and numbers."""
 
 from __future__ import annotations
 

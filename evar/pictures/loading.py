@@ -1,4 +1,4 @@
-"""What a picture is made of: the encoders and layers that were asked for, and the sound of a file."""
+"""Loading the parts of a picture: the chosen encoders and layers, and the sound of a file."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Chosen:
         return self.encoder.name + (" (random weights)" if untrained else "")
 
     def note(self, norm_stats: tuple[float, float] | None) -> str:
-        """A sentence for the caption on the input statistics that were used, or "" where nothing needs to be said."""
+        """A sentence for the caption about the input statistics that were used; "" if none is needed."""
         if not self.stats or norm_stats is None:
             return ""
         whose = {
@@ -64,7 +64,7 @@ class Chosen:
         return max(names.index(layer) for layer in selection.layers) / max(1, len(names) - 1)
 
     def is_default(self, selection: Selection) -> bool:
-        """Whether these are the layers that the encoder's paper uses frozen."""
+        """True if these are the layers that the encoder's paper uses frozen."""
         return selection.layers == tuple(self.encoder.default_layers)
 
 

@@ -18,7 +18,7 @@ MIN_CLIPS = 5
 
 
 def draw_balanced_subset(y: NDArray[np.int64], n_most: int, seed: int) -> NDArray[np.int64]:
-    """At most so many positions, equally many of each class as far as the classes reach.
+    """Draw positions up to a largest number, with equally many of each class as long as the classes last.
 
     Args:
         y: (clips,) class numbers.
@@ -52,7 +52,7 @@ def standardise(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def compute_silhouette(vectors: NDArray[np.float64], y: NDArray[np.int64]) -> float:
-    """How much nearer clips are to their own class than to the next, -1..1, mean over clips, Euclidean distance.
+    """Compute how much nearer clips are to their own class than to the next, -1..1: mean over clips, Euclidean distance.
 
     NaN where it is not defined: one class, or as many classes as clips.
 
@@ -83,7 +83,7 @@ def compute_purity(vectors: NDArray[np.float64], y: NDArray[np.int64], n_neighbo
 
 
 def compute_chance_purity(y: NDArray[np.int64]) -> float:
-    """The purity to expect of vectors that say nothing about the class.
+    """Compute the purity of vectors that are independent of the class.
 
     Example:
         >>> compute_chance_purity(np.array([0, 0, 1, 1]))

@@ -1,4 +1,4 @@
-"""Where a picture goes, and the numbers beside it."""
+"""The files of a picture, and the numbers beside it."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class SensitivityData:
     Attributes:
         title: of the clip.
         lowered_db: how much the clip was lowered first, dB.
-        values: alteration -> what was done, in `units`.
+        values: alteration -> its amount, in `units`.
         titles, units: alteration -> of its panel.
         layers: encoder -> its layers, shallow to deep.
         notes: sentences for the caption.

@@ -44,7 +44,7 @@ _BASELINE_NOTE = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found; a notebook shows it as its tables.
+    """Result of `compare`; a notebook shows it as its tables.
 
     Attributes:
         sections: the tables.
@@ -136,7 +136,7 @@ def compare(
 
 
 def _list_names(section: Section) -> set[str]:
-    """What a row may be called as a baseline."""
+    """List the names that a baseline can have."""
     ours = [row for row in section.rows if not row.published]
     return {name for row in ours for name in (row.encoder, f"{row.encoder}:{row.layers}")}
 

@@ -1,4 +1,4 @@
-"""The fusion table: what a search chose, beside the default layer, the best single layers and a weighted sum of all."""
+"""The fusion table: the choice of a search, beside the default layer, the best single layers and a weighted sum of all."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _make_lines(record: SearchRecord, results: Sequence[Result], out: Path) -> t
 def _compose_features(
     record: SearchRecord, task: Mapping[str, Any], results: Sequence[Result], out: Path, notes: list[str]
 ) -> dict[str, Chosen | None]:
-    """Put together every kind of feature on one task, and add to the notes what must be said of them."""
+    """Put together every kind of feature on one task, and add the notes about them."""
     name, n_rounds = str(task["name"]), len(task["rounds"])
     rows = _find_rows(record, task, results)
     plain = {layers: same for (layers, fusion), same in rows.items() if fusion in ("none", "concat")}

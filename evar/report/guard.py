@@ -12,10 +12,10 @@ from evar.config.plain_text import make_printable
 
 
 def try_to_make(name: str, make: Callable[[], list[Path]]) -> list[Path]:
-    """Make one table or plot; what goes wrong is a warning, since the results themselves are on the disk.
+    """Make one table or plot; an error is only a warning, since the results themselves are on the disk.
 
     Args:
-        name: of what is made, for the message.
+        name: of the table or plot, for the message.
         make: writes it, and returns the files written.
 
     Returns:

@@ -16,7 +16,7 @@ from evar.results import Result
 from evar.results.hints import HintsRecord
 from evar.storage.atomic import write_atomic
 
-#: hint -> heading, digits, and what a reader must know of it
+#: hint -> heading, digits, and an explanation for the reader
 HINTS = {
     "effective_rank": (
         "effective rank",
@@ -60,7 +60,7 @@ class HintTable:
         label: the encoder's row label in the other tables.
         task: the column label in the other tables.
         protocol, metric: of the scores; empty if there is none.
-        record: what was measured.
+        record: the measures.
         lines: shallow to deep.
     """
 
@@ -175,7 +175,7 @@ def _make_lines(record: HintsRecord, scores: dict[str, float], defaults: set[str
 
 
 def format_markdown(found: Sequence[HintTable], n_older: int = 0) -> str:
-    """The rank correlations of all tables, then a table an encoder, then what the numbers are."""
+    """Write the rank correlations of all tables, then a table for each encoder, then an explanation of the numbers."""
     from evar.metrics.named import get_display_name
 
     several = len({one.protocol for one in found if one.protocol}) > 1

@@ -1,4 +1,4 @@
-"""Where to read an encoder: for each task the layer that validation clips choose, its test score, and what it gains."""
+"""Where to read an encoder: for each task the layer that validation clips choose, its test score, and its gain."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Reading:
     """One encoder on one task.
 
     Attributes:
-        protocol, limit, encoder, task: what was evaluated.
+        protocol, limit, encoder, task: of the rows.
         best: the layer that validation clips choose.
         default: the default layers.
         gain: best minus default; None if the two were tested on different clips.

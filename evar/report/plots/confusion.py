@@ -24,7 +24,7 @@ UNREADABLE = "(unreadable)"
 
 
 def count_confusions(y_true: np.ndarray, y_pred: np.ndarray, n_classes: int) -> np.ndarray:
-    """How often each class was taken for each: (true classes, predicted classes + 1) whole numbers.
+    """Count how often each class was taken for each: (true classes, predicted classes + 1) whole numbers.
 
     Args:
         y_true: (clips,) class numbers.
@@ -146,7 +146,7 @@ def _describe_row(result: Result, n_clips: int) -> str:
 
 
 def draw_confusion(counts: np.ndarray, names: Sequence[str], caption: str) -> Figure:
-    """Draw a matrix that fills the figure, whatever the number of classes.
+    """Draw a matrix that fills the figure, for any number of classes.
 
     Args:
         counts: of `count_confusions`.

@@ -1,4 +1,4 @@
-"""Pictures of a fusion search: how every pair of layers does on validation, and what a weighted sum makes of the layers."""
+"""Pictures of a fusion search: the validation score of every pair of layers, and the weights of a weighted sum of layers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class PairMap:
 
     @property
     def heading(self) -> str:
-        """Encoder, and what was chosen with its own scores."""
+        """Encoder, the chosen layers, and their scores."""
         names = "+".join(self.layers[at] for at in self.choice)
         scores = [("ranker", self.choice_score), ("probe", self.probe_score)]
         known = ", ".join(f"{name} {score:.1f} %" for name, score in scores if score is not None)

@@ -31,7 +31,7 @@ class LayerMap:
         layers: names, shallow to deep.
         tasks: column labels.
         scores: [layer][task] in percent; None if there is none.
-        shades: [layer][task] place of the score between chance (0) and 100 % (1); what is below chance is 0.
+        shades: [layer][task] place of the score between chance (0) and 100 % (1); a score below chance is 0.
         best: (layer, task) positions of the best layer of each task; all of them where several are equal.
         defaults: positions of the default layer.
     """

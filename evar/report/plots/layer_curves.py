@@ -79,7 +79,7 @@ class Panel:
 
     @property
     def has_curve(self) -> bool:
-        """Whether some encoder has two layers here: a single dot is no curve."""
+        """True if some encoder has two layers here: a single dot is no curve."""
         return any(len(curve.points) > 1 for curve in self.curves)
 
 
@@ -104,7 +104,7 @@ def plot_layers(results: Sequence[Result], out: Path) -> list[Path]:
 
 
 def make_panels(results: Sequence[Result], out: Path | None = None) -> list[Panel]:
-    """What a figure shows, in the order of the tables."""
+    """List the curves of a figure, in the order of the tables."""
     tables = make_sections(results, (), out, single_layers=True)
     # A protocol under which no encoder has two layers has no curve, and would only lengthen the titles of the others.
     tables = [section for section in tables if _has_curve(section)] or tables

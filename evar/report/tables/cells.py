@@ -1,4 +1,4 @@
-"""From results to the cells of a table: which belong together, and what must be said of them."""
+"""From results to the cells of a table: the results that belong together, and the notes about them."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def _fill_slots(
 
 
 def _is_of_row(failure: Failure, row: Result) -> bool:
-    """Was this row among those that were asked for when it failed?"""
+    """Tell whether the failed run contained this row."""
     layers = failure.cell.get("layers", "all")
     if failure.cell["encoder"] != row.encoder:
         return False
@@ -242,7 +242,7 @@ def _make_cell(results: list[Result], failures: list[Failure], column: Column, o
     shown = tuple(max(same, key=lambda result: (result.created, result.id)) for same in by_seed.values())
     interval, problem = _find_interval(shown, out)
     notes = [problem] if problem else []
-    # A seed that has a result did not fail, whatever an earlier run left behind.
+    # A seed that has a result did not fail, even if an earlier run left a failure behind.
     for failure in failures:
         if "seed" in failure.cell and failure.cell["seed"] not in by_seed:
             notes.append(f"without seed {failure.cell['seed']}, which failed: {failure.reason}")
@@ -259,7 +259,7 @@ def _make_cell(results: list[Result], failures: list[Failure], column: Column, o
 
 
 def _list_flags(results: Sequence[Result]) -> list[str]:
-    """List what a reader must know of the scores of a cell, untrained weights first."""
+    """List the facts that a reader must know about the scores of a cell, untrained weights first."""
     flags = _drop_repeats(flag for result in results for flag in result.flags if flag != "random weights")
     if any(result.is_random for result in results):
         flags.insert(0, "random weights")
@@ -282,7 +282,7 @@ def _describe_retrieval(result: Result) -> str:
 
 
 def _describe_templates(result: Result) -> str:
-    """How far the score of a zero-shot row depends on the words of its prompts."""
+    """Describe how much the score of a zero-shot row depends on the words of its prompts."""
     prompts = result.params.get("prompts")
     scores = prompts.get("template_scores") if isinstance(prompts, Mapping) else None
     is_plain = isinstance(scores, Sequence) and all(isinstance(score, int | float) for score in scores)
@@ -292,7 +292,7 @@ def _describe_templates(result: Result) -> str:
 
 
 def _describe_skipped_clips(result: Result) -> str:
-    """How many clips could not be used, of which splits, and what became of them."""
+    """Describe the clips that could not be used: their number, their splits, and how they were counted."""
     sentences = []
     for counted, text in (("wrong", "counted wrong"), ("left_out", "left out")):
         splits = [entry["split"] for entry in result.skipped if entry["counted"] == counted]

@@ -1,7 +1,7 @@
 """Features chosen on validation clips: composed from the rows of fixed layers, and compared with the default layer.
 
 In a task with folds each round has a choice of its own, made without that round's test clips; the predictions of the
-chosen layers of each round, put together, are what an honest choice would have predicted.
+chosen layers of each round, put together, are the predictions of an honest choice.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def find_best_layers(rows: Mapping[Layers, Sequence[Result]], seed: int = 0) -> 
         return None
 
     def rate(layers: Layers, number: int) -> tuple[float, float, int]:
-        """Return what a layer is chosen by: validation score, log-loss (less is better), and depth."""
+        """Return the values that choose a layer: validation score, log-loss (less is better), and depth."""
         row = single[layers]
         loss = row.rounds[number].get("valid_log_loss")
         return row.rounds[number]["valid_score"], -(loss if loss is not None else 0.0), row.layer_index or 0

@@ -32,7 +32,7 @@ class Tested:
 
 
 def load_tested(cell: Cell | None, out: Path) -> Tested | None:
-    """What the cell's rows predicted; None if that is not there, or its seeds were tested on different clips."""
+    """Load the predictions of the cell's rows; None if they are missing, or the seeds were tested on different clips."""
     import numpy as np
 
     if cell is None or not cell.results:
@@ -67,7 +67,7 @@ def subtract_scores(one: Tested | None, other: Tested | None) -> PairedDifferenc
 
 
 def _find_p_value(one: Tested | None, other: Tested | None) -> float | None:
-    """As `subtract_scores`, but the p-value alone, which is quick where the metric is a mean over clips."""
+    """Compute only the p-value of `subtract_scores`, which is quick if the metric is a mean over clips."""
     from evar.metrics.significance import compute_p_value
 
     if one is None or other is None or not _is_paired(one, other):

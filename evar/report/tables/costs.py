@@ -1,4 +1,4 @@
-"""What rows cost, beside what they score."""
+"""The cost of rows, in columns beside their scores."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add_costs(section: Section, records: Sequence[CostRecord]) -> Section:
 
 
 def find_cost(row: Row, records: Sequence[CostRecord]) -> RowCost | None:
-    """Return what a row costs; None for one without a result.
+    """Find the cost of a row; None for a row without a result.
 
     Measurements on several sets of clips are put together, those on the device and number of threads of the newest.
 

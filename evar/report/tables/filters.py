@@ -62,7 +62,7 @@ def select_rows(rows: Sequence[Result], patterns: Mapping[str, Sequence[str]]) -
 
 
 def select_failures(failures: Sequence[Failure], patterns: Mapping[str, Sequence[str]]) -> list[Failure]:
-    """Failed cells that may be among the rows: what they say of themselves matches, so that none vanishes unseen."""
+    """Select failed cells that may be among the rows: their known values match, so that no failure is lost."""
     return [
         failure
         for failure in failures

@@ -33,7 +33,7 @@ def make_row_key(result: Result) -> RowKey:
 
 
 def make_variant_key(result: Result) -> str:
-    """What makes it another encoder, whatever its layers: weights, options, extraction; as JSON."""
+    """Return the facts that make it another encoder, as JSON: weights, options and extraction, but not layers."""
     return json.dumps({**_describe_variant(result), "weights_sha256": result.weights_sha256}, sort_keys=True)
 
 
@@ -55,7 +55,7 @@ def label_limit(name: str, limit: int | None) -> str:
 
 
 def label_column(key: ColumnKey, keys: Sequence[ColumnKey], limit: int | None) -> str:
-    """A task's name, and in brackets what tells it from another column of the same task.
+    """Write a task's name, and in brackets the difference from another column of the same task.
 
     Example:
         >>> keys = [("esc10", "1", "accuracy", ""), ("esc10", "2", "accuracy", "")]
@@ -77,7 +77,7 @@ def label_column(key: ColumnKey, keys: Sequence[ColumnKey], limit: int | None) -
 
 
 def label_encoder(result: Result, others: Sequence[Result]) -> str:
-    """An encoder's name, and in brackets what tells it from another row of the same encoder.
+    """Write an encoder's name, and in brackets the difference from another row of the same encoder.
 
     Args:
         result: any result of the row.

@@ -88,7 +88,7 @@ _TEX_SPECIAL |= {"†": r"\dag{}", "‡": r"\ddag{}", "§": r"\S{}", "¶": r"\P{
 
 
 def escape_latex(text: str) -> str:
-    r"""A text that LaTeX shows as it is.
+    r"""Escape a text, so that LaTeX shows it unchanged.
 
     Example:
         >>> print(escape_latex("gm_pitch & 5 %"))

@@ -33,7 +33,7 @@ def _join_lines(text: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    r"""A text that Markdown shows as it is, in one table cell; names with underscores stay readable.
+    r"""Escape a text, so that a table cell of Markdown shows it unchanged; names with underscores stay readable.
 
     Example:
         >>> print(escape_markdown("a|b *c* silero_vad _d_"))
@@ -56,11 +56,11 @@ def format_percent(score: float, interval: tuple[float, float] | None = None) ->
 
 @dataclass(frozen=True)
 class Dress:
-    """How a table's texts look in one format.
+    """The style of a table's texts in one format.
 
     Attributes:
         bold: of the best.
-        underline: of what is not significantly worse.
+        underline: marks scores that are not significantly worse than the best.
         clean: makes a text from a result harmless where it is shown.
         best, equal: how the notes call the two.
         plus_minus: the sign before half the width of an interval.
@@ -196,7 +196,7 @@ def _pick_mark(index: int) -> str:
 
 
 def list_remarks(section: Section, by_layer: bool, dress: Dress) -> list[str]:
-    """List what must be read with a table: what is printed, how it was made, flags and numbered notes.
+    """List the remarks below a table: its numbers, how they were made, flags and numbered notes.
 
     Args:
         section: the table.
@@ -214,7 +214,7 @@ def list_remarks(section: Section, by_layer: bool, dress: Dress) -> list[str]:
 
 
 def _explain_scores(section: Section, by_layer: bool, dress: Dress) -> list[str]:
-    """Explain what the numbers are and what stands out."""
+    """Explain the numbers and the marks of a table."""
     from evar.metrics.named import get_display_name
 
     shown = section.results

@@ -11,7 +11,7 @@ from evar.report.tables.section import Cell, Row, Section
 
 
 def load_published(published: str | Sequence[str | PublishedConfig]) -> list[PublishedConfig]:
-    """The files of published numbers that were asked for.
+    """Load the files of published numbers that the caller names.
 
     Args:
         published: "all", names or paths of YAML files joined by commas, or a list of names, of paths and of what

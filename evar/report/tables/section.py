@@ -1,4 +1,4 @@
-"""What a table is made of: columns, rows and cells."""
+"""The parts of a table: columns, rows and cells."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Cell:
         results: one per seed, by seed; empty if it failed.
         score: mean over seeds, 0..1; None if it failed.
         interval: (low, high), 0..1; None if none can be made.
-        flags: what a reader must know of this score alone.
+        flags: facts that a reader must know about this score alone.
         notes: what a footnote must say.
         p_worse: chance of so large a distance to the best of the column if there were none, corrected over the table
             (Holm); None for the best itself, and where it cannot be told.
@@ -49,7 +49,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class RowCost:
-    """What a row costs; None for what was not recorded.
+    """The cost of a row; None for values that were not recorded.
 
     Attributes:
         parameters: numbers that the network holds.
@@ -76,7 +76,7 @@ class Row:
         layers: label, "conv5" or "conv1+conv5".
         first: any result of the row; None if all failed.
         depth: relative depth of a single layer, 0..1, else None.
-        flags: what a reader must know of all scores of the row.
+        flags: facts that a reader must know about all scores of the row.
         average: mean over all columns, 0..1; None unless every column has a score, and all are of one metric.
         rank: mean rank over all columns, 1 the best; None unless every column has a score.
         published: source of a row that others published and nobody measured here; "" for ours.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def load_row_predictions(out: Path, result: Result) -> dict[str, np.ndarray]:
-    """Read what a row predicted, and check that it is what the row's metric takes.
+    """Read the predictions of a row, and check that its metric takes them.
 
     Args:
         out: results folder.
