@@ -136,7 +136,7 @@ def to_decibels(power: Tensor, frames: Tensor, top_db: float, floor: float = 1e-
 
 
 def scale_min_max(values: Tensor, low: float, high: float) -> Tensor:
-    """Fixed limits brought to -1 and 1: 2 (x - low) / (high - low) - 1, without a cut beyond them.
+    """Scale values (batch, time, mel) so that fixed limits become -1 and 1: 2 (x - low) / (high - low) - 1, without a cut.
 
     Example:
         >>> scale_min_max(torch.tensor([-80.0, 0.0, 40.0]), -80.0, 40.0).tolist()

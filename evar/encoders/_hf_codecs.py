@@ -98,7 +98,7 @@ class CodecReader(Reader):
         }  # (batch, time, width)
 
     def frames(self, name: str, lengths: Tensor) -> Tensor:
-        """Frames that end inside the clip where the codec is causal, else those that begin inside it."""
+        """Count the frames, (batch,): those that end inside the clip in a causal codec, else those that begin inside it."""
         stride = self.strides[name]
         return lengths // stride if self.is_causal else (lengths + stride - 1) // stride
 

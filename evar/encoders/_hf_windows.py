@@ -93,7 +93,7 @@ class WhisperReader(WindowsReader):
         return layers
 
     def frames(self, name: str, lengths: Tensor) -> Tensor:
-        """Frames that begin inside the clip."""
+        """Count the frames that begin inside each clip: (batch,) samples -> (batch,) frames."""
         return (lengths + self.hop(name) - 1) // self.hop(name)
 
     def hop(self, name: str) -> int:
@@ -132,7 +132,7 @@ class PatchReader(WindowsReader):
         return {**columns, "pooled": pooled[:, None]}
 
     def frames(self, name: str, lengths: Tensor) -> Tensor:
-        """Columns whose patches lie inside the clip."""
+        """Count the columns whose patches lie inside each clip: (batch,) samples -> (batch,) frames."""
         if name == "pooled":
             return torch.ones_like(lengths)
         return ((lengths - self.frame) // self.mel_hop + 1 - self.patch) // self.stride + 1

@@ -40,7 +40,7 @@ _SLANEY_LOG_STEP = math.log(6.4) / 27.0
 
 
 def hz_to_mel(frequency: NDArray[np.floating] | float, scale: str) -> NDArray[np.float64]:
-    """Frequencies in Hz (any shape, >= 0) as mels of the "htk" or "slaney" scale.
+    """Convert frequencies in Hz, (bands,) or any other shape, >= 0, into mels of the "htk" or "slaney" scale.
 
     Source: HTK book, section 5.4: 2595 log10(1 + f / 700); Slaney, "Auditory Toolbox", Interval TR 1998-010.
 
@@ -56,7 +56,7 @@ def hz_to_mel(frequency: NDArray[np.floating] | float, scale: str) -> NDArray[np
 
 
 def mel_to_hz(mel: NDArray[np.float64] | float, scale: str) -> NDArray[np.float64]:
-    """Inverse of `hz_to_mel`.
+    """Convert mels, (bands,) or any other shape, into Hz: the inverse of `hz_to_mel`.
 
     Example:
         >>> round(float(mel_to_hz(hz_to_mel(3000.0, "slaney"), "slaney")), 6)

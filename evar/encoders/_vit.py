@@ -91,7 +91,7 @@ class Attention(nn.Module):
         return self.qkv(tokens)
 
     def make_bias(self, query: Tensor, bias: Tensor | None) -> Tensor | None:
-        """Return the numbers that are added before the softmax: here the given bias, for every query."""
+        """Return the numbers that are added before the softmax: the given bias, for queries (batch, head, query, width)."""
         return bias
 
 
@@ -307,7 +307,7 @@ def sinusoid_table(n_positions: int, width: int) -> Tensor:
 
 
 def first_columns(table: Tensor, n_rows: int, n_columns: int, n_first: int = 1) -> Tensor:
-    """A table of positions for a shorter clip: the first columns of every row, not the first entries of the list.
+    """Cut a table of positions for a shorter clip: the first columns of every row, not the first entries of the list.
 
     Args:
         table: (1, n_first + n_rows x stored columns, width), columns fastest.
@@ -366,7 +366,7 @@ def resize_table(table: Tensor, stored: tuple[int, int], n_rows: int, n_columns:
 
 
 def join_qkv(state: Mapping[str, Tensor], attention: str = "self_attn", joined: str = "attn") -> dict[str, Tensor]:
-    """Separate matrices of queries, keys and values put into one, as `Attention` holds them.
+    """Put separate matrices of queries, keys and values, (width, width) each, into one (3 x width, width) for `Attention`.
 
     Args:
         state: tensor name -> tensor, with "<attention>.q_proj.weight" and the like and "<attention>.out_proj.*".

@@ -111,7 +111,8 @@ def segment_error_rate(y_true: ArrayLike, y_pred: ArrayLike) -> float:
     """Errors in segments of 1 s, over the number of active classes in them: substitutions, deletions and insertions.
 
     Args:
-        y_true, y_pred: as for `event_onset_f1`.
+        y_true: (clips, 3) counts of `count_clip` for the true events of each clip.
+        y_pred: (clips, 3) counts of found events, in the same form.
 
     Returns:
         0 or more; 0 is perfect, and finding nothing is 1. 0 if nothing is active and nothing was found.

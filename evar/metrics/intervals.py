@@ -149,8 +149,9 @@ def score_interval(
 
     Args:
         metric: name in `METRICS`.
-        y_true, groups, rounds: as for `bootstrap_scores`.
-        y_preds: predictions of each run.
+        y_true: (clips,) true classes or numbers, or (clips, labels) of 0 and 1.
+        groups, rounds: (clips,) group and round of each clip.
+        y_preds: predictions of each run, shaped as the metric takes them: (clips,) or (clips, labels).
         level: coverage, strictly between 0 and 1.
         seed: of the draws, which all runs share.
 

@@ -157,7 +157,8 @@ def resample_function(function: Callable[[ArrayLike, ArrayLike], float]) -> Resa
         function: (y_true, y_pred) -> score.
 
     Returns:
-        What `Metric.resampled` holds.
+        A function for `Metric.resampled`: y_true (clips, ...), y_pred (clips, ...), group of each clip (clips,), counts
+        (resamples, groups) -> scores (resamples,).
 
     Example:
         >>> slow = resample_function(accuracy)

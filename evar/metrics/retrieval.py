@@ -52,7 +52,7 @@ def stack_hits(y_true: ArrayLike, y_pred: ArrayLike, direction: str, most: int) 
     """Count queries, and hits within the first `most`, of every clip.
 
     Args:
-        y_true, y_pred: as in the module's docstring.
+        y_true, y_pred: (clips, 2 x captions), see the docstring of the module.
         direction: "text_to_audio", where every caption is a query, or "audio_to_text", where every clip is one and its best
             caption counts.
         most: ranks that count.
@@ -79,7 +79,8 @@ def stack_precisions(y_true: ArrayLike, y_pred: ArrayLike, direction: str) -> ND
     precision at each that is among the first ten is summed and divided by their number, at most ten.
 
     Args:
-        y_true, y_pred, direction: as for `stack_hits`.
+        y_true, y_pred: (clips, 2 x captions), see the docstring of the module.
+        direction: as for `stack_hits`.
 
     Returns:
         (clips, 2): queries and the sum of their average precisions.
@@ -102,10 +103,11 @@ def stack_precisions(y_true: ArrayLike, y_pred: ArrayLike, direction: str) -> ND
 
 
 def median_rank(y_true: ArrayLike, y_pred: ArrayLike, direction: str) -> float:
-    """Median over queries of the rank of the (best) right answer, 1 for perfect.
+    """Compute the median over queries of the rank of the (best) right answer, 1 for perfect.
 
     Args:
-        y_true, y_pred, direction: as for `stack_hits`.
+        y_true, y_pred: (clips, 2 x captions), see the docstring of the module.
+        direction: as for `stack_hits`.
 
     Raises:
         ValueError: if half of the clips or more could not be read, so that the median is not a number.
@@ -137,7 +139,7 @@ def compute_ratio(sums: ArrayLike) -> NDArray[np.float64]:
 
 
 def guess_hits(y_true: NDArray[Any], direction: str, most: int) -> float:
-    """Expected share of hits of a random order.
+    """Compute the expected share of hits of a random order.
 
     Args:
         y_true: as in the module's docstring.
@@ -158,7 +160,7 @@ def guess_hits(y_true: NDArray[Any], direction: str, most: int) -> float:
 
 
 def guess_precision(y_true: NDArray[Any]) -> float:
-    """Expected average precision of a random order of clips: the mean of 1 / rank within the first ten.
+    """Compute the expected average precision of a random order of clips: the mean of 1 / rank within the first ten.
 
     Example:
         >>> round(guess_precision(np.ones((20, 4))), 3)

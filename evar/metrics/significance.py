@@ -61,8 +61,10 @@ def compare_pairs(
 
     Args:
         metric: name in `evar.metrics.METRICS`, which can be resampled.
-        y_true, groups, rounds: as for `evar.metrics.bootstrap_scores`.
-        runs, others: predictions of each run (seed) of the two features; their scores are averaged.
+        y_true: (clips,) true classes or numbers, or (clips, labels) of 0 and 1.
+        groups, rounds: (clips,) group and round of each clip.
+        runs, others: predictions of each run (seed) of the two features, shaped as the metric takes them: (clips,) or
+            (clips, labels); the scores of the runs are averaged.
         seed: of the resampling.
 
     Returns:
@@ -106,7 +108,16 @@ def compute_p_value(
     *,
     seed: int = 0,
 ) -> tuple[float, str]:
-    """The p-value and test of `compare_pairs` alone: without a bootstrap where the metric needs none.
+    """Compute only the p-value and the name of the test of `compare_pairs`: without a bootstrap if the metric needs none.
+
+    Args:
+        metric: name in `evar.metrics.METRICS`.
+        y_true, groups, rounds: (clips,) or (clips, labels) true labels; (clips,) group and (clips,) round of each clip.
+        runs, others: predictions of each run of the two features, each shaped as the metric takes them.
+        seed: of the resampling.
+
+    Returns:
+        p-value in 0..1, name of the test.
 
     Example:
         >>> compute_p_value("accuracy", [0] * 9, [[0] * 9], [[1] * 9], range(9), [0] * 9)
@@ -282,7 +293,7 @@ def correct_for_the_best(p_values: ArrayLike, n_pairs: int) -> NDArray[np.float6
     tables (simulated; the tests do so too).
 
     Args:
-        p_values: of the comparisons with the best of each column.
+        p_values: (tests,) in 0..1, of the comparisons with the best of each column.
         n_pairs: pairs of rows, over all columns.
 
     Example:

@@ -54,7 +54,7 @@ class Items:
         raise NotImplementedError
 
     def put(self, at: Tensor, moved: Any) -> None:
-        """Take over what has changed of the items at some positions."""
+        """Take over the changed values of the items at some positions, (some items,)."""
         raise NotImplementedError
 
     def start_systems(self, dtype: torch.dtype) -> tuple[Curvature, Tensor]:
@@ -62,7 +62,7 @@ class Items:
         return self.open_systems(dtype)
 
     def open_systems(self, dtype: torch.dtype) -> tuple[Curvature, Tensor]:
-        """Return the same for items that join those of `start_systems`."""
+        """Return curvature and gradient (item, class, column) of items that join those of `start_systems`."""
         raise NotImplementedError
 
     def move(self, step: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:

@@ -69,7 +69,7 @@ class LogisticProblem:
 
 
 def scale_strengths(strengths: Tensor, n_classes: int, is_multilabel: bool) -> Tensor:
-    """Return the strengths for one weight vector a class.
+    """Return the strengths (strength,) for one weight vector for each class.
 
     With two classes the penalty counts the one vector w of their difference, as scikit-learn's does; two symmetric vectors
     +-w/2 have half its penalty, hence half the strength.

@@ -154,7 +154,7 @@ class Systems:
         """Iterate until about a quarter of the items that are left wait, or all of them where they go in step.
 
         Returns:
-            Positions of those that wait, ascending; each is taken once.
+            (some items,) positions of those that wait, ascending; each is taken once.
         """
         n_left = len(self._now.error) - self._n_taken
         while True:

@@ -46,7 +46,8 @@ def choose_best(goodness: Values, *ties: Sequence[Any] | NDArray[Any]) -> int:
     """Return the position of the best candidate.
 
     Args:
-        goodness, ties: as for `rank_candidates`.
+        goodness: (candidates,) larger is better.
+        ties: (candidates,) further values, of which the smaller wins if the goodness is equal.
 
     Raises:
         ValueError: if there is no candidate.

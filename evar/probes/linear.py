@@ -145,7 +145,7 @@ class LinearProbe(LinearClassifier):
 
         Args:
             probes: unfitted.
-            splits: X, y, X_valid and y_valid of each, as in `fit`.
+            splits: of each probe X (clips, width), y (clips,), X_valid (clips, width) or None, y_valid (clips,) or None.
 
         Returns:
             The probes, fitted.
