@@ -1,5 +1,4 @@
-"""What the encoders on EfficientNet-B0 share: the log-mel of TensorFlow, the layers, and the names of published
-tensors."""
+"""What the encoders on EfficientNet-B0 share: TensorFlow's log-mel, the layers, and the names of published tensors."""
 
 from __future__ import annotations
 
@@ -10,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evar.config.registry import near_miss
 from evar.encoders._by_length import flatten_channels, run_by_length
-from evar.encoders._efficientnet_b0 import HALVINGS, EfficientNet
+from evar.encoders._efficientnet import EfficientNet, Stage
+from evar.encoders._mobile import Padding
 from evar.encoders._tensorflow_mel import TensorflowMel
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
@@ -20,20 +21,28 @@ from evar.encoders.weights import state_dict_of
 HOP, N_MELS = 160, 64
 LOWEST, HIGHEST = 1e-5, 1e8
 NAMES = ("stem", *(f"stage{number}" for number in range(1, 8)), "top")
-
-# names of the package efficientnet_pytorch -> ours, within a block and outside of the blocks
-_IN_BLOCK = {
-    "expand_conv": "expand", "bn0": "expand_norm", "depthwise_conv": "depthwise", "bn1": "depthwise_norm",
-    "se_reduce": "reduce", "se_expand": "excite", "project_conv": "project", "bn2": "project_norm",
-}  # fmt: skip
-_OUTSIDE = {"conv_stem": "stem", "bn0": "stem_norm", "conv_head": "top", "bn1": "top_norm"}
+STEM, TOP = 32, 1280
+#: Source: Tan and Le, "EfficientNet", ICML 2019, table 1
+STAGES = (
+    Stage(3, 1, 1, 16, 1),
+    Stage(3, 2, 6, 24, 2),
+    Stage(5, 2, 6, 40, 2),
+    Stage(3, 2, 6, 80, 3),
+    Stage(5, 1, 6, 112, 3),
+    Stage(5, 2, 6, 192, 4),
+    Stage(3, 1, 6, 320, 1),
+)
+#: halvings of the map at the stem, each stage and the top
+HALVINGS = (1, 1, 2, 3, 4, 4, 5, 5, 5)
+PADDINGS = ("tensorflow", "keras")
 
 
 class B0Encoder(Encoder):
     """An encoder on 64 mel bands and EfficientNet-B0; a family adds what it makes of the last map.
 
     Args:
-        padding: of the network's strided convolutions; see `EfficientNet`.
+        padding: zeros around the map of strided convolutions: "tensorflow" (as many as the size of the map needs, the odd
+            one behind) or "keras" (one less before than behind, whatever the size).
         share: of the channels of the published network, for tests.
         heads: layers after the map "top".
         mels_first: whether the network's image is (mel, time) and not (time, mel).
@@ -47,10 +56,15 @@ class B0Encoder(Encoder):
     ) -> None:
         super().__init__()
         self.mel: Any = TensorflowMel(self.sample_rate, 400, HOP, 1024, N_MELS, 60.0, 7800.0)
-        self.network = EfficientNet(padding, share)
+        if padding not in PADDINGS:
+            raise ValueError(f"no padding {padding!r}; {near_miss(padding, PADDINGS)}")
+        stages = tuple(stage._replace(width=int(stage.width * share)) for stage in STAGES)
+        widths = [int(STEM * share), *(stage.width for stage in stages), int(TOP * share)]
+        find_padding = find_keras_padding if padding == "keras" else find_tensorflow_padding
+        self.network = EfficientNet(stages, widths[0], widths[-1], find_padding)
         self.padding, self.mels_first = padding, mels_first
         infos = []
-        for name, width, halvings in zip(NAMES, self.network.widths, (*HALVINGS, HALVINGS[-1]), strict=True):
+        for name, width, halvings in zip(NAMES, widths, HALVINGS, strict=True):
             n_bands = -(-N_MELS >> halvings)
             infos.append(
                 LayerInfo(name, width * n_bands, HOP << halvings, "mean", f"{width} channels x {n_bands} bands")
@@ -58,7 +72,7 @@ class B0Encoder(Encoder):
         self.layer_infos = (*infos, *heads)
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-        """Rename the tensors that the package efficientnet_pytorch names, whatever stands before its names."""
+        """Put the network before the names of the package efficientnet_pytorch, in place of what stands there."""
         return name_pytorch_tensors(state_dict_of(checkpoint))
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
@@ -86,15 +100,42 @@ class B0Encoder(Encoder):
     def compute_layers(self, mel: Tensor) -> dict[str, Tensor]:
         """(clips, time, 64), all of one length -> layer -> (clips, time step, feature)."""
         image = (mel.transpose(1, 2) if self.mels_first else mel)[:, None]
-        maps = [one if self.mels_first else one.transpose(2, 3) for one in self.network(image)]
-        layers = {
-            name: flatten_channels(one) for name, one in zip(NAMES, maps, strict=True)
-        }  # (clips, channel, band, time)
+        stem, *blocks, top = self.network(image)
+        ends = [sum(stage.n_blocks for stage in STAGES[: number + 1]) - 1 for number in range(len(STAGES))]
+        # (clips, channel, band, time)
+        maps = [one if self.mels_first else one.transpose(2, 3) for one in (stem, *(blocks[end] for end in ends), top)]
+        layers = {name: flatten_channels(one) for name, one in zip(NAMES, maps, strict=True)}
         return {**layers, **self.compute_heads(maps[-1])}
 
     def compute_heads(self, top: Tensor) -> dict[str, Tensor]:
         """What a family makes of the last map (clips, channel, band, time): layer -> (clips, time step, feature)."""
         return {}
+
+
+def find_tensorflow_padding(kernel: int, stride: int, position: int) -> Padding | None:
+    """Find the zeros around a map by TensorFlow's rule: `EfficientNet` asks for each convolution.
+
+    Args:
+        kernel, stride, position: of the convolution.
+
+    Example:
+        >>> find_tensorflow_padding(3, 2, 0), find_tensorflow_padding(3, 1, 1)
+        ('same', None)
+    """
+    return "same" if stride > 1 else None
+
+
+def find_keras_padding(kernel: int, stride: int, position: int) -> Padding | None:
+    """Find the zeros around a map of Keras's network, whose input has no known height.
+
+    Args:
+        kernel, stride, position: of the convolution.
+
+    Example:
+        >>> find_keras_padding(3, 2, 0), find_keras_padding(5, 2, 4), find_keras_padding(3, 1, 1)
+        ((0, 1), (1, 2), None)
+    """
+    return (kernel // 2 - 1, kernel // 2) if stride > 1 else None
 
 
 def name_pytorch_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -105,15 +146,7 @@ def name_pytorch_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Example:
         >>> list(name_pytorch_tensors({"a._conv_stem.weight": torch.zeros(1), "_blocks.3._bn2.bias": torch.zeros(1)}))
-        ['network.stem.weight', 'network.blocks.3.project_norm.bias']
+        ['network._conv_stem.weight', 'network._blocks.3._bn2.bias']
     """
-    renamed = {}
-    for name, value in state.items():
-        block = re.search(r"(?:^|\.)_blocks\.(\d+)\._(\w+)\.(\w+)$", name)
-        outside = re.search(r"(?:^|\.)_(conv_stem|bn0|conv_head|bn1)\.(\w+)$", name)
-        if block and block[2] in _IN_BLOCK:
-            name = f"network.blocks.{block[1]}.{_IN_BLOCK[block[2]]}.{block[3]}"
-        elif outside:
-            name = f"network.{_OUTSIDE[outside[1]]}.{outside[2]}"
-        renamed[name] = value
-    return renamed
+    own = re.compile(r"(?:^|\.)(_(?:conv_stem|bn0|blocks|conv_head|bn1)\..+)$")
+    return {f"network.{found[1]}" if (found := own.search(name)) else name: value for name, value in state.items()}

@@ -39,7 +39,7 @@ class EfficientNet(nn.Module):
         stem: channels after the first convolution, 3 x 3 with stride 2.
         head: channels after the last convolution.
         find_padding: kernel, stride and position (0 is the stem) of a convolution -> zeros before and after both axes;
-            None: (kernel - 1) / 2 on all sides.
+            None: (kernel - 1) / 2 on all sides; "same": as the size of the map needs.
 
     Example:
         >>> import torch

@@ -32,8 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from evar.config.registry import near_miss
-from evar.encoders._b0_encoder import HOP, B0Encoder
-from evar.encoders._efficientnet_b0 import TOP, list_block_names
+from evar.encoders._b0_encoder import HOP, STAGES, TOP, B0Encoder
 from evar.encoders._packing import in_chunks, pack, unpack
 from evar.encoders.features import LayerInfo
 from evar.encoders.weights import state_dict_of
@@ -42,8 +41,14 @@ WINDOW, N_FRAMES, ENERGY_FLOOR, LARGEST, N_PROJECTED = 98 * 160, 96, 1e-9, 255.0
 INPUTS = ("clip", "padded")
 _LEAVES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var",
            "kernel": "weight", "depthwise_kernel": "weight", "bias": "bias"}  # fmt: skip
-_PARTS = {"expand_conv": "expand", "expand_bn": "expand_norm", "dwconv": "depthwise", "bn": "depthwise_norm",
-          "se_reduce": "reduce", "se_expand": "excite", "project_conv": "project", "project_bn": "project_norm"}  # fmt: skip
+_PARTS = {"expand_conv": "_expand_conv", "expand_bn": "_bn0", "dwconv": "_depthwise_conv", "bn": "_bn1",
+          "se_reduce": "_se_reduce", "se_expand": "_se_expand", "project_conv": "_project_conv",
+          "project_bn": "_bn2"}  # fmt: skip
+_ENDS = {"stem_conv": "_conv_stem", "stem_bn": "_bn0", "top_conv": "_conv_head", "top_bn": "_bn1"}
+#: Keras's names of the blocks, from shallow to deep: 1a, 2a, 2b, ...
+_BLOCKS = [
+    f"{number}{chr(97 + place)}" for number, stage in enumerate(STAGES, start=1) for place in range(stage.n_blocks)
+]
 
 
 class Cola(B0Encoder):
@@ -153,7 +158,7 @@ def name_keras_variable(name: str, value: Tensor) -> tuple[str, Tensor]:
     Example:
         >>> name, value = name_keras_variable("encoder/block2b_dwconv/depthwise_kernel", torch.zeros(3, 3, 8, 1))
         >>> name, tuple(value.shape)
-        ('network.blocks.2.depthwise.weight', (8, 1, 3, 3))
+        ('network._blocks.2._depthwise_conv.weight', (8, 1, 3, 3))
     """
     _, layer, leaf = ["", "", *name.split("/")][-3:]
     if layer == "normalization":
@@ -163,7 +168,7 @@ def name_keras_variable(name: str, value: Tensor) -> tuple[str, Tensor]:
     if value.dim() == 4:
         value = value.permute((2, 3, 0, 1) if leaf == "depthwise_kernel" else (3, 2, 0, 1))
     block = re.fullmatch(r"block(\d[a-z])_(\w+)", layer)
-    own = {"stem_conv": "stem", "stem_bn": "stem_norm", "top_conv": "top", "top_bn": "top_norm"}.get(layer)
-    if block and block[1] in list_block_names() and block[2] in _PARTS:
-        own = f"blocks.{list_block_names().index(block[1])}.{_PARTS[block[2]]}"
+    own = _ENDS.get(layer)
+    if block and block[1] in _BLOCKS and block[2] in _PARTS:
+        own = f"_blocks.{_BLOCKS.index(block[1])}.{_PARTS[block[2]]}"
     return (f"network.{own}.{_LEAVES.get(leaf, leaf)}" if own else name), value

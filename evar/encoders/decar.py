@@ -23,8 +23,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from evar.encoders._b0_encoder import HOP, B0Encoder
-from evar.encoders._efficientnet_b0 import TOP
+from evar.encoders._b0_encoder import HOP, TOP, B0Encoder
 from evar.encoders.features import LayerInfo
 
 

@@ -30,9 +30,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from evar.config.registry import near_miss
-from evar.encoders._b0_encoder import HOP, N_MELS, B0Encoder
+from evar.encoders._b0_encoder import HOP, N_MELS, TOP, B0Encoder
 from evar.encoders._by_length import flatten_channels, run_by_length
-from evar.encoders._efficientnet_b0 import TOP
 from evar.encoders._logmel import MelSpectrogram
 from evar.encoders.base import Encoder
 from evar.encoders.byol_s import AudioNtt

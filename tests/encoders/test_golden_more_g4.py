@@ -19,7 +19,7 @@ from golden_more_g4 import MODELS
 from torch import Tensor, nn
 
 from evar import embed
-from evar.encoders import _cvt, _efficientnet_b0, cola, load_encoder, openl3
+from evar.encoders import _cvt, _mobile, cola, load_encoder, openl3
 from evar.encoders._logmel import MelSpectrogram, mel_filterbank
 from evar.encoders.openl3 import OpenL3
 
@@ -193,7 +193,7 @@ def no_noise(encoder: Any, patch: pytest.MonkeyPatch) -> None:
 
 
 def symmetric_padding(encoder: Any, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(_efficientnet_b0, "count_zeros", lambda size, kernel, stride, padding: (kernel // 2, kernel // 2))
+    patch.setattr(_mobile, "count_zeros", lambda size, kernel, stride: (kernel // 2, kernel // 2))
 
 
 def max_pooling(encoder: Any, patch: pytest.MonkeyPatch) -> None:
