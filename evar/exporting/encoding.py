@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evar.audio.reading import AudioError, length, read
+from evar.config.messages import warn
 from evar.exporting.parts import PartWriter
 from evar.extraction.batching import by_length, decode_ahead, in_batches, keep_float32, pad_clips
+from evar.extraction.loudness import LoudClips
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,6 +56,7 @@ def encode(
         part, position = item
         return read(part.clips[position].file, encoder.sample_rate)
 
+    loud = LoudClips()
     with ThreadPoolExecutor(8) as threads, torch.inference_mode():
         parts = (PartWriter(folder, digest, clips, recipe.features, others) for digest, clips, others in portions)
         for batch, futures in decode_ahead(_batches(encoder, parts, batch_size, threads, bar), decode):
@@ -61,12 +64,15 @@ def encode(
             for item, future in zip(batch, futures, strict=True):
                 try:
                     clips[item] = future.result()
+                    loud.look(item[0].clips[item[1]].path, clips[item])
                 except AudioError as error:
                     item[0].fail(item[1], str(error))
             for items in [list(clips)] if encoder.batch_invariant else by_length(clips):
                 if items:
                     _encode_batch(encoder, recipe, {item: clips[item] for item in items})
             bar.update(sum(len(part.of_file[position]) for part, position in batch))
+    if text := loud.describe():
+        warn(text)
 
 
 def _encode_batch(encoder: Encoder, recipe: Recipe, clips: dict[_Item, NDArray[np.float32]]) -> None:

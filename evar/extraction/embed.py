@@ -15,6 +15,7 @@ from evar.config.registry import near_miss
 from evar.extraction.audio_input import Clip, decode_clip, list_clips, require_rate
 from evar.extraction.batching import in_batches, keep_float32, pad_clips
 from evar.extraction.fusion import FUSIONS, fuse
+from evar.extraction.loudness import LoudClips
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -112,7 +113,7 @@ def embed(
         AudioError: a ValueError; if a file cannot be read, as `errors` says. It is named.
 
     Warns:
-        RuntimeWarning: if files could not be read, under errors="warn".
+        RuntimeWarning: if files could not be read, under errors="warn"; and if samples lie far beyond [-1, 1].
 
     Example:
         >>> from evar.encoders import load_encoder
@@ -160,6 +161,7 @@ def _encode_clips(
     widths = {name: count_pooled_features(encoder.layer(name).width, how[name]) for name in names}
     vectors = {name: np.full((len(clips), width), np.nan, np.float32) for name, width in widths.items()}
     failed: dict[int, AudioError] = {}
+    loud = LoudClips()
     max_samples = max(1, int(encoder.batch_seconds * encoder.sample_rate))
     keep_float32()
     with (
@@ -167,6 +169,8 @@ def _encode_clips(
         torch.inference_mode(),
     ):
         for positions, part in _portions(clips, encoder.sample_rate, sample_rate, failed, must_raise):
+            for position, waveform in zip(positions, part, strict=True):
+                loud.look(f"clip {position}", waveform)
             samples = [len(clip) for clip in part]
             order = sorted(range(len(part)), key=lambda i: -samples[i])
             for batch in in_batches(
@@ -177,6 +181,8 @@ def _encode_clips(
                 for name in names:
                     vectors[name][rows] = pool(features[name], features.frames[name], how[name]).float().cpu().numpy()
                 bar.update(len(batch))
+    if text := loud.describe():
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
     return vectors, failed
 
 

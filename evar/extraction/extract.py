@@ -22,6 +22,7 @@ from evar.config.messages import progress_bar, tell
 from evar.encoders.pooling import pool
 from evar.extraction.batching import by_length, decode_ahead, keep_float32, pad_clips
 from evar.extraction.frame_request import FrameRequest
+from evar.extraction.loudness import LoudClips
 from evar.extraction.plan import Plan, inspect_clips, make_plan
 from evar.numeric.device import describe_device
 from evar.storage.costs import EncodingCost, append_cost
@@ -246,12 +247,14 @@ def _encode(
         assert info is not None
         return read_clip(paths[position], info, policy, encoder.sample_rate)
 
+    loud = LoudClips()
     bar = progress_bar(total=len(wanted), desc=label or encoder.name, unit="clip", smoothing=0.1, mininterval=0.5)
     for batch, futures in decode_ahead(batches, decode):
         clips: dict[int, NDArray[np.float32]] = {}
         for position, future in zip(batch, futures, strict=True):
             try:
                 clips[position] = future.result()
+                loud.look(paths[position], clips[position])
             except AudioError as error:
                 for target in targets:
                     _mark_bad(target.result, position, str(error))
@@ -259,6 +262,8 @@ def _encode(
             _encode_batch(encoder, target, {p: clip for p, clip in clips.items() if p in target.todo}, frames)
         bar.update(len(batch))
     bar.close()
+    if text := loud.describe():
+        tell(f"{label or encoder.name}: {text}")
 
 
 def _encode_batch(

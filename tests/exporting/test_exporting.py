@@ -455,6 +455,18 @@ def test_a_csv_may_name_missing_files(folder):
     assert exporting.read_metadata("out.npz")["bad_clips"] == [{"path": "no.wav", "reason": "the file is missing"}]
 
 
+def test_integers_stored_as_floats_are_warned_of_wherever_they_are_encoded(folder, capsys):
+    path = files_of(folder)[3]
+    samples, rate = soundfile.read(path, dtype="float32")
+    soundfile.write(path, samples * 32768, rate, subtype="FLOAT")
+    sentence = "1 clips hold values far beyond full scale, first"
+    assert run(["embed", "toy", str(folder), "-o", "out.npz"]) == cli.DONE
+    assert f"{sentence} {path} (peak " in capsys.readouterr().out
+    assert run(["lineval", "toy", "tones"]) == cli.DONE and sentence in capsys.readouterr().out
+    with pytest.warns(RuntimeWarning, match=sentence):
+        embed("toy", samples * 32768, sample_rate=rate)
+
+
 @pytest.mark.parametrize("words", [[], ["--frames"]])
 def test_a_path_that_repeats_is_encoded_once_in_all_parts(folder, monkeypatch, words):
     """Two good files and a missing one, again and again over four parts of 10; then with a part that is stopped."""
