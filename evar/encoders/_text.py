@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from evar.encoders.weights import load_strict
 
 RANDOM_SEED = 0
 AT_ONCE = 32  # texts that share a forward
+BYTES = "bytes"  # in the place of the hash of a tokenizer
 HEAD_WIDTH = 64  # of all these networks; a checkpoint does not tell the number of heads
 
 
@@ -143,7 +144,7 @@ class Tokenizer:
     ) -> None:
         self.longest, self.ending = longest, ending
         self._read: Any = None
-        self.sha256 = "bytes"
+        self.sha256 = BYTES
         self.padding = padding if padding is not None else {"roberta": 1}.get(language.name, 0)
         if folder is None:
             return
@@ -156,8 +157,7 @@ class Tokenizer:
         elif not named:
             named = {"vocab": files[0], "merges": files[1]}
         self._read = getattr(transformers, language.tokenizer)(**{name: str(file) for name, file in named.items()})
-        hashes = " ".join(f"{file.name} {download.sha256_of(file)}" for file in files)
-        self.sha256 = hashlib.sha256(hashes.encode()).hexdigest()
+        self.sha256 = hash_files(files)
 
     def __call__(self, texts: Sequence[str], vocabulary: int) -> tuple[Tensor, Tensor]:
         """Turn texts into tokens.
@@ -222,6 +222,16 @@ def find_tokenizer(language: Language, folder: Path) -> tuple[Path, ...]:
         f"reading text needs the tokenizer's files beside the checkpoint, {wanted}, but {folder} lacks them; copy them "
         f"there from the hub's repository {language.published_as} ({command})"
     )
+
+
+def hash_files(files: Sequence[Path]) -> str:
+    """Return one SHA-256 over the names and contents of a tokenizer's files.
+
+    Args:
+        files: in the order of `find_tokenizer`.
+    """
+    hashes = " ".join(f"{file.name} {download.sha256_of(file)}" for file in files)
+    return hashlib.sha256(hashes.encode()).hexdigest()
 
 
 class TextHalf:
@@ -296,6 +306,7 @@ class ReadsText(Encoder):
     A family writes `build_text_half`.
     """
 
+    language: ClassVar[Language] = ROBERTA
     _text_half: TextHalf | None = None
     checkpoint: Path | None = None
 
@@ -322,8 +333,23 @@ class ReadsText(Encoder):
 
     @property
     def text_sha256(self) -> str:
-        """What tells the vectors of texts of two encoders apart beyond `weights_sha256`: the tokenizer's files."""
-        return self.text_half.tokenizer.sha256
+        """What tells the vectors of texts of two encoders apart beyond `weights_sha256`: the tokenizer's files.
+
+        Raises:
+            FileNotFoundError: if some of them are missing; they are named.
+        """
+        if self._text_half is not None:
+            return self._text_half.tokenizer.sha256
+        return (
+            BYTES if self.tokenizer_folder is None else hash_files(find_tokenizer(self.language, self.tokenizer_folder))
+        )
+
+    @property
+    def tokenizer_folder(self) -> Path | None:
+        """Where the tokenizer's files are looked for first: beside the checkpoint; None where there is none."""
+        if self.checkpoint is None:
+            return None
+        return self.checkpoint if self.checkpoint.is_dir() else self.checkpoint.parent
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Turn texts into vectors of the space of `text_layer`.

@@ -124,6 +124,7 @@ class ClapMs2023(HtsatClap):
     """
 
     sample_rate = 44100
+    language = GPT2
     piece, hop, filters_rate, fill = 308_700, 320, 32000, "cyclic"
     projected_width, projection_note = 1024, "the space that sound and text share"
     ignored_tensors = (
@@ -177,6 +178,7 @@ class ClapMs2022(ReadsText):
     """
 
     sample_rate = 44100
+    language = BERT
     text_layer = "proj"
     default_layers = ("proj",)
     ignored_tensors = ("audio.spectrogram_extractor.", "audio.logmel_extractor.", "caption_encoder.", "logit_scale")

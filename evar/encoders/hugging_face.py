@@ -166,6 +166,11 @@ class HuggingFaceEncoder(ReadsText):
         states = self.reader.states(waveform, lengths)
         return {name: value[:, : int(self.reader.frames(name, lengths).max())] for name, value in states.items()}
 
+    @property
+    def tokenizer_folder(self) -> Path | None:
+        """The model's own folder; None for random weights."""
+        return None if self.checkpoint is None else self._folder
+
     def build_text_half(self) -> TextHalf:
         """Make the half of a CLAP that reads, from the model's own folder."""
         from evar.encoders._clap_text import build_laion_text

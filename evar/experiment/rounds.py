@@ -56,7 +56,9 @@ class FittedRound:
     template_scores: tuple[float, ...] = ()
 
 
-def list_usable(a_round: Round, usable: NDArray[np.bool_], task: str, *, needs_valid: bool) -> list[NDArray[np.int64]]:
+def list_usable(
+    a_round: Round, usable: NDArray[np.bool_], task: str, *, needs_valid: bool, needs_train: bool = True
+) -> list[NDArray[np.int64]]:
     """Return the training, validation and test clips of a round that can be used.
 
     Args:
@@ -64,13 +66,16 @@ def list_usable(a_round: Round, usable: NDArray[np.bool_], task: str, *, needs_v
         usable: (clips,) False for clips that could not be read.
         task: name, for the error.
         needs_valid: whether a round without validation clips is an error, too.
+        needs_train: whether a round without training clips is one.
 
     Raises:
         ValueError: if no usable clip is left in a set that is needed.
     """
     train, valid, test = (rows[usable[rows]] for rows in (a_round.train, a_round.valid, a_round.test))
-    if not len(train) or not len(test) or (needs_valid and not len(valid)):
-        sets = "training, validation or test set" if needs_valid else "training or test set"
+    if (needs_train and not len(train)) or not len(test) or (needs_valid and not len(valid)):
+        sets = (
+            "training, validation or test set" if needs_valid else "training or test set" if needs_train else "test set"
+        )
         raise ValueError(f"{task} {a_round.name}: no usable clip is left in the {sets}")
     return [train, valid, test]
 

@@ -17,6 +17,7 @@ from evar.extraction.extract import Extraction, extract_each
 from evar.extraction.frame_request import FrameRequest
 from evar.extraction.fusion import fuse
 from evar.extraction.plan import feature_key
+from evar.probes.making import needs_text
 from evar.storage.feature_store import FeatureStore
 from evar.storage.frame_store import FrameStore, StoredFrames
 from evar.storage.rows_on_disk import RowsOnDisk
@@ -47,6 +48,7 @@ class Vectors:
         widths: features of each layer's pooled vectors.
         frames: layer -> width and seconds of the frames that are kept in place of pooled vectors, for probes that read
             frames; else empty.
+        unneeded: positions of clips that were not encoded, since the protocol's probe looks at none of them.
     """
 
     store: FeatureStore
@@ -57,6 +59,7 @@ class Vectors:
     cropped: dict[int, dict[norm_stats.Statistics, Extraction]] = field(default_factory=dict)
     widths: dict[str, int] = field(default_factory=dict)
     frames: dict[str, tuple[int, float]] = field(default_factory=dict)
+    unneeded: frozenset[int] = frozenset()
     _where: dict[norm_stats.Statistics, dict[str, tuple[str, int]]] = field(default_factory=dict)
     _frames: dict[norm_stats.Statistics, StoredFrames] = field(default_factory=dict)
     _not_finite: dict[str, frozenset[int]] = field(default_factory=dict)
@@ -69,8 +72,9 @@ class Vectors:
 
     @cached_property
     def usable(self) -> NDArray[np.bool_]:
-        """(clips,) False for bad clips."""
-        return np.array([position not in self.bad for position in range(self.n_clips)])
+        """(clips,) False for bad clips, and for those that were not encoded."""
+        left_out = self.unneeded | set(self.bad)
+        return np.array([position not in left_out for position in range(self.n_clips)])
 
     def find_bad(self, selection: Selection) -> dict[int, str]:
         """Return position of a clip -> why it cannot be used with these layers.
@@ -276,7 +280,11 @@ def encode_cell(
             f"{cell.label}: {sum(map(len, of_rounds.values()))} rounds have {len(distinct)} different input statistics "
             f"(norm_stats {cell.statistics}): every clip is decoded once and encoded {len(distinct)} times",
         )
-    heads = extract_each(encoder, distinct, task.paths, task.policy(), store, batch_size, cell.label, frames)
+    needed = find_needed_clips(cell, seeds)
+    paths = [task.paths[position] for position in needed]
+    heads = extract_each(encoder, distinct, paths, task.policy(), store, batch_size, cell.label, frames)
+    for head in heads:
+        _spread(head, needed, len(task))
     cropped = {}
     if cell.is_cropped:
         cropped = {seed: _encode_windows(cell, distinct, seed, store, batch_size) for seed in sorted(seeds)}
@@ -290,9 +298,41 @@ def encode_cell(
         cropped,
         {layer.name: count_pooled_features(layer.width, layer.pooling) for layer in encoder.layer_infos},
         {name: (encoder.layer(name).width, frames.period(encoder, name)) for name in frames.layers} if frames else {},
+        frozenset(range(len(task))) - set(needed.tolist()),
     )
     _report_encoding(cell, vectors, heads)
     return vectors
+
+
+def find_needed_clips(cell: Cell, seeds: Iterable[int]) -> NDArray[np.int64]:
+    """Return the clips that the rows of a cell look at: all, but for probes that compare clips with texts.
+
+    These learn nothing from training clips; prompts are chosen on validation clips, and captions are ranked on test clips.
+
+    Args:
+        cell: task and protocol.
+        seeds: of the rows.
+
+    Returns:
+        (clips,) positions, sorted.
+    """
+    task = cell.task
+    if not needs_text(cell.protocol):
+        return np.arange(len(task))
+    rounds = [a_round for seed in seeds for a_round in task.rounds(seed)]
+    sets = [a_round.test for a_round in rounds]
+    if task.config.kind != "captions":
+        sets += [a_round.valid for a_round in rounds]
+    return np.unique(np.concatenate(sets))
+
+
+def _spread(extraction: Extraction, positions: NDArray[np.int64], n_clips: int) -> None:
+    """Put what was extracted of some clips of a task into the places that they have in the task."""
+    rows: list[str | None] = [None] * n_clips
+    for position, row in zip(positions, extraction.rows, strict=True):
+        rows[position] = row
+    extraction.rows = rows
+    extraction.bad = {int(positions[place]): reason for place, reason in extraction.bad.items()}
 
 
 def _report_encoding(cell: Cell, vectors: Vectors, heads: Sequence[Extraction]) -> None:
@@ -324,9 +364,5 @@ def _encode_windows(
     policy = task.policy(seed, crop="seeded_random")
     parts = extract_each(cell.encoder, distinct, paths, policy, store, batch_size, f"{cell.label}, seed {seed}")
     for part in parts:
-        rows: list[str | None] = [None] * len(task)
-        for position, row in zip(fitted, part.rows, strict=True):
-            rows[position] = row
-        part.rows = rows
-        part.bad = {int(fitted[position]): reason for position, reason in part.bad.items()}
+        _spread(part, fitted, len(task))
     return dict(zip(distinct, parts, strict=True))

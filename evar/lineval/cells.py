@@ -20,7 +20,7 @@ from evar.experiment.task_warnings import check_labels, warn_about_sounds
 from evar.lineval.cell_features import Vectors, encode_cell
 from evar.lineval.costs import record_cost
 from evar.lineval.fit import estimate_fit_bytes, fit_rows, group_fits
-from evar.probes.making import make_probe
+from evar.probes.making import make_probe, needs_text
 from evar.probes.protocol import report_fit
 from evar.probes.weighted_sum import WeightedSumProbe
 from evar.results import Result
@@ -97,7 +97,9 @@ def _leave_out_broken(
         usable = vectors.find_usable(row.selection)
         try:
             for a_round in cell.task.rounds(row.seed):
-                list_usable(a_round, usable, cell.task.name, needs_valid=False)
+                list_usable(
+                    a_round, usable, cell.task.name, needs_valid=False, needs_train=not needs_text(cell.protocol)
+                )
         except ValueError as error:
             n_broken = len(bad) - len(vectors.bad)
             reason = f"layer {layers} is not finite for {n_broken} of {len(cell.task)} clips: {error}"

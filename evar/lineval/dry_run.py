@@ -19,7 +19,7 @@ from evar.experiment.cell import Cell
 from evar.experiment.loading import load_spec_task
 from evar.extraction import input_statistics as norm_stats
 from evar.extraction.plan import Plan, plan, vector_bytes
-from evar.lineval.cell_features import request_frames
+from evar.lineval.cell_features import find_needed_clips, request_frames
 from evar.numeric.device import pick_device
 from evar.storage.feature_store import FeatureStore
 from evar.storage.mirror import at_hand
@@ -117,6 +117,8 @@ def _load_without_fetching(spec: CellSpec, device: str) -> Encoder:
     encoder = load_encoder(spec.encoder, "random", norm_stats=spec.given_statistics, device=device)
     if found:
         encoder.weights_label, encoder.weights_sha256 = found.label, found.sha256
+        if encoder.text_layer:  # the tokenizer beside it is part of what names a row
+            encoder.checkpoint = found.path
     elif has_checkpoint:
         published = config.weights.sha256 if config.weights and weights is None else None
         encoder.weights_label, encoder.weights_sha256 = str(weights or "published"), published or "unknown"
@@ -134,11 +136,12 @@ def _measure_heads(
     def count_bytes(lengths: Sequence[int]) -> int:
         return frames.n_bytes(encoder, lengths) if frames else vector_bytes(encoder, len(lengths))
 
-    n_clips = len(task)
+    paths = [task.paths[position] for position in find_needed_clips(cell, seeds)]
+    n_clips = len(paths)
     rounds = [tuple(a_round.train.tolist()) for seed in seeds for a_round in task.rounds(seed)]
     n_times = len(set(rounds)) if mode == "train" else 1  # at most: rounds of equal statistics share features
     times = f" ({n_times} times, for the input statistics of each round)" if n_times > 1 else ""
-    if len(task.missing()) == n_clips:
+    if len(task.missing()) == len(task):
         clip_seconds = task.config.clip_seconds or 1.0
         why = "sounds are rendered at first use" if task.config.builder else f"no clip is under {task.folder} yet"
         n_bytes = count_bytes([round(clip_seconds * encoder.sample_rate)] * n_clips)
@@ -146,7 +149,7 @@ def _measure_heads(
         return _Todo(n_clips, n_times * n_clips * clip_seconds, n_times * n_bytes, note)
     known = norm_stats.read_stored(encoder, task, mode, seeds, store)
     if known is None:
-        planned = plan(encoder, task.paths, task.policy(), store, resources.batch_size)
+        planned = plan(encoder, paths, task.policy(), store, resources.batch_size)
         lengths = [clip_length(i, task.policy(), encoder.sample_rate) for i in planned.infos if i is not None]
         seconds = n_times * sum(lengths) / encoder.sample_rate
         note = times + _unusable(planned)
@@ -154,7 +157,7 @@ def _measure_heads(
     plans = []
     for stats in dict.fromkeys(stats for of_rounds in known.values() for stats in of_rounds):
         with encoder.normalising_by(stats):
-            plans.append(plan(encoder, task.paths, task.policy(), store, resources.batch_size, frames))
+            plans.append(plan(encoder, paths, task.policy(), store, resources.batch_size, frames))
     times = f" (under {len(plans)} input statistics)" if len(plans) > 1 else ""
     todo: set[int] = set().union(*(planned.todo for planned in plans))
     seconds, n_bytes = sum(planned.audio_seconds for planned in plans), sum(planned.n_bytes for planned in plans)

@@ -101,7 +101,8 @@ def group_fits(fits: Iterable[tuple[_Fit, int]]) -> Iterator[list[_Fit]]:
 def _prepare_fit(cell: Cell, vectors: Vectors, selection: Selection, seed: int, device: str) -> _RowFit:
     task = cell.task
     rounds, usable = task.rounds(seed), vectors.find_usable(selection)
-    parts = [list_usable(a_round, usable, task.name, needs_valid=False) for a_round in rounds]
+    needs_train = not needs_text(cell.protocol)
+    parts = [list_usable(one, usable, task.name, needs_valid=False, needs_train=needs_train) for one in rounds]
     features = vectors.read_rounds(selection, seed, [train for train, *_ in parts], [valid for _, valid, _ in parts])
     probes = [make_row_probe(cell, selection, seed, device) for _ in rounds]
     if needs_text(cell.protocol):

@@ -196,6 +196,9 @@ def test_texts_are_stored_and_the_tokenizer_is_part_of_their_key(hub_folder: Pat
 
 
 def test_what_is_missing_is_named(hub_folder: Path, tmp_path: Path) -> None:
+    by_name: Any = load_encoder("clap.laion", hub_folder, n_blocks=2)
+    told = by_name.text_sha256
+    assert by_name._text_half is None and by_name.text_half.tokenizer.sha256 == told, "a hash needs no network"
     bare = shutil.copytree(hub_folder, tmp_path / "bare")
     (bare / "merges.txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"tokenizer.json or vocab.json and merges.txt.*roberta-base"):

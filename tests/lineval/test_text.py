@@ -53,7 +53,8 @@ def test_the_template_is_chosen_on_validation_clips(words: Any, capsys: pytest.C
     root = words()
     assert lineval(root, "toy_reader", "tones", "--protocol=zero_shot") == cli.DONE
     (row,) = results.load_all(root / "results")
-    assert row.score == 1.0 and row.layers == ("bands",) and row.n_test == 9
+    assert row.score == 1.0 and row.layers == ("bands",) and (row.n_train, row.n_valid, row.n_test) == (0, 9, 9)
+    assert sum(Bands.calls) == 18 + 6, "validation and test clips, and the prompts' own tones; no training clip"
     assert row.params["chosen"] == ({"template": 1},) or row.params["chosen"] == [{"template": 1}]
     assert list(row.params["prompts"]["templates"]) == ["not {}", "a {} tone"]
     assert list(row.params["prompts"]["template_scores"]) == [0.0, 1.0]
@@ -167,7 +168,7 @@ def test_retrieval_of_planted_captions(words: Any) -> None:
     assert lineval(root, "toy_reader", "tones", "--protocol=linear") != cli.DONE
     assert lineval(root, "toy_reader", "tones", "--protocol=retrieval") == cli.DONE
     (row,) = results.load_all(root / "results")
-    assert row.score == 1.0 and row.n_test == 3
+    assert row.score == 1.0 and (row.n_train, row.n_valid, row.n_test) == (0, 0, 3)
     assert row.extras["text_to_audio_recall_at_1"] == row.extras["audio_to_text_map_at_10"] == 1.0
     assert row.extras["audio_to_text_median_rank"] == 1.0
     assert row.chance == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)
