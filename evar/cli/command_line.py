@@ -1,7 +1,7 @@
 """The command line: `evar COMMAND ...` and, as scripts, `python lineval.py ...`.
 
-python-fire calls the functions below, but it would run a command first and complain about a misspelt flag afterwards; so
-every word of the command line is checked against the function's signature before fire sees it.
+Every command is one function. The words of a command line are checked against its signature before anything runs, and the
+function is called with them as text.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import inspect
 import io
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from evar.cli.catalogue import check, encoders, layers, tasks, verify
 from evar.cli.features import embed, fuse, store
@@ -95,23 +94,13 @@ def run(words: Sequence[str]) -> int:
 
 
 def _call(command: Callable[..., int], words: Sequence[str]) -> int:
-    """Let fire call the command with every value as text, so that a number stays as it was typed."""
-    import functools
-
-    import fire
-    from fire.decorators import SetParseFn
-
-    status: list[int] = []
-
-    @functools.wraps(command)
-    def keep_status(*args: Any, **kwargs: Any) -> None:  # fire would print a returned number
-        status.append(command(*args, **kwargs))
-
-    fire.Fire(SetParseFn(str)(keep_status), command=list(words), name="evar")
-    return status[0]
+    """Call the command with checked words; every value is text, so that a number stays as it was typed."""
+    positionals = [word for word in words if not word.startswith("--")]
+    flags = dict(word[2:].split("=", 1) for word in words if word.startswith("--"))
+    return command(*positionals, **flags)
 
 
-#: what users come with -> the commands that serve it
+#: question of a user -> the commands that answer it
 GROUPS = {
     "compare: which encoder, and which layer of it, serves my task?": [
         "lineval",

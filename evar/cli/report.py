@@ -24,7 +24,7 @@ def report(out: str = "results", **flags: Any) -> int:
 
     {flags}
 
-    The sounds come from the tasks' folders, the maps from the feature store; where these are not there, the page says so.
+    The sounds come from the tasks' folders, the maps from the feature store; if these are missing, the page says so.
     docs/report.md says how to read the page.
     """
     from pathlib import Path

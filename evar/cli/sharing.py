@@ -20,7 +20,7 @@ def merge(*folders: str, out: str = "") -> int:
       evar merge lab_a lab_b --out=all
 
     A row that several folders hold must have the same score and predictions; if not, the row is named and is not in DIR.
-    DIR/origins.json says where each row comes from. Tables and plots are made anew.
+    DIR/origins.json says where each row comes from. Tables and plots are made again.
 
     Exit status 1 if rows contradict each other.
     """

@@ -136,7 +136,7 @@ class Encoder(nn.Module, ABC):
         raise NotImplementedError(f"{self.name or type(self).__name__} has no front-end of its own")
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """Compute the checkpoint's own classifier, (batch, classes), for encoders that keep it. Call `outputs`."""
+        """Run the checkpoint's own classifier, (batch, classes), for encoders that keep it. Call `outputs`."""
         named_head = head_method(type(self))
         if named_head is not None:
             return named_head(self, waveform, lengths)

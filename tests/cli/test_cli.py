@@ -72,7 +72,7 @@ def test_wrong_values_fail_before_any_work(tones, capsys, words, message):
 
 
 def test_values_stay_text_as_typed(tones, monkeypatch):
-    """fire alone would turn these into numbers, tuples or None."""
+    """Words that look like numbers, tuples or None stay text."""
     seen = {}
     tones()
 

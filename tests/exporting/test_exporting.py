@@ -597,7 +597,7 @@ def test_any_number_of_words_and_short_flags():
 
 
 def test_paths_stay_text(folder):
-    """fire alone would take a file named 007 for a number."""
+    """A file named 007 is not read as a number."""
     (folder / "low_1.wav").rename("007")
     Path("1e5").mkdir()
     files_of(folder)[0].rename("1e5/[1,2].wav")
