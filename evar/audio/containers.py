@@ -143,15 +143,18 @@ def _of_chunks(data: bytes) -> Layout:
             break
     else:
         return Layout()
-    size = long_size if size == 0xFFFFFFFF and long_size else size
     n_present = len(data) - body
+    if data[:4] == b"RF64" and size == 0xFFFFFFFF:
+        if n_present > 0 and (long_size == 0 or long_size >= 1 << 62):  # nobody wrote the length down
+            return Layout((b"RIFF" + _set_sizes(data, body, n_present, order)[4:],))
+        size = long_size
     if coding == 0x55:  # MPEG layer III in a WAV: the frames count
         end = body + (size if 0 < size <= n_present else n_present)
         return _of_mpeg(data[: max(end, body)], body)
     if size > n_present and not _is_placeholder(size):
         return Layout((), size, n_present)
     behind = body + size + size % 2
-    if 0 < size <= n_present and data[behind : behind + 4] in (b"RIFF", b"FORM") and _is_file(data[behind:]):
+    if 0 < size <= n_present and data[behind : behind + 4] in (b"RIFF", b"RF64", b"FORM") and _is_file(data[behind:]):
         rest = _of_chunks(data[behind:])
         return Layout((data[:behind], *(rest.pieces or (data[behind:],))), rest.n_declared, rest.n_present)
     if n_present > 0 and (size == 0 or (size < n_present and _goes_on(data, behind, order, size))):
@@ -212,6 +215,10 @@ def _of_caf(data: bytes) -> Layout:
             n_present = len(data) - at - 12
             if size <= 4 and n_present > 4:
                 return Layout((data[: at + 4] + struct.pack(">q", n_present) + data[at + 12 :],))
+            behind = at + 12 + size
+            if data[behind : behind + 4] == b"caff":
+                rest = _of_caf(data[behind:])
+                return Layout((data[:behind], *(rest.pieces or (data[behind:],))), rest.n_declared, rest.n_present)
             return Layout((), size, n_present) if size > n_present else Layout()
         if size < 0:
             break
@@ -219,10 +226,34 @@ def _of_caf(data: bytes) -> Layout:
     return Layout()
 
 
+def _of_w64(data: bytes) -> Layout:
+    """Sony Wave64: chunks named by 16 bytes, with sizes of 8 bytes that count the name, at multiples of 8."""
+    at = 40
+    while at + 24 <= len(data):
+        (size,) = struct.unpack("<Q", data[at + 16 : at + 24])
+        if data[at : at + 4] == b"data":
+            n_declared, n_present = size - 24, len(data) - at - 24
+            if size <= 24 or size >= 1 << 62:
+                fixed = struct.pack("<Q", n_present + 24)
+                return Layout(
+                    (data[:16] + struct.pack("<Q", len(data)) + data[24 : at + 16] + fixed + data[at + 24 :],)
+                )
+            behind = at + size + -size % 8
+            if data[behind : behind + 4] == b"riff":
+                rest = _of_w64(data[behind:])
+                return Layout((data[:behind], *(rest.pieces or (data[behind:],))), rest.n_declared, rest.n_present)
+            return Layout((), n_declared, n_present) if n_declared > n_present else Layout()
+        if size < 24:
+            break
+        at += size + -size % 8
+    return Layout()
+
+
 _OF_START: dict[bytes, Callable[[bytes], Layout]] = {
     **dict.fromkeys((b"RIFF", b"RIFX", b"RF64", b"FORM"), _of_chunks),
     b".snd": _of_au,
     b"caff": _of_caf,
+    b"riff": _of_w64,
     b"OggS": _of_ogg,
     b"fLaC": _of_flac,
 }

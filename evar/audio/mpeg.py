@@ -133,6 +133,7 @@ def walk(data: bytes, start: int = 0) -> Mpeg | None:
     n_others = at - start  # bytes that are no frames: decoders take them for frames where they estimate a length
     found = Mpeg([], None, True)
     n_infos = 0
+    is_all_there = False  # as many bytes as the info frame tells: then it is right that the file ends here
     is_constant = True  # every frame has the bit rate of the first: then decoders estimate the length well
     while at + 4 <= end:
         frame = read_header(data[at : at + 4])
@@ -148,11 +149,12 @@ def walk(data: bytes, start: int = 0) -> Mpeg | None:
         if at + frame.n_bytes > end:
             found.cut_bytes = end - at
             break
-        info = data[at + frame.info_at : at + frame.info_at + 12] if frame.n_bytes > frame.info_at + 12 else b""
+        info = data[at + frame.info_at : at + frame.info_at + 16] if frame.n_bytes > frame.info_at + 16 else b""
         if info[:4] in (b"Xing", b"Info"):
             if not n_infos and not found.runs:
-                flags, count = struct.unpack(">II", info[4:])
+                flags, count, n_bytes = struct.unpack(">III", info[4:])
                 found.n_declared = count if flags & 1 else None
+                is_all_there = flags & 3 == 3 and frame.n_bytes < n_bytes <= end - at
             n_infos += 1
             at += frame.n_bytes
             continue
@@ -167,6 +169,9 @@ def walk(data: bytes, start: int = 0) -> Mpeg | None:
     if not found.runs:
         return None
     n_frames = sum(run.n_frames for run in found.runs)
+    if is_all_there and not found.cut_bytes and found.n_declared is not None and found.n_declared > n_frames + 1:
+        found.n_declared = None  # the count is wrong
+        found.is_plain = False
     # Some encoders count the info frame itself.
     counts = n_infos == 1 and found.n_declared is not None and abs(found.n_declared - n_frames) <= 1
     found.is_plain &= len(found.runs) == 1 and (counts or (n_infos == 0 and is_constant and n_others <= _SPARE_BYTES))

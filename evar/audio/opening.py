@@ -181,6 +181,11 @@ def open_sound(path: str | Path, content: Content | None = None) -> Opened:
             if opened.n_samples == 0 and content.data[:4] == b"OggS":
                 raise RuntimeError("no sound before its end")
     except (RuntimeError, OSError, TypeError, ValueError) as error:
+        if layout.n_present < layout.n_declared:
+            share = layout.n_present / layout.n_declared
+            raise AudioError(
+                f"the file is cut off, {share:.0%} of its sound is there; fetch or copy it again"
+            ) from error
         opened = _open_by_ffmpeg(content, error)
     opened.require_whole()
     return opened

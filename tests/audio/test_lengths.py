@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
 
 from evar import audio
-from evar.audio import AudioError, ClipPolicy, inspect, read, read_clip
+from evar.audio import AudioError, ClipPolicy, inspect, read, read_clip, reading
 from evar.audio.containers import find_layout
 
 RATE = 22050
@@ -31,7 +32,7 @@ def seconds_of(path) -> float:
     return len(read(path, 16000)) / 16000
 
 
-@pytest.mark.parametrize("ending", ["mp3", "ogg", "flac", "wav", "aiff"])
+@pytest.mark.parametrize("ending", ["mp3", "ogg", "flac", "wav", "aiff", "rf64", "caf", "w64", "au"])
 def test_all_streams_of_a_joined_file_are_read(tmp_path, ending):
     path = tmp_path / f"joined.{ending}"
     path.write_bytes(encode(1.0, ending.upper()) + encode(1.5, ending.upper(), hz=800.0))
@@ -53,6 +54,51 @@ def test_a_header_that_was_never_closed(tmp_path, size):
     at = whole.index(b"data")
     (tmp_path / "a.wav").write_bytes(whole[: at + 4] + struct.pack("<I", size) + whole[at + 8 :])
     assert inspect(tmp_path / "a.wav").n_samples == 2 * RATE == len(read(tmp_path / "a.wav", RATE))
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFFFFFFFFFF])
+@pytest.mark.parametrize("ending", ["rf64", "w64"])
+def test_a_long_header_that_was_never_closed(tmp_path, ending, size):
+    whole = encode(2.0, ending.upper())
+    at = whole.index(b"ds64") + 16 if ending == "rf64" else whole.index(b"data\xf3\xac") + 16
+    (tmp_path / f"a.{ending}").write_bytes(whole[:at] + struct.pack("<Q", size) + whole[at + 8 :])
+    assert inspect(tmp_path / f"a.{ending}").n_samples == 2 * RATE == len(read(tmp_path / f"a.{ending}", RATE))
+
+
+@pytest.mark.parametrize("ending", ["rf64", "caf", "w64", "au"])
+def test_other_formats_that_are_cut_off_are_named(tmp_path, ending):
+    whole = encode(2.0, ending.upper())
+    (tmp_path / "a").write_bytes(whole[: len(whole) // 3])
+    for look in (inspect, lambda path: read(path, RATE), audio.describe):
+        with pytest.raises(AudioError, match=r"decoded 0\.[67] of 2\.0 s|cut off, 3\d% of its sound"):
+            look(tmp_path / "a")
+
+
+def test_an_mp3_whose_bytes_are_all_there_is_whole_whatever_it_counts(tmp_path):
+    whole = encode(2.0, "MP3")
+    at = whole.index(b"Xing" if b"Xing" in whole else b"Info")
+    (tmp_path / "a.mp3").write_bytes(whole[: at + 8] + struct.pack(">I", 90_000) + whole[at + 12 :])
+    assert abs(seconds_of(tmp_path / "a.mp3") - 2.0) < 0.1
+    cut = (whole[: at + 8] + struct.pack(">I", 90_000) + whole[at + 12 :])[: len(whole) // 2]
+    (tmp_path / "b.mp3").write_bytes(cut)
+    with pytest.raises(AudioError, match="cut off"):
+        inspect(tmp_path / "b.mp3")
+
+
+def test_a_usual_wav_is_read_the_quick_way_and_never_after_a_change(tmp_path, monkeypatch):
+    path = tmp_path / "a.wav"
+    path.write_bytes(encode(2.0, "WAV", channels=2))
+    info = inspect(path)
+    settled = replace(info, is_settled=True)
+    for policy in (ClipPolicy(None), ClipPolicy(0.5, crop="seeded_random", seed=3), ClipPolicy(3.0, "zero_end")):
+        start, n_samples = policy.window(info)
+        wanted = None if policy.seconds is None else n_samples
+        quick = reading._read_plain(path, settled, 16000, start, wanted)
+        assert quick is not None and np.array_equal(quick, reading._read_known(path, info, 16000, start, wanted))
+    path.write_bytes(encode(2.0, "WAV", hz=800.0, channels=2))
+    assert reading._read_plain(path, replace(settled, state=(0, 0, 0, 0)), 16000, 0, None) is None
+    with pytest.raises(AudioError, match="the file changed"):
+        read_clip(path, replace(info, is_settled=False), ClipPolicy(1.0), 16000)
 
 
 def test_chunks_behind_the_sound_are_no_sound(tmp_path):
