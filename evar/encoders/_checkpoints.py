@@ -263,12 +263,28 @@ def _recognise_cnn(state: State) -> Known | None:
     return None if found is None else Known(*found)
 
 
+def _recognise_clap(state: State) -> Known | None:
+    """LAION-CLAP by the names of its halves, official or a hub's; MS-CLAP by those of its audio half."""
+    is_hub = any(name.startswith("audio_model.audio_encoder.") for name in state)
+    if is_hub or _find_ending(state, "audio_branch.patch_embed.proj.weight") is not None:
+        kernel = _find_ending(state, "patch_embed.proj.weight")
+        is_base = kernel is not None and len(kernel) == 128
+        encoder = "clap.laion_music" if is_base else "clap.laion"
+        return Known(encoder, f"a LAION-CLAP with HTS-AT {'base' if is_base else 'tiny'}", encoder)
+    if _find_ending(state, "audio_encoder.base.htsat.bn0.weight") is not None:
+        return Known("clap.ms2023", "an MS-CLAP 2023", "clap.ms2023")
+    if _find_ending(state, "audio_encoder.base.conv_block1.conv1.weight") is not None:
+        return Known("clap.ms2022", "an MS-CLAP 2022", "clap.ms2022")
+    return None
+
+
 def _find_ending(state: State, end: str) -> Tensor | None:
     """Find the first tensor whose name has this ending, behind any wrapper."""
     return next((value for name, value in state.items() if name == end or name.endswith(f".{end}")), None)
 
 
 RULES: list[Rule] = [
+    _recognise_clap,
     _recognise_masked_autoencoder,
     _recognise_spectrogram_transformer,
     _recognise_fairseq,

@@ -203,7 +203,6 @@ def _retrieval(direction: str) -> dict[str, Metric]:
             lambda true, ranks: float(compute_ratio(stack(true, ranks).sum(axis=0, keepdims=True))[0]),
             "captions",
             lambda true, ranks, index, counts: compute_ratio(_sum_samples(stack(true, ranks), index, counts)),
-            is_mean=True,
             chance=chance,
             display_name=f"{short} {shown}",
         )

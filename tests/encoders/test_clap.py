@@ -282,3 +282,26 @@ def test_clips_of_any_length(name: str) -> None:
 @pytest.mark.skipif(not G4.full.is_file(), reason="the full golden set is not at hand")
 def test_kept_files_are_those_of_the_set() -> None:
     G4.check_kept_files()
+
+
+def test_a_checkpoint_of_another_clap_is_named() -> None:
+    """By its tensors' names and shapes; and every tensor of MS-CLAP 2022 is found under its published name."""
+    from evar.encoders import describe_encoder
+    from evar.encoders._checkpoints import recognise
+
+    kernel = torch.zeros(96, 1, 4, 4)
+    for state, name in (
+        ({"module.audio_branch.patch_embed.proj.weight": kernel}, "clap.laion"),
+        ({"audio_model.audio_encoder.patch_embed.proj.weight": torch.zeros(128, 1, 4, 4)}, "clap.laion_music"),
+        ({"audio_encoder.base.htsat.bn0.weight": kernel}, "clap.ms2023"),
+        ({"audio_encoder.base.conv_block1.conv1.weight": kernel}, "clap.ms2022"),
+    ):
+        found = recognise(state)
+        assert found is not None and found.encoder == name
+    encoder = describe_encoder("clap.ms2022")
+    own = set(encoder.state_dict())
+    published = {
+        key.replace("audio_projection.", "audio_encoder.projection.").replace("audio.", "audio_encoder.base.")
+        for key in own
+    }
+    assert set(encoder.convert({"model": dict.fromkeys(published, kernel)})) == own

@@ -21,6 +21,7 @@ from evar.data.task import load_task
 from evar.data.task_config import load_task_config
 from evar.metrics import METRICS, estimate_chance
 from evar.metrics.retrieval import rank_matches
+from evar.metrics.significance import compare_pairs
 from evar.probes.protocol import get_traits
 
 
@@ -216,6 +217,9 @@ def test_metrics_equal_a_plain_implementation() -> None:
     ours = {name: METRICS[name].function(y_true, y_pred) for name in expected}
     assert set(ours) == {name for name, metric in METRICS.items() if metric.kind == "captions" and ":" not in name}
     assert ours == pytest.approx(expected)
+    worse = np.where(y_true == 1, y_pred + 3, np.inf)
+    found = compare_pairs("text_to_audio_map_at_10", y_true, [y_pred], [worse], np.arange(30), np.zeros(30))
+    assert found.value > 0 and found.low > 0 and found.p < 0.05
     index, ones = np.arange(30), np.ones((1, 30), np.int64)
     for name, metric in METRICS.items():
         if metric.kind == "captions" and metric.resampled:
