@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from evar.config.own_code import call_nothing
 from evar.report.tables.section import Row, Section
 from evar.report.tables.tested import load_row_predictions
 from evar.results import Result, load_confidence
-from evar.webpage.context import Context, name_row
+from evar.webpage.context import Context, name_row, try_to_describe
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,7 +96,8 @@ def list_task_clips(context: Context) -> list[TaskClips]:
             clips
             for section in context.sections
             for index in range(len(section.columns))
-            if (clips := _collect_column(context, section, index)) is not None
+            if (clips := try_to_describe("a task's clips", partial(_collect_column, context, section, index)))
+            is not None
         ]
         context.tasks["clips"] = found
     return list(context.tasks["clips"])
@@ -151,6 +153,8 @@ def _collect_column(context: Context, section: Section, index: int) -> TaskClips
         cell = row.cells[index]
         if cell is None or not cell.results:
             continue
+        if not _has_labels(cell.results[0]):
+            return None
         try:
             run = load_row_predictions(context.out, cell.results[0])
         except (OSError, ValueError):
@@ -158,8 +162,6 @@ def _collect_column(context: Context, section: Section, index: int) -> TaskClips
         run["confidence"] = _load_confidence(context, cell.results[0], len(run["clip"]))
         order = np.lexsort((run["clip"], run["round"]))
         run = {name: values[order] for name, values in run.items()}
-        if not _has_labels(run["y_true"]):
-            return None
         names = ("clip", "round", "y_true")
         if first is None:
             first, result = run, cell.results[0]
@@ -181,11 +183,11 @@ def _load_confidence(context: Context, result: Result, n_clips: int) -> NDArray[
     return found if found is not None and len(found) == n_clips else np.full(n_clips, np.nan, np.float32)
 
 
-def _has_labels(y_true: NDArray[Any]) -> bool:
-    """Tell whether clips have classes: whole numbers, or 0 and 1 for each label; counts of events are neither."""
-    if y_true.dtype.kind not in "iu":
-        return False
-    return y_true.ndim == 1 or (y_true.ndim == 2 and y_true.dtype == np.uint8)
+def _has_labels(result: Result) -> bool:
+    """Tell whether a row predicts classes or labels; values, events and captions have no list of wrong clips."""
+    from evar.metrics import METRICS
+
+    return result.metric in METRICS and METRICS[result.metric].kind in ("multiclass", "multilabel")
 
 
 def _list_labels(y_true: NDArray[Any]) -> tuple[tuple[int, ...], ...]:

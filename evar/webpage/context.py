@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from evar.config.plain_text import make_printable
 from evar.report.tables.cells import make_sections
@@ -16,6 +16,8 @@ from evar.report.tables.published import add_published_rows, load_published
 from evar.report.tables.section import Row, Section
 from evar.results import Failure, HintsRecord, Result, SearchRecord
 from evar.webpage.page import Part
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,25 @@ def try_part(name: str, title: str, make: Callable[[], Part | None]) -> Part | N
         reason = make_printable(f"{type(error).__name__}: {error}", one_line=True)
         warnings.warn(f"the part {title} of the report could not be made: {reason}", stacklevel=2)
         return Part(name, title, problem=f"This part could not be made, the others are there: {reason}")
+
+
+def try_to_describe(name: str, make: Callable[[], T]) -> T | None:
+    """Describe one row or one task; what goes wrong is a warning, and the others are described.
+
+    Args:
+        name: of what is described, for the message.
+        make: describes it.
+
+    Example:
+        >>> try_to_describe("row a", lambda: 3)
+        3
+    """
+    try:
+        return make()
+    except Exception as error:
+        reason = make_printable(f"{type(error).__name__}: {error}", one_line=True)
+        warnings.warn(f"left out of the report: {make_printable(name, one_line=True)}: {reason}", stacklevel=2)
+        return None
 
 
 def count_noun(n: int, noun: str) -> str:

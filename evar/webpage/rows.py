@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from evar.report.plots.confusion import count_confusions, score_classes
 from evar.report.tables.layout import format_percent
 from evar.results import Result, load_confidence, load_predictions
 from evar.webpage.clips import name_classes
-from evar.webpage.context import Context, name_row, round_number, to_percent
+from evar.webpage.context import Context, name_row, round_number, to_percent, try_to_describe
 from evar.webpage.page import Part, escape_json
 
 #: bytes of JSON that all rows together take, and rows of single layers that are added where there is room
@@ -40,7 +41,9 @@ def make_rows(context: Context) -> Part | None:
     found: list[dict[str, Any]] = []
     n_bytes = 0
     for result, name in ordered.values():
-        described = describe_row(context, result, name)
+        described = try_to_describe(f"row {result.id}", partial(describe_row, context, result, name))
+        if described is None:
+            continue
         n_bytes += len(escape_json(described))
         if n_bytes > MOST_BYTES:
             break
@@ -133,7 +136,7 @@ def _describe_predictions(context: Context, result: Result) -> dict[str, Any]:
         return {"problem": f"The predictions of this row cannot be shown: {error}"}
     y_true, y_pred = found["y_true"], found["y_pred"]
     if y_true.ndim != 1 or y_true.dtype.kind not in "iu":
-        return {"problem": "A confusion matrix needs one class a clip; evar plot predictions draws this kind of task."}
+        return {"problem": "A confusion matrix needs one class a clip, and this task is of another kind."}
     classes = name_classes(context, result)
     n_classes = max(len(classes), int(y_true.max()) + 1, int(y_pred.max()) + 1)
     names = [*classes, *(f"class {number}" for number in range(len(classes), n_classes))]
