@@ -170,7 +170,8 @@ class Tokenizer:
             (texts, tokens) numbers, filled up to the longest, and 1 if there is a token, 0 if it is filled up.
 
         Warns:
-            RuntimeWarning: if texts are longer than the network was trained on; they are cut there, as their authors do it.
+            RuntimeWarning: if texts are longer than those that the network was trained on; they are cut there, and keep the
+                token that ends a text.
         """
         rows, n_cut = [], 0
         for text in texts:
@@ -179,8 +180,8 @@ class Tokenizer:
             rows.append(row if len(row) <= self.longest else [*row[: self.longest - 1], row[-1]])
         if n_cut:
             warnings.warn(
-                f"{n_cut} of {len(texts)} texts have more than {self.longest} tokens, at which the model's authors cut "
-                "them; the rest of these texts is not read",
+                f"{n_cut} of {len(texts)} texts have more than {self.longest} tokens, the most that the network was trained "
+                "on; what comes after them is not read",
                 RuntimeWarning,
                 stacklevel=4,
             )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from evar import config
 from evar.config.registry import resolve
-from evar.encoders import ast, contract, describe_encoder, msm_mae, wav2vec2
+from evar.encoders import ast, clap, contract, describe_encoder, msm_mae, wav2vec2
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
 
@@ -54,6 +54,8 @@ def leave_two_blocks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if family == "wav2vec2":
         for size in wav2vec2.SIZES.values():
             monkeypatch.setitem(size, "num_hidden_layers", 2)
+    if name == "clap.ms2022":  # pieces of a second in place of 5, which short clips fill by repetition
+        monkeypatch.setattr(clap.ClapMs2022, "piece", 44_100)
     for module, kind in ((ast, ast.AST), (msm_mae, msm_mae.MsmMae)):
         if module.__name__.endswith(f".{family}"):
             monkeypatch.setattr(module, "N_BLOCKS", 2)
