@@ -76,7 +76,8 @@ def describe(path: str | Path, most_seconds: float | None = None) -> Sound:
                 break
         else:
             _require_sound(sound, measured.n_samples)
-        return measured.describe(content.sha256(), sound)
+        is_part = measured.n_samples >= most
+        return measured.describe(content.sha256(), sound, sound.n_samples if is_part else 0)
 
 
 def _require_sound(sound: Opened, n_samples: int) -> None:
@@ -116,14 +117,14 @@ class _Measured:
         frames = mono[: len(mono) // _FFT * _FFT].reshape(-1, _FFT)  # (frames, samples)
         self.power += (np.abs(np.fft.rfft((frames - frames.mean()) * np.hanning(_FFT), axis=1)) ** 2).sum(axis=0)
 
-    def describe(self, sha256: str, sound: Opened) -> Sound:
-        """Sum up."""
+    def describe(self, sha256: str, sound: Opened, n_promised: int) -> Sound:
+        """Sum up; of a part, the length is what the file promises."""
         bins = np.fft.rfftfreq(_FFT, 1 / sound.sample_rate).astype(np.float64)
         total = float(self.power.sum())
         heard = float(self.power[bins <= HEARD_UP_TO].sum()) / total if total else 0.0
         n = max(1, self.n_samples)
         return Sound(
-            sha256, self.n_samples / sound.sample_rate, sound.sample_rate, sound.channels, sound.subtype,
+            sha256, max(self.n_samples, n_promised) / sound.sample_rate, sound.sample_rate, sound.channels, sound.subtype,
             _decibels(self.energy / max(1, self.n_values)), _decibels(self.peak**2),
             self.at_peak / self.n_values if self.n_values and self.peak > 0.98 else 0.0, self.is_finite,
             _decibels(self.mono_energy / n), _decibels(self.mono_energy / n * heard), self.mono_sum / n,

@@ -98,6 +98,11 @@ def _read_levels(trails: list[tuple[str, ...]], notes: list[str]) -> dict[int, t
             )
         if len(splits) > 1 or (splits and len(names) <= 3):
             others = [name for name in names if name not in splits]
+            if not others:
+                raise ValueError(
+                    f"the only folder, {splits[0]}, is named like a split: it is no class, and there is nothing to test on; "
+                    "give the folder above it, or a table with --csv that names the split and the class"
+                )
             raise ValueError(
                 f"the folders {', '.join(splits)} are named like splits, but stand beside {', '.join(others[:3])}; is it a "
                 "split or a class? give a table with --csv that names the split and the class"

@@ -230,7 +230,8 @@ def sample_sound_problems(task: Task, n_clips: int = 12, sample_rate: int | None
     paths, places = task.paths, choose_places(len(task), n_clips)
     files = tuple((paths[place], str(task.index["path"].iloc[place]), _read_stamp(paths[place])) for place in places)
     sounds = _describe_once(files)
-    return [f"of {len(sounds)} clips looked at, {text}" for text in list_sound_problems(sounds, sample_rate)]
+    found = [*list_sound_problems(sounds, sample_rate), *list_late_events(task, sounds)]
+    return [f"of {len(sounds)} clips looked at, {text}" for text in found]
 
 
 def _read_stamp(path: Path) -> tuple[int, int]:

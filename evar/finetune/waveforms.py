@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evar.audio.reading import RESAMPLER, AudioError, ClipPolicy, inspect, read_clip
+from evar.audio.reading import RESAMPLER, AudioError, AudioInfo, ClipPolicy, read_clip
 from evar.config.messages import progress_bar
+from evar.extraction.plan import inspect_clips
 from evar.storage.atomic import remove_dead_parts, write_atomic
+from evar.storage.feature_store import FeatureStore
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,14 +90,16 @@ def decode_task(task: Task, sample_rate: int, folder: Path) -> Waveforms:
     clip_seconds = task.config.clip_seconds
     seconds = None if clip_seconds is None else LONGEST * clip_seconds
     policy = ClipPolicy(seconds)
-    stats = [(path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None for path in task.paths]
-    identity = [task.name, task.index_sha256, str(task.folder), sample_rate, RESAMPLER, seconds, stats]
+    # By content: a file that was replaced by one of its size and time must not give the old waveform.
+    infos, unreadable = inspect_clips(task.paths, FeatureStore(folder.parent))
+    contents = [info.sha256 if info else None for info in infos]
+    identity = [task.name, task.index_sha256, sample_rate, RESAMPLER, seconds, contents]
     stem = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
     data, index = folder / f"{task.name}-{stem}.f32", folder / f"{task.name}-{stem}.json"
     remove_dead_parts(folder)
     found = _read_index(index, data)
     if found is None:
-        _decode_clips(task, policy, sample_rate, data, index)
+        _decode_clips(task, infos, unreadable, policy, sample_rate, data, index)
         found = json.loads(index.read_text(encoding="utf-8"))
     samples = np.memmap(data, np.float32, "r") if data.stat().st_size else np.zeros(0, np.float32)
     clip_samples = None if clip_seconds is None else round(clip_seconds * sample_rate)
@@ -113,12 +117,23 @@ def _read_index(index: Path, data: Path) -> dict[str, Any] | None:
     return found if is_whole else None
 
 
-def _decode_clips(task: Task, policy: ClipPolicy, sample_rate: int, data: Path, index: Path) -> None:
+def _decode_clips(
+    task: Task,
+    infos: Sequence[AudioInfo | None],
+    unreadable: Mapping[int, str],
+    policy: ClipPolicy,
+    sample_rate: int,
+    data: Path,
+    index: Path,
+) -> None:
     """Decode every clip into one file, and say where each begins in another; the second is written last."""
 
-    def read(path: Path) -> NDArray[np.float32] | str:
+    def read(position: int) -> NDArray[np.float32] | str:
+        info = infos[position]
+        if info is None:
+            return unreadable[position]
         try:
-            return read_clip(path, inspect(path), policy, sample_rate)
+            return read_clip(task.paths[position], info, policy, sample_rate)
         except (AudioError, OSError) as error:
             return str(error)
 
@@ -128,7 +143,7 @@ def _decode_clips(task: Task, policy: ClipPolicy, sample_rate: int, data: Path, 
     part = data.with_suffix(f".{os.getpid()}.part")
     try:
         with part.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
-            clips = pool.map(read, task.paths)
+            clips = pool.map(read, range(len(task)))
             bar = progress_bar(clips, f"decode {task.name}", len(task), unit="clip", leave=False)
             for position, clip in enumerate(bar):
                 if isinstance(clip, str):

@@ -619,6 +619,19 @@ def test_random_crops_come_from_anywhere_and_heads_from_the_start(tones, tmp_pat
     assert torch.equal(late[2], torch.from_numpy(np.array(waveforms.samples[first + 1998 : first + 3998])))
 
 
+def test_a_file_that_was_replaced_in_place_never_gives_the_old_waveform(tones, tmp_path):
+    """Of the same size, with the same time of change, as `cp -p` and `rsync` leave it."""
+    root = tones()
+    before = decode_task(load_task("tones"), 8000, tmp_path / "waveforms")
+    first, last = (root / "data" / "tones" / load_task("tones").index["path"].iloc[at] for at in (0, -1))
+    times = first.stat().st_atime_ns, first.stat().st_mtime_ns
+    first.write_bytes(last.read_bytes())
+    os.utime(first, ns=times)
+    after = decode_task(load_task("tones"), 8000, tmp_path / "waveforms")
+    assert not torch.equal(before.batch([0])[0], after.batch([0])[0])
+    assert torch.equal(after.batch([0])[0], after.batch([len(load_task("tones")) - 1])[0])
+
+
 def test_encoders_without_a_front_end_of_their_own_are_known():
     assert not has_logmel(load_encoder("crepe.tiny", "random")) and not has_logmel(
         load_encoder("wav2vec2.base", "random")
