@@ -4,7 +4,8 @@ Papers: Elbanna et al., "BYOL-S: Learning Self-supervised Speech Representations
 2206.12038); Elbanna et al., "Hybrid Handcrafted and Learnable Audio Representation for Analysis of Speech Under
 Cognitive and Physical Load", Interspeech 2022 (arXiv 2203.16637), whose network is the CvT. Checkpoints:
 `checkpoints/*.pth` of the repository GasserElbanna/serab-byols (MIT). Trained without labels on the part of AudioSet
-that holds speech.
+that holds speech. BYOL-A's file of width 2048 has the same tensors as that of `default` and loads as well; the hash in the
+row tells them apart.
 
 Input: 16 kHz. Power spectra of 400 samples every 160 in a Fourier transform of 1024 (periodic Hann, centred, clip
 mirrored at both ends), 64 HTK mel bands of peak 1 from 60 to 7800 Hz, ln(x + 1.1920929e-07); then shifted and scaled to

@@ -1,10 +1,10 @@
 """TRILL's front-end: the log-mel that this network hears, without the network.
 
 Paper: Shor et al., "Towards Learning a Universal Non-Semantic Representation of Speech", Interspeech 2020 (arXiv
-2002.12764). The network was published as a TensorFlow SavedModel only, and its layers are in no repository; a
-SavedModel is read by `savedmodel:FOLDER`, which needs TensorFlow. Here is what lies before it, from
-google-research/non_semantic_speech_benchmark (Apache-2.0): a baseline without parameters, next to which TRILL's rows
-can be read.
+2002.12764). The network was published as a TensorFlow SavedModel only, and its layers are in no repository; the encoder
+`trill` runs that file, and needs TensorFlow. Here is what lies before the network, from
+google-research/non_semantic_speech_benchmark (Apache-2.0): a baseline without parameters, next to which TRILL's rows can be
+read.
 
 Input: 16 kHz. Magnitude spectra of 400 samples every 160 in a Fourier transform of 512 (periodic Hann, whole frames
 only), 64 HTK mel bands from 125 to 7500 Hz (triangles linear in mel, peak 1), ln(max(x, 1e-12) + 0.001). Clips shorter
