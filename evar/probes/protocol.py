@@ -176,7 +176,7 @@ def check_probe(probe: Any) -> list[str]:
         probe: the class, or an unfitted probe of it.
 
     Returns:
-        One sentence for each broken promise; empty if all are kept. A probe that reads frames, or is not made for tasks of
+        One sentence for each broken promise; empty if all are kept. A probe that reads frames or text, or is not made for tasks of
         one class a clip, is only checked for its constructor and its methods.
 
     Example:
@@ -193,7 +193,7 @@ def check_probe(probe: Any) -> list[str]:
         found.append("traits say that it takes a device, but it has no parameter device")
     if traits.fits_together and not hasattr(type(made), "fit_together"):
         found.append("traits say that probes are fitted together, but there is no fit_together(probes, splits)")
-    if traits.reads_frames or "multiclass" not in traits.kinds:
+    if traits.reads_frames or traits.reads_text or "multiclass" not in traits.kinds:
         return found
     return found + _check_fit(made)
 

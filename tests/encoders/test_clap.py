@@ -180,6 +180,36 @@ def test_sound_text_and_similarity_are_those_of_transformers(hub_folder: Path) -
         assert relative(evar.embed_text(encoder, TEXTS[0]), ours[1][:1]) < 2e-6, "a text's vector is its own"
 
 
+def test_an_official_file_holds_the_same_halves(hub_folder: Path, tmp_path: Path) -> None:
+    """The hub's tensors under the names of an official file, with the tokenizer in a folder beside it."""
+    from safetensors.torch import load_file
+
+    from evar.encoders._clap_names import to_laion_names
+
+    state, was_hub = to_laion_names(load_file(hub_folder / "model.safetensors"))
+    hub = load_encoder("clap.laion", hub_folder, n_blocks=2)
+    tags = hub.network.tscam_conv.state_dict()
+    state |= {f"audio_branch.tscam_conv.{name}": value for name, value in tags.items()}
+    state["text_branch.embeddings.position_ids"] = torch.arange(80)[None]  # as older files hold it
+    names = {f"module.{name}": value for name, value in state.items()}
+    torch.save({"epoch": 15, "name": "fake", "state_dict": names}, tmp_path / "clap.pt")
+    (tmp_path / "tokenizer").mkdir()
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(hub_folder / name, tmp_path / "tokenizer")
+    official = load_encoder("clap.laion", tmp_path / "clap.pt", n_blocks=2)
+    assert was_hub and any(name.startswith("text_branch.") for name in state)
+    clip = 0.1 * torch.randn(1, 24000, generator=torch.Generator().manual_seed(2))
+    assert np.array_equal(evar.embed(official, clip), evar.embed(hub, clip))
+    # the number of heads stands in a hub's config.json only; an official file has one for every 64 features
+    assert evar.embed_text(official, TEXTS).shape == evar.embed_text(hub, TEXTS).shape
+    assert not np.array_equal(evar.embed_text(official, ["dog"]), evar.embed_text(hub, ["dog"]))
+    shutil.copy(hub_folder / "config.json", tmp_path)
+    alike = load_encoder("clap.laion", tmp_path / "clap.pt", n_blocks=2)
+    (tmp_path / "tokenizer/merges.txt").rename(tmp_path / "merges.txt")
+    (tmp_path / "tokenizer/vocab.json").rename(tmp_path / "vocab.json")
+    assert relative(evar.embed_text(alike, TEXTS), evar.embed_text(hub, TEXTS)) < 2e-6
+
+
 def test_texts_are_stored_and_the_tokenizer_is_part_of_their_key(hub_folder: Path, tmp_path: Path) -> None:
     encoder: Any = load_encoder("clap.laion", hub_folder, n_blocks=2)
     store = FeatureStore(tmp_path / "store")
