@@ -176,8 +176,8 @@ def check_probe(probe: Any) -> list[str]:
         probe: the class, or an unfitted probe of it.
 
     Returns:
-        One sentence for each broken promise; empty if all are kept. A probe that reads frames or text, or is not made for tasks of
-        one class a clip, is only checked for its constructor and its methods.
+        One sentence for each broken promise; empty if all are kept. A probe that reads frames or text, or is not made for
+        tasks of one class a clip, is only checked for its constructor and its methods.
 
     Example:
         >>> from sklearn.linear_model import RidgeClassifier
