@@ -38,6 +38,8 @@ from evar.encoders.weights import state_dict_of
 
 HOP, N_MELS = 320, 128
 STEM, HEAD_RATIO, HIDDEN, N_CLASSES = 16, 6, 1280, 527
+# Frames that go through the network at once: of the widest, 10 s have some 250 MB of activations.
+_CHUNK_FRAMES = 2**13
 
 
 class _Kind(NamedTuple):
@@ -194,7 +196,7 @@ class EfficientAT(Encoder):
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """Every block, and the classifier's hidden layer."""
-        return run_by_length(self._run_network, self.mel(waveform, lengths), self.mel.frames(lengths))
+        return run_by_length(self._run_network, self.mel(waveform, lengths), self.mel.frames(lengths), _CHUNK_FRAMES)
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """(batch, 527) logits of the AudioSet tags."""

@@ -45,6 +45,8 @@ N_CHANNELS, STEM, N_GROUPS, N_CLASSES = 3, 64, 32, 527
 STAGES = ((3, 128, 1), (4, 256, 2), (6, 512, 2), (3, 1024, 2))
 #: rows and columns that the attention of each stage compares; the last one is that of the clip's vector
 ATTENTION = ((3, 1), (1, 5), (3, 1), (1, 5), (3, 5))
+# Frames that go through the network at once; 10 s have some 360 MB of activations.
+_CHUNK_FRAMES = 2**12
 PRECISIONS = ("mixed", "single", "double")
 
 
@@ -145,7 +147,10 @@ class EsresnextFbsp(Encoder):
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """Every block, every stage, and the clip's vector."""
         layers = run_by_length(
-            self._run_network, self.network_input(waveform, lengths), self.fbsp.frames(lengths), chunk_frames=2**13
+            self._run_network,
+            self.network_input(waveform, lengths),
+            self.fbsp.frames(lengths),
+            chunk_frames=_CHUNK_FRAMES,
         )
         return {name: value.float() for name, value in layers.items()}
 

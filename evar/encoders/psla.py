@@ -40,6 +40,8 @@ HOP, N_MELS, FRAMES, LEAST_FRAMES = 160, 128, 1056, 4
 STEM, HEAD, N_CLASSES, N_HEADS = 32, 1408, 527, 4
 LEAST_ATTENTION = 1e-7
 INPUTS = ("clip", "padded")
+# Frames that go through the network at once; 10 s have some 120 MB of activations.
+_CHUNK_FRAMES = 2**13
 STAGES = (
     Stage(3, 1, 1, 16, 2),
     Stage(3, 2, 6, 24, 3),
@@ -149,7 +151,9 @@ class Psla(Encoder):
             layers = zip(self.layer_infos, self.effnet(image.transpose(1, 2)[:, None]), strict=True)
             return {info.name: read_bands(maps, self.bands) for info, maps in layers}
 
-        return run_by_length(network, self._normalise(waveform, lengths), self._count_run_frames(lengths))
+        return run_by_length(
+            network, self._normalise(waveform, lengths), self._count_run_frames(lengths), _CHUNK_FRAMES
+        )
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """(batch, 527) probabilities of the AudioSet tags, or of the checkpoint's own."""
@@ -158,7 +162,9 @@ class Psla(Encoder):
             *_, head = self.effnet(image.transpose(1, 2)[:, None])
             return {"tags": self.attention(head.mean(dim=2, keepdim=True))[:, None]}
 
-        return run_by_length(network, self._normalise(waveform, lengths), self._count_run_frames(lengths))["tags"][:, 0]
+        return run_by_length(
+            network, self._normalise(waveform, lengths), self._count_run_frames(lengths), _CHUNK_FRAMES
+        )["tags"][:, 0]
 
     def _count_run_frames(self, lengths: Tensor) -> Tensor:
         """Frames that go through the network: (batch,) samples -> (batch,) frames."""
