@@ -85,7 +85,7 @@ def _describe_tasks(section: Section, rows: Sequence[Row]) -> list[str]:
         if len(scored) < 2:
             continue
         best, rest = scored[0], scored[1:]
-        equals = [row for row, cell in rest if _is_open(cell, best[1].score or 0.0)]
+        equals = [entry for entry in rest if _is_open(entry[1], best[1].score or 0.0)]
         if equals:
             open_leads.append((best, equals, column.label))
         else:
@@ -93,10 +93,11 @@ def _describe_tasks(section: Section, rows: Sequence[Row]) -> list[str]:
     sentences = []
     if open_leads:
         (row, cell), equals, label = max(open_leads, key=lambda lead: lead[0][1].score or 0.0)
-        others = join_words([name_row(one) for one in equals], 3)
+        nearest, its_cell = equals[0]
+        more = f", nor is that over {count_noun(len(equals) - 1, 'other')}" if len(equals) > 1 else ""
         sentences.append(
-            f"{name_row(row)} is best on {label} ({100 * (cell.score or 0.0):.1f} %), but its lead over {others} is not "
-            "significant."
+            f"{name_row(row)} is best on {label} ({100 * (cell.score or 0.0):.1f} %), but its lead over "
+            f"{name_row(nearest)} ({100 * (its_cell.score or 0.0):.1f} %) is not significant{more}."
         )
     if clear:
         leads = [f"{name} on {join_words(tasks, 4)}" for name, tasks in clear.items()]

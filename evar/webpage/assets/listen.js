@@ -79,6 +79,7 @@ function chooseListenTask() {
   fillMenu(document.getElementById("listen-class"), [[-1, "all classes"], ...used.map((at) => [at, task.classes[at]])]);
   const taken = Array.from(new Set(task.predicted.flat())).sort((a, b) => a - b);
   fillMenu(document.getElementById("listen-taken"), [[-2, "any wrong class"], ...taken.map((at) => [at, className(task, at)])]);
+  document.getElementById("listen-sound").checked = task.sounds.some((number) => number >= 0);
   chooseClips();
 }
 function listenTo(row, label, taken) {
@@ -89,6 +90,7 @@ function listenTo(row, label, taken) {
   const task = found.tasks[at];
   document.getElementById("listen-row").value = task.rows.findIndex((one) => one.id === row.id);
   document.getElementById("listen-other").value = -1;
+  document.getElementById("listen-sound").checked = false;
   document.getElementById("listen-class").value = label;
   document.getElementById("listen-taken").value = taken;
   if (document.getElementById("listen-class").selectedIndex < 0) document.getElementById("listen-class").value = -1;

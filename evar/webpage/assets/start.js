@@ -13,7 +13,18 @@ try {
 } catch (error) { /* as above */ }
 document.getElementById("theme").addEventListener("click", () => setTheme(isDark() ? "light" : "dark"));
 window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
-window.addEventListener("beforeprint", drawEverything);
+// Paper is light: charts are drawn in light colours for it.
+let screenTheme;
+window.addEventListener("beforeprint", () => {
+  screenTheme = document.documentElement.dataset.theme;
+  document.documentElement.dataset.theme = "light";
+  redrawAll();
+  drawEverything();
+});
+window.addEventListener("afterprint", () => {
+  if (screenTheme) document.documentElement.dataset.theme = screenTheme; else delete document.documentElement.dataset.theme;
+  redrawAll();
+});
 startTables();
 for (const start of starters) start();
 document.querySelectorAll(".chart").forEach(watch);
