@@ -1,4 +1,8 @@
-"""Tables of results: Markdown that also reads well in a terminal, and plain text."""
+"""Tables of results: Markdown that also reads well in a terminal, and plain text.
+
+Not by `tabulate`, which pandas needs for Markdown too: the table itself is six lines here, and it counts the columns of wide
+characters and aligns cells that are no plain numbers, such as "**71.2** +-0.4".
+"""
 
 from __future__ import annotations
 
