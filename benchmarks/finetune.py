@@ -48,7 +48,7 @@ def measured(name: str, n_clips: int, batch_size: int, seconds: float, n_rounds:
     def engine() -> None:
         network.train()
         training.in_epoch = 0
-        for step, batch in training._batches():
+        for step, batch in training._list_batches():
             training._step(step, batch)
 
     def bare() -> None:

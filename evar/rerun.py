@@ -77,7 +77,7 @@ def rerun(
             _check_sources(old, Path(path).parent.parent, anyway)  # the modules beside the file are known now
         _compare(old, row, ("weights_sha256",) if anyway and old.settings.get("sources") else ())
         new = evaluate_row(cell, row, open_workplace(grid))
-        return old, new, _n_changed(Path(path).parent.parent, old.id, Path(out or folder), new.id)
+        return old, new, _count_changed(Path(path).parent.parent, old.id, Path(out or folder), new.id)
 
 
 def list_named_code(row: Result) -> list[str]:
@@ -135,7 +135,7 @@ def _tune_again(
                 f"{old.id}: the row was made with another checkpoint, index or protocol than the one here, which makes "
                 f"{new.id}"
             )
-        return old, new, _n_changed(path.parent.parent, old.id, Path(out or folder), new.id)
+        return old, new, _count_changed(path.parent.parent, old.id, Path(out or folder), new.id)
 
 
 def make_request(row: Result, data_root: str | None, store: str | None, device: str) -> Settings:
@@ -199,8 +199,8 @@ def _compare(old: Result, row: RowSpec, ignored: Collection[str] = ()) -> None:
         before, here = then.get(key, _DEFAULTS.get(key)), now.get(key, _DEFAULTS.get(key))
         if before != here:
             raise ValueError(
-                f"{old.id}: the row was made with {key} {_short(before)}, but here it is {_short(here)}; two scores can be "
-                "compared only if it is the same"
+                f"{old.id}: the row was made with {key} {_shorten(before)}, but here it is {_shorten(here)}; two scores "
+                "can be compared only if it is the same"
             )
 
 
@@ -214,12 +214,12 @@ def _read_validation_parts(old: Result) -> int | None:
     return int(found[1]) if found else None
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
-def _n_changed(old_out: Path, old_id: str, new_out: Path, new_id: str) -> int | None:
+def _count_changed(old_out: Path, old_id: str, new_out: Path, new_id: str) -> int | None:
     """Test clips whose prediction is another one."""
     try:
         before = results.load_predictions(old_out, old_id)

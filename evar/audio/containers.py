@@ -64,15 +64,15 @@ def _follow(data: bytes) -> Layout:
     if start in _OF_START:
         return _OF_START[start](data)
     if start[:3] == b"ID3" or mpeg.read_header(start) is not None:
-        return _of_mpeg(data)
+        return _lay_out_mpeg(data)
     return Layout()
 
 
-def _of_ogg(data: bytes) -> Layout:
+def _lay_out_ogg(data: bytes) -> Layout:
     return Layout(tuple(split_ogg(data) or ()))
 
 
-def _of_flac(data: bytes) -> Layout:
+def _lay_out_flac(data: bytes) -> Layout:
     streams = split_flac(data)
     if streams is None:
         return Layout()
@@ -80,7 +80,7 @@ def _of_flac(data: bytes) -> Layout:
     return Layout(tuple(one.content for one in streams), n_declared, sum(one.n_samples for one in streams))
 
 
-def _of_mpeg(data: bytes, start: int = 0) -> Layout:
+def _lay_out_mpeg(data: bytes, start: int = 0) -> Layout:
     found = mpeg.walk(data, start)
     if found is None or (found.is_plain and not start):
         return Layout()
@@ -103,7 +103,7 @@ def find_plain_length(data: bytes, n_bytes: int) -> tuple[int, int] | None:
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         return None
     form = None
-    for name, body, size in _chunks(data, "<", 12):
+    for name, body, size in _list_chunks(data, "<", 12):
         if name == b"fmt " and size in (16, 18) and form is None:
             form = struct.unpack("<HHIIHH", data[body : body + 16])
         elif name == b"data":
@@ -121,7 +121,7 @@ def find_plain_length(data: bytes, n_bytes: int) -> tuple[int, int] | None:
     return size // per_sample, rate
 
 
-def _chunks(data: bytes, order: str, at: int) -> Iterator[tuple[bytes, int, int]]:
+def _list_chunks(data: bytes, order: str, at: int) -> Iterator[tuple[bytes, int, int]]:
     """Name, start of the body, and size of each chunk of RIFF and FORM files."""
     while at + 8 <= len(data):
         name, (size,) = data[at : at + 4], struct.unpack(f"{order}I", data[at + 4 : at + 8])
@@ -129,12 +129,12 @@ def _chunks(data: bytes, order: str, at: int) -> Iterator[tuple[bytes, int, int]
         at += 8 + size + size % 2
 
 
-def _of_chunks(data: bytes) -> Layout:
+def _lay_out_chunks(data: bytes) -> Layout:
     """WAV, RF64, AIFF and AIFC: the size of the chunk of samples."""
     order = "<" if data[:4] in (b"RIFF", b"RF64") else ">"
     wanted = b"SSND" if data[:4] == b"FORM" else b"data"
     coding, long_size = 0, 0
-    for name, body, size in _chunks(data, order, 12):  # noqa: B007
+    for name, body, size in _list_chunks(data, order, 12):  # noqa: B007
         if name == b"fmt " and body + 2 <= len(data):
             (coding,) = struct.unpack(f"{order}H", data[body : body + 2])
         elif name == b"ds64" and body + 16 <= len(data):
@@ -150,14 +150,14 @@ def _of_chunks(data: bytes) -> Layout:
         size = long_size
     if coding == 0x55:  # MPEG layer III in a WAV: the frames count
         end = body + (size if 0 < size <= n_present else n_present)
-        return _of_mpeg(data[: max(end, body)], body)
+        return _lay_out_mpeg(data[: max(end, body)], body)
     if size > n_present and not _is_placeholder(size):
         return Layout((), size, n_present)
     behind = body + size + size % 2
     if 0 < size <= n_present and data[behind : behind + 4] in (b"RIFF", b"RF64", b"FORM") and _is_file(data[behind:]):
-        rest = _of_chunks(data[behind:])
+        rest = _lay_out_chunks(data[behind:])
         return Layout((data[:behind], *(rest.pieces or (data[behind:],))), rest.n_declared, rest.n_present)
-    if n_present > 0 and (size == 0 or (size < n_present and _goes_on(data, behind, order, size))):
+    if n_present > 0 and (size == 0 or (size < n_present and _has_more(data, behind, order, size))):
         return Layout((_set_sizes(data, body, n_present, order),))
     return Layout()
 
@@ -170,12 +170,12 @@ def _is_file(data: bytes) -> bool:
     return data[8:12] in (b"WAVE", b"AIFF", b"AIFC")
 
 
-def _goes_on(data: bytes, at: int, order: str, size: int) -> bool:
+def _has_more(data: bytes, at: int, order: str, size: int) -> bool:
     """Sound behind the end that the header tells: bytes that are neither chunks nor tags nor padding."""
     rest = len(data) - at
     if rest < max(_MIN_REST, size // 100) or data[at : at + 3] in _TAGS or not any(data[at:]):
         return False
-    for name, body, length in _chunks(data, order, at):
+    for name, body, length in _list_chunks(data, order, at):
         if not all(32 <= byte < 127 for byte in name):
             return body - 8 == at  # the first is no chunk: sound; a later one: rubbish behind chunks
         if body + length >= len(data):
@@ -190,7 +190,7 @@ def _set_sizes(data: bytes, body: int, n_bytes: int, order: str) -> bytes:
     return data[:4] + whole + data[8 : body - 4] + size + data[body:]
 
 
-def _of_au(data: bytes) -> Layout:
+def _lay_out_au(data: bytes) -> Layout:
     if len(data) < 24:
         return Layout()
     start, size = struct.unpack(">II", data[4:12])
@@ -201,12 +201,12 @@ def _of_au(data: bytes) -> Layout:
         return Layout((), size, n_present)
     behind = start + size
     if 0 < size < n_present and data[behind : behind + 4] == b".snd":
-        rest = _of_au(data[behind:])
+        rest = _lay_out_au(data[behind:])
         return Layout((data[:behind], *(rest.pieces or (data[behind:],))), rest.n_declared, rest.n_present)
     return Layout()
 
 
-def _of_caf(data: bytes) -> Layout:
+def _lay_out_caf(data: bytes) -> Layout:
     """Core Audio: the last chunk may have the size -1, which libsndfile does not know."""
     at = 8
     while at + 12 <= len(data):
@@ -217,7 +217,7 @@ def _of_caf(data: bytes) -> Layout:
                 return Layout((data[: at + 4] + struct.pack(">q", n_present) + data[at + 12 :],))
             behind = at + 12 + size
             if data[behind : behind + 4] == b"caff":
-                rest = _of_caf(data[behind:])
+                rest = _lay_out_caf(data[behind:])
                 return Layout((data[:behind], *(rest.pieces or (data[behind:],))), rest.n_declared, rest.n_present)
             return Layout((), size, n_present) if size > n_present else Layout()
         if size < 0:
@@ -250,10 +250,10 @@ def _of_w64(data: bytes) -> Layout:
 
 
 _OF_START: dict[bytes, Callable[[bytes], Layout]] = {
-    **dict.fromkeys((b"RIFF", b"RIFX", b"RF64", b"FORM"), _of_chunks),
-    b".snd": _of_au,
-    b"caff": _of_caf,
+    **dict.fromkeys((b"RIFF", b"RIFX", b"RF64", b"FORM"), _lay_out_chunks),
+    b".snd": _lay_out_au,
+    b"caff": _lay_out_caf,
     b"riff": _of_w64,
-    b"OggS": _of_ogg,
-    b"fLaC": _of_flac,
+    b"OggS": _lay_out_ogg,
+    b"fLaC": _lay_out_flac,
 }

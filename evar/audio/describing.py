@@ -125,14 +125,14 @@ class _Measured:
         n = max(1, self.n_samples)
         return Sound(
             sha256, max(self.n_samples, n_promised) / sound.sample_rate, sound.sample_rate, sound.channels, sound.subtype,
-            _decibels(self.energy / max(1, self.n_values)), _decibels(self.peak**2),
+            _to_decibels(self.energy / max(1, self.n_values)), _to_decibels(self.peak**2),
             self.at_peak / self.n_values if self.n_values and self.peak > 0.98 else 0.0, self.is_finite,
-            _decibels(self.mono_energy / n), _decibels(self.mono_energy / n * heard), self.mono_sum / n,
+            _to_decibels(self.mono_energy / n), _to_decibels(self.mono_energy / n * heard), self.mono_sum / n,
             _find_band_limit(self.power, bins),
         )  # fmt: skip
 
 
-def _decibels(power: float) -> float:
+def _to_decibels(power: float) -> float:
     return float(10 * np.log10(power)) if power > 0 else -np.inf
 
 

@@ -138,7 +138,7 @@ def walk(data: bytes, start: int = 0) -> Mpeg | None:
     while at + 4 <= end:
         frame = read_header(data[at : at + 4])
         if frame is None or (not found.runs and not _is_followed(data, at, frame)):
-            skipped = _next_frame(data, at)
+            skipped = _find_next_frame(data, at)
             if skipped < 0:
                 found.is_plain &= not _is_sound(data[at:])
                 n_others += end - at
@@ -201,7 +201,7 @@ def skip_tags(data: bytes, at: int) -> int:
     return at
 
 
-def _next_frame(data: bytes, at: int) -> int:
+def _find_next_frame(data: bytes, at: int) -> int:
     """Find the begin of the next frame that another one follows, behind tags and junk; -1 for none."""
     if data[at : at + 3] == b"ID3" and (behind := skip_tags(data, at)) < len(data):
         return behind

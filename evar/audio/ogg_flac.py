@@ -46,13 +46,13 @@ def split_ogg(data: bytes) -> list[bytes] | None:
             last = own[-1][0] - own[0][0]
             content[last + 5] |= _ENDS
             content[last + 22 : last + 26] = bytes(4)
-            content[last + 22 : last + 26] = _checksum(bytes(content[last:])).to_bytes(4, "little")
+            content[last + 22 : last + 26] = _compute_checksum(bytes(content[last:])).to_bytes(4, "little")
         streams.append(bytes(content))
     return streams or None
 
 
 @functools.cache
-def _checksum_table() -> list[int]:
+def _make_checksum_table() -> list[int]:
     table = []
     for byte in range(256):
         value = byte << 24
@@ -62,8 +62,8 @@ def _checksum_table() -> list[int]:
     return table
 
 
-def _checksum(page: bytes) -> int:
-    table, value = _checksum_table(), 0
+def _compute_checksum(page: bytes) -> int:
+    table, value = _make_checksum_table(), 0
     for byte in page:
         value = (value << 8 & 0xFFFFFFFF) ^ table[value >> 24 ^ byte]
     return value
@@ -96,31 +96,31 @@ def split_flac(data: bytes) -> list[FlacStream] | None:
     for start, end in zip(starts, [*starts[1:], len(data)], strict=True):
         content = data[start:end] if len(starts) > 1 else data
         n_declared = int.from_bytes(content[21:26], "big") & (1 << 36) - 1
-        n_samples = _last_sample(content) or n_declared
+        n_samples = _find_last_sample(content) or n_declared
         streams.append(FlacStream(content, n_samples, n_declared))
     if len(streams) == 1 and streams[0].n_samples == streams[0].n_declared:
         return None
-    return [FlacStream(_with_length(one.content, one.n_samples), one.n_samples, one.n_declared) for one in streams]
+    return [FlacStream(_set_length(one.content, one.n_samples), one.n_samples, one.n_declared) for one in streams]
 
 
-def _with_length(content: bytes, n_samples: int) -> bytes:
+def _set_length(content: bytes, n_samples: int) -> bytes:
     told = int.from_bytes(content[21:26], "big") >> 36 << 36 | n_samples
     # The MD5 of the samples would be that of another length: zeros say that it is not known.
     return content[:21] + told.to_bytes(5, "big") + bytes(16) + content[42:]
 
 
-def _last_sample(content: bytes) -> int:
+def _find_last_sample(content: bytes) -> int:
     """Samples up to the end of the last frame, by the frame's own number; 0 if no frame is found."""
     block = int.from_bytes(content[8:10], "big")  # smallest block, the size of all but the last
     place = len(content)
     floor = max(42, len(content) - _LAST_FRAME_BYTES)
     while (place := max(content.rfind(b"\xff\xf8", floor, place), content.rfind(b"\xff\xf9", floor, place))) >= 0:
-        if (end := _frame_end(content[place : place + 16], block)) is not None:
+        if (end := _find_frame_end(content[place : place + 16], block)) is not None:
             return end
     return 0
 
 
-def _frame_end(header: bytes, block: int) -> int | None:
+def _find_frame_end(header: bytes, block: int) -> int | None:
     """The sample behind a frame, from its header; None if the bytes are no header."""
     if len(header) < 16 or header[3] & 1 or header[2] >> 4 == 0 or header[2] & 15 == 15:
         return None
@@ -142,12 +142,12 @@ def _frame_end(header: bytes, block: int) -> int | None:
     else:
         size = 192 if code == 1 else 576 << code - 2 if code < 6 else 256 << code - 8
     at += {12: 1, 13: 2, 14: 2}.get(header[2] & 15, 0)
-    if at >= len(header) or _crc8(header[:at]) != header[at]:
+    if at >= len(header) or _compute_crc8(header[:at]) != header[at]:
         return None
     return (number if header[1] & 1 else number * block) + size
 
 
-def _crc8(data: bytes) -> int:
+def _compute_crc8(data: bytes) -> int:
     value = 0
     for byte in data:
         value ^= byte

@@ -259,7 +259,7 @@ def _explain_errors(content: Content) -> Iterator[None]:
     except AudioError:
         raise
     except (RuntimeError, OSError, ValueError, MemoryError) as error:
-        raise AudioError(f"not decodable as audio ({_reason(error)})") from error
+        raise AudioError(f"not decodable as audio ({_extract_reason(error)})") from error
 
 
 def decode_by_ffmpeg(content: Content) -> Opened | None:
@@ -285,10 +285,10 @@ def _open_by_ffmpeg(content: Content, error: Exception) -> Opened:
     suffix = content.path.suffix.lower()
     if program is None:
         hint = f"; install ffmpeg for {suffix}" if suffix in FFMPEG_SUFFIXES else ""
-        raise AudioError(f"not decodable as audio ({_reason(error)}{hint})") from error
+        raise AudioError(f"not decodable as audio ({_extract_reason(error)}{hint})") from error
     # Local files only: a playlist must not make us fetch anything. A little more than the longest clip, which is refused.
     command: list[Any] = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]
-    command += ["-t", f"{MAX_SECONDS + 1:g}", "-i", _for_ffmpeg(content.path)]
+    command += ["-t", f"{MAX_SECONDS + 1:g}", "-i", _quote_for_ffmpeg(content.path)]
     command += ["-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "-"]
     done = subprocess.run(command, capture_output=True, check=False)
     try:
@@ -296,14 +296,16 @@ def _open_by_ffmpeg(content: Content, error: Exception) -> Opened:
             raise RuntimeError(done.stderr.decode(errors="replace").strip().splitlines()[-1])
         return Opened(content, [soundfile.SoundFile(io.BytesIO(done.stdout))], Layout(), "ffmpeg")
     except (RuntimeError, OSError, IndexError) as other:
-        raise AudioError(f"not decodable as audio ({_reason(error)}; ffmpeg: {_reason(other)})") from error
+        raise AudioError(
+            f"not decodable as audio ({_extract_reason(error)}; ffmpeg: {_extract_reason(other)})"
+        ) from error
 
 
-def _for_ffmpeg(path: Path) -> str:
+def _quote_for_ffmpeg(path: Path) -> str:
     return f"file:{path.resolve()}"
 
 
-def _reason(error: Exception) -> str:
+def _extract_reason(error: Exception) -> str:
     """libsndfile's own words, without the file name or object that it puts in front."""
     text = str(error).rsplit(": ", 1)[-1].strip().rstrip(".")
     if not text or text.startswith("<"):

@@ -37,13 +37,13 @@ def encoders(name: str = "", search: str = "") -> int:
     from evar import config
 
     if name:
-        write_text(_entry(name))
+        write_text(_describe_entry(name))
         return DONE
     words = str(search).casefold().split()
     rows = []
     entries, broken = config.load_every("encoders", config.load_encoder_config)
     for known, entry in entries.items():
-        text = " ".join(_entry(known).split()).casefold() if words else ""
+        text = " ".join(_describe_entry(known).split()).casefold() if words else ""
         if not all(word in text for word in words):
             continue
         licence = entry.weights.licence.partition(" (")[0] if entry.weights else "no weights"
@@ -62,7 +62,7 @@ def _report_broken(broken: list[str]) -> int:
     return SOME_FAILED if broken else DONE
 
 
-def _entry(name: str) -> str:
+def _describe_entry(name: str) -> str:
     """Everything that the YAML of an encoder says, one line a fact."""
     from evar import config
 
@@ -189,7 +189,7 @@ def _list_tasks(data_root: str) -> int:
     for name, entry in entries.items():
         n_clips = "" if entry.expected.clips is None else str(entry.expected.clips)
         try:
-            state, n_folds = _state(name, data_root or None)
+            state, n_folds = _find_state(name, data_root or None)
         except ValueError as error:  # an index that does not fit its YAML
             broken.append(" ".join(str(error).split()))
             continue
@@ -209,7 +209,7 @@ def _list_tasks(data_root: str) -> int:
     return _report_broken(broken)
 
 
-def _state(name: str, data_root: str | None) -> tuple[str, int]:
+def _find_state(name: str, data_root: str | None) -> tuple[str, int]:
     """Find whether the clips of a task are there, and count its folds (0 if it has none, or if they are unknown).
 
     Of a large task only some clips, evenly spread, are looked at, so that a list is quick.

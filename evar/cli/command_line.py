@@ -67,7 +67,7 @@ def main(prefix: Sequence[str] = ()) -> None:
 def run(words: Sequence[str]) -> int:
     """Carry out one command line and return its exit status."""
     if not words or words[0] in ("-h", "--help", "help"):
-        write_text(_overview())
+        write_text(_write_overview())
         return DONE
     name, arguments = words[0], list(words[1:])
     if name in ("--version", "version"):
@@ -117,7 +117,7 @@ GROUPS = {
 }
 
 
-def _overview() -> str:
+def _write_overview() -> str:
     import textwrap
 
     width = max(map(len, COMMANDS))

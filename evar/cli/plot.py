@@ -63,9 +63,9 @@ def plot(
     docs/pictures.md says how to read them.
     """
     if picture == "confusion":
-        return _confusion(target, out)
+        return _draw_confusion(target, out)
     if picture == "predictions":
-        return _predictions(target, out)
+        return _draw_predictions(target, out)
     from evar.numeric.device import pick_device
     from evar.pictures.command import plot as make
 
@@ -99,7 +99,7 @@ def plot(
     return DONE
 
 
-def _predictions(target: str, out: str) -> int:
+def _draw_predictions(target: str, out: str) -> int:
     """Draw the predictions of one row, for tasks whose clips have a number or several labels."""
     from pathlib import Path
 
@@ -115,7 +115,7 @@ def _predictions(target: str, out: str) -> int:
     return DONE
 
 
-def _confusion(target: str, out: str) -> int:
+def _draw_confusion(target: str, out: str) -> int:
     """The confusion matrix of one row."""
     from pathlib import Path
 

@@ -130,7 +130,7 @@ def load_encoder_config(name: str) -> EncoderConfig:
             base="",
         )
     if name.startswith("hf:"):
-        return _hub_encoder(name)
+        return _describe_hub_encoder(name)
     if name.startswith("mteb:"):
         return _mteb_encoder(name)
     if name.startswith("hear:"):
@@ -208,7 +208,7 @@ def display_name(name: str) -> str:
     return Path(name).stem if name.endswith((".yaml", ".yml")) else name
 
 
-def _hub_encoder(name: str) -> EncoderConfig:
+def _describe_hub_encoder(name: str) -> EncoderConfig:
     repo, revision = name.removeprefix("hf:"), ""
     if not Path(repo).expanduser().is_dir():  # a folder's name may hold an @
         repo, _, revision = repo.partition("@")

@@ -189,30 +189,34 @@ LINEVAL_FLAGS: tuple[Flag, ...] = (
 _TRAINING, _SEEN, _AUGMENTED = "Training", "What is trained", "Augmentation, by sample"
 
 
-def _hyper(name: str, kind: str, takes: str, help: str, group: str) -> Flag:
+def _make_hyper_flag(name: str, kind: str, takes: str, help: str, group: str) -> Flag:
     return Flag(name, kind, takes, help, group, False if kind == "switch" else None, is_hyper_parameter=True)
 
 
 #: the flags of `evar finetune`, in the order of its help
 FINETUNE_FLAGS: tuple[Flag, ...] = (
     Flag("protocol", "text", "NAME", "config/protocols/finetune*.yaml", _TRAINING, "finetune", "finetune"),
-    _hyper("epochs", "whole", "N", "passes over the training clips", _TRAINING),
-    _hyper("batch_size", "whole", "N", "clips a step and device", _TRAINING),
-    _hyper("accumulate", "whole", "N", "batches whose gradients are added up before a step", _TRAINING),
-    _hyper("learning_rate", "decimal", "X", "of the encoder at its highest", _TRAINING),
-    _hyper("head_learning_rate", "decimal", "X", "of the head, where it differs", _TRAINING),
-    _hyper(
+    _make_hyper_flag("epochs", "whole", "N", "passes over the training clips", _TRAINING),
+    _make_hyper_flag("batch_size", "whole", "N", "clips a step and device", _TRAINING),
+    _make_hyper_flag("accumulate", "whole", "N", "batches whose gradients are added up before a step", _TRAINING),
+    _make_hyper_flag("learning_rate", "decimal", "X", "of the encoder at its highest", _TRAINING),
+    _make_hyper_flag("head_learning_rate", "decimal", "X", "of the head, where it differs", _TRAINING),
+    _make_hyper_flag(
         "layer_decay", "decimal", "X", "learning rate of a block as a share of that of the next deeper one", _TRAINING
     ),
-    _hyper("warmup_epochs", "whole", "N", "over which the learning rate rises", _TRAINING),
-    _hyper("patience", "whole", "N", "stop after N epochs without improvement on validation clips", _TRAINING),
-    _hyper("optimizer", "text", "sgd|adamw|lars", "what takes the steps", _TRAINING),
-    _hyper("weight_decay", "decimal", "X", "of the optimizer", _TRAINING),
-    _hyper("clip_norm", "decimal", "X", "longest gradient", _TRAINING),
-    _hyper("ema", "decimal", "X", "decay of the running average of the weights that is tested", _TRAINING),
-    _hyper("label_smoothing", "decimal", "X", "share of the target that is spread over all classes", _TRAINING),
+    _make_hyper_flag("warmup_epochs", "whole", "N", "over which the learning rate rises", _TRAINING),
+    _make_hyper_flag(
+        "patience", "whole", "N", "stop after N epochs without improvement on validation clips", _TRAINING
+    ),
+    _make_hyper_flag("optimizer", "text", "sgd|adamw|lars", "what takes the steps", _TRAINING),
+    _make_hyper_flag("weight_decay", "decimal", "X", "of the optimizer", _TRAINING),
+    _make_hyper_flag("clip_norm", "decimal", "X", "longest gradient", _TRAINING),
+    _make_hyper_flag("ema", "decimal", "X", "decay of the running average of the weights that is tested", _TRAINING),
+    _make_hyper_flag(
+        "label_smoothing", "decimal", "X", "share of the target that is spread over all classes", _TRAINING
+    ),
     replace(_SHARED["seeds"], help="repeats", shown_default="the protocol's", group=_TRAINING),
-    _hyper(
+    _make_hyper_flag(
         "layers",
         "text",
         "default|weighted|NAME+NAME",
@@ -220,25 +224,25 @@ FINETUNE_FLAGS: tuple[Flag, ...] = (
         "the last",
         _SEEN,
     ),
-    _hyper(
+    _make_hyper_flag(
         "freeze",
         "text",
         "none|frontend|encoder|NAME+NAME",
         "parts that are not trained: the convolutions before a transformer, all, or parameters by the start of their names",
         _SEEN,
     ),
-    _hyper("head_epochs", "whole", "N", "of which only the head is trained, at first", _SEEN),
-    _hyper("train_frontend", "switch", "", "train the mel filters too", _SEEN),
+    _make_hyper_flag("head_epochs", "whole", "N", "of which only the head is trained, at first", _SEEN),
+    _make_hyper_flag("train_frontend", "switch", "", "train the mel filters too", _SEEN),
     replace(_SHARED["weights"], group=_SEEN),
     replace(_SHARED["norm_stats"], group=_SEEN),
-    _hyper("mixup", "decimal", "ALPHA", "mix pairs of clips", _AUGMENTED),
-    _hyper("freq_mask", "whole", "BANDS", "hide bands of the log-mel", _AUGMENTED),
-    _hyper("time_mask", "whole", "FRAMES", "hide frames of the log-mel", _AUGMENTED),
-    _hyper("rrc", "switch", "", "random resized crops of the log-mel", _AUGMENTED),
-    _hyper(
+    _make_hyper_flag("mixup", "decimal", "ALPHA", "mix pairs of clips", _AUGMENTED),
+    _make_hyper_flag("freq_mask", "whole", "BANDS", "hide bands of the log-mel", _AUGMENTED),
+    _make_hyper_flag("time_mask", "whole", "FRAMES", "hide frames of the log-mel", _AUGMENTED),
+    _make_hyper_flag("rrc", "switch", "", "random resized crops of the log-mel", _AUGMENTED),
+    _make_hyper_flag(
         "time_patch_out", "decimal", "SHARE", "hide columns of patches from the encoders that have patches", _AUGMENTED
     ),
-    _hyper(
+    _make_hyper_flag(
         "freq_patch_out", "decimal", "SHARE", "hide rows of patches from the encoders that have patches", _AUGMENTED
     ),
     _SHARED["data_root"],
@@ -249,8 +253,8 @@ FINETUNE_FLAGS: tuple[Flag, ...] = (
     _SHARED["limit"],
     _SHARED["skip_bad"],
     _SHARED["device"],
-    _hyper("amp", "text", "no|bf16|fp16", "mixed precision; needs pip install 'evar-audio[finetune]'", _RUN),
-    _hyper("compile", "switch", "", "through torch.compile; pays on long trainings", _RUN),
+    _make_hyper_flag("amp", "text", "no|bf16|fp16", "mixed precision; needs pip install 'evar-audio[finetune]'", _RUN),
+    _make_hyper_flag("compile", "switch", "", "through torch.compile; pays on long trainings", _RUN),
     Flag(
         "tensorboard",
         "switch",

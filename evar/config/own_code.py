@@ -79,7 +79,7 @@ def import_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        with _search_path(str(path.parent), last=False), _neighbours_of(path):
+        with _search_path(str(path.parent), last=False), _hide_others(path):
             spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
@@ -97,7 +97,7 @@ _neighbours: dict[Path, tuple[Path, ...]] = {}
 
 
 @contextmanager
-def _neighbours_of(path: Path) -> Iterator[None]:
+def _hide_others(path: Path) -> Iterator[None]:
     """Hide modules of other folders that have the name of one beside this file, and note which of these are imported."""
     folder = path.parent
     beside = {one.stem for one in folder.glob("*.py")} | {one.parent.name for one in folder.glob("*/__init__.py")}

@@ -75,7 +75,7 @@ def audit(task: Task) -> Audit:
                 bad[path] = one
             else:
                 sounds[path] = one
-    findings = _findings(task, sounds, bad, split_of, part)
+    findings = _list_findings(task, sounds, bad, split_of, part)
     alike = sounding_alike(task)
     if alike is None:
         findings.append(
@@ -84,7 +84,9 @@ def audit(task: Task) -> Audit:
     elif alike:
         pairs = [f"{one} ~ {other}" for one, other in alike]
         findings.append(tell_some(f"pairs of files in different {part}s sound alike (by fingerprint)", pairs, "sets"))
-    return Audit(sounds, bad, split_of, findings, [*_counts(task, sounds, part), *(f"! {one}" for one in findings)])
+    return Audit(
+        sounds, bad, split_of, findings, [*_count_by_class(task, sounds, part), *(f"! {one}" for one in findings)]
+    )
 
 
 def write_audit(found: Audit, task: Task, stem: Path) -> list[Path]:
@@ -130,7 +132,7 @@ def _label_counts(task: Task) -> dict[str, int]:
     return dict(zip(task.config.classes, counts.tolist(), strict=True))
 
 
-def _counts(task: Task, sounds: dict[str, Sound], part: str) -> list[str]:
+def _count_by_class(task: Task, sounds: dict[str, Sound], part: str) -> list[str]:
     lines = [
         f"{task.name}: {len(task)} clips, {len(set(task.groups))} groups; {part}s: "
         + _list_counts(task.index[part].tolist())
@@ -160,7 +162,7 @@ def _list_counts(values: list[Any]) -> str:
     return ", ".join(f"{n} x {value}" for value, n in counts)
 
 
-def _findings(
+def _list_findings(
     task: Task, sounds: dict[str, Sound], bad: dict[str, str], split_of: dict[str, str], part: str
 ) -> list[str]:
     said = [tell_some("cannot be read", [f"{path} ({reason})" for path, reason in bad.items()])]

@@ -76,14 +76,14 @@ class IndexCheck:
                 raise ValueError(f"{self._where} lacks the column {column!r}; {near_miss(column, list(rows.columns))}")
         for row, text in enumerate(rows["path"].tolist()):
             if _SUSPICIOUS.search(text) and not stays_below(text):
-                raise ValueError(f"{self._at(row)}: path must stay below the task's folder, got {text!r}")
+                raise ValueError(f"{self._name_row(row)}: path must stay below the task's folder, got {text!r}")
         parts = rows[self.part]
         groups = rows["group"] if "group" in rows else pd.Series("", index=rows.index)
         self._seen.add(rows["path"], groups, parts, parts.where(~parts.isin(self.config.may_share_groups), "shared"))
-        y = labels(self.config, rows["label"], self._at)
+        y = labels(self.config, rows["label"], self._name_row)
         if self.part == "split" and not parts.isin(SPLITS).all():
             row = int(np.flatnonzero(~parts.isin(SPLITS))[0])
-            raise ValueError(f"{self._at(row)}: split must be train, valid or test, got {parts.iloc[row]!r}")
+            raise ValueError(f"{self._name_row(row)}: split must be train, valid or test, got {parts.iloc[row]!r}")
         if self.config.kind == "multiclass":
             self._has_class[np.unique(y)] = True
         elif self.config.kind == "multilabel":
@@ -101,7 +101,7 @@ class IndexCheck:
         Raises:
             ValueError: with the fault.
         """
-        n_twice, first = self._seen.twice()
+        n_twice, first = self._seen.find_repeats()
         if n_twice:
             raise ValueError(f"{self._where} lists {n_twice} clips twice, first {first}")
         n_leaked, group, parts = self._seen.find_leaks()
@@ -122,7 +122,7 @@ class IndexCheck:
                     f"{self._where}: expected {number} clips in {self.part} {name}, got {got}; is it another version?"
                 )
 
-    def _at(self, row: int) -> str:
+    def _name_row(self, row: int) -> str:
         return f"{self._where} {self._line} {self._n_clips + row + self._first}"
 
 
@@ -135,7 +135,7 @@ class _Seen:
     def add(self, paths: pd.Series, groups: pd.Series, parts: pd.Series, told_apart: pd.Series) -> None:
         raise NotImplementedError
 
-    def twice(self) -> tuple[int, str]:
+    def find_repeats(self) -> tuple[int, str]:
         """Count the paths that are repeated, and return the first of them."""
         raise NotImplementedError
 
@@ -155,7 +155,7 @@ class _SeenInMemory(_Seen):
         columns = [rows[column] for rows in self._rows]
         return columns[0] if len(columns) == 1 else pd.concat(columns, ignore_index=True)
 
-    def twice(self) -> tuple[int, str]:
+    def find_repeats(self) -> tuple[int, str]:
         paths = self._join_column(0)
         again = paths[paths.duplicated()]
         return len(again), str(again.iloc[0]) if len(again) else ""
@@ -191,7 +191,7 @@ class _SeenOnDisk(_Seen):
         self._database.executemany("INSERT OR IGNORE INTO paths VALUES (?, ?)", rows)
         n_again = len(paths) - (self._database.total_changes - before)
         if n_again and not self._n_twice:
-            self._first = self._first_again(paths)
+            self._first = self._find_repeat(paths)
         self._n_twice += n_again
         columns = {"name": groups.to_numpy(), "part": parts.to_numpy(), "apart": told_apart.to_numpy()}
         told = pd.DataFrame(columns).drop_duplicates()
@@ -199,7 +199,7 @@ class _SeenOnDisk(_Seen):
             "INSERT OR IGNORE INTO parts VALUES (?, ?, ?)", told.itertuples(index=False, name=None)
         )
 
-    def _first_again(self, paths: pd.Series) -> str:
+    def _find_repeat(self, paths: pd.Series) -> str:
         """The first of the rows just added whose path was there before, in these rows or in earlier ones."""
         ask = "SELECT turn FROM paths WHERE path = ?"
         for path, is_again in zip(paths, paths.duplicated(), strict=True):
@@ -207,7 +207,7 @@ class _SeenOnDisk(_Seen):
                 return str(path)
         raise AssertionError("some row was there before")
 
-    def twice(self) -> tuple[int, str]:
+    def find_repeats(self) -> tuple[int, str]:
         return self._n_twice, self._first
 
     def find_leaks(self) -> tuple[int, str, list[str]]:
@@ -292,9 +292,9 @@ def labels(config: TaskConfig, texts: pd.Series, where: Callable[[int], str]) ->
         found = np.empty(len(texts), object)
         for row, text in enumerate(texts):
             parts = [part for part in text.split(LABEL_SEPARATOR) if part.strip()]
-            found[row] = np.array([_event(part, row, where, require_class) for part in parts], np.float64).reshape(
-                -1, 3
-            )
+            found[row] = np.array(
+                [_parse_event(part, row, where, require_class) for part in parts], np.float64
+            ).reshape(-1, 3)
         return found
     y = np.zeros((len(texts), len(number)), np.uint8)
     for row, text in enumerate(texts):
@@ -315,7 +315,7 @@ def _captions(texts: pd.Series, where: Callable[[int], str]) -> NDArray[Any]:
     return found
 
 
-def _event(
+def _parse_event(
     text: str, row: int, where: Callable[[int], str], known: Callable[[str, int], int]
 ) -> tuple[int, float, float]:
     """Class number, onset and offset in seconds."""

@@ -212,7 +212,7 @@ def _propose_parts(index: pd.DataFrame, options: TaskOptions) -> str:
 
 def _make_entry(name: str, index: pd.DataFrame, folder: Path, options: TaskOptions) -> dict[str, Any]:
     """Make the content of the task's YAML; the caller fills in folder, splits and notes."""
-    classes = _classes(index["label"], options.kind)
+    classes = _list_classes(index["label"], options.kind)
     return {
         "title": options.title or f"{name}: sounds of {show_path(folder.name)}",
         "version": hashlib.sha256(index.to_csv(index=False).encode()).hexdigest()[:8],
@@ -305,7 +305,7 @@ def _list_left_out(sounds: OwnSounds) -> bytes:
     return buffer.getvalue().encode("utf-8", "backslashreplace")
 
 
-def _classes(labels: pd.Series, kind: str) -> list[str]:
+def _list_classes(labels: pd.Series, kind: str) -> list[str]:
     if kind == "regression":
         return []
     return sorted(set().union(*(list_class_names(text, kind) for text in labels.unique())))
@@ -329,7 +329,7 @@ def draw_parts(index: pd.DataFrame, values: Sequence[str], kind: str, seed: int)
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    codes = _strata(index["label"], kind, len(values))
+    codes = _number_strata(index["label"], kind, len(values))
     groups = index["group"] if "group" in index else index["path"]
     n_groups = groups.nunique()
     if n_groups < len(values):
@@ -361,7 +361,7 @@ def draw_parts(index: pd.DataFrame, values: Sequence[str], kind: str, seed: int)
     return [values[part] for part in parts]
 
 
-def _strata(labels: pd.Series, kind: str, n_parts: int) -> NDArray[np.int64]:
+def _number_strata(labels: pd.Series, kind: str, n_parts: int) -> NDArray[np.int64]:
     """Number the strata that balance the draw, (rows,): the class, the rarest of several, or the fifth of numbers."""
     if kind == "regression":
         labels = pd.qcut(pd.to_numeric(labels, errors="coerce"), 5, labels=False, duplicates="drop")

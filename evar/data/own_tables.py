@@ -172,7 +172,7 @@ def _read_labels(sounds: OwnSounds, table: Path, separator: str, kind: str) -> N
     missing = pd.Series(
         [is_missing(text) and not (may_be_empty and text == "") for text in index["label"]], index.index
     )
-    missing |= _negative(index["label"]) if kind == "multiclass" else False
+    missing |= _find_negative(index["label"]) if kind == "multiclass" else False
     _tell_hidden(index, missing, table)
     _leave_out(sounds, missing, "no label", "have no label (empty, hidden or out of range)")
     index = sounds.index
@@ -186,7 +186,7 @@ def _read_labels(sounds: OwnSounds, table: Path, separator: str, kind: str) -> N
         index["label"] = [_read_one(text, table) for text in index["label"]]
 
 
-def _negative(labels: pd.Series) -> pd.Series:
+def _find_negative(labels: pd.Series) -> pd.Series:
     """-1 among whole numbers from 0 on: data sets mark hidden labels so."""
     given = labels[[not is_missing(text) for text in labels]]
     return (labels == "-1") & bool(given.str.fullmatch(r"-1|\d+").all())

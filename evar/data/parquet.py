@@ -62,16 +62,16 @@ def unpack_parquet(source: str | Path, folder: str | Path, label: str = "label",
     for file in files:
         split = splits[file]
         stem = _name_shard(file, source)
-        for at, (content, name, told, source_of) in enumerate(_rows(file, label, group)):
+        for at, (content, name, told, source_of) in enumerate(_read_rows(file, label, group)):
             bar.update()
             if told is None:
                 n_hidden += 1
                 continue
             # The name holds the content: a republished file of the same name and size is another one.
             digest = hashlib.sha256(content).hexdigest()
-            path = f"{split or 'clips'}/{stem}-{at:06d}-{digest[:12]}{_suffix(name, content)}"
+            path = f"{split or 'clips'}/{stem}-{at:06d}-{digest[:12]}{_choose_suffix(name, content)}"
             target = folder / path
-            if not _holds(target, content, digest):
+            if not _has_bytes(target, content, digest):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_atomic(target, content)
             rows.append({"path": path, "label": told, "split": split, "group": source_of})
@@ -114,7 +114,7 @@ def _name_shard(file: Path, source: Path) -> str:
     )
 
 
-def _holds(target: Path, content: bytes, digest: str) -> bool:
+def _has_bytes(target: Path, content: bytes, digest: str) -> bool:
     """Tell whether a file is there and has exactly these bytes."""
     try:
         if target.stat().st_size != len(content):
@@ -125,7 +125,7 @@ def _holds(target: Path, content: bytes, digest: str) -> bool:
         return False
 
 
-def _rows(file: Path, label: str, group: str) -> Iterator[tuple[bytes, str, str | None, str]]:
+def _read_rows(file: Path, label: str, group: str) -> Iterator[tuple[bytes, str, str | None, str]]:
     """Yield content, name, label (None: not given) and group of each row, in memory that does not grow with the file."""
     try:
         import pyarrow.parquet as parquet
@@ -146,7 +146,7 @@ def _rows(file: Path, label: str, group: str) -> Iterator[tuple[bytes, str, str 
     ]  # fmt: skip
     if not audio:
         raise ValueError(f"{file} has no column of sounds (a struct of bytes and path), got {', '.join(schema.names)}")
-    names = _class_names(schema.metadata or {}, label)
+    names = _read_class_names(schema.metadata or {}, label)
     columns = list(dict.fromkeys([audio[0], label, *([group] if group else [])]))
     number = 0
     for batch in table.iter_batches(batch_size=_ROWS_AT_ONCE, columns=columns):
@@ -165,7 +165,7 @@ def _rows(file: Path, label: str, group: str) -> Iterator[tuple[bytes, str, str 
             number += 1
 
 
-def _class_names(metadata: dict[bytes, bytes], label: str) -> list[str]:
+def _read_class_names(metadata: dict[bytes, bytes], label: str) -> list[str]:
     """Read the names of the classes of a column of numbers from the schema; none if it has none."""
     try:
         feature: Any = (
@@ -204,7 +204,7 @@ def _split_of(file: Path, source: Path) -> str:
     return ""
 
 
-def _suffix(name: str, content: bytes) -> str:
+def _choose_suffix(name: str, content: bytes) -> str:
     """Choose the ending by the content, and by the name only if the content is not recognised."""
     for start, suffix in _STARTS:
         if content.startswith(start):

@@ -87,7 +87,7 @@ def prepare_task(
         try:
             task = load_task(name, root)
         except FileNotFoundError as error:
-            if _stamp(root / entry.folder) is None:
+            if _read_stamp(root / entry.folder) is None:
                 raise
             raise FileNotFoundError(
                 f"{error}; what could be fetched is there: then run the same command again"
@@ -101,7 +101,7 @@ def _is_there(entry: TaskConfig, root: Path) -> bool:
     folder = root / entry.folder
     if not folder.is_dir() or not any(folder.iterdir()):
         return False
-    stamp = _stamp(folder)
+    stamp = _read_stamp(folder)
     return stamp is None or all(archive.file in stamp for archive in entry.archives)
 
 
@@ -137,14 +137,14 @@ def _fetch(entry: TaskConfig, root: Path, keep_archives: bool) -> str:
             f"{entry.name} cannot be fetched without you ({entry.access}): get it from {entry.source}, then `evar prepare "
             f"{entry.name} --from=FOLDER`"
         )
-    with _alone(entry, root):
+    with _hold_alone(entry, root):
         if _is_there(entry, root):
             return "was fetched by another run in the meantime"
         return _fetch_archives(entry, root, keep_archives)
 
 
 @contextlib.contextmanager
-def _alone(entry: TaskConfig, root: Path) -> Iterator[None]:
+def _hold_alone(entry: TaskConfig, root: Path) -> Iterator[None]:
     """Hold the task's folder and its archives: tasks may share both, and several commands may prepare them at once."""
     locks = root / ".downloads" / ".locks"
     with explain_writing(locks, "--data_root"):
@@ -166,7 +166,7 @@ def _fetch_archives(entry: TaskConfig, root: Path, keep_archives: bool) -> str:
     folder = root / entry.folder
     with explain_writing(folder, "--data_root"):
         folder.mkdir(parents=True, exist_ok=True)
-    done = dict(_stamp(folder) or {})
+    done = dict(_read_stamp(folder) or {})
     _write_stamp(folder, done)  # from here on the folder is known to be in the making
     for archive in entry.archives:
         if archive.file in done or archive.part_of:
@@ -198,7 +198,7 @@ def _download(archive: Archive, root: Path) -> Path:
     """The archive in `root/.downloads`, whole and as published."""
     path = root / ".downloads" / archive.file
     download.url(archive.urls, path, archive.sha256, archive.size)
-    if archive.md5 and (found := _md5(path)) != archive.md5:
+    if archive.md5 and (found := _hash_md5(path)) != archive.md5:
         download.forget_hash(path)
         path.unlink()
         raise OSError(
@@ -208,7 +208,7 @@ def _download(archive: Archive, root: Path) -> Path:
     return path
 
 
-def _md5(path: Path) -> str:
+def _hash_md5(path: Path) -> str:
     digest = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -216,7 +216,7 @@ def _md5(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _stamp(folder: Path) -> dict[str, int] | None:
+def _read_stamp(folder: Path) -> dict[str, int] | None:
     """Archive -> files unpacked; None for a folder that nobody prepared here."""
     try:
         found = json.loads((folder / STAMP).read_text(encoding="utf-8"))

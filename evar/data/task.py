@@ -239,7 +239,7 @@ def load_task(
     if config.index_maker:
         if not may_call(config.index_maker):
             raise ValueError(f"{name}: its index is made by {config.index_maker}, which lists and dry runs do not call")
-        top = _top_folder(config, data_root)
+        top = _find_top_folder(config, data_root)
         return Task(config, resolve(config.index_maker)(top), top, limit, validation_parts)
     index_path = index_beside(path, config)
     index = pd.read_csv(index_path, dtype=str, keep_default_na=False)
@@ -259,22 +259,22 @@ def index_beside(path: Path, config: TaskConfig) -> Path:
 def is_at_hand(name: str, data_root: str | Path | None = None) -> bool:
     """Tell whether a task has an index: it comes with one, or the folder that it is made from is there."""
     config = load_task_config(name)
-    return bool(config.index) or _data_folder(config, data_root).is_dir()
+    return bool(config.index) or _find_data_folder(config, data_root).is_dir()
 
 
-def _data_folder(config: TaskConfig, data_root: str | Path | None) -> Path:
+def _find_data_folder(config: TaskConfig, data_root: str | Path | None) -> Path:
     return real_path(Path(data_root or os.environ.get("EVAR_DATA") or "data"), config.folder)
 
 
 def clips_folder(config: TaskConfig, data_root: str | Path | None) -> Path:
     """Return the folder that the paths of a CSV start from: the task's folder, or an archive's top folder inside it."""
-    folder = _data_folder(config, data_root)
-    return _top_folder(config, data_root) if config.landmark and folder.is_dir() else folder
+    folder = _find_data_folder(config, data_root)
+    return _find_top_folder(config, data_root) if config.landmark and folder.is_dir() else folder
 
 
-def _top_folder(config: TaskConfig, data_root: str | Path | None) -> Path:
+def _find_top_folder(config: TaskConfig, data_root: str | Path | None) -> Path:
     """The task's folder, or the archive's top folder inside it, whichever holds the landmark."""
-    folder = _data_folder(config, data_root)
+    folder = _find_data_folder(config, data_root)
     if not folder.is_dir():
         raise FileNotFoundError(
             f"{config.name}: no folder {folder}; get the data set from {config.source} ({config.access}), point "

@@ -84,7 +84,7 @@ def url(urls: str | Sequence[str], target: str | Path, sha256: str | None = None
             failures.append(f"the file there has sha256 {found}, expected {expected}")
         if offline():
             failures.append(f"{offline()} forbids the network; it is at {addresses[0]}")
-            raise OSError(_cannot_fetch(target, failures))
+            raise OSError(_explain_failure(target, failures))
         for address in addresses:
             try:
                 found = _fetch(address, target, expected, size)
@@ -93,10 +93,10 @@ def url(urls: str | Sequence[str], target: str | Path, sha256: str | None = None
             else:
                 _record(record, found, target.name)
                 return target
-    raise OSError(_cannot_fetch(target, failures))
+    raise OSError(_explain_failure(target, failures))
 
 
-def _cannot_fetch(target: Path, failures: list[str]) -> str:
+def _explain_failure(target: Path, failures: list[str]) -> str:
     return f"cannot fetch {target.name} ({'; '.join(failures)}); get it by other means and save it as {target}"
 
 
@@ -122,7 +122,7 @@ def _fetch(address: str, target: Path, expected: str | None, size: int | None) -
     failures, most = 0, part.stat().st_size if part.is_file() else 0
     while True:
         try:
-            resumed = _transfer(address, part, expected, size)
+            resumed = _request_part(address, part, expected, size)
             found = sha256_of(part)
             if expected in (None, found):
                 os.replace(part, target)
@@ -139,7 +139,7 @@ def _fetch(address: str, target: Path, expected: str | None, size: int | None) -
             time.sleep(max(error.wait, RETRY_SECONDS * 2 ** max(failures - 1, 0)))
 
 
-def _transfer(address: str, part: Path, expected: str | None, size: int | None) -> bool:
+def _request_part(address: str, part: Path, expected: str | None, size: int | None) -> bool:
     """One request that starts or continues `part`; returns whether it continued an earlier one."""
     offset, known = _resume_point(address, part, expected)
     # Compressed transfer would make offsets and lengths those of other bytes.
@@ -151,10 +151,10 @@ def _transfer(address: str, part: Path, expected: str | None, size: int | None) 
             headers["If-Range"] = known["validator"]
     try:
         request = urllib.request.Request(address, headers=headers)
-        with _opener().open(request, timeout=TIMEOUT_SECONDS) as response:
+        with _make_opener().open(request, timeout=TIMEOUT_SECONDS) as response:
             if response.status == 206 and offset:
                 match = re.match(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-                same = known.get("validator") in (None, _validator(response)) and match is not None
+                same = known.get("validator") in (None, _find_validator(response)) and match is not None
                 same = same and known.get("total") in (None, int(match[2]) if match and match[2] != "*" else None)
                 if not same or match is None or int(match[1]) != offset - overlap:
                     _forget(part)
@@ -216,7 +216,7 @@ def _receive(response: Any, address: str, part: Path, offset: int, size: int | N
         raise _Failed(f"it needs {(total - offset) / 1e6:.0f} MB, but the disk has {free / 1e6:.0f} MB left")
     if not offset:
         _forget(part)  # bytes of an older file must not survive beside the facts of this one
-        facts = {"address": address, "validator": _validator(response), "total": total}
+        facts = {"address": address, "validator": _find_validator(response), "total": total}
         part.with_name(part.name + ".json").write_text(json.dumps(facts), encoding="utf-8")
     bar = progress_bar(total=total, initial=offset, unit="B", unit_scale=True, desc=part.stem, leave=False)
     with part.open("ab" if offset else "wb") as file, bar:
@@ -255,7 +255,7 @@ def _resume_point(address: str, part: Path, expected: str | None) -> tuple[int, 
     return (part.stat().st_size, {}) if expected else (0, {})
 
 
-def _validator(response: Any) -> str | None:
+def _find_validator(response: Any) -> str | None:
     """Return a value for If-Range: a strong ETag, else the date of the last change."""
     etag = response.headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
@@ -276,7 +276,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _opener() -> urllib.request.OpenerDirector:
+def _make_opener() -> urllib.request.OpenerDirector:
     """As urllib's own, proxies from the environment included, but without the ftp, file and data schemes."""
     opener = urllib.request.OpenerDirector()
     for handler in (

@@ -63,7 +63,7 @@ def unpack_archive(archive: str | Path, folder: str | Path, parts: Sequence[Path
     try:
         bar_of_files = progress_bar(desc=f"unpack {archive.name}", unit="file", leave=False)
         with explain_writing(folder, "--data_root"), bar_of_files as bar:
-            for name, size, source in _members(archive, parts):
+            for name, size, source in _list_members(archive, parts):
                 n_files, n_bytes = n_files + 1, n_bytes + size
                 if n_files > MAX_MEMBERS or n_bytes > limit:
                     raise OSError(
@@ -110,14 +110,14 @@ def _move(entry: Path, target: Path) -> None:
         os.replace(entry, target)
 
 
-def _members(archive: Path, parts: Sequence[Path]) -> Iterator[tuple[str, int, IO[bytes]]]:
+def _list_members(archive: Path, parts: Sequence[Path]) -> Iterator[tuple[str, int, IO[bytes]]]:
     """Name, size and content of every file, checked."""
     if parts or zipfile.is_zipfile(archive):
         with open_joined_zip((*parts, archive)) if parts else zipfile.ZipFile(archive) as opened:
             for info in opened.infolist():
                 if stat.S_ISLNK(info.external_attr >> 16):
                     raise OSError(f"{archive.name} is refused: its member {info.filename!r} is a link")
-                name = _safe_name(archive, info.filename)
+                name = _clean_name(archive, info.filename)
                 if info.is_dir() or not name:
                     continue
                 with opened.open(info) as source:
@@ -125,7 +125,7 @@ def _members(archive: Path, parts: Sequence[Path]) -> Iterator[tuple[str, int, I
         return
     with tarfile.open(archive, "r|*") as tar:
         for member in tar:
-            name = _safe_name(archive, member.name)
+            name = _clean_name(archive, member.name)
             if member.isdir() or not name:
                 continue
             if not member.isreg():
@@ -211,7 +211,7 @@ def open_joined_zip(paths: Sequence[Path]) -> zipfile.ZipFile:
     return opened
 
 
-def _safe_name(archive: Path, name: str) -> str:
+def _clean_name(archive: Path, name: str) -> str:
     """The member's name without a leading "./"; "" for the root itself."""
     plain = name.removeprefix("./").rstrip("/")
     if plain in ("", "."):

@@ -45,7 +45,7 @@ def hub(repo: str, file: str, revision: str | None = None) -> Path:
         if not (Path(repo) / file).is_file():
             raise FileNotFoundError(f"the folder {repo} has no {file}; is it a model's folder?")
         return Path(repo) / file
-    huggingface_hub = _client(repo)
+    huggingface_hub = _import_client(repo)
     from huggingface_hub.utils import EntryNotFoundError
 
     record = HubRecord(repo, revision)
@@ -96,9 +96,9 @@ def hub_folder(repo: str, revision: str | None = None, with_weights: bool = True
     where = f"{repo}{f' at {revision}' if revision else ''}"
     record = HubRecord(repo, revision)
     wanted = record.choose_revision()
-    folder = _snapshot(repo, wanted, SETTINGS, where, record)
+    folder = _fetch_snapshot(repo, wanted, SETTINGS, where, record)
     if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{where} {_absent('config.json', repo)}")
+        raise FileNotFoundError(f"{where} {_explain_absence('config.json', repo)}")
     record.check(_list_files(folder, SETTINGS))
     if not with_weights:
         return folder
@@ -106,11 +106,11 @@ def hub_folder(repo: str, revision: str | None = None, with_weights: bool = True
         # The commit that the settings came from: a branch may move in between.
         commit = folder.name if folder.parent.name == "snapshots" else wanted
         chosen = (*files, *(TOKENIZER if _reads_text(folder) else ()))
-        folder = _snapshot(repo, commit, chosen, where, record)
+        folder = _fetch_snapshot(repo, commit, chosen, where, record)
         if any((folder / file).is_file() for file in (files[0], files[2])):
             record.check(_list_files(folder, chosen))
             return folder
-    raise FileNotFoundError(f"{where} {_absent('model.safetensors or pytorch_model.bin', repo)}")
+    raise FileNotFoundError(f"{where} {_explain_absence('model.safetensors or pytorch_model.bin', repo)}")
 
 
 def _reads_text(folder: Path) -> bool:
@@ -126,8 +126,8 @@ def _list_files(folder: Path, patterns: tuple[str, ...]) -> dict[str, Path]:
     return {path.name: path for pattern in patterns for path in sorted(folder.glob(pattern))}
 
 
-def _snapshot(repo: str, revision: str | None, files: tuple[str, ...], where: str, record: HubRecord) -> Path:
-    client = _client(repo)
+def _fetch_snapshot(repo: str, revision: str | None, files: tuple[str, ...], where: str, record: HubRecord) -> Path:
+    client = _import_client(repo)
     from huggingface_hub.utils import LocalEntryNotFoundError
 
     try:
@@ -138,7 +138,7 @@ def _snapshot(repo: str, revision: str | None, files: tuple[str, ...], where: st
         )
     except Exception as error:  # its HTTP library, and with it the exceptions, changes between versions
         if offline() and isinstance(error, LocalEntryNotFoundError):
-            raise FileNotFoundError(f"{where} {_absent('the model', repo)}") from error
+            raise FileNotFoundError(f"{where} {_explain_absence('the model', repo)}") from error
         reason = " ".join(str(error).split())[:300]
         raise OSError(
             f"cannot fetch {where} from the Hugging Face hub ({reason}); check the name and the network, or save the "
@@ -146,7 +146,7 @@ def _snapshot(repo: str, revision: str | None, files: tuple[str, ...], where: st
         ) from error
 
 
-def _absent(what: str, repo: str) -> str:
+def _explain_absence(what: str, repo: str) -> str:
     """The end of a sentence about a repository that lacks something."""
     if not offline():
         return f"has no {what} on the Hugging Face hub; is it a transformers model?"
@@ -156,7 +156,7 @@ def _absent(what: str, repo: str) -> str:
     )
 
 
-def _client(repo: str) -> Any:
+def _import_client(repo: str) -> Any:
     try:
         import huggingface_hub
     except ImportError as error:

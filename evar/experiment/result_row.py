@@ -80,13 +80,13 @@ def make_result(
         n_valid=round(float(np.mean([one.n_valid for one in fitted]))),
         n_test=sum(len(one.tested) for one in fitted),
         skipped=_list_skipped(task, bad, cell.spec.skip_bad, fitted),
-        interval=_interval(task, fitted),
-        interval_method=_interval_method(task.config.metric),
+        interval=_compute_interval(task, fitted),
+        interval_method=_describe_interval(task.config.metric),
         chance=estimate_chance(
             task.config.metric, [task.truth[one.tested] for one in fitted], len(task.config.classes)
         ),
         extras={name: float(np.mean([one.extras[name] for one in fitted])) for name in fitted[0].extras},
-        params={**_params(cell.protocol, fitted), **_describe_prompts(cell, fitted)},
+        params={**_list_params(cell.protocol, fitted), **_describe_prompts(cell, fitted)},
         width=fitted[0].probe.n_features_in_,
         flags=[*_list_flags(cell, row, fitted), *flags],
         seconds=round(seconds, 3),
@@ -145,7 +145,7 @@ def _list_flags(cell: Cell, row: RowSpec, fitted: Sequence[FittedRound]) -> list
     ]
 
 
-def _params(protocol: ProtocolConfig, fitted: Sequence[FittedRound]) -> dict[str, Any]:
+def _list_params(protocol: ProtocolConfig, fitted: Sequence[FittedRound]) -> dict[str, Any]:
     """Every effective hyper-parameter: the protocol's, the estimator's own, and what each round chose."""
     effective = {k: v for k, v in fitted[0].probe.get_params(deep=False).items() if isinstance(v, int | float | str)}
     reports = [report_fit(one.probe) for one in fitted]
@@ -185,7 +185,7 @@ def _round_record(one: FittedRound) -> dict[str, Any]:
         "converged": bool(report.converged),
         "on_grid_edge": bool(report.on_grid_edge),
         "validation": one.a_round.drawn or "published",
-        "valid_clips_sha256": _rows_sha256(one.a_round.valid),
+        "valid_clips_sha256": _hash_rows(one.a_round.valid),
         "norm_stats": None if one.norm_stats is None else list(one.norm_stats),
     }
 
@@ -194,17 +194,17 @@ def _round_loss(loss: float | None) -> float | None:
     return None if loss is None else round(float(loss), DIGITS)
 
 
-def _rows_sha256(rows: NDArray[np.int64]) -> str:
+def _hash_rows(rows: NDArray[np.int64]) -> str:
     """Which clips were validation, as a hash of their row numbers: a re-run can see whether it drew the same."""
     return hashlib.sha256(",".join(map(str, rows.tolist())).encode()).hexdigest()[:16]
 
 
-def _interval_method(metric: str) -> str:
+def _describe_interval(metric: str) -> str:
     bias = "" if METRICS[metric].is_mean else ", less the bootstrap's bias"
     return INTERVAL_METHOD.format(n=METRICS[metric].n_resamples, bias=bias)
 
 
-def _interval(task: Task, fitted: Sequence[FittedRound]) -> list[float]:
+def _compute_interval(task: Task, fitted: Sequence[FittedRound]) -> list[float]:
     rows = np.concatenate([one.tested for one in fitted])
     predicted = np.concatenate([one.y_pred for one in fitted])
     rounds = np.repeat(np.arange(len(fitted)), [len(one.tested) for one in fitted])
@@ -254,11 +254,11 @@ def _join_confidence(fitted: Sequence[FittedRound]) -> NDArray[np.float32] | Non
 
 def versions() -> dict[str, str]:
     """Versions of what can change a number."""
-    return dict(_versions())
+    return dict(_read_versions())
 
 
 @cache
-def _versions() -> dict[str, str]:
+def _read_versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": platform.python_version(), "platform": platform.platform()}

@@ -23,7 +23,8 @@ def hash_sources(encoder: str) -> dict[str, str]:
         Empty for an encoder that is not "path/to/file.py:Class".
     """
     return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "" for path in _files(encoder)
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        for path in _list_files(encoder)
     }
 
 
@@ -37,7 +38,7 @@ def keep_sources(out: Path, encoder: str) -> Path | None:
     if not found or not all(found.values()):
         return None
     folder = name_folder(out, found)
-    for path in _files(encoder):
+    for path in _list_files(encoder):
         if not (folder / path.name).is_file():
             folder.mkdir(parents=True, exist_ok=True)
             write_atomic(folder / path.name, path.read_bytes())
@@ -67,6 +68,6 @@ def describe_difference(encoder: str, then: dict[str, str], out: Path) -> str:
     return f"the code of {encoder} {gone} ({', '.join(changed)}){where}"
 
 
-def _files(encoder: str) -> list[Path]:
+def _list_files(encoder: str) -> list[Path]:
     file, colon, _ = make_absolute(encoder).removeprefix(UNTRAINED).rpartition(":")
     return [Path(file), *list_neighbours(Path(file))] if colon and file.endswith(".py") else []

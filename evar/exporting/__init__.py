@@ -139,7 +139,7 @@ def export(
     _require_own_names(source.columns, recipe)
     settings = settings_of(encoder, recipe, source.columns)
     text = json.dumps(settings, default=str)
-    before = _metadata_before(output)
+    before = _read_old_metadata(output)
     folder = output.with_name(f"{output.name}.parts")
     with _hold_folder(folder, output):
         n_clips, n_done, digest, repeated = _survey(source, text, folder)
@@ -193,7 +193,7 @@ def _make_metadata(table: Table, source: Source, settings: str, digests: Sequenc
         "n_clips": table.n_clips,
         "n_rows": table.n_rows,
         "bad_clips": [{"path": path, "reason": reason} for path, reason in table.bad],
-        "digest": _whole_digest(digests),
+        "digest": _combine_digests(digests),
     }
 
 
@@ -211,10 +211,10 @@ def _survey(source: Source, settings: str, folder: Path) -> tuple[int, int, str,
         digests.append(digest_of(settings, clips))
         n_clips += len(clips)
         n_done += len(clips) if record_file(folder, digests[-1]).is_file() else 0
-    return n_clips, n_done, _whole_digest(digests), counter.find_repeated()
+    return n_clips, n_done, _combine_digests(digests), counter.find_repeated()
 
 
-def _whole_digest(digests: Sequence[str]) -> str:
+def _combine_digests(digests: Sequence[str]) -> str:
     return hashlib.sha256(" ".join(digests).encode()).hexdigest()[:32]
 
 
@@ -232,7 +232,7 @@ def _assemble(table: Table, output: Path) -> None:
             unfinished.unlink(missing_ok=True)
 
 
-def _metadata_before(output: Path) -> dict[str, Any] | None:
+def _read_old_metadata(output: Path) -> dict[str, Any] | None:
     """Read the metadata of an earlier output (None if there is none); a file of another kind is not replaced."""
     if not output.exists():
         return None

@@ -59,7 +59,7 @@ def encode(
     loud = LoudClips()
     with ThreadPoolExecutor(8) as threads, torch.inference_mode():
         parts = (PartWriter(folder, digest, clips, recipe.features, others) for digest, clips, others in portions)
-        for batch, futures in decode_ahead(_batches(encoder, parts, batch_size, threads, bar), decode):
+        for batch, futures in decode_ahead(_make_batches(encoder, parts, batch_size, threads, bar), decode):
             clips: dict[_Item, NDArray[np.float32]] = {}
             for item, future in zip(batch, futures, strict=True):
                 try:
@@ -84,7 +84,7 @@ def _encode_batch(encoder: Encoder, recipe: Recipe, clips: dict[_Item, NDArray[n
             part.fail(position, "the encoder's output is not finite")
 
 
-def _batches(
+def _make_batches(
     encoder: Encoder,
     parts: Iterable[PartWriter],
     batch_size: int | None,

@@ -68,7 +68,7 @@ class Recipe:
             (160, {'logmel': 64})
         """
         names, fusion = selection(encoder, layers, fusion, pooling)
-        hop = _hop(encoder, names, pooling) if frames else 0
+        hop = _find_hop(encoder, names, pooling) if frames else 0
         poolings = {} if frames else {name: pooling or encoder.layer(name).pooling for name in names}
         widths = {
             name: encoder.layer(name).width
@@ -120,7 +120,7 @@ def _fuse_layers(layers: Mapping[str, NDArray[np.float32]], fusion: str | None) 
     return {str(fusion): fuse(layers, str(fusion))}
 
 
-def _hop(encoder: Encoder, names: Sequence[str], pooling: str | None) -> int:
+def _find_hop(encoder: Encoder, names: Sequence[str], pooling: str | None) -> int:
     """Samples between the frames that all layers share."""
     if pooling is not None:
         raise ValueError(f"frames are not pooled: leave out either --frames or --pooling={pooling}")

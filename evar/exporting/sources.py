@@ -63,7 +63,7 @@ class Source:
         for word in words:
             if not Path(word).exists():
                 raise ValueError(f"no file or folder {word!r} here ({Path.cwd()})")
-        found = {word: _csv_columns(word) if _is_csv(word) else () for word in words}
+        found = {word: _read_csv_columns(word) if _is_csv(word) else () for word in words}
         self.columns = found[words[0]]
         for word, columns in found.items():
             if columns != self.columns:
@@ -81,7 +81,7 @@ class Source:
         self.left_out = LeftOut()
         for word in self.words:
             if _is_csv(word):
-                yield from self._rows(word)
+                yield from self._read_rows(word)
             elif Path(word).is_dir():
                 path = None
                 for path in find_audio(word, self.left_out):
@@ -95,7 +95,7 @@ class Source:
             else:
                 yield Clip(show_path(word), Path(word))
 
-    def _rows(self, word: str) -> Iterator[Clip]:
+    def _read_rows(self, word: str) -> Iterator[Clip]:
         root = self.data_root or Path(word).parent
         table = TableFile(word, _ALIASES)
         place, is_empty = table.columns.index("path"), True
@@ -136,7 +136,7 @@ def _is_csv(word: str) -> bool:
     return Path(word).suffix.lower() in (".csv", ".tsv") and Path(word).is_file()
 
 
-def _csv_columns(word: str) -> tuple[str, ...]:
+def _read_csv_columns(word: str) -> tuple[str, ...]:
     table = TableFile(word, _ALIASES)
     if "path" not in table.columns:
         raise ValueError(f"{word} needs a column 'path'; {near_miss('path', table.columns)}")

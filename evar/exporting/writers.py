@@ -52,13 +52,13 @@ def write_parquet(path: Path, table: Table) -> None:
             counts = [row.n_rows for row in rows]
             arrays = [
                 *(
-                    pyarrow.array([text for row in rows for text in [_texts(row)[i]] * row.n_rows])
+                    pyarrow.array([text for row in rows for text in [_list_texts(row)[i]] * row.n_rows])
                     for i in range(len(texts))
                 ),
                 pyarrow.array(np.repeat([row.seconds for row in rows], counts)),
             ]
             if table.hop:
-                time = np.concatenate([_times(row, table.hop) for row in rows])
+                time = np.concatenate([_compute_times(row, table.hop) for row in rows])
                 arrays += [pyarrow.array(time), pyarrow.array(np.full(len(time), table.hop))]
             for name, width in table.features.items():
                 flat = pyarrow.array(vectors[name].reshape(-1))
@@ -90,14 +90,26 @@ def write_npz(path: Path, table: Table) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for place, name in enumerate(("path", *table.columns)):
             kind = np.dtype(f"<U{table.longest[name]}")
-            cells = (np.array([_texts(row)[place] for row in part], kind) for part in table.clips())
+            cells = (np.array([_list_texts(row)[place] for row in part], kind) for part in table.clips())
             _add(archive, name, kind, (table.n_clips,), cells, zipfile.ZIP_DEFLATED)
         seconds = (np.array([row.seconds for row in part]) for part in table.clips())
         _add(archive, "seconds", np.dtype("<f8"), (table.n_clips,), seconds)
         if table.hop:
             clip, time = (np.dtype(kind) for kind in ("<i8", "<f8"))
-            _add(archive, "clip", clip, (table.n_rows,), _each(table, lambda row: np.full(row.n_rows, row.clip)))
-            _add(archive, "time", time, (table.n_rows,), _each(table, lambda row: _times(row, table.hop)))
+            _add(
+                archive,
+                "clip",
+                clip,
+                (table.n_rows,),
+                _repeat_by_frame(table, lambda row: np.full(row.n_rows, row.clip)),
+            )
+            _add(
+                archive,
+                "time",
+                time,
+                (table.n_rows,),
+                _repeat_by_frame(table, lambda row: _compute_times(row, table.hop)),
+            )
             _add(archive, "hop", time, (), [np.array(table.hop)])
         for name, width in table.features.items():
             values = (vectors[name] for _, vectors in table.blocks([name]))
@@ -140,14 +152,14 @@ def write_h5(path: Path, table: Table) -> None:
         file.create_dataset("meta", data=json.dumps(table.meta), dtype=h5py.string_dtype())
         for place, name in enumerate(("path", *table.columns)):
             texts = file.create_dataset(name, (table.n_clips,), h5py.string_dtype())
-            _fill(texts, (np.array([_texts(row)[place] for row in part], object) for part in table.clips()))
+            _fill(texts, (np.array([_list_texts(row)[place] for row in part], object) for part in table.clips()))
         seconds = file.create_dataset("seconds", (table.n_clips,), "<f8")
         _fill(seconds, (np.array([row.seconds for row in part]) for part in table.clips()))
         if table.hop:
             clip = file.create_dataset("clip", (table.n_rows,), "<i8")
-            _fill(clip, _each(table, lambda row: np.full(row.n_rows, row.clip)))
+            _fill(clip, _repeat_by_frame(table, lambda row: np.full(row.n_rows, row.clip)))
             time = file.create_dataset("time", (table.n_rows,), "<f8")
-            _fill(time, _each(table, lambda row: _times(row, table.hop)))
+            _fill(time, _repeat_by_frame(table, lambda row: _compute_times(row, table.hop)))
             file.create_dataset("hop", data=table.hop)
         targets = {
             name: file.create_dataset(name, (table.n_rows, width), "<f4") for name, width in table.features.items()
@@ -167,18 +179,18 @@ def _fill(dataset: Any, pieces: Iterable[NDArray[Any]]) -> None:
         begin += len(piece)
 
 
-def _each(table: Table, value: Callable[[Row], NDArray[Any]]) -> Iterator[NDArray[Any]]:
+def _repeat_by_frame(table: Table, value: Callable[[Row], NDArray[Any]]) -> Iterator[NDArray[Any]]:
     """A number of each frame, clip by clip."""
     for part in table.clips():
         yield from (value(row) for row in part)
 
 
-def _times(row: Row, hop: float) -> NDArray[np.float64]:
+def _compute_times(row: Row, hop: float) -> NDArray[np.float64]:
     """Seconds at which the hop of each frame begins."""
     return np.arange(row.first, row.first + row.n_rows, dtype=np.float64) * np.float64(hop)
 
 
-def _texts(row: Row) -> tuple[str, ...]:
+def _list_texts(row: Row) -> tuple[str, ...]:
     return (row.path, *row.columns)
 
 
@@ -250,23 +262,27 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return dict(meta)
 
 
-def _parquet_meta(path: Path) -> str:
+def _read_parquet_meta(path: Path) -> str:
     import pyarrow.parquet
 
     metadata = pyarrow.parquet.read_schema(path).metadata or {}  # pyarrow's errors are ValueErrors or OSErrors
     return str(metadata[b"evar"].decode())
 
 
-def _npz_meta(path: Path) -> str:
+def _read_npz_meta(path: Path) -> str:
     with np.load(path, allow_pickle=False) as arrays:
         return str(arrays["meta"].item())
 
 
-def _h5_meta(path: Path) -> str:
+def _read_h5_meta(path: Path) -> str:
     import h5py
 
     with h5py.File(path, "r") as file:
         return str(file["meta"].asstr()[()])
 
 
-_READERS: dict[str, Callable[[Path], str]] = {".parquet": _parquet_meta, ".npz": _npz_meta, ".h5": _h5_meta}
+_READERS: dict[str, Callable[[Path], str]] = {
+    ".parquet": _read_parquet_meta,
+    ".npz": _read_npz_meta,
+    ".h5": _read_h5_meta,
+}

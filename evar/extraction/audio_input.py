@@ -57,7 +57,7 @@ def list_clips(audio: Any) -> list[Clip]:
     if hasattr(audio, "read") and not hasattr(audio, "shape"):
         return [Clip(source=_read_open_file(audio))]
     if isinstance(audio, Mapping):
-        return _clips_of_dictionary(audio)
+        return _list_clips_of_dictionary(audio)
     if isinstance(audio, list | tuple):
         if not audio:
             raise ValueError("audio must hold at least one clip, got an empty list")
@@ -66,7 +66,7 @@ def list_clips(audio: Any) -> list[Clip]:
                 "audio must be an array or a list of arrays, got a list of numbers; use numpy.array(audio)"
             )
         return [clip for item in audio for clip in list_clips(item)]
-    return [Clip(samples) for samples in _rows(_as_float(audio))]
+    return [Clip(samples) for samples in _split_rows(_to_float(audio))]
 
 
 def decode_clip(clip: Clip, position: int, to_rate: int, sample_rate: int | None) -> NDArray[np.float32]:
@@ -135,14 +135,14 @@ def require_rate(sample_rate: Any) -> int:
     return rate
 
 
-def _clips_of_dictionary(audio: Mapping[str, Any]) -> list[Clip]:
+def _list_clips_of_dictionary(audio: Mapping[str, Any]) -> list[Clip]:
     """List the clips of `datasets.Audio`: decoded, {'array', 'sampling_rate'}, or not decoded, {'bytes', 'path'}."""
     array = audio.get("array")
     if array is not None:
         rate = audio.get("sampling_rate", audio.get("sample_rate"))
         if rate is None:
             raise ValueError(f"a dictionary with 'array' must have 'sampling_rate' too, got {sorted(audio)}")
-        return [Clip(samples, sample_rate=require_rate(rate)) for samples in _rows(_as_float(array))]
+        return [Clip(samples, sample_rate=require_rate(rate)) for samples in _split_rows(_to_float(array))]
     if audio.get("bytes") is not None:
         return [Clip(source=bytes(audio["bytes"]))]
     if audio.get("path") is not None:
@@ -175,7 +175,7 @@ def _read_named(path: Path, name: str, to_rate: int) -> NDArray[np.float32]:
         raise AudioError(f"{name}: {error}") from error
 
 
-def _rows(array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+def _split_rows(array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     """The clips of (samples,) or (batch, samples)."""
     if array.ndim == 1:
         return [array]
@@ -191,7 +191,7 @@ def _rows(array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     return list(array)
 
 
-def _as_float(audio: Any) -> NDArray[np.float32]:
+def _to_float(audio: Any) -> NDArray[np.float32]:
     """An array or tensor as float32; integer PCM is divided by its type's full scale."""
     if hasattr(audio, "detach"):  # half precision of torch's own has no counterpart in numpy
         tensor = audio.detach().cpu()

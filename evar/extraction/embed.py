@@ -168,7 +168,7 @@ def _encode_clips(
         progress_bar(total=len(clips), desc=encoder.name, unit="clip", delay=3, leave=False) as bar,
         torch.inference_mode(),
     ):
-        for positions, part in _portions(clips, encoder.sample_rate, sample_rate, failed, must_raise):
+        for positions, part in _decode_portions(clips, encoder.sample_rate, sample_rate, failed, must_raise):
             for position, waveform in zip(positions, part, strict=True):
                 loud.look(f"clip {position}", waveform)
             samples = [len(clip) for clip in part]
@@ -190,7 +190,7 @@ def _encode_clips(
 _SECONDS_AHEAD = 600.0
 
 
-def _portions(
+def _decode_portions(
     clips: Sequence[Clip], to_rate: int, sample_rate: int | None, failed: dict[int, AudioError], must_raise: bool
 ) -> Iterator[tuple[list[int], list[NDArray[np.float32]]]]:
     """Portions of clips at the encoder's rate, with their positions: memory is bounded by a portion."""
@@ -250,7 +250,7 @@ def selection(
     """
     from evar.encoders.pooling import find_pooling
 
-    names = _layer_names(encoder, layers)
+    names = _resolve_layers(encoder, layers)
     if layers is None and fusion is None:
         fusion = "none" if len(names) == 1 else "concat"
     elif fusion is not None and fusion not in FUSIONS and not (fusion == "none" and len(names) == 1):
@@ -260,7 +260,7 @@ def selection(
     return names, fusion
 
 
-def _layer_names(encoder: Encoder, layers: str | Sequence[str | int] | None) -> list[str]:
+def _resolve_layers(encoder: Encoder, layers: str | Sequence[str | int] | None) -> list[str]:
     if layers is None or layers == "default":
         return list(encoder.default_layers)
     if layers == "all":

@@ -147,7 +147,7 @@ def extract_each(
             if not frames:
                 _record_costs(encoder, wanting, store)
         for target in wanting:
-            _without_failed(target.result, store.list_stored(target.result.key))
+            _drop_failed(target.result, store.list_stored(target.result.key))
     for target in targets:
         target.result.n_stored = sum(row is not None for row in target.result.rows) - target.result.n_encoded
         target.result.seconds = time.perf_counter() - began
@@ -176,7 +176,7 @@ def _record_costs(encoder: Encoder, targets: Sequence[_Target], store: FeatureSt
                 append_cost(store.key_folder(found.key), cost)
 
 
-def _without_failed(result: Extraction, stored: Collection[str]) -> None:
+def _drop_failed(result: Extraction, stored: Collection[str]) -> None:
     """Take out the rows that failed at another place: the same file may stand at several."""
     for position, row in enumerate(result.rows):
         if row is not None and row not in stored:
@@ -277,7 +277,9 @@ def _encode_batch(
         with encoder.normalising_by(target.norm_stats):
             batch = [clips[position] for position in positions]
             began = time.perf_counter()
-            vectors: Mapping[str, Any] = frames.take(encoder, *pad_clips(batch)) if frames else _vectors(encoder, batch)
+            vectors: Mapping[str, Any] = (
+                frames.take(encoder, *pad_clips(batch)) if frames else _encode_vectors(encoder, batch)
+            )
             target.result.encode_seconds += time.perf_counter() - began
         by_layer = [np.array([bool(np.isfinite(clip).all()) for clip in value]) for value in vectors.values()]
         # A layer that is not finite costs the rows that read it, and no other; frames are read of few layers only.
@@ -287,13 +289,13 @@ def _encode_batch(
         kept = [position for position, ok in zip(positions, finite, strict=True) if ok]
         target.writer.append(
             [str(target.planned.rows[position]) for position in kept],
-            {layer: _at(value, finite) for layer, value in vectors.items()},
+            {layer: _select_clips(value, finite) for layer, value in vectors.items()},
         )
         target.result.n_encoded += len(kept)
         target.result.audio_seconds += sum(len(clips[p]) for p in kept) / encoder.sample_rate
 
 
-def _at(value: Any, kept: NDArray[np.bool_]) -> Any:
+def _select_clips(value: Any, kept: NDArray[np.bool_]) -> Any:
     """Vectors (clips, width), or a list of frames, of some clips."""
     return [clip for clip, ok in zip(value, kept, strict=True) if ok] if isinstance(value, list) else value[kept]
 
@@ -303,7 +305,7 @@ def _mark_bad(result: Extraction, position: int, reason: str) -> None:
     result.rows[position] = None
 
 
-def _vectors(encoder: Encoder, clips: list[NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+def _encode_vectors(encoder: Encoder, clips: list[NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
     """Encode one batch and pool every layer: layer -> (clips, width) float32."""
     import torch
 

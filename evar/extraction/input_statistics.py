@@ -113,10 +113,10 @@ class InputMoments(Encoder):
         Raises:
             NotImplementedError: if the encoder has no front-end apart from its network.
         """
-        return {"moments": _thirds(self.encoder.input_moments(waveform, lengths)).flatten(1)[:, None]}
+        return {"moments": _split_into_thirds(self.encoder.input_moments(waveform, lengths)).flatten(1)[:, None]}
 
 
-def _thirds(values: Tensor) -> Tensor:
+def _split_into_thirds(values: Tensor) -> Tensor:
     """float64 of any shape -> (..., 3) float32 whose sum it is, to the last bit."""
     parts = []
     for _ in range(3):

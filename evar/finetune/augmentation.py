@@ -32,7 +32,7 @@ def mix_clips(
     Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018.
     """
     n = len(waveform)
-    share = _beta(n, alpha, generator).to(waveform)  # (batch,)
+    share = _draw_beta(n, alpha, generator).to(waveform)  # (batch,)
     partner = torch.randperm(n, generator=generator).to(waveform.device)
     clips = share[:, None] * waveform + (1 - share)[:, None] * waveform[partner]
     return (
@@ -42,7 +42,7 @@ def mix_clips(
     )
 
 
-def _beta(n: int, alpha: float, generator: torch.Generator) -> Tensor:
+def _draw_beta(n: int, alpha: float, generator: torch.Generator) -> Tensor:
     """(n,) draws of Beta(alpha, alpha), as a ratio of two gamma variates."""
     import numpy as np
 

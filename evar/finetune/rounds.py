@@ -106,7 +106,7 @@ def run_round(one: TuningRound) -> tuple[FittedRound, Trained]:
         save_batch(one.folder, None)
     if one.options.eval_only and not one.checkpoint.is_file():
         raise ValueError(f"{one.label}: --eval_only finds no {one.checkpoint}; train it first")
-    trained, used = _train_within_memory(one, clips)
+    trained, used = _fit_in_memory(one, clips)
     if is_first_process():
         save_curves(trained, one.folder, one.label)
     y_pred, shares = _predict(trained, one, readable, used.batch_size)
@@ -121,7 +121,7 @@ def run_round(one: TuningRound) -> tuple[FittedRound, Trained]:
     return fitted, trained
 
 
-def _train_within_memory(one: TuningRound, clips: Clips) -> tuple[Trained, TuningProtocol]:
+def _fit_in_memory(one: TuningRound, clips: Clips) -> tuple[Trained, TuningProtocol]:
     """Train; where memory is not enough, go on with half the batch, which is remembered beside the checkpoint."""
     import torch
 

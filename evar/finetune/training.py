@@ -73,7 +73,7 @@ class Training:
         if clips.kind == "regression":
             self.result.centre, self.result.spread = float(y.mean()), float(y.std()) or 1.0
         self.class_weights = weigh_classes(y, clips.kind, clips.n_outputs) if protocol.class_weights else None
-        self.optimizer = self._optimizer()
+        self.optimizer = self._make_optimizer()
         self.averaged = {key: value.clone() for key, value in network.state_dict().items()} if protocol.ema else None
         self.best: dict[str, Tensor] = {}
         self.epoch, self.in_epoch, self.since_best, self.sums = 0, 0, 0, [0.0, 0.0]
@@ -116,7 +116,7 @@ class Training:
             while self.epoch < self.protocol.epochs and not self.result.stopped_early:
                 began, n_clips = time.perf_counter(), 0
                 self.module.train()
-                for step, batch in self._batches():
+                for step, batch in self._list_batches():
                     n_clips += len(batch)
                     self._step(step, batch)
                     self.in_epoch = step + 1
@@ -140,7 +140,7 @@ class Training:
         """Batches of an epoch; the last may be smaller."""
         return -(-len(self.clips.train) // self.protocol.batch_size)
 
-    def _optimizer(self) -> torch.optim.Optimizer:
+    def _make_optimizer(self) -> torch.optim.Optimizer:
         chosen, decay = self.protocol, self.protocol.weight_decay
         rate = chosen.learning_rate
         head_rate = rate if chosen.head_learning_rate is None else chosen.head_learning_rate
@@ -158,7 +158,7 @@ class Training:
             return Lars(groups, lr=rate, momentum=0.9, weight_decay=decay)
         return torch.optim.SGD(groups, lr=rate, momentum=0.9, weight_decay=decay)
 
-    def _batches(self) -> Any:
+    def _list_batches(self) -> Any:
         """(step, positions) of the epoch that are still to come; the order depends on seed and epoch alone."""
         generator = seed_generator(self.seed, "order", self.epoch)
         train = self.clips.train
@@ -183,7 +183,7 @@ class Training:
         )
         # Every process augments the whole batch, from the same draws, and takes its share of it.
         waveform, lengths = self.clips.waveforms.batch(batch, starts)
-        targets = self._targets(batch)
+        targets = self._make_targets(batch)
         waveform, lengths, targets = self._augment(waveform, lengths, targets, generator)
         own = slice(self.rank, None, self.n_processes)
         device = next(self.network.parameters()).device
@@ -231,7 +231,7 @@ class Training:
         try:
             with replace_input(encoder, self.input_of, self.patch_out):
                 outputs = self.module(waveform, lengths)
-                losses = self._losses(outputs, targets, training=True)
+                losses = self._compute_losses(outputs, targets, training=True)
                 # The mean over the whole batch, whatever the processes' shares; their gradients are averaged.
                 loss = losses.sum() * self.n_processes / n_clips / protocol.accumulate
                 if self.accelerator is None:
@@ -250,7 +250,7 @@ class Training:
             value = self.accelerator.reduce(value, "mean")
         return float(value)
 
-    def _targets(self, batch: NDArray[np.int64]) -> Tensor:
+    def _make_targets(self, batch: NDArray[np.int64]) -> Tensor:
         """(batch, outputs) floats: one-hot classes, labels, or standardised values."""
         clips, result = self.clips, self.result
         found = make_targets(clips.y[batch], clips.kind, clips.n_outputs, result.centre, result.spread)
@@ -271,7 +271,7 @@ class Training:
             waveform, lengths, targets = augmentation.mix_clips(waveform, lengths, targets, protocol.mixup, generator)
         return waveform, lengths, targets
 
-    def _losses(self, outputs: Tensor, targets: Tensor, training: bool) -> Tensor:
+    def _compute_losses(self, outputs: Tensor, targets: Tensor, training: bool) -> Tensor:
         """(batch,) loss of each clip."""
         weights = self.class_weights if training else None
         return compute_losses(outputs, targets, self.protocol, self.clips.kind, weights, is_training=training)
@@ -285,8 +285,8 @@ class Training:
             current = {key: value.clone() for key, value in network.state_dict().items()}
             network.load_state_dict(self.averaged)
         outputs = predict_outputs(network, self.clips.waveforms, self.clips.valid, self.protocol.batch_size)
-        targets = self._targets(self.clips.valid)
-        loss = float(self._losses(torch.from_numpy(outputs), targets, training=False).mean())
+        targets = self._make_targets(self.clips.valid)
+        loss = float(self._compute_losses(torch.from_numpy(outputs), targets, training=False).mean())
         predicted = read_outputs(outputs, self.clips.kind, self.result.centre, self.result.spread)
         score = float(METRICS[self.clips.metric].function(self.clips.y[self.clips.valid], predicted))
         result = self.result

@@ -109,7 +109,7 @@ class Vectors:
                     passes.append((stats, seed, there))
             for stats, seed, cropped in passes:
                 positions = np.array(cropped, np.int64) if len(cropped) else np.flatnonzero(self.usable)
-                rows = self._on_disk(alone, stats, seed, cropped)[positions]
+                rows = self._open_on_disk(alone, stats, seed, cropped)[positions]
                 for part in rows.parts():
                     is_finite = np.isfinite(rows.read(part)).all(axis=1)
                     found.update(positions[part][~is_finite].tolist())
@@ -186,14 +186,14 @@ class Vectors:
         if selection.fusion in ("none", "concat") and 4 * self.n_clips * self.width(selection) > BYTES_IN_MEMORY:
             if seed in self.cropped:
                 return [
-                    self._on_disk(selection, stats, seed, np.concatenate(fitted))
+                    self._open_on_disk(selection, stats, seed, np.concatenate(fitted))
                     for stats, *fitted in zip(stats_of_rounds, train, valid, strict=True)
                 ]
-            found = {stats: self._on_disk(selection, stats) for stats in dict.fromkeys(stats_of_rounds)}
+            found = {stats: self._open_on_disk(selection, stats) for stats in dict.fromkeys(stats_of_rounds)}
             return [found[stats] for stats in stats_of_rounds]
         if seed in self.cropped:
             return [
-                self._by_role(selection, stats, seed, fitted, np.concatenate([fitted, checked]))
+                self._fuse_by_role(selection, stats, seed, fitted, np.concatenate([fitted, checked]))
                 for stats, fitted, checked in zip(stats_of_rounds, train, valid, strict=True)
             ]
         if selection.fusion == "pca":  # fitted on the training clips of each round
@@ -203,7 +203,7 @@ class Vectors:
         by_stats = {stats: self.fuse_layers(selection, stats) for stats in dict.fromkeys(stats_of_rounds)}
         return [by_stats[stats] for stats in stats_of_rounds]
 
-    def _on_disk(
+    def _open_on_disk(
         self,
         selection: Selection,
         stats: norm_stats.Statistics,
@@ -219,7 +219,7 @@ class Vectors:
             self._where[stats] = self.store.rows(extraction.key)
         return self.store.on_disk(extraction.key, rows, selection.layers, self._where[stats])
 
-    def _by_role(
+    def _fuse_by_role(
         self,
         selection: Selection,
         stats: norm_stats.Statistics,

@@ -65,13 +65,13 @@ def describe(grid: GridSpec) -> str:
                 total_seconds, total_bytes = total_seconds + seconds, total_bytes + todo.n_bytes
                 text += (
                     f"; {todo.n_clips} of {len(task)} clips to encode{todo.note}, {todo.audio_seconds:.0f} s of audio, "
-                    f"about {_duration(seconds)}, {todo.n_bytes / 1e6:.1f} MB"
+                    f"about {_format_duration(seconds)}, {todo.n_bytes / 1e6:.1f} MB"
                 )
             lines.append(text)
     return "\n".join(
         [
             *lines,
-            f"in all: {new_rows} rows; about {_duration(total_seconds)} of encoding (without decoding and probes), "
+            f"in all: {new_rows} rows; about {_format_duration(total_seconds)} of encoding (without decoding and probes), "
             f"{total_bytes / 1e6:.1f} MB under {store.folder}",
         ]
     )
@@ -152,7 +152,7 @@ def _measure_heads(
         planned = plan(encoder, paths, task.policy(), store, resources.batch_size)
         lengths = [clip_length(i, task.policy(), encoder.sample_rate) for i in planned.infos if i is not None]
         seconds = n_times * sum(lengths) / encoder.sample_rate
-        note = times + _unusable(planned)
+        note = times + _explain_unusable(planned)
         return _Todo(n_clips - len(planned.bad), seconds, n_times * count_bytes(lengths), note)
     plans = []
     for stats in dict.fromkeys(stats for of_rounds in known.values() for stats in of_rounds):
@@ -161,7 +161,7 @@ def _measure_heads(
     times = f" (under {len(plans)} input statistics)" if len(plans) > 1 else ""
     todo: set[int] = set().union(*(planned.todo for planned in plans))
     seconds, n_bytes = sum(planned.audio_seconds for planned in plans), sum(planned.n_bytes for planned in plans)
-    return _Todo(len(todo), seconds, n_bytes, times + _unusable(plans[0]))
+    return _Todo(len(todo), seconds, n_bytes, times + _explain_unusable(plans[0]))
 
 
 def _measure_windows(cell: Cell, resources: Resources, store: FeatureStore, seeds: Sequence[int]) -> tuple[int, float]:
@@ -182,7 +182,7 @@ def _measure_windows(cell: Cell, resources: Resources, store: FeatureStore, seed
     return n_windows, n_samples / encoder.sample_rate
 
 
-def _unusable(planned: Plan) -> str:
+def _explain_unusable(planned: Plan) -> str:
     return f" ({len(planned.bad)} clips missing or unreadable)" if planned.bad else ""
 
 
@@ -203,7 +203,7 @@ def _measure_speed(encoder: Encoder) -> float:
     return n_clips * seconds / elapsed
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     """Example: 4000 -> "1 h 07 min"."""
     if seconds < 90:
         return f"{seconds:.0f} s"

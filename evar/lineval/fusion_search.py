@@ -214,7 +214,7 @@ def probe_sets(
 ) -> Iterator[tuple[float, float]]:
     """Yield the validation score and log-loss of the protocol's probe for every candidate, several fits side by side."""
     for _, of_task in itertools.groupby(candidates, key=lambda candidate: rounds[candidate[1]].task):
-        for group in group_fits(_finalists(protocol, rounds, of_task, device)):
+        for group in group_fits(_list_finalists(protocol, rounds, of_task, device)):
             probes, splits = zip(*group, strict=True)
             fit_probes(probes, splits)
             for probe, (_, _, valid, y_valid) in group:
@@ -225,7 +225,7 @@ def probe_sets(
                     yield report.valid_score, 0.0 if report.valid_log_loss is None else report.valid_log_loss
 
 
-def _finalists(
+def _list_finalists(
     protocol: ProtocolConfig, rounds: Sequence[SearchRound], candidates: Iterable[tuple[Layers, int]], device: str
 ) -> Iterator[tuple[tuple[Any, tuple[NDArray[Any], ...]], int]]:
     """Probe and split of every candidate, and the bytes that its fit holds; layers are read round by round."""

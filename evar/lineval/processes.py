@@ -115,7 +115,7 @@ def run_in_processes(units: Sequence[GridSpec], resources: Resources) -> dict[in
     found: dict[int, Outcome | str] = {}
     free = list(range(n_workers))
     running: dict[Connection, _Worker] = {}
-    with _ending_by_signal():
+    with _end_by_signal():
         try:
             while waiting or running:
                 while waiting and free:
@@ -143,7 +143,7 @@ def _start(at: int, slot: int, unit: GridSpec, n_threads: int) -> tuple[Connecti
     inner, lifeline = context.Pipe(duplex=False)
     arguments = (unit.to_plain(), n_threads, there, inner)
     process = context.Process(target=_answer, args=arguments, name=label_unit(unit), daemon=True)
-    with _environment({"OMP_NUM_THREADS": str(n_threads)}):
+    with _set_environment({"OMP_NUM_THREADS": str(n_threads)}):
         process.start()
     there.close()  # so that the end of the process is the end of the pipe
     inner.close()
@@ -181,7 +181,7 @@ def describe_end(exit_code: int | None) -> str:
 
 
 @contextmanager
-def _ending_by_signal() -> Iterator[None]:
+def _end_by_signal() -> Iterator[None]:
     """Make SIGTERM an exception for a while, so that workers are ended before this process is."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -198,7 +198,7 @@ def _ending_by_signal() -> Iterator[None]:
 
 
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
+def _set_environment(values: Mapping[str, str]) -> Iterator[None]:
     """Set environment variables inside a `with` block, for processes that are started there."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)

@@ -124,7 +124,7 @@ def _collect(ray: Any, tasks: _Tasks, units: Sequence[GridSpec]) -> dict[int, Ou
         answer = _get_answer(ray, done[0])
         if isinstance(answer, int):
             n_encoded[at] = answer
-            pending[tasks.work.remote(_without_gpu(plain[at]), tasks.n_threads)] = at
+            pending[tasks.work.remote(_remove_gpu(plain[at]), tasks.n_threads)] = at
             continue
         if isinstance(answer, Outcome):
             answer.n_encoded += n_encoded.get(at, 0)
@@ -143,7 +143,7 @@ def _get_answer(ray: Any, task: Any) -> Outcome | int | str:
         return f"its Ray worker died ({type(error).__name__}); the same command goes on with this cell"
 
 
-def _without_gpu(unit: Mapping[str, Any]) -> dict[str, Any]:
+def _remove_gpu(unit: Mapping[str, Any]) -> dict[str, Any]:
     return {**unit, "resources": {**unit["resources"], "device": "cpu"}}
 
 

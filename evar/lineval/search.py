@@ -101,7 +101,7 @@ def search(
     for view in views:
         _grow(found, rank, rounds, view, objective, n_layers, max_layers)
     progress(len(rounds), "ranked")
-    finalists = {view: _best(found.ranked, rounds, view, objective)[:n_finalists] for view in views}
+    finalists = {view: _rank_candidates(found.ranked, rounds, view, objective)[:n_finalists] for view in views}
     _probe_finalists(
         found, sorted(set(itertools.chain.from_iterable(finalists.values()))), len(rounds), probing, progress
     )
@@ -149,7 +149,7 @@ def objectives(
     return dict(zip(candidates, of_tasks.mean(axis=1).tolist(), strict=True))
 
 
-def _best(
+def _rank_candidates(
     scores: dict[Layers, NDArray[np.float64]], rounds: Sequence[SearchRound], view: int | None, objective: str
 ) -> list[Layers]:
     """Candidates from best to worst; of equals the smaller set, then the deeper layers."""
@@ -171,7 +171,7 @@ def _grow(
 ) -> None:
     """Add to the best pair the layer that helps most, as long as one helps."""
     pairs: dict[Layers, NDArray[np.float64]] = {pair: score for pair, score in found.ranked.items() if len(pair) == 2}
-    best = _best(pairs, rounds, view, objective)[0]
+    best = _rank_candidates(pairs, rounds, view, objective)[0]
     while len(best) < min(max_layers, n_layers):
         larger = [tuple(sorted((*best, layer))) for layer in range(n_layers) if layer not in best]
         rank(larger)

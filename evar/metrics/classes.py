@@ -53,7 +53,7 @@ def chroma_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
         >>> chroma_accuracy([60, 61, 62], [72, 61, 63])  # an octave above, right, a semitone above
         0.6666666666666666
     """
-    true, predicted = _pair(y_true, y_pred, "chroma_accuracy")
+    true, predicted = _check_class_pair(y_true, y_pred, "chroma_accuracy")
     return float(np.mean(((true - predicted) % 12 == 0) & (predicted >= 0)))
 
 
@@ -76,7 +76,7 @@ def balanced_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
         >>> balanced_accuracy([0, 0, 0, 1], [0, 0, 0, 0])
         0.5
     """
-    true, predicted = _pair(y_true, y_pred, "balanced_accuracy")
+    true, predicted = _check_class_pair(y_true, y_pred, "balanced_accuracy")
     return float(np.mean([np.mean(predicted[true == label] == label) for label in np.unique(true)]))
 
 
@@ -99,7 +99,7 @@ def macro_f1(y_true: ArrayLike, y_pred: ArrayLike) -> float:
         >>> macro_f1([0, 0, 1, 1], [0, 1, 1, 1])
         0.7333333333333334
     """
-    true, predicted = _pair(y_true, y_pred, "macro_f1")
+    true, predicted = _check_class_pair(y_true, y_pred, "macro_f1")
     labels = np.unique(np.concatenate([true, predicted[predicted >= 0]]))
     hits = np.array([np.sum((true == label) & (predicted == label)) for label in labels])
     sizes = np.array([np.sum(true == label) + np.sum(predicted == label) for label in labels])
@@ -141,7 +141,7 @@ def calibration_error(y_true: ArrayLike, probabilities: ArrayLike, n_bins: int =
     return float(np.abs(gaps).sum() / len(true))
 
 
-def _pair(y_true: ArrayLike, y_pred: ArrayLike, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _check_class_pair(y_true: ArrayLike, y_pred: ArrayLike, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     true, predicted = np.asarray(y_true), np.asarray(y_pred)
     if true.ndim != 1 or true.shape != predicted.shape or not len(true) or true.dtype.kind not in "iu":
         raise ValueError(

@@ -78,7 +78,7 @@ def bootstrap_interval(
         n_resamples,
         seed,
     )
-    return (0.0, 1.0) if resampled is None else _percentiles(resampled, level)
+    return (0.0, 1.0) if resampled is None else _find_percentiles(resampled, level)
 
 
 def bootstrap_scores(
@@ -179,7 +179,7 @@ def score_interval(
     least, most = METRICS[metric].bounds
     if not len(scores):
         return least, most
-    low, high = _percentiles(scores, level)
+    low, high = _find_percentiles(scores, level)
     if METRICS[metric].is_mean:
         return low, high
     bias = float(scores.mean() - np.mean([_score(metric, y_true, run, rounds) for run in y_preds]))
@@ -193,7 +193,7 @@ def _score(metric: str, y_true: ArrayLike, y_pred: ArrayLike, rounds: ArrayLike)
     return float(np.mean([function(true[round_of == one], predicted[round_of == one]) for one in np.unique(round_of)]))
 
 
-def _percentiles(scores: NDArray[np.float64], level: float) -> tuple[float, float]:
+def _find_percentiles(scores: NDArray[np.float64], level: float) -> tuple[float, float]:
     tail = (1 - level) / 2
     low, high = np.quantile(scores, [tail, 1 - tail])
     return float(low), float(high)
@@ -212,12 +212,12 @@ def _resample(
     # Rows of one table are tested on the same clips: drawing again would take longer than all else.
     is_small = sum(sizes) * n_resamples <= _COUNTS_AT_ONCE
     total = np.zeros(n_resamples)
-    for number, start, counts in (_keep_draws if is_small else _draws)(sizes, n_resamples, at_once, seed):
+    for number, start, counts in (_keep_draws if is_small else _make_draws)(sizes, n_resamples, at_once, seed):
         total[start : start + len(counts)] += statistic(of_rounds[number], indices[number], counts)
     return total / len(of_rounds)
 
 
-def _draws(sizes: Sequence[int], n_resamples: int, at_once: int, seed: int) -> Iterator[Draw]:
+def _make_draws(sizes: Sequence[int], n_resamples: int, at_once: int, seed: int) -> Iterator[Draw]:
     """Count how often each group of each round is in each bootstrap sample."""
     generator = np.random.default_rng(seed)
     for number, n_groups in enumerate(sizes):
@@ -228,8 +228,8 @@ def _draws(sizes: Sequence[int], n_resamples: int, at_once: int, seed: int) -> I
 
 @lru_cache(maxsize=4)
 def _keep_draws(sizes: tuple[int, ...], n_resamples: int, at_once: int, seed: int) -> list[Draw]:
-    """`_draws`, kept: 8 MB or less."""
-    drawn = _draws(sizes, n_resamples, at_once, seed)
+    """`_make_draws`, kept: 8 MB or less."""
+    drawn = _make_draws(sizes, n_resamples, at_once, seed)
     # No group can be drawn more often than there are groups, and the smallest type that can say so is the fastest.
     kept = np.min_scalar_type(max(sizes))
     return [(number, start, counts.astype(kept)) for number, start, counts in drawn]

@@ -57,7 +57,7 @@ def effective_rank(X: ArrayLike) -> float:
         2.0
     """
     centred = _center(_check_vectors(X))
-    return _entropy_rank(centred @ centred.T if _is_wide(centred) else centred.T @ centred)
+    return _compute_entropy_rank(centred @ centred.T if _is_wide(centred) else centred.T @ centred)
 
 
 def mean_cosine(X: ArrayLike) -> float:
@@ -83,7 +83,7 @@ def mean_cosine(X: ArrayLike) -> float:
         0.4714
     """
     vectors = _check_vectors(X)
-    norms = _norms(vectors)
+    norms = _measure_norms(vectors)
     n = int((norms > 0).sum())
     if n < 2:
         return float("nan")
@@ -156,7 +156,7 @@ def cka_matrix(layers: Sequence[ArrayLike]) -> Vectors:
     if len({len(layer) for layer in centred}) != 1:
         counts = [len(layer) for layer in centred]
         raise ValueError(f"cka_matrix needs at least one layer and the same clips in each, got {counts} clips")
-    return _cka_of_grams([_normalise(layer @ layer.T) for layer in centred])
+    return _compare_grams([_normalise(layer @ layer.T) for layer in centred])
 
 
 def intrinsic_dimension(X: ArrayLike) -> float:
@@ -186,7 +186,7 @@ def intrinsic_dimension(X: ArrayLike) -> float:
         1.0
     """
     centred = _center(_check_vectors(X))
-    return _two_nn(centred @ centred.T)
+    return _compute_two_nn(centred @ centred.T)
 
 
 #: name in tables and files -> function of one layer
@@ -246,7 +246,7 @@ def measure(
             gram = _measure_layer(own, numbers)
             grams.append(_normalise(gram))
             widths.append(own.shape[1])
-        similarity = _cka_of_grams(grams)
+        similarity = _compare_grams(grams)
     return {
         "layers": list(layers),
         "widths": widths,
@@ -254,7 +254,7 @@ def measure(
         "n_clips": len(chosen),
         "seed": seed,
         "numbers": numbers,
-        "cka": [[_or_none(value) for value in row] for row in similarity],
+        "cka": [[_make_plain(value) for value in row] for row in similarity],
     }
 
 
@@ -271,12 +271,12 @@ def _measure_layer(vectors: Vectors, numbers: dict[str, list[float | None]]) -> 
     centred = _center(vectors)
     gram = centred @ centred.T  # (clips, clips)
     found = {
-        "effective_rank": _entropy_rank(gram if _is_wide(centred) else centred.T @ centred),
+        "effective_rank": _compute_entropy_rank(gram if _is_wide(centred) else centred.T @ centred),
         "mean_cosine": mean_cosine(vectors),
-        "intrinsic_dimension": _two_nn(gram),
+        "intrinsic_dimension": _compute_two_nn(gram),
     }
     for name, value in found.items():
-        numbers[name].append(_or_none(value))
+        numbers[name].append(_make_plain(value))
     return gram
 
 
@@ -288,7 +288,7 @@ def _draw_clips(usable: NDArray[np.bool_], seed: int, max_clips: int) -> NDArray
     return rows
 
 
-def _or_none(value: float) -> float | None:
+def _make_plain(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
@@ -322,7 +322,7 @@ def _largest(vectors: Vectors) -> Vectors:
     return np.maximum(vectors.max(axis=0), -vectors.min(axis=0))
 
 
-def _norms(vectors: Vectors) -> Vectors:
+def _measure_norms(vectors: Vectors) -> Vectors:
     """(clips,) lengths, without a copy of all."""
     return np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
 
@@ -331,7 +331,7 @@ def _is_wide(vectors: Vectors) -> bool:
     return vectors.shape[1] >= vectors.shape[0]
 
 
-def _entropy_rank(products: Vectors) -> float:
+def _compute_entropy_rank(products: Vectors) -> float:
     """Effective rank from the products of centred features, (clips, clips) or (width, width): both have s_i squared."""
     squares = np.linalg.eigvalsh(products)
     squares = squares[squares > squares[-1] * len(squares) * np.finfo(np.float64).eps]  # the rest is rounding
@@ -342,7 +342,7 @@ def _entropy_rank(products: Vectors) -> float:
     return float(np.exp(-(p * np.log(p)).sum()))
 
 
-def _two_nn(gram: Vectors) -> float:
+def _compute_two_nn(gram: Vectors) -> float:
     """TwoNN from (clips, clips) products of centred features."""
     norms = gram.diagonal()
     scale = norms[:, None] + norms[None, :]
@@ -368,7 +368,7 @@ def _normalise(gram: Vectors) -> NDArray[np.float32]:
     return (gram / norm if norm > 0 else gram).astype(np.float32)
 
 
-def _cka_of_grams(grams: Sequence[NDArray[np.float32]]) -> Vectors:
+def _compare_grams(grams: Sequence[NDArray[np.float32]]) -> Vectors:
     """(layers, layers) from normalised (clips, clips) products; float64 a block of clips at a time."""
     similarity = np.zeros((len(grams), len(grams)))
     for begin in range(0, len(grams[0]), _BLOCK):

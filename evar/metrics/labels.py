@@ -30,7 +30,7 @@ def mean_average_precision(y_true: ArrayLike, y_score: ArrayLike) -> float:
         0.8333333333333333
     """
     true, score = _check_pair(y_true, y_score)
-    return _mean_over_labels(average_precisions(true, score, np.ones((1, len(true)))), "mean_average_precision")
+    return _average_labels(average_precisions(true, score, np.ones((1, len(true)))), "mean_average_precision")
 
 
 def auc(y_true: ArrayLike, y_score: ArrayLike) -> float:
@@ -53,7 +53,7 @@ def auc(y_true: ArrayLike, y_score: ArrayLike) -> float:
         0.75
     """
     true, score = _check_pair(y_true, y_score)
-    return _mean_over_labels(roc_areas(true, score, np.ones((1, len(true)))), "auc")
+    return _average_labels(roc_areas(true, score, np.ones((1, len(true)))), "auc")
 
 
 def d_prime(y_true: ArrayLike, y_score: ArrayLike) -> float:
@@ -101,7 +101,7 @@ def average_precisions(
     """
     found = np.full((len(weights), y_true.shape[1]), np.nan)
     for label in range(y_true.shape[1]):
-        order, ends = _ranking(-y_score[:, label])
+        order, ends = _rank_keys(-y_score[:, label])
         is_true = y_true[order, label]
         if not is_true.any():
             continue
@@ -137,7 +137,7 @@ def roc_areas(
     """
     found = np.full((len(weights), y_true.shape[1]), np.nan)
     for label in range(y_true.shape[1]):
-        order, ends = _ranking(y_score[:, label])
+        order, ends = _rank_keys(y_score[:, label])
         is_true = y_true[order, label]
         if is_true.all() or not is_true.any():
             continue
@@ -154,7 +154,7 @@ def roc_areas(
     return found
 
 
-def _ranking(keys: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _rank_keys(keys: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Order of the clips by ascending key, and for each place the last place of its tie: (clips,) each."""
     order = np.argsort(keys, kind="stable")
     ranked = keys[order]
@@ -175,7 +175,7 @@ def _check_pair(y_true: ArrayLike, y_score: ArrayLike) -> tuple[NDArray[np.bool_
     return true.astype(bool), score
 
 
-def _mean_over_labels(values: NDArray[np.float64], name: str) -> float:
+def _average_labels(values: NDArray[np.float64], name: str) -> float:
     if np.isnan(values).all():
         raise ValueError(f"{name} needs a label that some clip has; is the test set too small?")
     return float(np.nanmean(values))

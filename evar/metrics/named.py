@@ -175,7 +175,7 @@ def resample_function(function: Callable[[ArrayLike, ArrayLike], float]) -> Resa
     return resample
 
 
-def _same_chroma(true: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.bool_]:
+def _compare_chroma(true: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.bool_]:
     return ((true - predicted) % 12 == 0) & (predicted >= 0)
 
 
@@ -240,7 +240,7 @@ METRICS: dict[str, Metric] = {
         is_default=True,
     ),
     "chroma_accuracy": Metric(
-        chroma_accuracy, resampled=_resample_hits(_same_chroma), is_mean=True, chance=_guess_chroma
+        chroma_accuracy, resampled=_resample_hits(_compare_chroma), is_mean=True, chance=_guess_chroma
     ),
     "balanced_accuracy": Metric(balanced_accuracy, chance=_guess_class),
     "macro_f1": Metric(macro_f1),

@@ -86,15 +86,15 @@ def compare_pairs(
     true, group_of, round_of = map(np.asarray, (y_true, groups, rounds))
     if METRICS[metric].is_mean:
         one, other = (
-            np.mean([_outcomes(metric, true, np.asarray(run)) for run in side], axis=0) for side in (runs, others)
+            np.mean([_find_outcomes(metric, true, np.asarray(run)) for run in side], axis=0) for side in (runs, others)
         )
-        samples = _mean_differences(one - other, group_of, round_of, seed)
+        samples = _resample_mean_differences(one - other, group_of, round_of, seed)
     else:
-        samples = _differences(metric, true, runs, others, group_of, round_of, seed)
+        samples = _resample_differences(metric, true, runs, others, group_of, round_of, seed)
     value = _score(metric, true, runs, round_of) - _score(metric, true, others, round_of)
     width = METRICS[metric].bounds[1] - METRICS[metric].bounds[0]
     low, high = np.quantile(samples, [0.025, 0.975]) if len(samples) else (-width, width)
-    p, test = _p(metric, true, runs, others, group_of, round_of, seed, samples)
+    p, test = _find_p_value(metric, true, runs, others, group_of, round_of, seed, samples)
     return PairedDifference(value, float(low), float(high), p, test)
 
 
@@ -124,10 +124,10 @@ def compute_p_value(
         (0.00390625, 'McNemar')
     """
     true, group_of, round_of = map(np.asarray, (y_true, groups, rounds))
-    return _p(metric, true, runs, others, group_of, round_of, seed, None)
+    return _find_p_value(metric, true, runs, others, group_of, round_of, seed, None)
 
 
-def _p(
+def _find_p_value(
     metric: str,
     y_true: NDArray[np.generic],
     runs: Sequence[ArrayLike],
@@ -139,16 +139,17 @@ def _p(
 ) -> tuple[float, str]:
     if METRICS[metric].is_mean:
         one, other = (
-            np.mean([_outcomes(metric, y_true, np.asarray(run)) for run in side], axis=0) for side in (runs, others)
+            np.mean([_find_outcomes(metric, y_true, np.asarray(run)) for run in side], axis=0)
+            for side in (runs, others)
         )
         return randomisation_test(one, other, groups, rounds, n_runs=(len(runs), len(others)), seed=seed)
     if samples is None:
-        samples = _differences(metric, y_true, runs, others, groups, rounds, seed)
+        samples = _resample_differences(metric, y_true, runs, others, groups, rounds, seed)
     n_groups = len(set(zip(rounds.tolist(), groups.tolist(), strict=True)))
-    return (_beyond(samples, n_groups) if len(samples) else 1.0), "bootstrap"
+    return (_compute_tail(samples, n_groups) if len(samples) else 1.0), "bootstrap"
 
 
-def _differences(
+def _resample_differences(
     metric: str,
     y_true: NDArray[np.generic],
     runs: Sequence[ArrayLike],
@@ -170,10 +171,10 @@ def _differences(
     return found[np.isfinite(found)]
 
 
-def _mean_differences(
+def _resample_mean_differences(
     difference: NDArray[np.float64], groups: NDArray[np.generic], rounds: NDArray[np.generic], seed: int
 ) -> NDArray[np.float64]:
-    """As `_differences` of a score that is a mean over clips: (clips,) -> (resamples,); none if no round has two groups.
+    """Do the same for a score that is a mean over clips: (clips,) -> (resamples,); none if no round has two groups.
 
     Groups of one size and sum are alike, so it is drawn how many of each kind there are: the same distribution as drawing
     groups one by one, at a small part of the cost.
@@ -191,7 +192,7 @@ def _mean_differences(
     return total / len(each) if is_estimable else total[:0]
 
 
-def _beyond(differences: NDArray[np.float64], n_groups: int) -> float:
+def _compute_tail(differences: NDArray[np.float64], n_groups: int) -> float:
     """Twice the smaller share of samples on either side of 0; by a normal distribution where none is on one side.
 
     Without the latter p could not fall below 2 / 1,001, and nothing would survive a correction over a large table. Few
@@ -205,7 +206,7 @@ def _beyond(differences: NDArray[np.float64], n_groups: int) -> float:
     return p
 
 
-def _outcomes(metric: str, y_true: NDArray[np.generic], y_pred: NDArray[np.generic]) -> NDArray[np.float64]:
+def _find_outcomes(metric: str, y_true: NDArray[np.generic], y_pred: NDArray[np.generic]) -> NDArray[np.float64]:
     """Each clip's share in a score that is a mean over clips: 1 right, 0 wrong."""
     function = METRICS[metric].function
     if metric == "accuracy":
@@ -266,11 +267,11 @@ def randomisation_test(
     steps = math.lcm(*n_runs) * np.concatenate(parts)  # (groups,) whole numbers, but for rounding
     whole = np.rint(steps).astype(np.int64)
     if (len(sizes) == 1 or is_single) and np.allclose(steps, whole, atol=1e-6) and np.abs(whole).sum() < _MOST_STEPS:
-        return _all_flips(whole), test
+        return _try_all_flips(whole), test
     return paired_permutation(first, second, group_of, round_of, n_permutations=_N_FLIPS, seed=seed), "randomisation"
 
 
-def _all_flips(steps: NDArray[np.int64]) -> float:
+def _try_all_flips(steps: NDArray[np.int64]) -> float:
     """Share of all sign patterns whose sum is as far from 0 as the observed one; (groups,) whole numbers."""
     from scipy.signal import fftconvolve
     from scipy.stats import binom

@@ -195,7 +195,7 @@ def _turn_design(design: Tensor) -> Tensor:
     return design.mT.contiguous() if design.numel() <= 2 * BATCHED_NUMBERS else design.mT
 
 
-def _times(rows: Tensor, matrices: Tensor, counts: Sequence[int]) -> Tensor:
+def _multiply_by_problem(rows: Tensor, matrices: Tensor, counts: Sequence[int]) -> Tensor:
     """(item, class, i) times the (i, j) of the problem of each, of which there are `counts` -> (item, class, j)."""
     n_items, n_classes, _ = rows.shape
     if min(counts) == max(counts):
@@ -283,13 +283,13 @@ class _Items(Items):
         probabilities = compute_shares(self.logits, self.problem.is_multilabel)
         residual = probabilities - self.of_problems(self.problem.targets)
         residual *= self.of_problems(self.problem.row_weights)
-        gradient = _times(residual, self.problem.design, self.counts())
+        gradient = _multiply_by_problem(residual, self.problem.design, self.counts())
         gradient *= self.strengths[:, None, None]
         return _Curvature(self, probabilities, dtype), gradient.add_(self.problem.penalty * self.weights)
 
     def move(self, step: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
         """See the base class."""
-        logit_step = _times(step, self.problem.turned, self.counts())
+        logit_step = _multiply_by_problem(step, self.problem.turned, self.counts())
 
         def evaluate(length: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
             scale = length[:, None, None]
@@ -334,11 +334,13 @@ class _Curvature(Curvature):
 
     def times(self, vector: Tensor, is_open: Tensor) -> Tensor:
         """See the base class; those that are not needed ride along."""
-        logits = _times(vector, self.turned, self.counts)
+        logits = _multiply_by_problem(vector, self.turned, self.counts)
         if not self.is_multilabel:
             logits -= (self.share * logits).sum(dim=1, keepdim=True)
         logits *= self.weighted
-        return torch.addcmul(self.penalty * vector, self.strengths, _times(logits, self.design, self.counts))
+        return torch.addcmul(
+            self.penalty * vector, self.strengths, _multiply_by_problem(logits, self.design, self.counts)
+        )
 
     def keep(self, kept: Tensor) -> None:
         """Drop the items where `kept` (item) is False, and the designs of problems without any."""

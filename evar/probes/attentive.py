@@ -114,21 +114,21 @@ class AttentiveProbe(TrainedProbe):
         self._learn_targets(y, len(X), y_valid, len(X_valid))
         self.n_features_in_ = sum(X.widths.values())
         self._device = self.place()
-        self._scales = {name: _moments(X, name, self._device) for name in X.widths}
+        self._scales = {name: _measure_moments(X, name, self._device) for name in X.widths}
         generator = torch.Generator().manual_seed(int(self.random_state))
-        first = self._initial(X, generator)
+        first = self._draw_initial(X, generator)
         networks = [_Network(rate, [value.clone() for value in first], self) for rate in self.learning_rates]
         running = list(networks)
         for epoch in range(1, self.max_epochs + 1):
-            self._epoch(running, X, torch.randperm(len(X), generator=generator))
-            outputs = self._outputs([network.parameters for network in running], X_valid)
+            self._train_epoch(running, X, torch.randperm(len(X), generator=generator))
+            outputs = self._compute_outputs([network.parameters for network in running], X_valid)
             for network, own in zip(running, outputs, strict=True):
                 network.compare_epoch(*self._targets.score_outputs(own), epoch)
             running = [network for network in running if not network.is_done(self.patience)]
             if not running:
                 break
         self._choose(networks)
-        self.layer_weights_ = self._layer_weights(X)
+        self.layer_weights_ = self._weigh_layers(X)
         return self
 
     def decision_function(self, X: Frames) -> NDArray[np.float64]:
@@ -154,7 +154,7 @@ class AttentiveProbe(TrainedProbe):
         widths = {name: len(scale[0]) for name, scale in self._scales.items()}
         if X.widths != widths:
             raise ValueError(f"expected frames of layers {widths}, got {X.widths}")
-        return self._outputs([self._parameters], X)[0].double().numpy()
+        return self._compute_outputs([self._parameters], X)[0].double().numpy()
 
     def _check(self, X: Any, X_valid: Any) -> None:
         self._check_training()
@@ -168,7 +168,7 @@ class AttentiveProbe(TrainedProbe):
                     "this probe reads frames, and stops on validation clips"
                 )
 
-    def _initial(self, X: Frames, generator: torch.Generator) -> list[Tensor]:
+    def _draw_initial(self, X: Frames, generator: torch.Generator) -> list[Tensor]:
         """For each layer q (width, heads), b (heads,), W (heads, width, outputs); at last c (outputs,)."""
         n_outputs = self._targets.n_outputs
         bound = 1 / math.sqrt(self.n_heads * self.n_features_in_)
@@ -178,9 +178,9 @@ class AttentiveProbe(TrainedProbe):
             parameters += [torch.zeros(width, self.n_heads), torch.zeros(self.n_heads), weight]
         return [value.to(self._device) for value in [*parameters, torch.zeros(n_outputs)]]
 
-    def _epoch(self, networks: Sequence[_Network], X: Frames, order: Tensor) -> None:
+    def _train_epoch(self, networks: Sequence[_Network], X: Frames, order: Tensor) -> None:
         for rows in order.split(self.batch_size):
-            batch = self._batch(X, rows.tolist())
+            batch = self._read_batch(X, rows.tolist())
             targets = self._targets.train[rows].to(self._device)
             for network in networks:
                 outputs, _ = self._forward(network.parameters, batch)
@@ -190,7 +190,7 @@ class AttentiveProbe(TrainedProbe):
                 loss.backward()
                 network.optimiser.step()
 
-    def _batch(self, X: Frames, rows: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+    def _read_batch(self, X: Frames, rows: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
         return [tuple(part.to(self._device) for part in X.batch(rows, name)) for name in X.widths]  # type: ignore[misc]
 
     def _forward(self, parameters: Sequence[Tensor], batch: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -215,23 +215,23 @@ class AttentiveProbe(TrainedProbe):
             outputs = outputs + (pooled / scale).flatten(1) @ parameters[3 * at + 2].flatten(0, 1)
         return outputs, torch.stack(masses, dim=1)
 
-    def _chunks(self, X: Frames) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    def _read_chunks(self, X: Frames) -> Iterator[list[tuple[Tensor, Tensor]]]:
         """All clips in turn, in bounded memory."""
         for rows in torch.arange(len(X)).split(self.batch_size):
-            yield self._batch(X, rows.tolist())
+            yield self._read_batch(X, rows.tolist())
 
     @torch.no_grad()
-    def _outputs(self, parameters: Sequence[Sequence[Tensor]], X: Frames) -> list[Tensor]:
+    def _compute_outputs(self, parameters: Sequence[Sequence[Tensor]], X: Frames) -> list[Tensor]:
         """(clips, outputs) float32 on the CPU, for each set of parameters; the frames are read once."""
         found: list[list[Tensor]] = [[] for _ in parameters]
-        for batch in self._chunks(X):
+        for batch in self._read_chunks(X):
             for parts, own in zip(found, parameters, strict=True):
                 parts.append(self._forward(own, batch)[0].cpu())
         return [torch.cat(parts) for parts in found]
 
     @torch.no_grad()
-    def _layer_weights(self, X: Frames) -> NDArray[np.float64]:
-        total = sum(self._forward(self._parameters, batch)[1].sum(dim=0).cpu() for batch in self._chunks(X))
+    def _weigh_layers(self, X: Frames) -> NDArray[np.float64]:
+        total = sum(self._forward(self._parameters, batch)[1].sum(dim=0).cpu() for batch in self._read_chunks(X))
         assert isinstance(total, Tensor)  # (layers, heads)
         return (total.double().mean(dim=1) / len(X)).numpy()
 
@@ -274,7 +274,7 @@ class _Network:
         return self.best.n_without >= patience
 
 
-def _moments(X: Frames, layer: str, device: torch.device) -> tuple[Tensor, Tensor]:
+def _measure_moments(X: Frames, layer: str, device: torch.device) -> tuple[Tensor, Tensor]:
     """Mean and population standard deviation (width,) of a layer's frames over all clips; 1 if a feature is constant.
 
     In two passes over the frames, in bounded memory, since the difference of large sums would lose small deviations.

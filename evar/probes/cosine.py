@@ -40,30 +40,30 @@ class CosineProbe(BaseEstimator):
             raise ValueError(f"no metric {self.metric!r}; {near_miss(self.metric, METRICS)}")
         if (X_valid is None) != (y_valid is None):
             raise ValueError("X_valid and y_valid go together, but only one of them was given")
-        X, y = self._pair(X, y, "training")
+        X, y = self._check_pair(X, y, "training")
         self.n_features_in_ = X.shape[1]
         self.mean_, self.scale_ = standardisation(X)
         if X_valid is None or y_valid is None:
             return X, y, None, None
-        return X, y, *self._pair(X_valid, y_valid, "validation")
+        return X, y, *self._check_pair(X_valid, y_valid, "validation")
 
-    def _pair(self, X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _check_pair(self, X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:
         """Features and classes of one split."""
         features, labels = check_pair(X, y, which)
         if which == "training" and len(np.unique(labels)) < 2:
             raise ValueError(f"a probe needs training clips of at least 2 classes, got one class, {labels[0]!r}")
         return features, labels
 
-    def _final(
+    def _select_final(
         self, X: NDArray[Any], y: NDArray[Any], X_valid: NDArray[Any] | None, y_valid: NDArray[Any] | None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Directions (clips, width) and class numbers (clips,) of the clips that `refit` says; sets the classes."""
         if X_valid is not None and y_valid is not None and self.refit == "train_and_valid":
             X, y = np.concatenate([X, X_valid]), np.concatenate([y, y_valid])
         self.classes_, numbers = np.unique(y, return_inverse=True)
-        return self._directions(X), numbers.astype(np.int64)
+        return self._find_directions(X), numbers.astype(np.int64)
 
-    def _directions(self, X: NDArray[Any]) -> NDArray[np.float32]:
+    def _find_directions(self, X: NDArray[Any]) -> NDArray[np.float32]:
         """(clips, width) of length 1; a constant feature counts for nothing, and a clip at the mean has no direction."""
         if X.shape[1] != self.n_features_in_:
             raise ValueError(
@@ -128,7 +128,7 @@ class NearestProbe(CosineProbe):
             raise ValueError(f"choosing among {len(ks)} numbers of neighbours needs X_valid and y_valid")
         return ks
 
-    def _neighbours(
+    def _find_neighbours(
         self, directions: NDArray[np.float32], most: int
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
         """(some clips, neighbours) numbers and votes, nearest first, of all clips in turn, in bounded memory."""

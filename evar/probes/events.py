@@ -169,14 +169,14 @@ class EventsProbe(BaseEstimator):
         self.n_features_in_ = X.widths[self._layer]
         every = np.concatenate([*y, *y_valid])
         self._n_classes = 1 + int(every[:, 0].max(initial=0))  # a class without training clips is never found
-        rows, active = self._frames(X, y)
+        rows, active = self._read_frames(X, y)
         strengths = sorted(float(strength) for strength in self.strengths)
         found: list[tuple[float, float, float]] = []  # score, least duration, strength
         for strength in strengths:
             self._probe = MultilabelProbe((strength,), "train").fit(rows, active)
             found += [
                 (self._score_events(own, y_valid), least, strength)
-                for least, own in zip(self.least_seconds, self._events(X_valid, self.least_seconds), strict=True)
+                for least, own in zip(self.least_seconds, self._find_events(X_valid, self.least_seconds), strict=True)
             ]
         orient = METRICS[self.metric].orient
         self.valid_scores_ = np.array(
@@ -188,7 +188,7 @@ class EventsProbe(BaseEstimator):
         self.valid_score_, self.chosen_ = score, {"least_seconds": least}
         self.on_grid_edge_ = len(strengths) > 1 and self.strength_ in (strengths[0], strengths[-1])
         if self.refit == "train_and_valid":
-            more, also_active = self._frames(X_valid, y_valid)
+            more, also_active = self._read_frames(X_valid, y_valid)
             rows, active = np.concatenate([rows, more]), np.concatenate([active, also_active])
         self._probe = MultilabelProbe((self.strength_,), "train").fit(rows, active)
         self.converged_ = self._probe.converged_
@@ -204,7 +204,7 @@ class EventsProbe(BaseEstimator):
             (clips,) objects, each (events, 3) class number, onset and offset in seconds.
         """
         check_is_fitted(self, "chosen_")
-        return as_objects(self._events(X, [self.chosen_["least_seconds"]])[0])
+        return as_objects(self._find_events(X, [self.chosen_["least_seconds"]])[0])
 
     def score(self, X: Frames, y: ArrayLike) -> float:
         """Score the events that are found in some clips by the metric.
@@ -215,14 +215,14 @@ class EventsProbe(BaseEstimator):
         """
         return self._score_events(list(self.predict(X)), y)
 
-    def _frames(self, X: Frames, y: Any) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    def _read_frames(self, X: Frames, y: Any) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         frames, counts = X.join(range(len(X)), self._layer)
         active = [
             mark_frames(events, n, self._period, self._n_classes) for events, n in zip(y, counts.tolist(), strict=True)
         ]
         return frames.numpy(), np.concatenate(active)
 
-    def _events(self, X: Frames, leasts: Sequence[float]) -> list[list[NDArray[np.float64]]]:
+    def _find_events(self, X: Frames, leasts: Sequence[float]) -> list[list[NDArray[np.float64]]]:
         """Events of every clip, for each least duration."""
         found: list[list[NDArray[np.float64]]] = [[] for _ in leasts]
         for start in range(0, len(X), _CLIPS_AT_ONCE):

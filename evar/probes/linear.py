@@ -159,7 +159,7 @@ class LinearProbe(LinearClassifier):
             >>> [probe.strength_ for probe in two]
             [1.0, 0.1]
         """
-        running = [probe._fitting(*split) for probe, split in zip(probes, splits, strict=True)]
+        running = [probe._run_fit(*split) for probe, split in zip(probes, splits, strict=True)]
         wanted = {index: next(steps) for index, steps in enumerate(running)}
         while wanted:
             for index, found in zip(list(wanted), solve_all(list(wanted.values())), strict=True):
@@ -169,10 +169,10 @@ class LinearProbe(LinearClassifier):
                     del wanted[index]
         return probes
 
-    def _fitting(self, X: Any, y: Any, X_valid: Any, y_valid: Any) -> Generator[LogisticProblem, LogisticFit, None]:
+    def _run_fit(self, X: Any, y: Any, X_valid: Any, y_valid: Any) -> Generator[LogisticProblem, LogisticFit, None]:
         """The steps of `fit`: yields each problem that must be solved, and is sent its solution."""
         strengths = self._check_settings()
-        X, y = self._pair(X, y, "training")
+        X, y = self._check_pair(X, y, "training")
         self._learn_classes(y)
         has_valid = X_valid is not None and y_valid is not None
         if (X_valid is None) != (y_valid is None):
@@ -184,7 +184,7 @@ class LinearProbe(LinearClassifier):
         self.n_features_in_ = X.shape[1]
         n_train = len(X)
         if has_valid:
-            X_valid, y_valid = self._pair(X_valid, y_valid, "validation")
+            X_valid, y_valid = self._check_pair(X_valid, y_valid, "validation")
             self._check_width(X_valid)
         X, X_valid = self._stream_if_large(X, X_valid if has_valid else None, y)
         self.mean_, self.scale_ = standardisation_of(X)
@@ -236,7 +236,7 @@ class LinearProbe(LinearClassifier):
         every = [rows if rows is None or isinstance(rows, Rows) else RowsInMemory(rows) for rows in (X, X_valid)]
         return every[0], every[1]
 
-    def _pair(self, X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _check_pair(self, X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:
         """Checked features and labels of one split."""
         return check_pair(X, y, which)
 

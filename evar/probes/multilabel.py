@@ -117,7 +117,7 @@ class MultilabelProbe(LinearProbe):
         """
         return (self.decision_function(X) > 0).astype(np.uint8)
 
-    def _pair(self, X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _check_pair(self, X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:
         return check_features(X, which), check_labels(y, len(X), which)
 
     def _learn_classes(self, y: NDArray[Any]) -> None:

@@ -72,9 +72,9 @@ class KNNProbe(ClassifierMixin, NearestProbe):
         self.chosen_ = {"k": ks[0]}
         if X_valid is not None and y_valid is not None:
             self.classes_, numbers = np.unique(labels, return_inverse=True)
-            self._clips, self._numbers = self._directions(features), numbers
+            self._clips, self._numbers = self._find_directions(features), numbers
             self._choose(ks, X_valid, y_valid)
-        self._clips, self._numbers = self._final(features, labels, X_valid, y_valid)
+        self._clips, self._numbers = self._select_final(features, labels, X_valid, y_valid)
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -96,10 +96,14 @@ class KNNProbe(ClassifierMixin, NearestProbe):
         """
         check_is_fitted(self, "classes_")
         checked = check_features(X, "given")
-        return np.concatenate([shares[0] for shares in self._shares(self._directions(checked), [self.chosen_["k"]])])
+        return np.concatenate(
+            [shares[0] for shares in self._compute_shares(self._find_directions(checked), [self.chosen_["k"]])]
+        )
 
     def _choose(self, ks: Sequence[int], X_valid: NDArray[Any], y_valid: NDArray[Any]) -> None:
-        shares = np.concatenate(list(self._shares(self._directions(X_valid), ks)), axis=1)  # (ks, clips, classes)
+        shares = np.concatenate(
+            list(self._compute_shares(self._find_directions(X_valid), ks)), axis=1
+        )  # (ks, clips, classes)
         metric = METRICS[self.metric]
         known = np.isin(y_valid, self.classes_)
         picked = shares[:, known, np.searchsorted(self.classes_, y_valid[known])]
@@ -109,10 +113,10 @@ class KNNProbe(ClassifierMixin, NearestProbe):
         self.chosen_ = {"k": ks[best]}
         self.valid_score_, self.valid_log_loss_ = float(self.valid_scores_[best]), float(self.valid_log_losses_[best])
 
-    def _shares(self, directions: NDArray[np.float32], ks: Sequence[int]) -> Iterator[NDArray[np.float64]]:
+    def _compute_shares(self, directions: NDArray[np.float32], ks: Sequence[int]) -> Iterator[NDArray[np.float64]]:
         """(ks, some clips, classes) of all clips in turn, at a cost in memory that does not grow with them."""
         n_known, n_classes = len(self._clips), len(self.classes_)
-        for nearest, votes in self._neighbours(directions, min(max(ks), n_known)):
+        for nearest, votes in self._find_neighbours(directions, min(max(ks), n_known)):
             of_classes = (
                 np.eye(n_classes)[self._numbers[nearest]] * votes[..., None]
             )  # (some clips, neighbours, classes)
@@ -125,7 +129,7 @@ class _KNNAverages(NearestProbe):
 
     _targets: NDArray[np.float64]
 
-    def _numeric(self, y: NDArray[Any]) -> NDArray[np.float64]:
+    def _to_numbers(self, y: NDArray[Any]) -> NDArray[np.float64]:
         """Labels as (clips, outputs)."""
         raise NotImplementedError
 
@@ -141,30 +145,32 @@ class _KNNAverages(NearestProbe):
         features, labels, X_valid, y_valid = self._start(X, y, X_valid, y_valid)
         self.valid_scores_, self.chosen_ = np.zeros(0), {"k": ks[0]}
         self.valid_score_: float | None = None
-        self._clips, self._targets = self._directions(features), self._numeric(labels)
+        self._clips, self._targets = self._find_directions(features), self._to_numbers(labels)
         if X_valid is None or y_valid is None:
             return self
-        averages = np.concatenate(list(self._averages(self._directions(X_valid), ks)), axis=1)  # (ks, clips, outputs)
+        averages = np.concatenate(
+            list(self._compute_averages(self._find_directions(X_valid), ks)), axis=1
+        )  # (ks, clips, outputs)
         metric = METRICS[self.metric]
         scores = [metric.function(y_valid, self._shape_outputs(of_k)) for of_k in averages]
-        errors = np.square(averages - self._numeric(y_valid)).mean(axis=(1, 2))
+        errors = np.square(averages - self._to_numbers(y_valid)).mean(axis=(1, 2))
         best = choose_setting(self.metric, scores, errors, ks)
         self.valid_scores_, self.valid_score_ = np.array(scores), float(scores[best])
         self.chosen_ = {"k": ks[best]}
         if self.refit == "train_and_valid":
-            self._clips = self._directions(np.concatenate([features, X_valid]))
-            self._targets = np.concatenate([self._targets, self._numeric(y_valid)])
+            self._clips = self._find_directions(np.concatenate([features, X_valid]))
+            self._targets = np.concatenate([self._targets, self._to_numbers(y_valid)])
         return self
 
     def _average_neighbours(self, X: ArrayLike) -> NDArray[np.float64]:
         check_is_fitted(self, "chosen_")
-        directions = self._directions(check_features(X, "given"))
-        return np.concatenate([one[0] for one in self._averages(directions, [self.chosen_["k"]])])
+        directions = self._find_directions(check_features(X, "given"))
+        return np.concatenate([one[0] for one in self._compute_averages(directions, [self.chosen_["k"]])])
 
-    def _averages(self, directions: NDArray[np.float32], ks: Sequence[int]) -> Iterator[NDArray[np.float64]]:
+    def _compute_averages(self, directions: NDArray[np.float32], ks: Sequence[int]) -> Iterator[NDArray[np.float64]]:
         """(ks, some clips, outputs) of all clips in turn."""
         n_known = len(self._clips)
-        for nearest, votes in self._neighbours(directions, min(max(ks), n_known)):
+        for nearest, votes in self._find_neighbours(directions, min(max(ks), n_known)):
             kept = [votes[:, : min(k, n_known)] for k in ks]
             yield np.stack(
                 [
@@ -191,10 +197,10 @@ class KNNLabelsProbe(_KNNAverages):
 
     traits = ProbeTraits(kinds=("multilabel",))
 
-    def _pair(self, X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _check_pair(self, X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:
         return check_features(X, which), check_labels(y, len(X), which)
 
-    def _numeric(self, y: NDArray[Any]) -> NDArray[np.float64]:
+    def _to_numbers(self, y: NDArray[Any]) -> NDArray[np.float64]:
         return y.astype(np.float64)
 
     def _shape_outputs(self, averages: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -255,10 +261,10 @@ class KNNNumbersProbe(RegressorMixin, _KNNAverages):
 
     traits = ProbeTraits(kinds=("regression",))
 
-    def _pair(self, X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _check_pair(self, X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:
         return check_features(X, which), check_numbers(y, len(X), which)
 
-    def _numeric(self, y: NDArray[Any]) -> NDArray[np.float64]:
+    def _to_numbers(self, y: NDArray[Any]) -> NDArray[np.float64]:
         return np.asarray(y, np.float64)[:, None]
 
     def _shape_outputs(self, averages: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -324,7 +330,7 @@ class PrototypeProbe(ClassifierMixin, CosineProbe):
         Raises:
             ValueError: if a setting, shape or value is not legal, or there are fewer than 2 classes.
         """
-        directions, numbers = self._final(*self._start(X, y, X_valid, y_valid))
+        directions, numbers = self._select_final(*self._start(X, y, X_valid, y_valid))
         sums = np.zeros((len(self.classes_), directions.shape[1]))
         np.add.at(sums, numbers, directions)
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
@@ -349,6 +355,6 @@ class PrototypeProbe(ClassifierMixin, CosineProbe):
             np.int64(1)
         """
         check_is_fitted(self, "prototypes_")
-        similar = self._directions(check_features(X, "given")).astype(np.float64) @ self.prototypes_.T
+        similar = self._find_directions(check_features(X, "given")).astype(np.float64) @ self.prototypes_.T
         powers = np.exp(similar - similar.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)

@@ -171,7 +171,7 @@ class NetworkProbe(TrainedProbe):
         """
         networks: list[TrainedNetwork] = []
         for number, (probe, split) in enumerate(zip(probes, splits, strict=True)):
-            networks += probe._networks(number, *split)
+            networks += probe._make_networks(number, *split)
         for batch in group_networks(networks, probes):
             train_networks(
                 batch, probes[batch[0].probe], [int(probes[network.probe].random_state) for network in batch]
@@ -207,7 +207,7 @@ class NetworkProbe(TrainedProbe):
         outputs = run_forward(self._weights, rows, self._moments)
         return outputs[0].double().cpu().numpy()
 
-    def _networks(self, number: int, X: Any, y: Any, X_valid: Any, y_valid: Any) -> list[TrainedNetwork]:
+    def _make_networks(self, number: int, X: Any, y: Any, X_valid: Any, y_valid: Any) -> list[TrainedNetwork]:
         """One network for each combination, ready to be trained."""
         self._check_settings()
         if X_valid is None or y_valid is None or not len(X_valid):  # rows on disk are counted, not read
@@ -223,7 +223,7 @@ class NetworkProbe(TrainedProbe):
         if not self.standardise:
             self.mean_, self.scale_ = np.zeros_like(self.mean_), np.ones_like(self.scale_)
         data = NetworkData(self._scale_or_defer(features), self._scale_or_defer(valid), self._targets)
-        self.combinations_ = self._combinations()
+        self.combinations_ = self._list_combinations()
         return [
             TrainedNetwork(number, data, self._targets.n_outputs, self._start_epochs(), **combination)
             for combination in self.combinations_
@@ -232,7 +232,7 @@ class NetworkProbe(TrainedProbe):
     def _start_epochs(self) -> BestEpoch:
         return BestEpoch(self.metric, "last" if self.ties_improve else "first")
 
-    def _combinations(self) -> list[dict[str, Any]]:
+    def _list_combinations(self) -> list[dict[str, Any]]:
         every = [
             {"learning_rate": float(rate), "hidden": tuple(int(width) for width in hidden), "init": init}
             for rate, hidden, init in itertools.product(self.learning_rates, self.hiddens, self.inits)

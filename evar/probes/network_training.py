@@ -114,7 +114,7 @@ def group_networks(
     return batches
 
 
-def _initial(network: TrainedNetwork, batch_norm: bool, generator: torch.Generator) -> list[Tensor]:
+def _draw_initial(network: TrainedNetwork, batch_norm: bool, generator: torch.Generator) -> list[Tensor]:
     """Weight (in, out) and bias (out,) of each layer; before a normalisation no bias, which it would take away, but its
     scale and shift (out,)."""
     widths = [network.data.features.shape[1], *network.hidden, network.n_outputs]
@@ -147,7 +147,7 @@ def run_forward(
     """Outputs of many networks: rows (network, clips, width) -> (network, clips, outputs).
 
     Args:
-        weights: as `_initial` gives them, with a first axis of networks; biases and the like (network, 1, out).
+        weights: as `_draw_initial` gives them, with a first axis of networks; biases and the like (network, 1, out).
         rows: standardised features.
         moments: mean and variance (network, 1, hidden) of each normalisation; in training they are replaced by those of
             the batch and updated in place.
@@ -190,7 +190,7 @@ class _Training:
         self.device = settings.place()
         self.networks, self.generators = list(networks), [torch.Generator().manual_seed(seed) for seed in seeds]
         initial = [
-            _initial(network, settings.batch_norm, generator)
+            _draw_initial(network, settings.batch_norm, generator)
             for network, generator in zip(networks, self.generators, strict=True)
         ]
         self.weights = [self._stack(parts) for parts in zip(*initial, strict=True)]
@@ -242,7 +242,7 @@ class _Training:
 
     def _step(self, index: Tensor, counts: Tensor, dropped: Sequence[Tensor]) -> None:
         """One step of Adam on clips `index` (network, clips), of which the first `counts` (network,) are no padding."""
-        rows, targets = self._rows(index), self.targets[index]
+        rows, targets = self._read_rows(index), self.targets[index]
         is_row = (torch.arange(index.shape[1], device=self.device) < counts[:, None]).float()
         weights = [weight.requires_grad_() for weight in self.weights]
         outputs = run_forward(weights, rows, self.moments, is_row=is_row[..., None], dropped=dropped)
@@ -266,7 +266,7 @@ class _Training:
                 self.first[at] = torch.where(is_active, first, self.first[at])
                 self.second[at] = torch.where(is_active, second, self.second[at])
 
-    def _rows(self, index: Tensor) -> Tensor:
+    def _read_rows(self, index: Tensor) -> Tensor:
         """Features (network, clips, width) of clips `index` (network, clips), from memory or read now."""
         if not self.in_parts:
             return self.features[index]
@@ -277,7 +277,7 @@ class _Training:
         ]
         return torch.from_numpy(np.stack(read)).to(self.device)
 
-    def _valid_parts(self, at: int) -> Iterator[Tensor]:
+    def _read_valid_parts(self, at: int) -> Iterator[Tensor]:
         """Validation clips of a network, (1, clips, width), in turn where they are read in parts."""
         valid = self.sources[at].valid
         if isinstance(valid, Rows):
@@ -307,7 +307,7 @@ class _Training:
             own = slice(at, at + 1)
             weights = [weight[own] for weight in self.weights]
             moments = [(mean[own], variance[own]) for mean, variance in self.moments]
-            outputs = torch.cat([run_forward(weights, rows, moments)[0].cpu() for rows in self._valid_parts(at)])
+            outputs = torch.cat([run_forward(weights, rows, moments)[0].cpu() for rows in self._read_valid_parts(at)])
             score, loss = network.data.targets.score_outputs(outputs)
             if network.best.take(score, loss, epoch):
                 improved.append(at)

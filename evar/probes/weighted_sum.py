@@ -103,7 +103,7 @@ class WeightedSumProbe(ClassifierMixin, BaseEstimator):
             raise ValueError(f"a probe needs training clips of at least 2 classes, got one class, {self.classes_[0]!r}")
         self.n_features_in_ = features.shape[1]
         self.mean_, self.scale_ = standardisation(features)
-        train = self._layers(features)
+        train = self._standardise_layers(features)
         strengths = sorted(float(strength) for strength in self.strengths)
         self.valid_scores_ = self.valid_log_losses_ = np.zeros(0)
         start, self.strength_ = None, strengths[0]
@@ -111,7 +111,7 @@ class WeightedSumProbe(ClassifierMixin, BaseEstimator):
         self.valid_log_loss_: float | None = None
         if has_valid:
             valid_features, valid_labels = check_pair(X_valid, y_valid, "validation")
-            valid = self._layers(valid_features)
+            valid = self._standardise_layers(valid_features)
             start = self._search(train, labels, valid, valid_labels, strengths)
             if self.refit == "train_and_valid":
                 train = np.concatenate([train, valid], axis=1)
@@ -120,7 +120,7 @@ class WeightedSumProbe(ClassifierMixin, BaseEstimator):
                 start = start if np.array_equal(classes, self.classes_) else None
                 self.classes_ = classes
         solution = self._solve(train, labels, self.strength_, start)
-        self._logits_of_layers, self.coef_, self.intercept_ = self._parts(solution.x)
+        self._logits_of_layers, self.coef_, self.intercept_ = self._unpack(solution.x)
         self.layer_weights_ = softmax(self._logits_of_layers)
         self.converged_ = bool(solution.success)
         return self
@@ -143,8 +143,8 @@ class WeightedSumProbe(ClassifierMixin, BaseEstimator):
             (4, 2)
         """
         check_is_fitted(self, "layer_weights_")
-        layers = self._layers(check_features(X, "given"))
-        return _logits(layers, self._logits_of_layers, self.coef_, self.intercept_)[1]
+        layers = self._standardise_layers(check_features(X, "given"))
+        return _compute_logits(layers, self._logits_of_layers, self.coef_, self.intercept_)[1]
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the most probable class of each clip.
@@ -165,7 +165,7 @@ class WeightedSumProbe(ClassifierMixin, BaseEstimator):
         """
         return self.classes_[self.decision_function(X).argmax(axis=1)]
 
-    def _layers(self, features: NDArray[Any]) -> NDArray[np.float32]:
+    def _standardise_layers(self, features: NDArray[Any]) -> NDArray[np.float32]:
         """Standardised, (layer, clips, width) in single precision, which halves memory; a constant feature is 0."""
         if features.shape[1] != self.n_features_in_:
             raise ValueError(
@@ -192,7 +192,7 @@ class WeightedSumProbe(ClassifierMixin, BaseEstimator):
         for strength in strengths:
             start = self._solve(train, y, strength, start).x
             solutions.append(start)
-            logits = _logits(valid, *self._parts(start))[1]
+            logits = _compute_logits(valid, *self._unpack(start))[1]
             scores.append(metric.function(y_valid, self.classes_[logits.argmax(axis=1)]))
             picked = (logits - logsumexp(logits, axis=1, keepdims=True))[known, index]
             losses.append(float(-picked.mean()) if len(picked) else 0.0)
@@ -203,7 +203,7 @@ class WeightedSumProbe(ClassifierMixin, BaseEstimator):
         self.strength_, self.valid_score_, self.valid_log_loss_ = strengths[best], float(scores[best]), losses[best]
         return solutions[best]
 
-    def _parts(self, packed: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    def _unpack(self, packed: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
         """Layer logits (layer,), coefficients (width, class), intercepts (class,)."""
         width, n_classes = self.n_features_in_ // self.n_layers, len(self.classes_)
         coef = packed[self.n_layers : self.n_layers + width * n_classes].reshape(width, n_classes)
@@ -219,9 +219,9 @@ class WeightedSumProbe(ClassifierMixin, BaseEstimator):
         decay = 1.0 / (strength * n_clips)  # the objective is divided by C x clips: a mean log-loss
 
         def value_and_gradient(packed: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-            layers, coef, intercept = self._parts(packed)
+            layers, coef, intercept = self._unpack(packed)
             weights = softmax(layers)
-            joined, logits = _logits(train, layers, coef, intercept)
+            joined, logits = _compute_logits(train, layers, coef, intercept)
             log_shares = logits - logsumexp(logits, axis=1, keepdims=True)
             error = (np.exp(log_shares) - targets) / n_clips  # (clips, classes)
             back = (error @ coef.T).astype(np.float32)  # (clips, width)
@@ -237,7 +237,7 @@ class WeightedSumProbe(ClassifierMixin, BaseEstimator):
         return minimize(value_and_gradient, start, jac=True, method="L-BFGS-B", options=options)
 
 
-def _logits(
+def _compute_logits(
     layers: NDArray[np.float32],
     of_layers: NDArray[np.float64],
     coef: NDArray[np.float64],

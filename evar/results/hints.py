@@ -196,9 +196,9 @@ def _check_lists(record: HintsRecord) -> None:
     if len(record.widths) != n or not all(map(is_whole, record.widths)):
         raise ValueError(f"widths must be {n} whole numbers, one per layer, got {show(record.widths)}")
     for name, values in record.numbers.items():
-        if not _are_numbers(values, n):
+        if not _is_list_of_numbers(values, n):
             raise ValueError(f"numbers.{name} must be {n} finite numbers or nulls, one per layer, got {show(values)}")
-    if len(record.cka) != n or not all(_are_numbers(row, n) for row in record.cka):
+    if len(record.cka) != n or not all(_is_list_of_numbers(row, n) for row in record.cka):
         raise ValueError(f"cka must be {n} lists of {n} finite numbers or nulls, got {show(record.cka)}")
     if any(value is not None and not 0.0 <= value <= 1.0 for row in record.cka for value in row):
         raise ValueError(f"cka must lie in 0..1, got {show(record.cka)}; is it in percent?")
@@ -206,6 +206,6 @@ def _check_lists(record: HintsRecord) -> None:
         raise ValueError(f"norm_stats must be a mean and a standard deviation or null, got {show(record.norm_stats)}")
 
 
-def _are_numbers(values: Any, n: int) -> bool:
+def _is_list_of_numbers(values: Any, n: int) -> bool:
     """Tell whether these are n finite numbers or nulls."""
     return isinstance(values, list | tuple) and len(values) == n and all(v is None or is_number(v) for v in values)

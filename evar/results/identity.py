@@ -95,7 +95,7 @@ def run_id(settings: Mapping[str, Any]) -> str:
     missing = [key for key in ("encoder", "layers", "task", "protocol", "seed") if key not in settings]
     if missing:
         raise ValueError(f"a run's id needs encoder, layers, task, protocol and seed, but lacks {', '.join(missing)}")
-    values = _whole_numbers(plain(settings, "settings"))
+    values = _make_whole(plain(settings, "settings"))
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     layers = values["layers"] if isinstance(values["layers"], list) else [str(values["layers"])]
     named = "+".join(layers)
@@ -109,12 +109,12 @@ def run_id(settings: Mapping[str, Any]) -> str:
     return f"{readable}__s{seed}__{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
-def _whole_numbers(value: Any) -> Any:
+def _make_whole(value: Any) -> Any:
     """5.0 as 5: a command line and a YAML may write the same number differently."""
     if isinstance(value, dict):
-        return {key: _whole_numbers(item) for key, item in value.items()}
+        return {key: _make_whole(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_whole_numbers(item) for item in value]
+        return [_make_whole(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

@@ -112,13 +112,13 @@ class StoredFrames(Frames):
         halves = np.empty((len(index), self.widths[layer]), np.float16)
         for segment in np.unique(segments):
             own = owners == segment
-            halves[own] = self._file(int(segment), layer)[index[own]]
+            halves[own] = self._open_file(int(segment), layer)[index[own]]
         values = torch.from_numpy(halves).float()
         if exponents.any():
             values *= torch.from_numpy(np.repeat(2.0**exponents, counts).astype(np.float32))[:, None]
         return values, torch.from_numpy(counts.copy())
 
-    def _file(self, segment: int, layer: str) -> NDArray[np.float16]:
+    def _open_file(self, segment: int, layer: str) -> NDArray[np.float16]:
         if (segment, layer) not in self._mapped:
             file, width = self._segments[segment] / f"{layer}.f16", self.widths[layer]
             n_whole = file.stat().st_size // (HALF_BYTES * width)

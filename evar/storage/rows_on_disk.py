@@ -47,11 +47,11 @@ class RowsOnDisk(Rows):
             start = 0
             for layer in self._files:
                 end = start + self._widths[layer]
-                out[own, start:end] = self._file(layer, int(segment))[numbers[own]]
+                out[own, start:end] = self._open_file(layer, int(segment))[numbers[own]]
                 start = end
         return out
 
-    def _file(self, layer: str, segment: int) -> NDArray[np.float32]:
+    def _open_file(self, layer: str, segment: int) -> NDArray[np.float32]:
         if (layer, segment) not in self._mapped:
             file, width = self._files[layer][segment], self._widths[layer]
             n_whole = file.stat().st_size // (self.dtype.itemsize * width)

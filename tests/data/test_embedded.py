@@ -409,7 +409,7 @@ def test_mixtures_sound_their_labels_with_presets_of_their_split():
 
 def test_a_mixture_holds_each_of_its_notes(font):
     rows = [row for row in draw.rows("gm_multi") if len(row["notes"].split(";")) == 2][:3]
-    render = building._renderer("gm_multi", rows[0])
+    render = building._make_renderer("gm_multi", rows[0])
     for row in rows:
         sound, rate = render(row)
         alone = [render({**row, "programs": p, "notes": n, "gains_db": "0"})[0] for p, n in zip(

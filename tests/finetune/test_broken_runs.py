@@ -17,7 +17,7 @@ from evar.finetune.checkpoints import load_checkpoint
 from evar.finetune.training import Training
 from evar.storage.atomic import remove_dead_parts
 
-LOSSES = Training._losses
+LOSSES = Training._compute_losses
 FAST = ["--epochs=3", "--learning_rate=0.01", "--head_learning_rate=0.1", "--batch_size=8", "--warmup_epochs=0"]
 
 
@@ -36,7 +36,7 @@ def limit_memory(monkeypatch, most: int, seen: list[int]) -> None:
                 raise RuntimeError("CUDA out of memory. Tried to allocate 20 GiB")
         return LOSSES(self, outputs, targets, training)
 
-    monkeypatch.setattr(Training, "_losses", losses)
+    monkeypatch.setattr(Training, "_compute_losses", losses)
 
 
 def test_a_halved_batch_is_remembered_and_shown(tones, monkeypatch):

@@ -229,7 +229,7 @@ def test_a_loss_that_is_no_number_stops_with_what_helps(tones, tmp_path):
 
 def test_too_little_memory_suggests_and_takes_half_a_batch(tones, monkeypatch, capsys):
     root = tones()
-    monkeypatch.setattr(Training, "_losses", _greedy_losses(Training._losses))
+    monkeypatch.setattr(Training, "_compute_losses", _greedy_losses(Training._compute_losses))
     status, (row,) = finetune(root, *FAST)
     assert status == cli.DONE and row.params["chosen"][0]["batch_size"] == 4
     assert row.params["chosen"][0]["accumulate"] == 2 and "try --batch_size=4" in capsys.readouterr().out
@@ -330,7 +330,7 @@ def test_balanced_draws_bring_rare_labels_as_often(tones, tmp_path):
 
 def _epoch(one, epoch):
     one.epoch, one.in_epoch = epoch, 0
-    return list(one._batches())
+    return list(one._list_batches())
 
 
 # ---------------------------------------------------------------- gradients and augmentation

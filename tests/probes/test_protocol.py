@@ -73,7 +73,7 @@ def test_networks_are_grouped_by_their_own_batch_size(monkeypatch):
     def count_groups(batch_size):
         probes = [NetworkProbe(batch_size=batch_size, max_epochs=1, random_state=seed) for seed in range(10)]
         networks = [
-            one for at, probe in enumerate(probes) for one in probe._networks(at, X[:30], y[:30], X[30:], y[30:])
+            one for at, probe in enumerate(probes) for one in probe._make_networks(at, X[:30], y[:30], X[30:], y[30:])
         ]
         return [len(group) for group in group_networks(networks, probes)]
 

@@ -296,7 +296,7 @@ def test_the_weighted_protocol_sums_all_layers(tones):
 def test_the_hear_protocol_tries_eight_of_sixteen():
     protocol = load_protocol_config("hear")
     probe = NetworkProbe(**protocol.params)
-    combinations = probe._combinations()
+    combinations = probe._list_combinations()
     assert len(combinations) == 8 == len({tuple(map(str, one.values())) for one in combinations})
     small = {**protocol.params, "hiddens": [[8], [8, 8]], "max_epochs": 20, "learning_rates": [1e-2, 1e-3]}
     fitting, (X, y) = clips(signal=2.0)

@@ -54,7 +54,7 @@ def test_gradient_is_that_of_the_objective() -> None:
     """The optimum of the objective cannot be bettered by moving the layer weights."""
     X, y = planted(2)
     probe = WeightedSumProbe(N_LAYERS, strengths=(0.01,), tol=1e-7, max_iter=3000).fit(X[:150], y[:150])
-    layers = probe._layers(X[:150]).astype(np.float64)
+    layers = probe._standardise_layers(X[:150]).astype(np.float64)
     index = np.searchsorted(probe.classes_, y[:150])
 
     def objective(of_layers: np.ndarray) -> float:

@@ -74,7 +74,7 @@ def fsd50k(top: Path) -> pd.DataFrame:
         )
         table = read_table(path, ("fname", "labels", "split") if part == "dev" else ("fname", "labels"))
         split = table["split"].replace({"val": "valid"}) if part == "dev" else "test"
-        uploader = _uploaders(top / "FSD50K.metadata" / f"{part}_clips_info_FSD50K.json")
+        uploader = _read_uploaders(top / "FSD50K.metadata" / f"{part}_clips_info_FSD50K.json")
         places = (
             f"FSD50K.{part}_audio",
             f"{part}_audio",
@@ -90,7 +90,7 @@ def fsd50k(top: Path) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def _uploaders(path: Path) -> dict[str, str]:
+def _read_uploaders(path: Path) -> dict[str, str]:
     """Clip -> who uploaded it; empty if the metadata is not there."""
     if not path.is_file():
         return {}
@@ -124,15 +124,15 @@ def tut_scenes(top: Path) -> pd.DataFrame:
 
 def audioset_balanced(top: Path) -> pd.DataFrame:
     """AudioSet-20k: trained on the balanced segments that you have, tested on the evaluation segments that you have."""
-    return _audioset(top, ("balanced_train_segments.csv",))
+    return _list_segments(top, ("balanced_train_segments.csv",))
 
 
 def audioset(top: Path) -> pd.DataFrame:
     """AudioSet: trained on balanced and unbalanced segments that you have."""
-    return _audioset(top, ("balanced_train_segments.csv", "unbalanced_train_segments.csv"))
+    return _list_segments(top, ("balanced_train_segments.csv", "unbalanced_train_segments.csv"))
 
 
-def _audioset(top: Path, training: tuple[str, ...]) -> pd.DataFrame:
+def _list_segments(top: Path, training: tuple[str, ...]) -> pd.DataFrame:
     """List published segments whose sound is below `audio/`, named YTID or Y + YTID; their number is reported."""
     files: dict[str, str] = {}
     for path in (

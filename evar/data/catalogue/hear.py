@@ -21,13 +21,13 @@ GET_IT = "it is in the task's tar of https://zenodo.org/records/6332517"
 
 def scenes(top: Path) -> pd.DataFrame:
     """A task of whole clips: published splits, or HEAR's folds; sources are not published, so each clip is its own group."""
-    folder = _task_folder(top)
-    metadata = _json(folder / "task_metadata.json")
+    folder = _find_task_folder(top)
+    metadata = _read_json(folder / "task_metadata.json")
     rate = _rate(folder)
     rows = []
     for split in metadata.get("splits") or []:
         is_fold = str(split).startswith("fold")
-        for name, labels in _json(folder / f"{split}.json").items():
+        for name, labels in _read_json(folder / f"{split}.json").items():
             where = folder / f"{split}.json"
             if not isinstance(labels, list) or any(isinstance(label, dict) for label in labels):
                 raise ValueError(f"{where} must hold a list of labels for each clip; is it a task of events?")
@@ -44,11 +44,11 @@ def scenes(top: Path) -> pd.DataFrame:
 
 def events(top: Path) -> pd.DataFrame:
     """A task of events: published splits; the times of its JSON files are milliseconds."""
-    folder = _task_folder(top)
-    metadata, rate, rows = _json(folder / "task_metadata.json"), _rate(folder), []
+    folder = _find_task_folder(top)
+    metadata, rate, rows = _read_json(folder / "task_metadata.json"), _rate(folder), []
     for split in metadata.get("splits") or []:
         where = folder / f"{split}.json"
-        for name, told in _json(where).items():
+        for name, told in _read_json(where).items():
             try:
                 texts = [f"{float(e['start']) / 1e3:.9g}-{float(e['end']) / 1e3:.9g} {e['label']}" for e in told]
             except (KeyError, TypeError, ValueError) as error:
@@ -77,7 +77,7 @@ def speech_scenes(top: Path) -> pd.DataFrame:
     return index
 
 
-def _task_folder(top: Path) -> Path:
+def _find_task_folder(top: Path) -> Path:
     """Find the folder of task_metadata.json: HEAR's archives have one or two folders above it."""
     for pattern in ("", "tasks/*/", "*/", "*/tasks/*/", "*/*/"):
         found = sorted(top.glob(f"{pattern}task_metadata.json"))
@@ -96,7 +96,7 @@ def _rate(folder: Path) -> str:
     return str(rates[0])
 
 
-def _json(path: Path) -> Any:
+def _read_json(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there, which tells the published split; {GET_IT}")
     try:

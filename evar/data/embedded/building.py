@@ -67,7 +67,7 @@ def build(name: str, folder: Path) -> None:
 
     folder = Path(folder)
     rows = read_index(name)
-    wanted = _recipe(rows)
+    wanted = _hash_recipe(rows)
     if _is_complete(folder, rows, wanted):  # without the lock, so that a built folder may be read-only
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -79,9 +79,9 @@ def build(name: str, folder: Path) -> None:
             for row in rows:
                 (folder / row["path"]).unlink(missing_ok=True)
             _write_stamp(folder, {"recipe": wanted})
-        missing = _missing(folder, rows)
+        missing = _list_missing(folder, rows)
         if missing:
-            render = _renderer(name, missing[0])
+            render = _make_renderer(name, missing[0])
 
             def render_to_file(row: Row) -> None:
                 _write_wave(folder / row["path"], *render(row))
@@ -95,7 +95,7 @@ def build(name: str, folder: Path) -> None:
                 pool.shutdown(cancel_futures=True)
         digest = content_digest(folder, rows)
         _write_stamp(folder, {"recipe": wanted, "clips": len(rows), "sha256": digest})
-    expected = _task_yaml(name).get("expected", {}).get("sha256")
+    expected = _read_task_yaml(name).get("expected", {}).get("sha256")
     if expected and expected != digest:
         warnings.warn(
             f"{name}: the rendered clips have digest {digest[:12]}, expected {expected[:12]} as on Linux x86-64; "
@@ -115,7 +115,7 @@ def is_built(name: str, folder: Path) -> bool:
         False
     """
     rows = read_index(name)
-    return _is_complete(Path(folder), rows, _recipe(rows))
+    return _is_complete(Path(folder), rows, _hash_recipe(rows))
 
 
 def read_index(name: str) -> list[Row]:
@@ -128,7 +128,7 @@ def read_index(name: str) -> list[Row]:
         >>> sorted(read_index("gm_pitch")[0])
         ['group', 'label', 'level_db', 'note', 'path', 'program', 'split']
     """
-    path = configs.find("tasks", name).with_name(_task_yaml(name).get("index", f"{name}.csv"))
+    path = configs.find("tasks", name).with_name(_read_task_yaml(name).get("index", f"{name}.csv"))
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     for number, row in enumerate(rows, start=2):
@@ -145,7 +145,7 @@ def content_digest(folder: Path, rows: Sequence[Row]) -> str:
     return digest.hexdigest()
 
 
-def _renderer(name: str, row: Row) -> Renderer:
+def _make_renderer(name: str, row: Row) -> Renderer:
     """Make the function that turns a row of this task into samples; parts are fetched here, once."""
     has_notes, has_voices = "program" in row or "programs" in row, "voice" in row
     if not has_notes and not has_voices:
@@ -242,14 +242,14 @@ def _write_wave(path: Path, sound: np.ndarray, sample_rate: int) -> None:
 
 def _is_complete(folder: Path, rows: Sequence[Row], recipe: str) -> bool:
     stamp = _read_stamp(folder)
-    return bool(stamp.get("sha256")) and stamp.get("recipe") == recipe and not _missing(folder, rows)
+    return bool(stamp.get("sha256")) and stamp.get("recipe") == recipe and not _list_missing(folder, rows)
 
 
-def _missing(folder: Path, rows: Sequence[Row]) -> list[Row]:
+def _list_missing(folder: Path, rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if not (folder / row["path"]).is_file()]
 
 
-def _recipe(rows: Sequence[Row]) -> str:
+def _hash_recipe(rows: Sequence[Row]) -> str:
     """Hash of everything that the sounds are made from, but for this package's code (see `REVISION`)."""
     from evar.data.embedded import speech
 
@@ -257,7 +257,7 @@ def _recipe(rows: Sequence[Row]) -> str:
     return hashlib.sha256(json.dumps([parts, rows], sort_keys=True).encode()).hexdigest()
 
 
-def _task_yaml(name: str) -> dict[str, Any]:
+def _read_task_yaml(name: str) -> dict[str, Any]:
     return yaml.safe_load(configs.find("tasks", name).read_text(encoding="utf-8"))
 
 

@@ -57,8 +57,8 @@ def _render_voice(voice: Voice, note: int, n_samples: int, held_seconds: float, 
     settings = voice.settings
     block_seconds = np.arange(0, n_samples + BLOCK, BLOCK) / sample_rate  # (blocks + 1,)
     envelope = _compute_modulation(settings, block_seconds, held_seconds)
-    wobble = _oscillator(block_seconds, settings["modulation_lfo_delay"], settings["modulation_lfo_frequency"])
-    vibrato = _oscillator(block_seconds, settings["vibrato_lfo_delay"], settings["vibrato_lfo_frequency"])
+    wobble = _oscillate(block_seconds, settings["modulation_lfo_delay"], settings["modulation_lfo_frequency"])
+    vibrato = _oscillate(block_seconds, settings["vibrato_lfo_delay"], settings["vibrato_lfo_frequency"])
 
     cents = (
         (note - voice.root) * settings["scale_tuning"]
@@ -69,7 +69,7 @@ def _render_voice(voice: Voice, note: int, n_samples: int, held_seconds: float, 
         + wobble * settings["modulation_lfo_to_pitch"]
         + vibrato * settings["vibrato_lfo_to_pitch"]
     )
-    wave = _read(voice, _per_sample(2 ** (cents / 1200), n_samples) * (voice.sample_rate / sample_rate))
+    wave = _read(voice, _interpolate(2 ** (cents / 1200), n_samples) * (voice.sample_rate / sample_rate))
 
     cutoff_cents = (
         settings["filter_cutoff"]
@@ -77,14 +77,14 @@ def _render_voice(voice: Voice, note: int, n_samples: int, held_seconds: float, 
         + wobble * settings["modulation_lfo_to_filter"]
     )
     cutoff = 8.176 * 2 ** (cutoff_cents / 1200)  # Hz; 0 cents is MIDI key 0
-    wave = _low_pass(wave, cutoff / sample_rate, settings["filter_resonance"] / 10)
+    wave = _filter_low_pass(wave, cutoff / sample_rate, settings["filter_resonance"] / 10)
 
     decibels = _compute_volume(settings, note, block_seconds, held_seconds)
     decibels = decibels + wobble * settings["modulation_lfo_to_volume"] / 10 - settings["attenuation"] / 10
-    return wave * _per_sample(10 ** (decibels / 20), n_samples)
+    return wave * _interpolate(10 ** (decibels / 20), n_samples)
 
 
-def _per_sample(control: np.ndarray, n_samples: int) -> np.ndarray:
+def _interpolate(control: np.ndarray, n_samples: int) -> np.ndarray:
     """(blocks + 1,) control values -> (samples,), on straight lines between them."""
     return np.interp(np.arange(n_samples), np.arange(len(control)) * BLOCK, control)
 
@@ -120,7 +120,7 @@ def _read(voice: Voice, step: np.ndarray) -> np.ndarray:
     return here + t * (slope + t * (square + t * cubic))
 
 
-def _low_pass(wave: np.ndarray, cutoff: np.ndarray, resonance: float) -> np.ndarray:
+def _filter_low_pass(wave: np.ndarray, cutoff: np.ndarray, resonance: float) -> np.ndarray:
     """Two-pole resonant low-pass whose cutoff changes from block to block.
 
     Args:
@@ -147,44 +147,44 @@ def _low_pass(wave: np.ndarray, cutoff: np.ndarray, resonance: float) -> np.ndar
     return result
 
 
-def _oscillator(seconds: np.ndarray, delay: int, frequency: int) -> np.ndarray:
+def _oscillate(seconds: np.ndarray, delay: int, frequency: int) -> np.ndarray:
     """Triangle between -1 and 1 that starts upwards from 0 after its delay."""
-    phase = np.maximum(seconds - _seconds(delay), 0) * 8.176 * 2 ** (frequency / 1200)
+    phase = np.maximum(seconds - _to_seconds(delay), 0) * 8.176 * 2 ** (frequency / 1200)
     return 1 - 4 * np.abs((phase + 0.75) % 1 - 0.5)
 
 
 def _compute_modulation(settings: dict[str, int], seconds: np.ndarray, held_seconds: float) -> np.ndarray:
     """(blocks + 1,) in 0..1: delay, rise, hold, fall to the sustained level, and release after the key is let go."""
     sustain = 1 - min(max(settings["modulation_sustain"], 0), 1000) / 1000
-    attack, decay = _seconds(settings["modulation_attack"]), _seconds(settings["modulation_decay"])
+    attack, decay = _to_seconds(settings["modulation_attack"]), _to_seconds(settings["modulation_decay"])
 
     def follow_key(at: np.ndarray) -> np.ndarray:
-        since = at - _seconds(settings["modulation_delay"])
-        falling = 1 - (since - attack - _seconds(settings["modulation_hold"])) / decay
+        since = at - _to_seconds(settings["modulation_delay"])
+        falling = 1 - (since - attack - _to_seconds(settings["modulation_hold"])) / decay
         return np.minimum(np.clip(since / attack, 0, 1), np.clip(falling, sustain, 1))
 
     level = follow_key(np.array(held_seconds))
-    release = level - (seconds - held_seconds) / _seconds(settings["modulation_release"])
+    release = level - (seconds - held_seconds) / _to_seconds(settings["modulation_release"])
     return np.where(seconds < held_seconds, follow_key(seconds), np.maximum(release, 0))
 
 
 def _compute_volume(settings: dict[str, int], note: int, seconds: np.ndarray, held_seconds: float) -> np.ndarray:
     """(blocks + 1,) gain in dB, -100..0: the rise is straight in amplitude, fall and release are straight in dB."""
     sustain = -min(max(settings["volume_sustain"], 0), 1000) / 10
-    attack = _seconds(settings["volume_attack"])
-    decay = _seconds(settings["volume_decay"] + settings["volume_decay_per_key"] * (60 - note))
+    attack = _to_seconds(settings["volume_attack"])
+    decay = _to_seconds(settings["volume_decay"] + settings["volume_decay_per_key"] * (60 - note))
 
     def follow_key(at: np.ndarray) -> np.ndarray:
-        since = at - _seconds(settings["volume_delay"])
+        since = at - _to_seconds(settings["volume_delay"])
         rising = 20 * np.log10(np.clip(since / attack, 1e-5, 1))
-        falling = -100 * (since - attack - _seconds(settings["volume_hold"])) / decay
+        falling = -100 * (since - attack - _to_seconds(settings["volume_hold"])) / decay
         return np.minimum(rising, np.clip(falling, sustain, 0))
 
     level = follow_key(np.array(held_seconds))
-    release = level - 100 * (seconds - held_seconds) / _seconds(settings["volume_release"])
+    release = level - 100 * (seconds - held_seconds) / _to_seconds(settings["volume_release"])
     return np.where(seconds < held_seconds, follow_key(seconds), np.maximum(release, -100))
 
 
-def _seconds(timecents: int) -> float:
+def _to_seconds(timecents: int) -> float:
     """Specification's time unit: 1200 timecents double the time, 0 is one second."""
     return float(2.0 ** (timecents / 1200))

@@ -104,7 +104,7 @@ class SoundFont:
         content = self.path.read_bytes()
         if content[:4] != b"RIFF" or content[8:12] != b"sfbk":
             raise ValueError(f"{self.path} must be a SoundFont 2 file (RIFF sfbk), got {content[:12]!r} at its start")
-        chunks = dict(_chunks(content, 12, len(content)))
+        chunks = dict(_list_chunks(content, 12, len(content)))
         missing = sorted({"smpl", *_RECORDS} - set(chunks))
         if missing:
             raise ValueError(f"{self.path} lacks the SoundFont chunk {missing[0]!r}; is the file cut off?")
@@ -119,7 +119,7 @@ class SoundFont:
     def presets(self) -> dict[int, str]:
         """MIDI program 0..127 -> the font's name of that preset, for melodic presets (bank 0)."""
         rows = self._records["phdr"]
-        return {program: _text(rows[index][0]) for (bank, program), index in self._presets.items() if bank == 0}
+        return {program: _decode_name(rows[index][0]) for (bank, program), index in self._presets.items() if bank == 0}
 
     def voices(self, program: int, note: int, velocity: int) -> list[Voice]:
         """List the voices that sound for a note; their samples must be added.
@@ -133,9 +133,9 @@ class SoundFont:
             ValueError: if the font has no such preset.
         """
         return [
-            self._voice(zone, preset_zone)
-            for preset_zone, zone in self._zone_pairs(program)
-            if _in_range(preset_zone, note, velocity) and _in_range(zone, note, velocity)
+            self._make_voice(zone, preset_zone)
+            for preset_zone, zone in self._pair_zones(program)
+            if _is_in_range(preset_zone, note, velocity) and _is_in_range(zone, note, velocity)
         ]
 
     def sample_names(self, program: int) -> set[str]:
@@ -144,17 +144,17 @@ class SoundFont:
         Raises:
             ValueError: if the font has no such preset.
         """
-        return {self._sample_name(zone[_SAMPLE]) for _, zone in self._zone_pairs(program)}
+        return {self._sample_name(zone[_SAMPLE]) for _, zone in self._pair_zones(program)}
 
-    def _zone_pairs(self, program: int) -> Iterator[tuple[dict[int, int], dict[int, int]]]:
+    def _pair_zones(self, program: int) -> Iterator[tuple[dict[int, int], dict[int, int]]]:
         """A preset's zones, each with every zone of its instrument."""
         if (0, program) not in self._presets:
             raise ValueError(f"{self.path.name} has no preset for program {program}; it has {sorted(self.presets())}")
-        for preset_zone in self._zones("phdr", 3, self._presets[0, program], "pbag", "pgen", _INSTRUMENT):
-            for zone in self._zones("inst", 1, preset_zone[_INSTRUMENT], "ibag", "igen", _SAMPLE):
+        for preset_zone in self._read_zones("phdr", 3, self._presets[0, program], "pbag", "pgen", _INSTRUMENT):
+            for zone in self._read_zones("inst", 1, preset_zone[_INSTRUMENT], "ibag", "igen", _SAMPLE):
                 yield preset_zone, zone
 
-    def _zones(
+    def _read_zones(
         self, table: str, column: int, index: int, bags: str, generators: str, final: int
     ) -> Iterator[dict[int, int]]:
         """Generators of each zone of a preset or instrument, its global zone (the one without `final`) merged in."""
@@ -168,7 +168,7 @@ class SoundFont:
             elif bag == first:
                 shared = zone
 
-    def _voice(self, zone: dict[int, int], preset_zone: dict[int, int]) -> Voice:
+    def _make_voice(self, zone: dict[int, int], preset_zone: dict[int, int]) -> Voice:
         _, *bounds, sample_rate, original_key, correction, _, _ = self._records["shdr"][zone[_SAMPLE]]
         for number, (which, unit) in _OFFSETS.items():
             bounds[which] += _read_signed(zone.get(number, 0)) * unit
@@ -188,10 +188,10 @@ class SoundFont:
         )
 
     def _sample_name(self, number: int) -> str:
-        return f"{number} {_text(self._records['shdr'][number][0])}"
+        return f"{number} {_decode_name(self._records['shdr'][number][0])}"
 
 
-def _chunks(content: bytes, start: int, end: int) -> Iterator[tuple[str, bytes]]:
+def _list_chunks(content: bytes, start: int, end: int) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of every chunk that is not a list, the lists opened; chunks are padded to even length."""
     while start + 8 <= end:
         name, size = struct.unpack_from("<4sI", content, start)
@@ -199,13 +199,13 @@ def _chunks(content: bytes, start: int, end: int) -> Iterator[tuple[str, bytes]]
         if body + size > end:
             return
         if name == b"LIST":
-            yield from _chunks(content, body + 4, body + size)
+            yield from _list_chunks(content, body + 4, body + size)
         else:
             yield name.decode("latin-1"), content[body : body + size]
         start = body + size + size % 2
 
 
-def _in_range(zone: dict[int, int], note: int, velocity: int) -> bool:
+def _is_in_range(zone: dict[int, int], note: int, velocity: int) -> bool:
     """Tell whether a zone sounds: its ranges hold the lowest value in the low byte, the highest in the high byte."""
     for number, value in ((_KEY_RANGE, note), (_VELOCITY_RANGE, velocity)):
         bounds = zone.get(number, 127 << 8)
@@ -219,5 +219,5 @@ def _read_signed(value: int) -> int:
     return value - 65536 if value >= 32768 else value
 
 
-def _text(name: bytes) -> str:
+def _decode_name(name: bytes) -> str:
     return name.split(b"\0")[0].decode("latin-1").strip()

@@ -68,7 +68,7 @@ def make_sections(
         kept = (
             [result for result in results if is_single_layer(result)] if single_layers else _select_main_rows(results)
         )
-    grouped = _group(kept, _section_key)
+    grouped = _group(kept, _make_section_key)
     placed = _place_failures(failures, grouped)
     tables = []
     for key in sorted(placed):
@@ -84,7 +84,9 @@ def _place_failures(
     failures: Sequence[Failure], grouped: Mapping[SectionKey, Sequence[Result]]
 ) -> dict[SectionKey, list[Failure]]:
     """Return every table's failures; a failure that belongs to no table makes one."""
-    placed = {key: [failure for failure in failures if _agrees(failure, _describe_section(key))] for key in grouped}
+    placed = {
+        key: [failure for failure in failures if _is_same_cell(failure, _describe_section(key))] for key in grouped
+    }
     for failure in failures:
         if not any(failure in found for found in placed.values()):
             limit = failure.cell.get("limit")
@@ -102,14 +104,14 @@ def _select_main_rows(results: Sequence[Result]) -> list[Result]:
     layers: dict[Any, set[str]] = {}
     with_default = set()
     for result in results:
-        where = (result.encoder, _section_key(result))
+        where = (result.encoder, _make_section_key(result))
         if is_single_layer(result):
             layers.setdefault(where, set()).add(result.layers[0])
         if result.default:
             with_default.add(where)
 
     def is_hidden(result: Result) -> bool:
-        where = (result.encoder, _section_key(result))
+        where = (result.encoder, _make_section_key(result))
         if result.default or where not in with_default:
             return False
         if result.settings.get("fusion") == "search":
@@ -121,7 +123,7 @@ def _select_main_rows(results: Sequence[Result]) -> list[Result]:
     return [result for result in results if not is_hidden(result)]
 
 
-def _section_key(result: Result) -> SectionKey:
+def _make_section_key(result: Result) -> SectionKey:
     return result.protocol, str(result.params.get("protocol_version", "")), result.limit or 0
 
 
@@ -129,7 +131,7 @@ def _describe_section(key: SectionKey) -> dict[str, Any]:
     return {"protocol": key[0], "limit": key[2] or None}
 
 
-def _agrees(failure: Failure, known: Mapping[str, Any]) -> bool:
+def _is_same_cell(failure: Failure, known: Mapping[str, Any]) -> bool:
     return all(failure.cell[name] == value for name, value in known.items() if name in failure.cell)
 
 
@@ -187,7 +189,7 @@ def _make_slots(results: Sequence[Result], failures: Sequence[Failure], limit: i
         column = Column(label_column(key, list(by_column), limit), key[0], n_test, chance)
         slots.append(_Slot(column, key, {"task": key[0], "task_version": key[1], "metric": key[2]}))
     for failure in failures:
-        if not any(_agrees(failure, slot.belongs) for slot in slots):
+        if not any(_is_same_cell(failure, slot.belongs) for slot in slots):
             task, names = failure.cell["task"], ("task", "task_version", "metric")
             belongs = {name: failure.cell[name] for name in names if name in failure.cell}
             slots.append(_Slot(Column(label_limit(task, limit), task), None, belongs))
@@ -201,7 +203,7 @@ def _fill_slots(
     cells = []
     for slot in slots:
         here = [result for result in results if make_column_key(result) == slot.key]
-        failed = [failure for failure in failures if _agrees(failure, slot.belongs)]
+        failed = [failure for failure in failures if _is_same_cell(failure, slot.belongs)]
         cells.append(_make_cell(here, failed, slot.column, out))
     return cells
 

@@ -58,7 +58,7 @@ def parse_filter(text: str) -> dict[str, list[str]]:
 
 def select_rows(rows: Sequence[Result], patterns: Mapping[str, Sequence[str]]) -> list[Result]:
     """Rows whose every named column matches one of its patterns (`*` and `?` as in file names; case matters)."""
-    return [row for row in rows if all(_fits(COLUMNS[column](row), wanted) for column, wanted in patterns.items())]
+    return [row for row in rows if all(_matches(COLUMNS[column](row), wanted) for column, wanted in patterns.items())]
 
 
 def select_failures(failures: Sequence[Failure], patterns: Mapping[str, Sequence[str]]) -> list[Failure]:
@@ -67,7 +67,7 @@ def select_failures(failures: Sequence[Failure], patterns: Mapping[str, Sequence
         failure
         for failure in failures
         if all(
-            _fits((str(failure.cell[column] or "none"),), wanted) or column not in _OF_FAILURES
+            _matches((str(failure.cell[column] or "none"),), wanted) or column not in _OF_FAILURES
             for column, wanted in patterns.items()
             if column in failure.cell
         )
@@ -78,7 +78,7 @@ def explain_no_match(rows: Sequence[Result], patterns: Mapping[str, Sequence[str
     """Why no row is left: the column that no row matches, with what it has, or that no row matches them together."""
     for column, wanted in patterns.items():
         there = sorted({name for row in rows for name in COLUMNS[column](row)})
-        if not any(_fits((name,), wanted) for name in there):
+        if not any(_matches((name,), wanted) for name in there):
             return f"no row has {column}={'|'.join(wanted)}; {near_miss(wanted[0], there)}"
     parts = ",".join(f"{column}={'|'.join(wanted)}" for column, wanted in patterns.items())
     return f"none of {len(rows)} rows matches all of {parts}, though each part matches some"
@@ -125,7 +125,7 @@ def _explain_columns(table: Section, task: str, rows: Sequence[Result], column: 
     )
 
 
-def _fits(names: Sequence[str], wanted: Sequence[str]) -> bool:
+def _matches(names: Sequence[str], wanted: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in wanted)
 
 
