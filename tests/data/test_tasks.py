@@ -19,7 +19,10 @@ def test_every_registered_task_is_sound(name):
     task = load_task(name)
     entry = task.config
     assert len(task) == entry.expected.clips
-    assert {label for text in task.index["label"] for label in text.split(";")} == set(entry.classes)
+    if entry.kind == "captions":
+        assert not entry.classes and all(own and all(own) for own in task.y)
+    else:
+        assert {label for text in task.index["label"] for label in text.split(";")} == set(entry.classes)
     assert entry.licence and entry.citation and entry.source and entry.title
     for a_round in task.rounds():
         parts = [set(part.tolist()) for part in (a_round.train, a_round.valid, a_round.test)]
@@ -27,6 +30,8 @@ def test_every_registered_task_is_sound(name):
         assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
         groups = [set(task.groups[sorted(part)]) for part in parts]
         assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
+        if entry.kind == "captions":
+            continue
         y = task.y[a_round.train]
         assert y.any(axis=0).all() if entry.kind == "multilabel" else set(y) == set(range(len(entry.classes)))
 
@@ -125,7 +130,7 @@ def test_verify_names_what_is_wrong(tones):
 def test_embedded_tasks_have_every_class_in_every_split():
     for name in TASKS:
         task = load_task(name)
-        if task.config.builder:
+        if task.config.builder and task.config.kind != "captions":
             for split in SPLITS:
                 labels = task.index.loc[task.index["split"] == split, "label"]
                 assert {label for text in labels for label in text.split(";")} == set(task.config.classes)

@@ -168,7 +168,7 @@ def test_dimension_without_an_answer() -> None:
 def test_what_no_hint_takes(function) -> None:
     for bad, message in [
         (RELU[0], r"\(clips, width\).* got shape \(40,\)"),
-        (RELU[:2], "at least 3 clips .* got 2"),
+        (RELU[:2], "at least 3 clips, got 2"),
         (np.zeros((5, 0)), "at least one feature"),
         (np.where(RELU > 1, np.nan, RELU), "must be finite"),
     ]:
