@@ -15,7 +15,7 @@ from toy import RATE, tone
 
 from evar import config
 from evar.cli import SOME_FAILED, run
-from evar.data.catalogue import environment, hear, music, speech
+from evar.data.catalogue import captions, environment, hear, music, speech
 from evar.data.task import Task, load_task
 from evar.data.task_config import LABEL_SEPARATOR, TaskConfig, load_task_config
 from evar.results import load_all, load_failures
@@ -696,7 +696,9 @@ def test_every_name_of_a_grid_loads(name):
 
 def test_makers_are_those_of_the_catalogue():
     makers = {load_task_config(name).index_maker.partition(":")[2] for name in CATALOGUE}
-    assert all(any(hasattr(module, maker) for module in (environment, hear, music, speech)) for maker in makers)
+    assert all(
+        any(hasattr(module, maker) for module in (captions, environment, hear, music, speech)) for maker in makers
+    )
 
 
 def test_hear_archives_of_either_depth_are_read_and_events_are_refused(copy):
@@ -751,6 +753,33 @@ def test_layouts_of_mirrors(tmp_path):
     assert speech.speech_commands(top)[["path", "split"]].values.tolist() == [
         ["train/audio/bed/0c40e715_nohash_0.wav", "test"]
     ]
+
+
+def test_tables_of_mirrors_are_found_in_folders_of_other_names(tmp_path):
+    from evar.data.catalogue import environment, speech
+
+    top = tmp_path / "esc"
+    touch(top, "ESC-50-master/audio/1-1-A-0.wav", "ESC-50-master/meta/esc50.csv", "__MACOSX/meta/esc50.csv")
+    table = "filename,fold,target,category,src_file\n1-1-A-0.wav,1,0,dog,1\n"
+    (top / "ESC-50-master" / "meta" / "esc50.csv").write_text(table)
+    assert environment.esc50(top)["path"].tolist() == ["ESC-50-master/audio/1-1-A-0.wav"]
+    top = tmp_path / "words"
+    touch(top, "SpeechCommands/speech_commands_v0.02/bed/0c40e715_nohash_0.wav")
+    for name in ("validation_list.txt", "testing_list.txt"):
+        text = "bed/0c40e715_nohash_0.wav\n" * (name[0] == "t")
+        (top / "SpeechCommands" / "speech_commands_v0.02" / name).write_text(text)
+    assert speech.speech_commands(top)["split"].tolist() == ["test"]
+    top = tmp_path / "fsd"
+    parts = [f"FSD50K.{part}" for part in ("dev_audio", "eval_audio", "ground_truth")]
+    touch(top, *(f"{part}/{part}/{n}.wav" for n, part in enumerate(parts[:2])))
+    (top / parts[2] / parts[2]).mkdir(parents=True)
+    (top / parts[2] / parts[2] / "dev.csv").write_text("fname,labels,split\n0,Dog,train\n")
+    (top / parts[2] / parts[2] / "eval.csv").write_text("fname,labels\n1,Dog\n")
+    assert environment.fsd50k(top)["path"].tolist() == [f"{part}/{part}/{n}.wav" for n, part in enumerate(parts[:2])]
+    (top / "old" / parts[2]).mkdir(parents=True)
+    (top / "old" / parts[2] / "dev.csv").write_text("fname,labels,split\n7,Cat,train\n")
+    with pytest.raises(FileNotFoundError, match="dev.csv is not there"):  # two: nobody can tell which is meant
+        environment.fsd50k(top)
 
 
 def test_one_odd_name_does_not_block_a_data_set(tmp_path, caplog):

@@ -31,6 +31,11 @@ def find_published_file(top: Path, name: str, get_it: str, also: tuple[str, ...]
     for path in (top / name, top.parent / name, *(top / other for other in also)):
         if path.is_file():
             return path
+    # Mirrors unpack into folders of other names; where there are two, nobody can tell which is meant.
+    inner = [path for pattern in (f"*/{name}", f"*/*/{name}") for path in top.glob(pattern) if path.is_file()]
+    inner = [path for path in inner if "__MACOSX" not in path.parts]
+    if len(inner) == 1:
+        return inner[0]
     raise FileNotFoundError(
         f"{top / name} is not there, which tells the published split; {get_it}; {top} holds {list_names(top)}"
     )

@@ -70,7 +70,7 @@ def fsd50k(top: Path) -> pd.DataFrame:
             top,
             f"FSD50K.ground_truth/{part}.csv",
             get_it,
-            (f"labels/{part}.csv", f"FSD50K/FSD50K.ground_truth/{part}.csv"),
+            (f"labels/{part}.csv", f"ground_truth/{part}.csv", f"FSD50K/FSD50K.ground_truth/{part}.csv"),
         )
         table = read_table(path, ("fname", "labels", "split") if part == "dev" else ("fname", "labels"))
         split = table["split"].replace({"val": "valid"}) if part == "dev" else "test"
@@ -81,6 +81,7 @@ def fsd50k(top: Path) -> pd.DataFrame:
             f"clips/{part}",
             f"audio/{part}",
             f"FSD50K/FSD50K.{part}_audio",
+            f"FSD50K.{part}_audio/FSD50K.{part}_audio",
         )
         audio = find_folder(top, places, "[0-9]*.wav")
         clips = pd.DataFrame({"path": audio + table["fname"] + ".wav", "split": split})
