@@ -6,9 +6,7 @@ the next encoder: `tests/encoders/test_encoder_contract.py` calls this for every
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +15,7 @@ from torch import Tensor
 from evar.config.encoder import EncoderConfig, load_encoder_config
 from evar.config.registry import resolve
 from evar.encoders import describe_encoder, load_encoder
+from evar.encoders._sockets import watch_sockets
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerFeatures
 from evar.encoders.findings import Finding, summarise
@@ -359,40 +358,6 @@ def compare_weights(encoder: Encoder, other: Encoder) -> Iterator[str]:
     for name in sorted(first.keys() | second.keys()):
         if name not in first or name not in second or not torch.equal(first[name].cpu(), second[name].cpu()):
             yield f"{name} differs when built twice; draw random weights from torch's own generator, which is seeded"
-
-
-@contextmanager
-def watch_sockets() -> Iterator[list[str]]:
-    """Refuse every network socket inside a `with` block, and list the attempts; local (unix) sockets stay allowed.
-
-    Example:
-        >>> with watch_sockets() as opened:
-        ...     try:
-        ...         socket.socket()
-        ...     except OSError:
-        ...         print(opened)
-        ['a network socket']
-    """
-    opened: list[str] = []
-    real_socket, real_lookup = socket.socket, socket.getaddrinfo
-    local = getattr(socket, "AF_UNIX", None)
-
-    class Refused(real_socket):  # type: ignore[valid-type, misc]
-        def __new__(cls, family: int = -1, *args: Any, **kwargs: Any) -> Any:
-            if local is not None and family == local:
-                return real_socket(family, *args, **kwargs)
-            opened.append("a network socket")
-            raise OSError("an encoder must not open a network socket")
-
-    def refuse_lookup(host: Any, *args: Any, **kwargs: Any) -> Any:
-        opened.append(f"host {host!r}")
-        raise OSError(f"an encoder must not look up a host, got {host!r}")
-
-    socket.socket, socket.getaddrinfo = Refused, refuse_lookup  # type: ignore[misc]
-    try:
-        yield opened
-    finally:
-        socket.socket, socket.getaddrinfo = real_socket, real_lookup  # type: ignore[misc]
 
 
 def _noise(n_clips: int, n_samples: int) -> Tensor:

@@ -160,6 +160,8 @@ def test_every_protocol_gives_a_row_that_holds_its_values(tones, protocol):
         return  # minutes of training; test_trained.py has it smaller
     if protocol == "events":
         return  # for tasks of events; test_events.py has it
+    if protocol in ("retrieval", "zero_shot", "zero_shot_average"):
+        return  # for captions and for encoders that read text; tests/lineval/test_text.py has them
     assert run(["lineval", *words]) == cli.DONE
     (row,) = results.load_all(root / "results")
     assert row.protocol == protocol and row.score >= (
