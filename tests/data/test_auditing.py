@@ -29,13 +29,13 @@ def test_planted_faults_are_named(tones, capsys):
     (folder / "low_6.wav").write_bytes(b"nothing")
     found = audit(load_task("tones"))
     text = "\n".join(found.findings)
-    assert "1 files cannot be read: low_6.wav" in text and "1 files hold NaN or infinite samples: low_5.wav" in text
-    assert "are silent (below -70 dB): low_0.wav" in text and "1 files are clipped: low_1.wav" in text
+    assert "1 file cannot be read: low_6.wav" in text and "1 file holds NaN or infinite samples: low_5.wav" in text
+    assert "are silent (below -70 dB): low_0.wav" in text and "1 file is clipped: low_1.wav" in text
     assert "1 sets of identical files lie in different splits: low_3.wav = low_4.wav = high_5.wav" in text
     assert "have different labels" in text
     assert any("34 x 8000 Hz, 1 x 22050 Hz" in line for line in found.lines)
     assert run(["verify", "tones", "--deep", f"--out={root / 'out'}"]) == cli.SOME_FAILED
-    assert "! 1 files are clipped" in capsys.readouterr().out
+    assert "! 1 file is clipped" in capsys.readouterr().out
     with (root / "out" / "audit_tones.csv").open() as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}
     assert len(rows) == 35 and rows["low_5.wav"]["channels"] == "2" and float(rows["high_0.wav"]["seconds"]) == 0.5
