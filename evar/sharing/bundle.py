@@ -24,7 +24,7 @@ from evar.report.tables.cells import make_sections
 from evar.report.tables.compared import mark_equals
 from evar.report.tables.filters import parse_filter, select_rows
 from evar.report.tables.machine import format_json
-from evar.results import Result, load_all, load_predictions, plain, run_id, save, save_predictions
+from evar.results import Result, load_all, load_confidence, load_predictions, plain, run_id, save, save_predictions
 from evar.results.identity import IDENTITY_KEYS
 from evar.results.row import utc_now
 from evar.sharing.merging import load_origins
@@ -86,6 +86,8 @@ def write_bundle(out: str | Path, path: str | Path, filter: str = "") -> list[st
         except (FileNotFoundError, ValueError) as error:
             notes.append(f"{row.id} is left out: its predictions cannot be read ({scrub(str(error), names)})")
             continue
+        if (confidence := load_confidence(out, row.id)) is not None:
+            predictions = {**predictions, "confidence": confidence}
         shared = make_shareable(row, names)
         kept.append((shared, predictions))
         files[f"runs/{shared.id}.json"] = _to_json(shared.to_dict())
