@@ -155,7 +155,12 @@ def check_encoder(encoder: Encoder, rebuild: Callable[[], Encoder] | None = None
 
 
 def check_declaration(encoder: Encoder) -> Iterator[str]:
-    """Check that the declarations of the class make sense."""
+    """Check that the declarations of the class make sense.
+
+    Example:
+        >>> list(check_declaration(load_encoder("silero_vad", "random")))
+        []
+    """
     names = [info.name for info in encoder.layer_infos]
     if not names or len(set(names)) != len(names):
         yield f"layers must have unique names, and at least one, got {names}"
@@ -179,7 +184,12 @@ def check_declaration(encoder: Encoder) -> Iterator[str]:
 
 
 def check_clips(encoder: Encoder) -> Iterator[str]:
-    """One sample, silence and half a minute are encoded: finite, float32, as many frames as `valid_frames` says."""
+    """One sample, silence and half a minute are encoded: finite, float32, as many frames as `valid_frames` says.
+
+    Example:
+        >>> list(check_clips(load_encoder("silero_vad", "random")))
+        []
+    """
     rate = encoder.sample_rate
     noise = _noise(1, int(LONG_SECONDS * rate))
     short = max(encoder.min_samples, rate)
@@ -221,7 +231,12 @@ def _hops(encoder: Encoder, long: LayerFeatures, short: LayerFeatures, n_more: i
 
 
 def check_repeatable(encoder: Encoder) -> Iterator[str]:
-    """Check that a clip gives the same numbers again after other clips were encoded, and that it is not changed itself."""
+    """Check that a clip gives the same numbers again after other clips were encoded, and that it is not changed itself.
+
+    Example:
+        >>> list(check_repeatable(load_encoder("silero_vad", "random")))
+        []
+    """
     noise = _noise(2, max(encoder.min_samples, encoder.sample_rate))
     clip, other = noise[:1].clone(), noise[1:].clone()
     first = _encode(encoder, clip)
@@ -263,7 +278,12 @@ def check_gradients(encoder: Encoder) -> Iterator[str]:
 
 
 def check_batch_invariance(encoder: Encoder) -> Iterator[str]:
-    """A clip's valid frames are the same alone and in a batch; clips of equal length only, where not declared so."""
+    """A clip's valid frames are the same alone and in a batch; clips of equal length only, where not declared so.
+
+    Example:
+        >>> list(check_batch_invariance(load_encoder("silero_vad", "random")))
+        []
+    """
     rate, least = encoder.sample_rate, encoder.min_samples
     lengths = [least + int(seconds * rate) for seconds in (2.9, 0.3, 1.37)] + [1]
     if not encoder.batch_invariant:
@@ -298,7 +318,12 @@ def _different(together: LayerFeatures, alone: list[LayerFeatures], lengths: lis
 
 
 def check_input_statistics(encoder: Encoder) -> Iterator[str]:
-    """Check the mean and the standard deviation of the input, if it has them: clips give them, and they have an effect."""
+    """Check the mean and the standard deviation of the input, if it has them: clips give them, and they have an effect.
+
+    Example:
+        >>> list(check_input_statistics(load_encoder("silero_vad", "random")))
+        []
+    """
     if encoder.norm_stats is None:
         return
     known = ("constants", "train")

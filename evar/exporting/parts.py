@@ -193,7 +193,12 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def locate_rows(folder: Path, digest: str, feature: str) -> Path:
-    """Return the path of the rows of one feature of a part."""
+    """Return the path of the rows of one feature of a part.
+
+    Example:
+        >>> locate_rows(Path("parts"), "ab12", "conv5").name
+        'ab12.conv5.f32'
+    """
     return folder / f"{digest}.{feature}.f32"
 
 
@@ -218,7 +223,12 @@ def read_record(folder: Path, digest: str) -> dict[str, Any]:
 
 
 def list_positions(record: Mapping[str, Any]) -> list[int]:
-    """List the positions of the usable clips of a part; a part without bad ones need not say them."""
+    """List the positions of the usable clips of a part; a part without bad ones need not say them.
+
+    Example:
+        >>> list_positions({"clips": ["a.wav", "b.wav"]}), list_positions({"clips": ["b.wav"], "positions": [1]})
+        ([0, 1], [1])
+    """
     return list(record.get("positions", range(len(record["clips"]))))
 
 

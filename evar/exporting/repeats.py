@@ -39,7 +39,12 @@ class FileCounter:
         self._hashes.extend(_hash_path(name_file(clip)) for clip in clips)
 
     def find_repeated(self) -> frozenset[int]:
-        """Return the hashes of files that were counted more than once."""
+        """Return the hashes of files that were counted more than once.
+
+        Example:
+            >>> FileCounter().find_repeated()
+            frozenset()
+        """
         ordered = np.sort(np.frombuffer(self._hashes, np.uint64)) if self._hashes else np.zeros(0, np.uint64)
         return frozenset(np.unique(ordered[1:][ordered[1:] == ordered[:-1]]).tolist())
 
@@ -83,7 +88,14 @@ class Homes:
 
 
 def name_file(clip: Clip) -> str:
-    """Return the path by which a file is known again."""
+    """Return the path by which a file is known again.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from evar.exporting.sources import Clip
+        >>> name_file(Clip("a", Path("sounds/../a.wav"))) == os.path.abspath("a.wav")
+        True
+    """
     return os.path.abspath(clip.file)
 
 
