@@ -23,6 +23,7 @@ _CLIPS_AT_ONCE = 64
 _TINY = 1e-6
 
 
+@dataclass(eq=False, repr=False)
 class AttentiveProbe(TrainedProbe):
     """Attention pooling over the frames of all layers and a linear map, trained by Adam and stopped early.
 
@@ -72,29 +73,17 @@ class AttentiveProbe(TrainedProbe):
 
     traits = ProbeTraits(kinds=("multiclass", "multilabel", "regression"), reads_frames=True, takes_device=True)
 
-    def __init__(
-        self,
-        n_heads: int = 4,
-        learning_rates: Sequence[float] = (1e-3,),
-        weight_decay: float = 1e-8,
-        batch_size: int = 32,
-        max_epochs: int = 200,
-        patience: int = 10,
-        metric: str = "accuracy",
-        refit: str = "train",
-        random_state: int = 0,
-        device: str = "auto",
-    ) -> None:
-        self.n_heads = n_heads
-        self.learning_rates = learning_rates
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.max_epochs = max_epochs
-        self.patience = patience
-        self.metric = metric
-        self.refit = refit
-        self.random_state = random_state
-        self.device = device
+    # Settings are fields, which scikit-learn reads from the constructor that they make.
+    n_heads: int = 4
+    learning_rates: Sequence[float] = (1e-3,)
+    weight_decay: float = 1e-8
+    batch_size: int = 32
+    max_epochs: int = 200
+    patience: int = 10
+    metric: str = "accuracy"
+    refit: str = "train"
+    random_state: int = 0
+    device: str = "auto"
 
     def fit(self, X: Frames, y: ArrayLike, X_valid: Frames, y_valid: ArrayLike) -> AttentiveProbe:
         """Train, and keep the weights of the best epoch.

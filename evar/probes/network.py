@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ INITS = ("default", "xavier_uniform", "xavier_normal")
 Split = tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike]
 
 
+@dataclass(eq=False, repr=False)
 class NetworkProbe(TrainedProbe):
     """A linear layer, or a multilayer perceptron, trained by Adam and stopped early on validation clips.
 
@@ -93,45 +95,25 @@ class NetworkProbe(TrainedProbe):
         takes_device=True,
     )
 
-    def __init__(
-        self,
-        learning_rates: Sequence[float] = (3e-4,),
-        hiddens: Sequence[Sequence[int]] = ((),),
-        inits: Sequence[str] = ("default",),
-        n_combinations: int | None = None,
-        dropout: float = 0.0,
-        batch_norm: bool = False,
-        weight_decay: float = 1e-8,
-        batch_size: int = 200,
-        max_epochs: int = 200,
-        validate_every: int = 1,
-        patience: int = 20,
-        ties_improve: bool = True,
-        loss_over_classes: bool = True,
-        standardise: bool = True,
-        metric: str = "accuracy",
-        refit: str = "train",
-        random_state: int = 0,
-        device: str = "auto",
-    ) -> None:
-        self.learning_rates = learning_rates
-        self.hiddens = hiddens
-        self.inits = inits
-        self.n_combinations = n_combinations
-        self.dropout = dropout
-        self.batch_norm = batch_norm
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.max_epochs = max_epochs
-        self.validate_every = validate_every
-        self.patience = patience
-        self.ties_improve = ties_improve
-        self.loss_over_classes = loss_over_classes
-        self.standardise = standardise
-        self.metric = metric
-        self.refit = refit
-        self.random_state = random_state
-        self.device = device
+    # Settings are fields, which scikit-learn reads from the constructor that they make.
+    learning_rates: Sequence[float] = (3e-4,)
+    hiddens: Sequence[Sequence[int]] = ((),)
+    inits: Sequence[str] = ("default",)
+    n_combinations: int | None = None
+    dropout: float = 0.0
+    batch_norm: bool = False
+    weight_decay: float = 1e-8
+    batch_size: int = 200
+    max_epochs: int = 200
+    validate_every: int = 1
+    patience: int = 20
+    ties_improve: bool = True
+    loss_over_classes: bool = True
+    standardise: bool = True
+    metric: str = "accuracy"
+    refit: str = "train"
+    random_state: int = 0
+    device: str = "auto"
 
     def fit(self, X: ArrayLike, y: ArrayLike, X_valid: ArrayLike, y_valid: ArrayLike) -> NetworkProbe:
         """Train every combination and keep the best.

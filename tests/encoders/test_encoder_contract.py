@@ -407,7 +407,7 @@ def test_sockets_are_given_back() -> None:
 def described(**changes: str) -> config.EncoderConfig:
     texts = {"description": "a toy", "trained_on": "nothing", "citation": "this file", **changes}
     weights = config.WeightsSource(kind="url", licence=texts.pop("licence", "MIT"), urls=("https://weights.example",))
-    return config.EncoderConfig(name="toy", implementation="toy:Toy", weights=weights, **texts)
+    return config.EncoderConfig(name="toy", implementation="toy:Bands", weights=weights, **texts)
 
 
 @pytest.mark.parametrize("key", ["description", "trained_on", "citation", "licence"])

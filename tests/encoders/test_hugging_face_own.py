@@ -90,7 +90,11 @@ def test_options_of_our_class_can_be_given(tmp_path):
     [
         ("ced", {"target_length": 500}, "target_length is 500, but only models with 1012"),
         ("ced", {"name": "own", "embed_dim": 100}, "no published network is 100 wide"),
-        ("ced", {"name": None, "embed_dim": 192, "num_heads": 4}, "192 wide with 4 heads is none"),
+        (
+            "ced",
+            {"name": None, "embed_dim": 192, "num_heads": 4},
+            "no published network is 192 wide with 4 heads; there are 192 wide with 3 heads",
+        ),
         ("dasheng", {"encoder_kwargs": {"patch_size": [16, 16]}}, r"patch_size is \[16, 16\]"),
         ("eat", {"layer_norm_first": True}, "layer_norm_first is True"),
         ("eat", {"depth": 2}, "missing"),
