@@ -32,8 +32,8 @@ def plot(
     evar plot sensitivity FILE --encoders=NAME,NAME [flags]    how far each layer's vector moves with pitch, level, noise
                                                                and time shift
     evar plot map TASK --encoders=NAME,NAME [flags]            t-SNE or UMAP of each layer, with silhouette and purity
-    evar plot confusion results/runs/ID.json [--out=DIR]       what a row mixes up, the score of every class, every clip
-    evar plot predictions results/runs/ID.json [--out=DIR]     the same for numbers and for several labels a clip
+    evar plot confusion results/runs/ID.json [flags]           what a row mixes up, the score of every class, every clip
+    evar plot predictions results/runs/ID.json [flags]         the same for numbers and for several labels a clip
 
     Examples:
       evar plot clip dog.wav --encoders=logmel,crepe.tiny,aisfx
@@ -105,12 +105,13 @@ def _draw_predictions(target: str, out: str) -> int:
 
     from evar import results
     from evar.data.task_config import load_task_config
+    from evar.pictures.saving import choose_stem
     from evar.report.plots.predictions import plot_predictions
 
     path = Path(target)
     row = results.load(path)
     names = load_task_config(row.task).classes
-    written = plot_predictions(row, path.parent.parent, names, Path(out) / f"predictions_{row.id}")
+    written = plot_predictions(row, path.parent.parent, names, choose_stem(out, f"predictions_{row.id}"))
     write_text("written: " + ", ".join(str(file) for file in written))
     return DONE
 
@@ -121,13 +122,14 @@ def _draw_confusion(target: str, out: str) -> int:
 
     from evar import results
     from evar.data.task_config import load_task_config
+    from evar.pictures.saving import choose_stem
     from evar.report.plots.confusion import plot_confusion
 
     path = Path(target)
     row = results.load(path)
     config = load_task_config(row.task)
     names = config.classes or tuple(f"class {number}" for number in range(config.expected.classes or 0))
-    written, scores = plot_confusion(row, path.parent.parent, names, Path(out) / f"confusion_{row.id}")
+    written, scores = plot_confusion(row, path.parent.parent, names, choose_stem(out, f"confusion_{row.id}"))
     worst = sorted((one for one in scores if one["clips"]), key=lambda one: float(one["recall"]))[:10]
     table = [
         [str(one["class"]), str(one["clips"]), f"{100 * float(one['recall']):.1f}", f"{100 * float(one['f1']):.1f}",

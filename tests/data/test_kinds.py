@@ -228,6 +228,8 @@ def test_a_confusion_matrix_counts_what_was_taken_for_what(tones, capsys):
     assert [float(one["recall"]) for one in scores.values()] == pytest.approx(wanted)
     assert scores["high"]["taken_for"] == "(unreadable)"
     assert table.with_suffix(".png").stat().st_size > 1000 and "class (worst first)" in capsys.readouterr().out
+    assert run(["plot", "confusion", str(path), f"--out={root / 'figure2.png'}"]) == cli.DONE
+    assert (root / "figure2.png").is_file() and (root / "figure2_clips.csv").is_file()
 
 
 def test_a_confusion_matrix_is_for_tasks_of_one_class_a_clip(tones, capsys):
