@@ -95,9 +95,12 @@ def _describe_tasks(section: Section, rows: Sequence[Row]) -> list[str]:
         (row, cell), equals, label = max(open_leads, key=lambda lead: lead[0][1].score or 0.0)
         nearest, its_cell = equals[0]
         more = f", nor is that over {count_noun(len(equals) - 1, 'other')}" if len(equals) > 1 else ""
+        verdict = f"is not significant{more}"
+        if its_cell.p_worse is None and is_better(cell.score or 0.0, its_cell.score or 0.0):
+            verdict = "was not tested, since the two have no predictions for the same clips"
         sentences.append(
             f"{name_row(row)} is best on {label} ({100 * (cell.score or 0.0):.1f} %), but its lead over "
-            f"{name_row(nearest)} ({100 * (its_cell.score or 0.0):.1f} %) is not significant{more}."
+            f"{name_row(nearest)} ({100 * (its_cell.score or 0.0):.1f} %) {verdict}."
         )
     if clear:
         leads = [f"{name} on {join_words(tasks, 4)}" for name, tasks in clear.items()]

@@ -17,9 +17,11 @@ import pytest
 
 from evar import results
 from evar.cli import DONE, WRONG, run
+from evar.report.tables.section import Cell, Column, Row, Section
 from evar.webpage import write_report
 from evar.webpage.clips import list_task_clips
 from evar.webpage.context import Context, Settings
+from evar.webpage.sentences import describe_findings
 from evar.webpage.sounds import collect_sounds, link_file
 
 ROOT = Path(__file__).parents[2]
@@ -150,3 +152,14 @@ def test_the_page_needs_no_torch(folder):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("p_worse", "verdict"),
+    [(None, "was not tested, since"), (0.4, "is not significant"), (0.001, "Significantly better")],
+)
+def test_a_lead_that_was_not_tested_is_not_called_insignificant(p_worse, verdict):
+    best, other = Cell(score=0.8), Cell(score=0.6, p_worse=p_worse)
+    rows = (Row("a", "fc", None, None, (best,)), Row("b", "fc", None, None, (other,)))
+    section = Section("linear", "linear", "1", None, (Column("esc10", "esc10"),), rows)
+    assert verdict in describe_findings(section)[0]
