@@ -338,6 +338,33 @@ class MelSpectrogram(nn.Module):
         return padded.scatter(1, self._left + ends + beyond, mirrored)
 
 
+def make_vggish_mel() -> MelSpectrogram:
+    """Make the front-end that VGGish, YAMNet and TRILL share: 16 kHz, 25 ms every 10 ms, 64 bands from 125 to 7500 Hz.
+
+    Returns:
+        (batch, samples) -> (batch, time, 64) magnitudes.
+
+    Example:
+        >>> make_vggish_mel()(torch.zeros(1, 16000)).shape
+        torch.Size([1, 98, 64])
+    """
+    return MelSpectrogram(
+        sample_rate=16000,
+        n_fft=512,
+        win_length=400,
+        hop=160,
+        n_mels=64,
+        f_min=125.0,
+        f_max=7500.0,
+        scale="htk",
+        norm="none",
+        slope="mel",
+        power=1,
+        center="none",
+        double=True,
+    )
+
+
 def _require_known(option: str, value: str, known: tuple[str, ...]) -> str:
     if value not in known:
         raise ValueError(f"no {option} {value!r}; {near_miss(value, known)}")

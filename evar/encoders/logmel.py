@@ -38,7 +38,8 @@ class LogMel(Encoder):
     """
 
     sample_rate = 16000
-    default_layers = ("logmel",)
+    default_layers: tuple[str, ...] = ("logmel",)
+    power = 2  # of the spectra: 2, or 1 for magnitudes
 
     def __init__(
         self,
@@ -59,6 +60,7 @@ class LogMel(Encoder):
             f_min=f_min,
             f_max=f_max,
             norm="none",
+            power=self.power,
         )
         self.layer_infos = (LayerInfo("logmel", n_mels, hop, "mean_std", f"ln(power + {LOG_OFFSET:g})"),)
 

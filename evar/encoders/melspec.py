@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from evar.encoders._logmel import MelSpectrogram
-from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
+from evar.encoders.logmel import LogMel
 
 
-class MelSpec(Encoder):
+class MelSpec(LogMel):
     """Mel bands of magnitudes; see the module's docstring for the settings.
 
     Args:
@@ -35,8 +34,8 @@ class MelSpec(Encoder):
         torch.Size([1, 101, 64])
     """
 
-    sample_rate = 16000
     default_layers = ("melspec",)
+    power = 1
 
     def __init__(
         self,
@@ -47,23 +46,8 @@ class MelSpec(Encoder):
         f_min: float = 50.0,
         f_max: float = 8000.0,
     ) -> None:
-        super().__init__()
-        self.mel = MelSpectrogram(
-            sample_rate=self.sample_rate,
-            n_fft=n_fft,
-            win_length=win_length,
-            hop=hop,
-            n_mels=n_mels,
-            f_min=f_min,
-            f_max=f_max,
-            norm="none",
-            power=1,
-        )
+        super().__init__(n_mels, n_fft, win_length, hop, f_min, f_max)
         self.layer_infos = (LayerInfo("melspec", n_mels, hop, "mean_std", "magnitude, no logarithm"),)
-
-    def valid_frames(self, lengths: Tensor) -> Tensor:
-        """1 + samples // hop."""
-        return self.mel.frames(lengths)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """(batch, samples) -> {"melspec": (batch, time, n_mels)}, magnitudes."""

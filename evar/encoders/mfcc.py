@@ -18,14 +18,13 @@ import math
 import torch
 from torch import Tensor
 
-from evar.encoders._logmel import MelSpectrogram
-from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
+from evar.encoders.logmel import LogMel
 
-LOG_OFFSET, REACH = 1e-6, 2  # frames on either side of a slope
+REACH = 2  # frames on either side of a slope
 
 
-class Mfcc(Encoder):
+class Mfcc(LogMel):
     """Cepstral coefficients and their slopes; see the module's docstring for the settings.
 
     Args:
@@ -42,7 +41,6 @@ class Mfcc(Encoder):
         torch.Size([1, 101, 20])
     """
 
-    sample_rate = 16000
     default_layers = ("mfcc", "delta", "delta2")
     transform: Tensor
 
@@ -56,19 +54,9 @@ class Mfcc(Encoder):
         f_min: float = 50.0,
         f_max: float = 8000.0,
     ) -> None:
-        super().__init__()
         if not 1 <= n_mfcc <= n_mels:
             raise ValueError(f"mfcc needs 1 to {n_mels} coefficients (n_mfcc), as many as bands at most, got {n_mfcc}")
-        self.mel = MelSpectrogram(
-            sample_rate=self.sample_rate,
-            n_fft=n_fft,
-            win_length=win_length,
-            hop=hop,
-            n_mels=n_mels,
-            f_min=f_min,
-            f_max=f_max,
-            norm="none",
-        )
+        super().__init__(n_mels, n_fft, win_length, hop, f_min, f_max)
         self.register_buffer("transform", make_cosine_transform(n_mels, n_mfcc), persistent=False)
         notes = ("cepstral coefficients", "slope over 5 frames", "slope of the slope")
         self.layer_infos = tuple(
@@ -76,13 +64,9 @@ class Mfcc(Encoder):
             for name, note in zip(("mfcc", "delta", "delta2"), notes, strict=True)
         )
 
-    def valid_frames(self, lengths: Tensor) -> Tensor:
-        """1 + samples // hop."""
-        return self.mel.frames(lengths)
-
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """(batch, samples) -> "mfcc", "delta" and "delta2": (batch, time, n_mfcc)."""
-        coefficients = (self.mel(waveform) + LOG_OFFSET).log() @ self.transform  # (batch, time, n_mfcc)
+        coefficients = super().forward(waveform, lengths)["logmel"] @ self.transform  # (batch, time, n_mfcc)
         frames = self.mel.frames(lengths)
         delta = compute_slopes(coefficients, frames)
         return {"mfcc": coefficients, "delta": delta, "delta2": compute_slopes(delta, frames)}

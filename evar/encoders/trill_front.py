@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from evar.encoders._logmel import MelSpectrogram
+from evar.encoders._logmel import make_vggish_mel
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
 
@@ -42,21 +42,7 @@ class TrillFront(Encoder):
 
     def __init__(self) -> None:
         super().__init__()
-        self.mel = MelSpectrogram(
-            sample_rate=self.sample_rate,
-            n_fft=512,
-            win_length=400,
-            hop=HOP,
-            n_mels=N_MELS,
-            f_min=125.0,
-            f_max=7500.0,
-            scale="htk",
-            norm="none",
-            slope="mel",
-            power=1,
-            center="none",
-            double=True,
-        )
+        self.mel = make_vggish_mel()
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
         """1 + (samples - 400) // 160."""

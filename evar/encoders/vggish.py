@@ -27,7 +27,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from evar.encoders._logmel import MelSpectrogram
+from evar.encoders._logmel import make_vggish_mel
 from evar.encoders._packing import in_chunks, pack, unpack
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
@@ -79,21 +79,7 @@ class VGGish(Encoder):
 
     def __init__(self, pca: str | None = None) -> None:
         super().__init__()
-        self.mel = MelSpectrogram(
-            sample_rate=self.sample_rate,
-            n_fft=512,
-            win_length=400,
-            hop=HOP,
-            n_mels=64,
-            f_min=125.0,
-            f_max=7500.0,
-            scale="htk",
-            norm="none",
-            slope="mel",
-            power=1,
-            center="none",
-            double=True,
-        )
+        self.mel = make_vggish_mel()
         channels = 1
         for name, width, _ in CONVOLUTIONS:
             setattr(self, name, nn.Conv2d(channels, width, 3, padding=1))

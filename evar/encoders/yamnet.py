@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from evar.config.registry import near_miss
 from evar.encoders._keras import is_hdf5, read_keras_layers
-from evar.encoders._logmel import MelSpectrogram
+from evar.encoders._logmel import make_vggish_mel
 from evar.encoders._map_layers import BANDS
 from evar.encoders._mobile import make_convolution
 from evar.encoders._packing import in_chunks, pack, unpack
@@ -68,21 +68,7 @@ class Yamnet(Encoder):
         if bands not in BANDS:
             raise ValueError(f"no bands {bands!r} for yamnet; {near_miss(bands, BANDS)}")
         self.bands = bands
-        self.mel = MelSpectrogram(
-            sample_rate=16000,
-            n_fft=512,
-            win_length=400,
-            hop=HOP,
-            n_mels=N_MELS,
-            f_min=125.0,
-            f_max=7500.0,
-            scale="htk",
-            norm="none",
-            slope="mel",
-            power=1,
-            center="none",
-            double=True,
-        )
+        self.mel = make_vggish_mel()
         self.layer1 = nn.ModuleDict({"fused": _Convolution(1, STEM, 3, 2)})
         n_in, factor, infos = STEM, 2, [self._describe("layer1", STEM, 2)]
         for number, (n_out, stride) in enumerate(LAYERS, start=2):
