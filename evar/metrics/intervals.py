@@ -186,11 +186,29 @@ def score_interval(
     return min(max(low - bias, least), most), min(max(high - bias, least), most)
 
 
-def _score(metric: str, y_true: ArrayLike, y_pred: ArrayLike, rounds: ArrayLike) -> float:
-    """Mean over rounds of each round's score."""
+def score_rounds(metric: str, y_true: ArrayLike, y_pred: ArrayLike, rounds: ArrayLike) -> list[float]:
+    """Score each round by itself.
+
+    Args:
+        metric: name in `METRICS`.
+        y_true, y_pred: (clips, ...), as the metric takes them.
+        rounds: (clips,) the round in which a clip was tested.
+
+    Returns:
+        One score a round, in the order of the rounds' numbers.
+
+    Example:
+        >>> score_rounds("accuracy", [0, 1, 1, 1], [0, 1, 0, 1], [0, 0, 1, 1])
+        [1.0, 0.5]
+    """
     true, predicted, round_of = map(np.asarray, (y_true, y_pred, rounds))
     function = METRICS[metric].function
-    return float(np.mean([function(true[round_of == one], predicted[round_of == one]) for one in np.unique(round_of)]))
+    return [float(function(true[round_of == one], predicted[round_of == one])) for one in np.unique(round_of)]
+
+
+def _score(metric: str, y_true: ArrayLike, y_pred: ArrayLike, rounds: ArrayLike) -> float:
+    """Mean over rounds of each round's score."""
+    return float(np.mean(score_rounds(metric, y_true, y_pred, rounds)))
 
 
 def _find_percentiles(scores: NDArray[np.float64], level: float) -> tuple[float, float]:

@@ -82,7 +82,7 @@ def _score_clean_clips(
     import numpy as np
 
     from evar.metrics import METRICS
-    from evar.metrics.intervals import score_interval
+    from evar.metrics.intervals import score_interval, score_rounds
 
     scores, runs, first, n_bad = [], [], None, 0
     for result in results:
@@ -93,10 +93,7 @@ def _score_clean_clips(
         kept = {name: values[is_clean] for name, values in run.items()}
         if not np.array_equal(np.unique(kept["round"]), rounds):
             return None, None, len(is_clean), n_bad
-        function = METRICS[result.metric].function
-        scores += [
-            function(kept["y_true"][kept["round"] == one], kept["y_pred"][kept["round"] == one]) for one in rounds
-        ]
+        scores += score_rounds(result.metric, kept["y_true"], kept["y_pred"], kept["round"])
         same = first is None or np.array_equal(first["clip"], kept["clip"])
         first = kept if first is None else first
         runs += [kept["y_pred"]] if same else []

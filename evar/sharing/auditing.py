@@ -188,7 +188,7 @@ def _check_numbers(row: Result, predictions: Mapping[str, np.ndarray]) -> list[s
     import numpy as np
 
     from evar.metrics import METRICS
-    from evar.metrics.intervals import score_interval
+    from evar.metrics.intervals import score_interval, score_rounds
 
     if row.metric not in METRICS:
         return [make_printable(f"its metric {row.metric} is not one of evar's, so that nothing can be recomputed")]
@@ -200,10 +200,7 @@ def _check_numbers(row: Result, predictions: Mapping[str, np.ndarray]) -> list[s
         reasons.append(f"n_test is {row.n_test}, but there are predictions of {len(predictions['clip'])} clips")
     true, predicted = predictions["y_true"], predictions["y_pred"]
     try:
-        scores = [
-            float(metric.function(true[predictions["round"] == one], predicted[predictions["round"] == one]))
-            for one in rounds
-        ]
+        scores = score_rounds(row.metric, true, predicted, predictions["round"])
     except (ValueError, IndexError, TypeError) as error:
         return [*reasons, make_printable(f"its predictions do not fit {row.metric}: {error}", one_line=True)]
     for number, (said, found) in enumerate(zip(row.round_scores, scores, strict=True)):

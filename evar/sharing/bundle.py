@@ -98,11 +98,12 @@ def write_bundle(out: str | Path, path: str | Path, filter: str = "") -> list[st
         )
     files |= _collect_yamls([row for row, _ in kept], names)
     files["table.json"] = _make_table(kept)
+    origins = load_origins(out)
     manifest = {
         "format": FORMAT,
         "created": utc_now(),
         "rows": [row.id for row, _ in kept],
-        "origins": {row.id: origin for row, _ in kept if (origin := load_origins(out).get(row.id))},
+        "origins": {row.id: origins[row.id] for row, _ in kept if row.id in origins},
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())},
     }
     buffer = io.BytesIO()

@@ -59,6 +59,7 @@ def merge_results(folders: Sequence[str | Path], out: str | Path) -> Merged:
         for row in found:
             rows.setdefault(row.id, []).append((source, row))
     conflicts, origins, n_same = [], {}, 0
+    known = {source: load_origins(source) for source in sources}
     for id, copies in rows.items():
         if difference := _find_difference(copies):
             conflicts.append(f"{id}: {difference}")
@@ -66,7 +67,7 @@ def merge_results(folders: Sequence[str | Path], out: str | Path) -> Merged:
                 path.unlink(missing_ok=True)
             continue
         n_same += len(copies) > 1
-        origins[id] = _list_origins(id, copies, out)
+        origins[id] = _list_origins(id, copies, out, known)
         _copy(copies[0][0], out, [f"runs/{id}.json", f"predictions/{id}.npz"])
     for source in sources:
         names = [str(path.relative_to(source)) for kind in _OTHER_FOLDERS for path in (source / kind).rglob("*")]
@@ -104,12 +105,13 @@ def _find_difference(copies: Sequence[tuple[Path, Result]]) -> str:
     return ""
 
 
-def _list_origins(id: str, copies: Sequence[tuple[Path, Result]], out: Path) -> list[str]:
+def _list_origins(
+    id: str, copies: Sequence[tuple[Path, Result]], out: Path, known: Mapping[Path, Mapping[str, list[str]]]
+) -> list[str]:
     """Names of the folders that hold a row, and those that a merged folder names."""
     found: list[str] = []
     for source, _ in copies:
-        known = load_origins(source).get(id)
-        found += known or ([] if source == out else [source.resolve().name])
+        found += known[source].get(id) or ([] if source == out else [source.resolve().name])
     return list(dict.fromkeys(found))
 
 
