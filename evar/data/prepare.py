@@ -97,9 +97,10 @@ def prepare_task(
 
 
 def _is_there(entry: TaskConfig, root: Path) -> bool:
-    """Is there a whole copy? One that was unpacked in part is not."""
+    """Is there a whole copy? One that was unpacked in part is not, nor a folder in which another run has just begun."""
     folder = root / entry.folder
-    if not folder.is_dir() or not any(folder.iterdir()):
+    # Names with a dot are ours: the stamp is written under such a name before anything is unpacked.
+    if not folder.is_dir() or all(path.name.startswith(".") for path in folder.iterdir()):
         return False
     stamp = _read_stamp(folder)
     return stamp is None or all(archive.file in stamp for archive in entry.archives)

@@ -430,6 +430,18 @@ def test_commands_that_prepare_the_same_folder_wait_for_each_other(served, tmp_p
     assert not list((tmp_path / "data").rglob(".unpacking-*"))
 
 
+def test_a_folder_in_which_another_run_has_just_begun_is_no_copy(served, tmp_path):
+    """Between the making of the folder and its first stamp there is only the stamp's unfinished file."""
+    from evar.data.prepare import prepare_task
+
+    served("esc50")
+    folder = tmp_path / "data" / load_task_config("esc50").folder
+    folder.mkdir(parents=True)
+    (folder / "..evar_prepared.json.1a2b.tmp").write_bytes(b"")
+    done = prepare_task("esc50", tmp_path / "data", verify=False)
+    assert done.what.startswith("fetched") and not done.task.missing()
+
+
 def test_what_a_live_neighbour_unpacks_is_left_alone(tmp_path):
     from filelock import FileLock
 
