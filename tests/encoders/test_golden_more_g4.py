@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import golden_more
@@ -297,6 +298,42 @@ def test_known_mistakes_are_seen(checkpoint: tuple[str, Checkpoint]) -> None:
         assert relative(wrong, right) > max(least, most), (
             f"{mistake.__name__} of {model} changes emb by {relative(wrong, right):.1e}"
         )
+    assert np.array_equal(embed(encoder, samples)[0], right), "a mistake was not undone"
+
+
+def htk_bands(encoder: Any, patch: pytest.MonkeyPatch) -> None:
+    """HTK bands without a norm, as those of COLA."""
+    other_filters("htk")(SimpleNamespace(mel=encoder.mel.mel, sample_rate=encoder.sample_rate), patch)
+
+
+def zeros_beyond_its_ends(encoder: Any, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(encoder.mel.mel, "center", "constant")
+
+
+def clip_as_it_is(encoder: Any, patch: pytest.MonkeyPatch) -> None:
+    """A waveform that is not divided by its norm."""
+    mel, offset = encoder.mel.mel, encoder.mel.offset + 1.1920929e-07
+    patch.setattr(encoder.mel, "forward", lambda waveform, lengths: (mel(waveform, lengths) + offset).log())
+
+
+def magnitude_not_power(encoder: Any, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(encoder.mel.mel, "power", 1)
+
+
+@pytest.mark.parametrize("checkpoint", ["decar"], indirect=True)
+def test_known_mistakes_in_delores_are_seen(checkpoint: tuple[str, Checkpoint]) -> None:
+    """Its own front-end before the network that the set shares between DECAR and DeLoRes."""
+    _, write = checkpoint
+    encoder: Any = load_encoder("delores", write("decar"), layout="time_mel")
+    samples = torch.from_numpy(make_waves("A", (16000,))[16000])[None]
+    right = embed(encoder, samples)[0]
+    assert G4.differences("decar", "A", {"delores_tf_emb": right}, limit) == []
+    mistakes = [htk_bands, zeros_beyond_its_ends, clip_as_it_is, magnitude_not_power, other_epsilon, axes_swapped]
+    for mistake in mistakes:
+        with pytest.MonkeyPatch.context() as patch:
+            mistake(encoder, patch)
+            wrong = embed(encoder, samples)[0]
+        assert relative(wrong, right) > 2e-2, f"{mistake.__name__} changes emb by {relative(wrong, right):.1e}"
     assert np.array_equal(embed(encoder, samples)[0], right), "a mistake was not undone"
 
 
