@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evar.audio import mpeg
 from evar.audio.ogg_flac import split_flac, split_ogg
@@ -32,11 +32,13 @@ class Layout:
         pieces: files in memory, decoded one after another; empty: the file itself is right.
         n_declared, n_present: frames, bytes or samples that the header promises, and of them what is there; equal where
             nothing is promised.
+        is_cut: the end is missing, and nothing tells how much was there.
     """
 
     pieces: tuple[bytes, ...] = ()
     n_declared: int = 1
     n_present: int = 1
+    is_cut: bool = False
 
 
 def find_layout(data: bytes) -> Layout:
@@ -59,7 +61,7 @@ def _follow(data: bytes) -> Layout:
     if at and data[at : at + 4] in _OF_START:  # libsndfile takes the length of the tag from the end of the sound
         inner = bytes(data[at:])
         found = _OF_START[inner[:4]](inner)
-        return Layout(found.pieces or (inner,), found.n_declared, found.n_present)
+        return replace(found, pieces=found.pieces or (inner,))
     start = bytes(data[:4])
     if start in _OF_START:
         return _OF_START[start](data)
@@ -69,7 +71,8 @@ def _follow(data: bytes) -> Layout:
 
 
 def _lay_out_ogg(data: bytes) -> Layout:
-    return Layout(tuple(split_ogg(data) or ()))
+    streams = split_ogg(data)
+    return Layout(streams.contents, is_cut=streams.is_cut)
 
 
 def _lay_out_flac(data: bytes) -> Layout:

@@ -9,46 +9,90 @@ import functools
 from dataclasses import dataclass
 
 _BEGINS, _ENDS = 2, 4  # flags of a page
+#: how the first page of a stream of sound begins: Vorbis, Opus, Speex, FLAC
+_SOUND_STARTS = (b"\x01vorbis", b"OpusHead", b"Speex   ", b"\x7fFLAC")
 _FLAC_STARTS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
 #: bytes from the end of a FLAC file in which its last frame begins
 _LAST_FRAME_BYTES = 1 << 20
 
 
-def split_ogg(data: bytes) -> list[bytes] | None:
-    """Split an Ogg file into its streams, each with an end that decoders recognise.
+@dataclass(frozen=True)
+class OggStreams:
+    """What the pages of an Ogg file tell.
 
-    Returns:
-        None if the file is one whole stream already.
+    Attributes:
+        contents: the streams one after another, each with an end that decoders recognise; empty if the file is one
+            whole stream already.
+        is_cut: the last page of a stream of sound is missing, so nobody knows how much sound there was.
     """
-    pages = []  # (start, end, flags)
+
+    contents: tuple[bytes, ...]
+    is_cut: bool
+
+
+@dataclass(frozen=True)
+class _Page:
+    start: int
+    end: int
+    flags: int
+    serial: bytes
+    begin: bytes  # the first bytes of its content
+
+
+def split_ogg(data: bytes) -> OggStreams:
+    """Split an Ogg file into its streams, and find out whether each stream of sound has its last page.
+
+    A file that is cut between two pages looks whole but for one flag, which only the last page of a stream has.
+
+    Args:
+        data: the whole file.
+    """
+    pages, is_whole = _list_pages(data)
+    starts = [
+        number
+        for number, page in enumerate(pages)
+        if page.flags & _BEGINS and (number == 0 or not pages[number - 1].flags & _BEGINS)
+    ]
+    groups = [pages[first:behind] for first, behind in zip(starts, [*starts[1:], len(pages)], strict=True)]
+    is_cut = any(_lacks_end(group) for group in groups)
+    if not groups or (len(groups) < 2 and is_whole and not is_cut):
+        return OggStreams((), is_cut)
+    return OggStreams(tuple(_close_stream(data, group) for group in groups), is_cut)
+
+
+def _list_pages(data: bytes) -> tuple[list[_Page], bool]:
+    """List the whole pages, and whether there are no others."""
+    pages: list[_Page] = []
     at, is_whole = 0, True
     while (at := data.find(b"OggS", at)) >= 0:
         n_segments = data[at + 26] if at + 27 <= len(data) else 0
         body = at + 27 + n_segments
         end = body + sum(data[at + 27 : body])
         if at + 27 > len(data) or end > len(data):
-            is_whole = False
-            break
-        pages.append((at, end, data[at + 5]))
+            return pages, False
+        if end < len(data) and data[end : end + 4] != b"OggS" and (inner := data.find(b"OggS", at + 4, end + 3)) >= 0:
+            at, is_whole = inner, False  # cut inside of the page, where a joined file goes on
+            continue
+        pages.append(_Page(at, end, data[at + 5], bytes(data[at + 14 : at + 18]), bytes(data[body : body + 8])))
         at = end
-    starts = [
-        number
-        for number, (_, _, flags) in enumerate(pages)
-        if flags & _BEGINS and (number == 0 or not pages[number - 1][2] & _BEGINS)
-    ]
-    if not starts or (len(starts) < 2 and is_whole):
-        return None
-    streams = []
-    for first, behind in zip(starts, [*starts[1:], len(pages)], strict=True):
-        own = pages[first:behind]
-        content = bytearray(data[own[0][0] : own[-1][1]])
-        if not own[-1][2] & _ENDS:
-            last = own[-1][0] - own[0][0]
-            content[last + 5] |= _ENDS
-            content[last + 22 : last + 26] = bytes(4)
-            content[last + 22 : last + 26] = _compute_checksum(bytes(content[last:])).to_bytes(4, "little")
-        streams.append(bytes(content))
-    return streams or None
+    return pages, is_whole
+
+
+def _lacks_end(pages: list[_Page]) -> bool:
+    """Tell whether a stream of sound begins in these pages and does not end in them."""
+    sounds = {page.serial for page in pages if page.flags & _BEGINS and page.begin.startswith(_SOUND_STARTS)}
+    return bool(sounds - {page.serial for page in pages if page.flags & _ENDS})
+
+
+def _close_stream(data: bytes, pages: list[_Page]) -> bytes:
+    """Copy the pages of a stream, and mark the last of them as its end: decoders count the samples up to that mark."""
+    content, last = bytearray(data[pages[0].start : pages[-1].end]), pages[-1]
+    if not last.flags & _ENDS:
+        at = last.start - pages[0].start
+        content[at + 5] |= _ENDS
+        content[at + 22 : at + 26] = bytes(4)
+        content[at + 22 : at + 26] = _compute_checksum(bytes(content[at:])).to_bytes(4, "little")
+    return bytes(content)
 
 
 @functools.cache

@@ -34,6 +34,8 @@ FFMPEG_SUFFIXES = (
 )  # fmt: skip
 #: sound may be missing at the end of a file up to this before the file counts as cut off: encoders round
 SPARE_SECONDS = 0.1
+#: the end of the sentence on an Ogg file without its last page
+_NO_END = "and the end of the sound is missing: the file is cut off or damaged; fetch or copy it again"
 #: samples of all channels that are decoded in one call
 _VALUES_AT_ONCE = 1 << 24
 #: frames that are decoded at a time
@@ -127,11 +129,13 @@ class Opened:
             yield block
 
     def require_whole(self) -> None:
-        """Refuse a file that ends before its header says.
+        """Refuse a file that ends before its header says, or whose end is missing.
 
         Raises:
             AudioError: how much of it is there.
         """
+        if self.layout.is_cut:
+            raise AudioError(f"decoded {self.n_samples / self.sample_rate:.1f} s, {_NO_END}")
         if self.decoder != "libsndfile" or self.layout.n_present >= self.layout.n_declared:
             return
         seconds = self.n_samples / self.sample_rate
@@ -186,6 +190,8 @@ def open_sound(path: str | Path, content: Content | None = None) -> Opened:
             raise AudioError(
                 f"the file is cut off, {share:.0%} of its sound is there; fetch or copy it again"
             ) from error
+        if layout.is_cut:
+            raise AudioError(f"no sound was decoded, {_NO_END}") from error
         opened = _open_by_ffmpeg(content, error)
     opened.require_whole()
     return opened

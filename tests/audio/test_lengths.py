@@ -150,6 +150,47 @@ def test_a_file_that_was_cut_is_named_with_both_lengths(tmp_path, ending):
             inspect(path)
 
 
+def list_page_starts(data: bytes) -> list[int]:
+    starts, at = [], 0
+    while at < len(data):
+        assert data[at : at + 4] == b"OggS"
+        starts.append(at)
+        n_segments = data[at + 26]
+        at += 27 + n_segments + sum(data[at + 27 : at + 27 + n_segments])
+    return starts
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_file_that_was_cut_is_named_wherever_the_cut_lies(tmp_path, subtype):
+    """Between two pages nothing looks wrong: only the flag of the last page is missing."""
+    whole = encode(3.0, "OGG", rate=24000, subtype=subtype)  # Opus has no 22,050 Hz
+    path, starts = tmp_path / "a.ogg", list_page_starts(whole)
+    path.write_bytes(whole)
+    n_whole = inspect(path).n_samples
+    assert len(starts) > 3 and n_whole == 3 * RATE
+    for cut in (*starts[3:], *(start + 11 for start in starts[3:]), len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        for look in (inspect, lambda path: read(path, RATE), audio.describe):
+            with pytest.raises(
+                AudioError, match=r"decoded \d\.\d s, and the end of the sound is missing: the file is cut"
+            ):
+                look(path)
+        path.write_bytes(whole[:cut] + whole)  # the cut is inside of a joined file
+        with pytest.raises(AudioError, match="the end of the sound is missing"):
+            inspect(path)
+    for data in (whole * 3, whole + b"OggS", whole + b"TAG" + bytes(400)):  # joined, or with something behind the end
+        path.write_bytes(data)
+        assert inspect(path).n_samples == n_whole * (3 if data == whole * 3 else 1)
+
+
+def test_an_ogg_file_without_any_sound_before_the_cut(tmp_path):
+    whole = encode(1.0, "OGG")
+    for cut in list_page_starts(whole)[1:3]:
+        (tmp_path / "a.ogg").write_bytes(whole[:cut])
+        with pytest.raises(AudioError, match="no sound was decoded, and the end of the sound is missing"):
+            inspect(tmp_path / "a.ogg")
+
+
 def test_a_random_window_lies_inside_what_is_there(tmp_path):
     """Joined mp3s whose header tells the first: windows reach the second, and none lies behind the end."""
     path = tmp_path / "a.mp3"
