@@ -47,8 +47,8 @@ def write_windows(
 
     Args:
         path: what is written depends on its ending. `.csv`: one row for each window, with the columns path, start, end,
-            label and probability. `.txt`: one file of Audacity labels; if there are several sounds, each label begins with the name of
-            its sound. Any other path is a folder, in which each sound gets a file of Audacity labels of its own.
+            label and probability. `.txt`: one file of Audacity labels; if there are several sounds, each label begins with
+            the name of its sound. Any other path is a folder, in which each sound gets a file of Audacity labels of its own.
         rows: (file, start, end, label, probability) of each window, in any order; start and end in seconds. A window with
             several classes has several rows; a window without one has none.
         probabilities: write the highest probability of the joined windows behind each Audacity label, such as "dog 0.93".
