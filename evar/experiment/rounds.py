@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evar.metrics import METRICS, calibration_error, list_extra_metrics
-from evar.metrics.events import count_clip
+from evar.metrics.events import count_clip, find_collar
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -98,7 +98,7 @@ def place_predictions(
     if task.config.kind == "events":
         counts = np.array([count_clip(events, np.empty((0, 3)))[1] for events in task.y], np.float64)
         for position, found in zip(readable, predicted, strict=True):
-            counts[position] = count_clip(task.y[position], found)[1]
+            counts[position] = count_clip(task.y[position], found, find_collar(task.config.metric))[1]
         return counts
     every: NDArray[Any]
     if task.config.kind == "captions":

@@ -1,9 +1,17 @@
 """Scores and their uncertainty: pure functions on numpy arrays, found by name in `METRICS`."""
 
-from evar.metrics.classes import accuracy, balanced_accuracy, calibration_error, chroma_accuracy, macro_f1
-from evar.metrics.events import event_onset_f1, segment_error_rate
+from evar.metrics.classes import (
+    accuracy,
+    balanced_accuracy,
+    calibration_error,
+    chroma_accuracy,
+    macro_f1,
+    sensitivity_specificity,
+    weighted_key_score,
+)
+from evar.metrics.events import event_onset_f1, event_onset_f1_50ms, segment_error_rate
 from evar.metrics.intervals import bootstrap_interval, bootstrap_scores, score_interval
-from evar.metrics.labels import auc, d_prime, mean_average_precision
+from evar.metrics.labels import auc, d_prime, eer, equal_error_accuracy, mean_average_precision
 from evar.metrics.named import KINDS, METRICS, Metric, estimate_chance, list_extra_metrics
 from evar.metrics.own import check_metric, register_metric
 from evar.metrics.paired import holm, paired_permutation
@@ -22,8 +30,11 @@ __all__ = [
     "check_metric",
     "chroma_accuracy",
     "d_prime",
+    "eer",
+    "equal_error_accuracy",
     "estimate_chance",
     "event_onset_f1",
+    "event_onset_f1_50ms",
     "holm",
     "list_extra_metrics",
     "macro_f1",
@@ -35,4 +46,6 @@ __all__ = [
     "register_metric",
     "score_interval",
     "segment_error_rate",
+    "sensitivity_specificity",
+    "weighted_key_score",
 ]

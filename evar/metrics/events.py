@@ -11,16 +11,34 @@ from numpy.typing import ArrayLike, NDArray
 
 #: seconds that an onset may be off
 COLLAR = 0.2
+#: metric -> seconds that an onset may be off, where they are others
+COLLARS = {"event_onset_f1_50ms": 0.05}
 #: seconds of a segment
 SEGMENT = 1.0
 
 
-def count_clip(true: NDArray[np.float64], found: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def find_collar(metric: str) -> float:
+    """Return how many seconds an onset may be off in a metric of events.
+
+    Args:
+        metric: name in `evar.metrics.METRICS`.
+
+    Example:
+        >>> find_collar("event_onset_f1"), find_collar("event_onset_f1_50ms")
+        (0.2, 0.05)
+    """
+    return COLLARS.get(metric, COLLAR)
+
+
+def count_clip(
+    true: NDArray[np.float64], found: NDArray[np.float64], collar: float = COLLAR
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Counts of one clip: true events, found events, and how they match.
 
     Args:
         true: (events, 3) class number, onset and offset in seconds.
         found: likewise.
+        collar: seconds that an onset may be off, see `find_collar`.
 
     Returns:
         [events, 0, active class-segments] of the truth, and [onsets that are right, events found, errors in segments].
@@ -32,7 +50,7 @@ def count_clip(true: NDArray[np.float64], found: NDArray[np.float64]) -> tuple[N
     """
     n_active, n_errors = _count_segments(true, found)
     truth = np.array([len(true), 0, n_active], np.int64)
-    return truth, np.array([match_onsets(true, found), len(found), n_errors], np.int64)
+    return truth, np.array([match_onsets(true, found, collar), len(found), n_errors], np.int64)
 
 
 def match_onsets(true: NDArray[np.float64], found: NDArray[np.float64], collar: float = COLLAR) -> int:
@@ -103,6 +121,31 @@ def event_onset_f1(y_true: ArrayLike, y_pred: ArrayLike) -> float:
     Example:
         >>> event_onset_f1([[2, 0, 2]], [[1, 2, 1]])
         0.5
+    """
+    return float(compute_f1(_sum_counts(y_true, y_pred)))
+
+
+def event_onset_f1_50ms(y_true: ArrayLike, y_pred: ArrayLike) -> float:
+    """F-measure of events whose class and onset (within 0.05 s) are right, over all events of all clips and classes.
+
+    Args:
+        y_true: (clips, 3) as `count_clip` gives them.
+        y_pred: likewise, counted with a collar of 0.05 s.
+
+    Returns:
+        0..1; 1 if there is no event and none was found.
+
+    Raises:
+        ValueError: as `event_onset_f1`.
+
+    Source: HEAR's event_onset_50ms_fms (Turian et al., "HEAR: Holistic Evaluation of Audio Representations", 2022,
+        MAESTRO).
+
+    Example:
+        >>> true, found = np.array([[60, 1.0, 1.5]]), np.array([[60, 1.1, 1.5]])  # a tenth of a second late
+        >>> counts = [count_clip(true, found, find_collar(name)) for name in ("event_onset_f1", "event_onset_f1_50ms")]
+        >>> event_onset_f1([counts[0][0]], [counts[0][1]]), event_onset_f1_50ms([counts[1][0]], [counts[1][1]])
+        (1.0, 0.0)
     """
     return float(compute_f1(_sum_counts(y_true, y_pred)))
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evar.metrics.named import METRICS, resample_mean
+from evar.metrics.named import METRICS
+from evar.metrics.resampling import resample_mean
 
 # Resampling counts in memory at once, as a count of numbers: 32 MB for any size of the test set.
 _COUNTS_AT_ONCE = 4_000_000

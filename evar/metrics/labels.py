@@ -81,6 +81,52 @@ def d_prime(y_true: ArrayLike, y_score: ArrayLike) -> float:
     return float(np.sqrt(2) * NormalDist().inv_cdf(min(max(auc(y_true, y_score), 1e-6), 1 - 1e-6)))
 
 
+def eer(y_true: ArrayLike, y_score: ArrayLike) -> float:
+    """Mean over labels of the equal error rate: the share of errors where misses and false alarms are equally frequent.
+
+    Args:
+        y_true: (clips, labels) 0 or 1.
+        y_score: (clips, labels) higher where the label is more likely.
+
+    Returns:
+        A fraction in 0..1 (0 is perfect, 0.5 by chance), over the labels that some clips have and some have not.
+
+    Raises:
+        ValueError: as `mean_average_precision`.
+
+    Source: the crossing of both error rates, between two thresholds on the straight line of the ROC curve; equals
+        scikit-learn's `roc_curve` with that line (tested).
+
+    Example:
+        >>> eer([[1], [1], [0], [0]], [[0.9], [0.4], [0.6], [0.1]])
+        0.5
+    """
+    true, score = _check_pair(y_true, y_score)
+    return _average_labels(equal_error_rates(true, score, np.ones((1, len(true)))), "eer")
+
+
+def equal_error_accuracy(y_true: ArrayLike, y_score: ArrayLike) -> float:
+    """Share of right decisions at the threshold where misses and false alarms are equally frequent: 1 - EER.
+
+    Args:
+        y_true: (clips, labels) 0 or 1.
+        y_score: (clips, labels) higher where the label is more likely.
+
+    Returns:
+        A fraction in 0..1 (0.5 by chance): 1 less `eer`, so that 1 is perfect as for every metric that ranks a task.
+
+    Raises:
+        ValueError: as `mean_average_precision`.
+
+    Source: as `eer`.
+
+    Example:
+        >>> equal_error_accuracy([[1], [1], [1], [0]], [[0.9], [0.8], [0.7], [0.1]])
+        1.0
+    """
+    return 1 - eer(y_true, y_score)
+
+
 def average_precisions(
     y_true: NDArray[np.bool_], y_score: NDArray[np.floating], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -151,6 +197,47 @@ def roc_areas(
         outranked = 0.5 * (up_to + before)[:, is_true]
         with np.errstate(invalid="ignore", divide="ignore"):
             found[:, label] = (own * outranked).sum(axis=1) / (own.sum(axis=1) * below[:, -1])
+    return found
+
+
+def equal_error_rates(
+    y_true: NDArray[np.bool_], y_score: NDArray[np.floating], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Compute the equal error rate of each label for each weighting of the clips.
+
+    Args:
+        y_true: (clips, labels).
+        y_score: (clips, labels).
+        weights: (weightings, clips) at least 0; a bootstrap sample is how often each clip was drawn.
+
+    Returns:
+        (weightings, labels) in 0..1; NaN where no clip of positive weight has the label, or every one has it.
+
+    Example:
+        >>> y_true = np.array([[True], [True], [False], [False]])
+        >>> y_score = np.array([[0.9], [0.4], [0.6], [0.1]])
+        >>> equal_error_rates(y_true, y_score, np.array([[1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 1.0, 1.0]])).tolist()
+        [[0.5], [0.0]]
+    """
+    found = np.full((len(weights), y_true.shape[1]), np.nan)
+    for label in range(y_true.shape[1]):
+        order, ends = _rank_keys(y_score[:, label])
+        is_true = y_true[order, label]
+        if is_true.all() or not is_true.any():
+            continue
+        # Thresholds lie above sets of equal scores: a clip below with the label is missed, one above without it is an alarm.
+        last = np.unique(ends)
+        ranked = weights[:, order]  # (weightings, clips), worst first
+        missed, below = (np.cumsum(np.where(side, ranked, 0.0), axis=1)[:, last] for side in (is_true, ~is_true))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            misses = np.pad(missed / missed[:, -1:], ((0, 0), (1, 0)))
+            alarms = 1 - np.pad(below / below[:, -1:], ((0, 0), (1, 0)))
+            gap = misses - alarms  # grows from -1 to 1
+            place = np.maximum(np.argmax(gap >= 0, axis=1), 1)
+            rows = np.arange(len(weights))
+            before, after = gap[rows, place - 1], gap[rows, place]
+            share = before / (before - after)
+            found[:, label] = misses[rows, place - 1] + share * (misses[rows, place] - misses[rows, place - 1])
     return found
 
 

@@ -10,9 +10,41 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evar.metrics.classes import accuracy, balanced_accuracy, chroma_accuracy, macro_f1
-from evar.metrics.events import compute_f1, event_onset_f1, segment_error_rate, stack_counts
-from evar.metrics.labels import auc, average_precisions, d_prime, mean_average_precision, roc_areas
+from evar.metrics.classes import (
+    accuracy,
+    balanced_accuracy,
+    chroma_accuracy,
+    credit_keys,
+    macro_f1,
+    sensitivity_specificity,
+    weighted_key_score,
+)
+from evar.metrics.events import (
+    COLLARS,
+    compute_f1,
+    event_onset_f1,
+    event_onset_f1_50ms,
+    segment_error_rate,
+    stack_counts,
+)
+from evar.metrics.labels import (
+    auc,
+    average_precisions,
+    d_prime,
+    eer,
+    equal_error_accuracy,
+    equal_error_rates,
+    mean_average_precision,
+    roc_areas,
+)
+from evar.metrics.resampling import (
+    Resampled,
+    resample_hits,
+    resample_labels,
+    resample_moments,
+    resample_parts,
+    sum_samples,
+)
 from evar.metrics.retrieval import (
     compute_ratio,
     guess_hits,
@@ -21,14 +53,12 @@ from evar.metrics.retrieval import (
     stack_hits,
     stack_precisions,
 )
-from evar.metrics.values import correlate_moments, mean_absolute_error, pearson, r2, stack_moments
+from evar.metrics.values import correlate_moments, explain_moments, mean_absolute_error, pearson, r2
 
 #: kinds of labels: one class, any number of classes, a number, events (a class with its begin and end), or captions (one or
 #: more sentences)
 KINDS = ("multiclass", "multilabel", "regression", "events", "captions")
 
-#: (y_true, y_pred, group of each clip as a number, (resamples, groups) counts) -> (resamples,)
-Resampled = Callable[[NDArray[Any], NDArray[Any], NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
 #: (y_true of the test clips of a round, number of classes) -> expected score of guessing
 Chance = Callable[[NDArray[Any], int], float]
 
@@ -56,6 +86,7 @@ class Metric:
             of classes; None if it is not known.
         display_name: what tables and plots call it; "" for the name that it is listed under.
         is_default: whether new tasks of its kind get it.
+        is_special: whether it means something only for some tasks, so that rows of others do not show it beside their own.
         source_sha256: 16 hexadecimal digits that tell the source of an own metric; "" for the metrics of this package.
 
     Example:
@@ -73,6 +104,7 @@ class Metric:
     chance: float | Chance | None = None
     display_name: str = ""
     is_default: bool = False
+    is_special: bool = False
     source_sha256: str = ""
 
     def orient(self, score: Any) -> Any:
@@ -99,80 +131,6 @@ class Metric:
             (-inf, inf)
         """
         return -np.inf if self.higher_is_better else np.inf
-
-
-def resample_mean(values: NDArray[np.float64], index: NDArray[np.int64], counts: NDArray[Any]) -> NDArray[np.float64]:
-    """Average a value of each clip over bootstrap samples that draw whole groups of clips.
-
-    Args:
-        values: (clips, 1).
-        index: (clips,) number of the group of each clip, 0..groups-1.
-        counts: (resamples, groups) how often each group is drawn.
-
-    Returns:
-        (resamples,) means.
-
-    Example:
-        >>> resample_mean(np.array([[1.0], [0.0], [0.0]]), np.array([0, 1, 1]), np.array([[1, 1], [2, 0]])).round(3)
-        array([0.333, 1.   ])
-    """
-    # Groups differ in size, so the number of clips drawn varies too: a ratio, not a fixed denominator.
-    sums = _sum_samples(np.concatenate([np.ones_like(values), values], axis=1), index, counts)
-    return sums[:, 1] / sums[:, 0]
-
-
-def _sum_samples(values: NDArray[np.float64], index: NDArray[np.int64], counts: NDArray[Any]) -> NDArray[np.float64]:
-    """Sum (clips, n) values over the clips of each sample: (resamples, n)."""
-    n_groups = counts.shape[1]
-    of_groups = np.stack([np.bincount(index, weights=column, minlength=n_groups) for column in values.T], axis=1)
-    return np.asarray(counts @ of_groups, np.float64)
-
-
-def _resample_hits(is_right: Callable[[Any, Any], NDArray[np.bool_]]) -> Resampled:
-    return lambda true, predicted, index, counts: resample_mean(
-        is_right(true, predicted).astype(np.float64)[:, None], index, counts
-    )
-
-
-def _resample_moments(compute: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Resampled:
-    return lambda true, predicted, index, counts: compute(_sum_samples(stack_moments(true, predicted), index, counts))
-
-
-def _resample_labels(compute: Callable[..., NDArray[np.float64]]) -> Resampled:
-    def resample(
-        true: NDArray[Any], score: NDArray[Any], index: NDArray[np.int64], counts: NDArray[Any]
-    ) -> NDArray[np.float64]:
-        values = compute(true.astype(bool), score, counts[:, index].astype(np.float64))  # (resamples, labels)
-        is_there = np.isfinite(values)
-        with np.errstate(invalid="ignore"):
-            return np.where(is_there, values, 0.0).sum(axis=1) / is_there.sum(axis=1)
-
-    return resample
-
-
-def resample_function(function: Callable[[ArrayLike, ArrayLike], float]) -> Resampled:
-    """Make the bootstrap of any function of y_true and y_pred: it is called once for each sample.
-
-    Args:
-        function: (y_true, y_pred) -> score.
-
-    Returns:
-        A function for `Metric.resampled`: y_true (clips, ...), y_pred (clips, ...), group of each clip (clips,), counts
-        (resamples, groups) -> scores (resamples,).
-
-    Example:
-        >>> slow = resample_function(accuracy)
-        >>> slow(np.array([0, 1, 1]), np.array([0, 0, 0]), np.array([0, 1, 1]), np.array([[1, 1], [2, 0]])).round(3)
-        array([0.333, 1.   ])
-    """
-
-    def resample(
-        true: NDArray[Any], predicted: NDArray[Any], index: NDArray[np.int64], counts: NDArray[Any]
-    ) -> NDArray[np.float64]:
-        drawn = [np.repeat(np.arange(len(true)), own[index]) for own in counts.astype(np.int64)]
-        return np.array([float(function(true[clips], predicted[clips])) for clips in drawn])
-
-    return resample
 
 
 def _compare_chroma(true: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.bool_]:
@@ -202,7 +160,7 @@ def _retrieval(direction: str) -> dict[str, Metric]:
         return Metric(
             lambda true, ranks: float(compute_ratio(stack(true, ranks).sum(axis=0, keepdims=True))[0]),
             "captions",
-            lambda true, ranks, index, counts: compute_ratio(_sum_samples(stack(true, ranks), index, counts)),
+            lambda true, ranks, index, counts: compute_ratio(sum_samples(stack(true, ranks), index, counts)),
             chance=chance,
             display_name=f"{short} {shown}",
         )
@@ -234,36 +192,68 @@ def _retrieval(direction: str) -> dict[str, Metric]:
 METRICS: dict[str, Metric] = {
     "accuracy": Metric(
         accuracy,
-        resampled=_resample_hits(lambda true, predicted: true == predicted),
+        resampled=resample_hits(lambda true, predicted: true == predicted),
         is_mean=True,
         chance=_guess_class,
         is_default=True,
     ),
     "chroma_accuracy": Metric(
-        chroma_accuracy, resampled=_resample_hits(_compare_chroma), is_mean=True, chance=_guess_chroma
+        chroma_accuracy, resampled=resample_hits(_compare_chroma), is_mean=True, chance=_guess_chroma
     ),
-    "balanced_accuracy": Metric(balanced_accuracy, chance=_guess_class),
+    "balanced_accuracy": Metric(
+        balanced_accuracy, resampled=resample_parts(lambda true: true), n_resamples=1000, chance=_guess_class
+    ),
     "macro_f1": Metric(macro_f1),
+    "weighted_key_score": Metric(
+        weighted_key_score,
+        resampled=resample_hits(credit_keys),  # no is_mean: tests of means count clips that are right or wrong
+        # A guess is right, a fifth above, relative or parallel equally often.
+        chance=lambda y_true, n_classes: 2 / n_classes,
+        is_special=True,
+    ),
+    "sensitivity_specificity": Metric(
+        sensitivity_specificity,
+        resampled=resample_parts(lambda true: np.minimum(true, 1)),
+        chance=_guess_class,
+        is_special=True,
+    ),
     "mean_average_precision": Metric(
         mean_average_precision,
         "multilabel",
-        _resample_labels(average_precisions),
+        resample_labels(average_precisions),
         n_resamples=1000,
         chance=_guess_labels,
         is_default=True,
     ),
-    "auc": Metric(auc, "multilabel", _resample_labels(roc_areas), n_resamples=1000, chance=0.5),
+    "auc": Metric(auc, "multilabel", resample_labels(roc_areas), n_resamples=1000, chance=0.5),
     "d_prime": Metric(d_prime, "multilabel", bounds=(-7.0, 7.0), chance=0.0),
-    "pearson": Metric(
-        pearson, "regression", _resample_moments(correlate_moments), bounds=(-1.0, 1.0), chance=0.0, is_default=True
+    "equal_error_accuracy": Metric(
+        equal_error_accuracy,
+        "multilabel",
+        resample_labels(lambda *args: 1 - equal_error_rates(*args)),
+        n_resamples=1000,
+        chance=0.5,
+        display_name="1 - EER",
+        is_special=True,
     ),
-    "r2": Metric(r2, "regression", bounds=(-np.inf, 1.0), chance=0.0),
+    "eer": Metric(eer, "multilabel", higher_is_better=False, chance=0.5, display_name="EER"),
+    "pearson": Metric(
+        pearson, "regression", resample_moments(correlate_moments), bounds=(-1.0, 1.0), chance=0.0, is_default=True
+    ),
+    "r2": Metric(r2, "regression", resample_moments(explain_moments), bounds=(-np.inf, 1.0), chance=0.0),
     "event_onset_f1": Metric(
         event_onset_f1,
         "events",
-        lambda true, found, index, counts: compute_f1(_sum_samples(stack_counts(true, found), index, counts)),
+        lambda true, found, index, counts: compute_f1(sum_samples(stack_counts(true, found), index, counts)),
         chance=0.0,
         is_default=True,
+    ),
+    "event_onset_f1_50ms": Metric(
+        event_onset_f1_50ms,
+        "events",
+        lambda true, found, index, counts: compute_f1(sum_samples(stack_counts(true, found), index, counts)),
+        chance=0.0,
+        is_special=True,
     ),
     "segment_error_rate": Metric(
         segment_error_rate, "events", bounds=(0.0, np.inf), higher_is_better=False, chance=1.0
@@ -323,7 +313,7 @@ def list_task_metrics(kind: str) -> list[str]:
 
     Example:
         >>> list_task_metrics("multilabel")
-        ['mean_average_precision', 'auc']
+        ['mean_average_precision', 'auc', 'equal_error_accuracy']
     """
     return [name for name, one in METRICS.items() if one.kind == kind and one.resampled and ":" not in name]
 
@@ -341,6 +331,8 @@ def list_extra_metrics(metric: str, n_classes: int, is_pitch: bool = False) -> l
         (['balanced_accuracy', 'macro_f1'], ['r2', 'mean_absolute_error'])
         >>> list_extra_metrics("chroma_accuracy", 88, is_pitch=True)
         ['accuracy', 'balanced_accuracy', 'macro_f1']
+        >>> list_extra_metrics("equal_error_accuracy", 1)
+        ['mean_average_precision', 'auc', 'd_prime', 'eer']
     """
     kind = METRICS[metric].kind
     return [
@@ -349,7 +341,10 @@ def list_extra_metrics(metric: str, n_classes: int, is_pitch: bool = False) -> l
         if other.kind == kind
         and name != metric
         and ":" not in name
+        and not other.is_special
         and (name != "chroma_accuracy" or (is_pitch and n_classes > 12))
+        and (name != "eer" or metric == "equal_error_accuracy")
+        and (name != "event_onset_f1" or metric not in COLLARS)  # its counts have another collar
     ]
 
 

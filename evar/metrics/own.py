@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evar.metrics.named import KINDS, METRICS, Metric, resample_function
+from evar.metrics.named import KINDS, METRICS, Metric
+from evar.metrics.resampling import resample_function
 
 #: bootstrap samples of an own metric that does not say how several are scored at once
 _SLOW_RESAMPLES = 200

@@ -50,9 +50,7 @@ def r2(y_true: ArrayLike, y_pred: ArrayLike) -> float:
         >>> r2([1, 2, 3, 4], [1, 3, 2, 4])
         0.6
     """
-    n, t, _, tt, pp, tp = _sum_moments(y_true, y_pred)
-    total = tt - t * t / n
-    return 0.0 if total <= 1e-12 * tt else float(1 - (tt - 2 * tp + pp) / total)
+    return float(explain_moments(_sum_moments(y_true, y_pred)))
 
 
 def mean_absolute_error(y_true: ArrayLike, y_pred: ArrayLike) -> float:
@@ -118,6 +116,26 @@ def correlate_moments(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     is_flat = spread <= 1e-20 * (n * tt) * (n * pp)
     found = (n * tp - t * p) / np.sqrt(np.where(is_flat, 1.0, spread))
     return np.where(is_flat, 0.0, np.clip(found, -1, 1))
+
+
+def explain_moments(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute the coefficient of determination from sums over clips.
+
+    Args:
+        sums: (..., 6) weighted sums of `stack_moments`.
+
+    Returns:
+        (...) at most 1; 0 where the true values are constant.
+
+    Example:
+        >>> moments = stack_moments(np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 3.0, 2.0, 4.0]))
+        >>> float(explain_moments(moments.sum(axis=0)))
+        0.6
+    """
+    n, t, _, tt, pp, tp = np.moveaxis(sums, -1, 0)
+    total = tt - t * t / n
+    is_flat = total <= 1e-12 * tt
+    return np.where(is_flat, 0.0, 1 - (tt - 2 * tp + pp) / np.where(is_flat, 1.0, total))
 
 
 def _sum_moments(y_true: ArrayLike, y_pred: ArrayLike) -> NDArray[np.float64]:

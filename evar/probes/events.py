@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from evar.config.registry import near_miss
 from evar.metrics import METRICS
-from evar.metrics.events import count_clip
+from evar.metrics.events import count_clip, find_collar
 from evar.numeric.frames import Frames
 from evar.probes.checks import STRENGTHS
 from evar.probes.choosing import choose_setting
@@ -234,7 +234,8 @@ class EventsProbe(BaseEstimator):
         return found
 
     def _score_events(self, predicted: Sequence[NDArray[np.float64]], y: Any) -> float:
-        pairs = [count_clip(np.asarray(true), found) for true, found in zip(y, predicted, strict=True)]
+        collar = find_collar(self.metric)
+        pairs = [count_clip(np.asarray(true), found, collar) for true, found in zip(y, predicted, strict=True)]
         return METRICS[self.metric].function([true for true, _ in pairs], [found for _, found in pairs])
 
 

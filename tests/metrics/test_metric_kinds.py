@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 from scipy.stats import pearsonr
 from sklearn.metrics import (
     average_precision_score,
@@ -11,12 +12,13 @@ from sklearn.metrics import (
     f1_score,
     r2_score,
     roc_auc_score,
+    roc_curve,
 )
 from sklearn.metrics import mean_absolute_error as sklearn_mean_absolute_error
 
 from evar import metrics
 from evar.metrics import METRICS, bootstrap_interval, bootstrap_scores, score_interval
-from evar.metrics.labels import average_precisions, roc_areas
+from evar.metrics.labels import average_precisions, equal_error_rates, roc_areas
 
 
 def planted_labels(seed=0, n_clips=80, n_labels=6, with_ties=True):
@@ -42,6 +44,53 @@ def test_label_metrics_of_weighted_clips_are_those_of_repeated_clips():
         for sample, row in zip(counts, found, strict=True):
             again = np.repeat(np.arange(len(y)), sample)
             assert row == pytest.approx([metric(y[again, k], score[again, k]) for k in range(y.shape[1])], abs=1e-12)
+
+
+def find_crossing(y, score):
+    """Equal error rate on the straight line between the points of scikit-learn's ROC curve."""
+    alarms, hits, _ = roc_curve(y, score, drop_intermediate=False)
+    return brentq(lambda alarm: 1 - alarm - np.interp(alarm, alarms, hits), 0.0, 1.0, xtol=1e-14)
+
+
+@pytest.mark.parametrize("with_ties", [False, True])
+def test_equal_error_rates_equal_the_crossing_on_scikit_learns_roc_curve(with_ties):
+    y, score = planted_labels(with_ties=with_ties)
+    wanted = np.array([find_crossing(y[:, k], score[:, k]) for k in range(y.shape[1])])
+    assert equal_error_rates(y.astype(bool), score, np.ones((1, len(y))))[0] == pytest.approx(wanted, abs=1e-9)
+    assert metrics.eer(y, score) == pytest.approx(wanted.mean()) and 0 < wanted.min() < wanted.max() < 0.5
+    assert metrics.equal_error_accuracy(y, score) == pytest.approx(1 - wanted.mean())
+    counts = np.random.default_rng(1).integers(0, 4, (3, len(y)))
+    found = equal_error_rates(y.astype(bool), score, counts.astype(float))
+    for sample, row in zip(counts, found, strict=True):
+        again = np.repeat(np.arange(len(y)), sample)
+        assert row == pytest.approx([find_crossing(y[again, k], score[again, k]) for k in range(y.shape[1])], abs=1e-9)
+
+
+def test_equal_error_rates_of_known_cases():
+    y = np.array([[1], [1], [1], [1], [0], [0], [0], [0]])
+    for score, rate in (([5, 6, 7, 8, 1, 2, 3, 4], 0), ([1, 2, 3, 4, 5, 6, 7, 8], 1), ([0] * 8, 0.5)):
+        assert metrics.eer(y, np.array(score, float)[:, None]) == pytest.approx(rate)
+    assert metrics.eer(y, np.array([[5], [6], [7], [2.5], [1], [2], [3], [4.0]])) == pytest.approx(0.25)
+    assert metrics.eer(y, np.array([[-np.inf], [6], [7], [8], [1], [2], [3], [4.0]])) == pytest.approx(0.25)
+
+
+def test_keys_that_are_near_are_worth_a_part():
+    # from C major: itself, G major, A minor, C minor, F major; from A minor: itself, E minor, C major, A major
+    said = [metrics.weighted_key_score([0], [key]) for key in (0, 7, 21, 12, 5)]
+    assert said == [1, 0.5, 0.3, 0.2, 0] and metrics.weighted_key_score([0], [-1]) == 0
+    assert [metrics.weighted_key_score([21], [key]) for key in (21, 16, 0, 9)] == [1, 0.5, 0.3, 0.2]
+    every = np.arange(24)
+    guessed = np.mean([metrics.weighted_key_score(np.full(24, key), every) for key in every])
+    assert guessed == pytest.approx(METRICS["weighted_key_score"].chance(every, 24))
+    with pytest.raises(ValueError, match="keys must be 0..11"):
+        metrics.weighted_key_score([0], [24])
+
+
+def test_sensitivity_and_specificity_of_the_lung_sound_challenge():
+    # 8 of 10 normal ones, and 3 of 6 abnormal ones by their very class
+    true, said = np.repeat([0, 1, 2, 3], [10, 2, 2, 2]), np.array([0] * 8 + [1, 1] + [1, 2] + [2, 1] + [0, 3])
+    assert metrics.sensitivity_specificity(true, said) == pytest.approx((8 / 10 + 3 / 6) / 2)
+    assert metrics.sensitivity_specificity([0, 0], [0, 1]) == 0.5
 
 
 def test_labels_without_clips_are_left_out_and_never_nan():
