@@ -65,8 +65,11 @@ class IndexCheck:
     def add(self, rows: pd.DataFrame) -> NDArray[Any]:
         """Check some rows.
 
+        Args:
+            rows: of the index, with the columns path, label, and split or fold.
+
         Returns:
-            Their labels as in `evar.data.task.Task.y`.
+            Their labels as in `evar.data.task.Task.y`: (rows,) class numbers or numbers, or (rows, classes) of 0 and 1.
 
         Raises:
             ValueError: with the fault and its line.
@@ -256,12 +259,15 @@ def list_class_names(text: str, kind: str) -> set[str]:
 
 
 def labels(config: TaskConfig, texts: pd.Series, where: Callable[[int], str]) -> NDArray[Any]:
-    """Labels as arrays, see `evar.data.task.Task.y`.
+    """Read labels as arrays, see `evar.data.task.Task.y`.
 
     Args:
         config: of the task.
         texts: the column label.
         where: row number -> place in the index, for error messages.
+
+    Returns:
+        (rows,) class numbers or numbers; (rows, classes) of 0 and 1; or (rows,) objects for events and captions.
 
     Raises:
         ValueError: if a label is none of the classes, or no number, or a clip has no caption.

@@ -76,7 +76,10 @@ class B0Encoder(Encoder):
         return name_pytorch_tensors(state_dict_of(checkpoint))
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """1 + (samples - 400) // 160, or what the family's front-end gives."""
+        """Count log-mel frames: 1 + (samples - 400) // 160, or what the family's front-end gives.
+
+        (batch,) samples -> (batch,) frames.
+        """
         return self.mel.frames(lengths)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
@@ -84,7 +87,10 @@ class B0Encoder(Encoder):
         return self.mel(waveform).clamp(LOWEST, HIGHEST).log()
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
-        """Frames of each layer's rate, rounded as the padding has it; one a clip in layers of hop 0."""
+        """Count the frames of each layer, rounded as the padding rounds; a layer of hop 0 has one frame a clip.
+
+        (batch,) samples -> layer name -> (batch,) frames.
+        """
         frames, counts = self.network_input_frames(lengths), {}
         for info in self.layer_infos:
             share = info.hop // HOP
@@ -93,7 +99,7 @@ class B0Encoder(Encoder):
         return counts
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every stage of every clip."""
+        """Compute every stage of every clip: (batch, samples) -> layer name -> (batch, time, width)."""
         mel, frames = self.network_input(waveform, lengths), self.network_input_frames(lengths)
         return run_by_length(self.compute_layers, mel, frames)
 

@@ -77,7 +77,7 @@ def load_or_explain(
     name: str,
     ignore: tuple[str, ...],
 ) -> None:
-    """Load a checkpoint into an encoder; where it does not fit, say what it is and which encoder takes it.
+    """Load a checkpoint into an encoder; if it does not fit, say what it is and which encoder takes it.
 
     Args:
         encoder: to load into.

@@ -26,7 +26,7 @@ _SIGNS: tuple[tuple[tuple[str, ...], tuple[str, str, str]], ...] = (
 
 
 def recognise_cnn(state: Mapping[str, Tensor]) -> tuple[str, str, str] | None:
-    """The kind of checkpoint that these tensors belong to.
+    """Find the kind of checkpoint that these tensors belong to.
 
     Args:
         state: tensor name -> tensor.

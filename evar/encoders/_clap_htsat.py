@@ -100,7 +100,7 @@ class HtsatClap(ReadsText):
             )
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """Count the log-mel frames of clips: 1 + samples // hop."""
+        """Count log-mel frames, 1 + samples // hop: (batch,) samples -> (batch,) frames."""
         return self.mel.frames(lengths)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
@@ -109,11 +109,14 @@ class HtsatClap(ReadsText):
         return decibels(self.mel(waveform, lengths.clamp(min=self.mel.min_samples)))
 
     def valid_frames(self, lengths: Tensor) -> Tensor:
-        """One vector a clip, of every layer."""
+        """Count one frame a clip, in every layer: (batch,) samples -> (batch,) frames."""
         return torch.ones_like(lengths)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every layer's mean over all tokens, and the projection."""
+        """Compute every layer's mean over all tokens, and the projection; time is 1.
+
+        (batch, samples) -> layer name -> (batch, time, width).
+        """
         return self._run(self._read_layers, waveform, lengths)
 
     def time_steps(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -165,7 +168,13 @@ class HtsatClap(ReadsText):
 
 
 def decibels(power: Tensor) -> Tensor:
-    """Power of mel bands as decibels, at least -100.
+    """Convert the power of mel bands to decibels.
+
+    Args:
+        power: (..., mel), 0 or more.
+
+    Returns:
+        (..., mel) in dB, at least -100.
 
     Example:
         >>> decibels(torch.tensor([1.0, 0.0])).tolist()

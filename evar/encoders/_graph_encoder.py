@@ -40,7 +40,14 @@ class Graph(Protocol):
     n_together: int
 
     def run(self, value: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """Run on an input of that shape: tensor's name -> values."""
+        """Run the network.
+
+        Args:
+            value: (clips, samples) float32, or what else `input_shape` says.
+
+        Returns:
+            Name of a tensor -> its values; their first axis is that of the clips, or of windows.
+        """
 
 
 class GraphEncoder(Encoder):
@@ -166,7 +173,10 @@ class GraphEncoder(Encoder):
         self._declare(sizes)
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
-        """Frames of each layer; of a network for whole clips, as many as it gave for a clip of that length."""
+        """Count the frames of each layer; a network for whole clips gave as many for a clip of that length.
+
+        (batch,) samples -> layer name -> (batch,) frames.
+        """
         if self.window:
             counts = {
                 name: [self._count_frames(length, frames) for length in lengths.tolist()]
@@ -180,7 +190,7 @@ class GraphEncoder(Encoder):
         return count_frames(length, self.window, self.window_hop, frames)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every layer; see `Encoder.forward`."""
+        """Compute every layer; see `Encoder.forward`: (batch, samples) -> layer name -> (batch, time, width)."""
         if self.graph is None:
             raise ValueError(f"{self.name} cannot encode without the file that holds its network; pass it as weights")
         if self.window:

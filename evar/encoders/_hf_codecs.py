@@ -79,6 +79,7 @@ class CodecReader(Reader):
         self.min_samples = self._shortest()
 
     def states(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        """Compute the layers of the codec: (batch, samples) in [-1, 1] -> layer name -> (batch, time, width)."""
         maps: dict[str, Tensor] = {}
         hooks = [
             module.register_forward_hook(partial(_keep, maps, name))

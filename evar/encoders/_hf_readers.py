@@ -45,7 +45,7 @@ class Reader:
         raise NotImplementedError
 
     def run(self, inputs: dict[str, Any]) -> dict[str, Tensor]:
-        """Run the network: layer name -> its output, in the network's own layout."""
+        """Run the network: layer name -> its output in the network's own layout, mostly (batch, token, width)."""
         device = next(self.network.parameters()).device
         inputs = {name: value.to(device) for name, value in inputs.items() if name in self.takes}
         output = self.network(**inputs, output_hidden_states=True, return_dict=True)
@@ -102,6 +102,7 @@ class WaveformReader(Reader):
         return standardise_clips(waveform, lengths)
 
     def states(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        """Compute the convolutions and all blocks: (batch, samples) in [-1, 1] -> layer name -> (batch, time, width)."""
         inputs = {"input_values": self.scale_clips(waveform, lengths)}
         is_padded = bool((lengths < waveform.shape[1]).any())
         if is_padded:
@@ -200,6 +201,7 @@ class MelPairsReader(Reader):
         self.invariant = not getattr(network.config, "add_adapter", False)
 
     def states(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        """Compute all blocks: (batch, samples) in [-1, 1] -> layer name -> (batch, time, width)."""
         clips = [clip[:length].numpy() for clip, length in zip(waveform.detach().cpu(), lengths.tolist(), strict=True)]
         rate = self.extractor.sampling_rate
         how = {"sampling_rate": rate, "padding": True, "return_attention_mask": True, "return_tensors": "pt"}

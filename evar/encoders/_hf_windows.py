@@ -25,6 +25,7 @@ class WindowsReader(Reader):
     window: int | None = None
 
     def states(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        """Run the parts of all clips and join their frames: (batch, samples) -> layer name -> (batch, time, width)."""
         parts: list[Tensor] = []
         counts, shares = [], []
         for clip, length in zip(waveform.detach().cpu(), lengths.tolist(), strict=True):
@@ -90,6 +91,7 @@ class WhisperReader(WindowsReader):
             )
 
     def frames_of(self, layers: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the layers as they are, which is (parts, time, width)."""
         return layers
 
     def frames(self, name: str, lengths: Tensor) -> Tensor:
@@ -123,6 +125,10 @@ class PatchReader(WindowsReader):
         return int(self.frames("", torch.tensor(length))) * self.stride * self.mel_hop
 
     def frames_of(self, layers: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Average each column of patches: (parts, token, width) -> (parts, time, width).
+
+        The pooled vector becomes one frame, (parts, 1, width).
+        """
         pooled = layers.pop("pooled")
         # (parts, class tokens + row x column, width): rows of frequency, time fastest
         columns = {

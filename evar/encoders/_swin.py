@@ -185,7 +185,15 @@ def unfold(tokens: Tensor) -> Tensor:
 
 
 def index_positions(side: int = WINDOW) -> Tensor:
-    """For each pair of tokens of a window, the row of the table of biases: (dy + side - 1) (2 side - 1) + dx + side - 1.
+    """Find the row of the table of biases for each pair of tokens of a window.
+
+    The row is (dy + side - 1) (2 side - 1) + dx + side - 1, where dy and dx lead from the second token to the first.
+
+    Args:
+        side: rows, and columns, of a window.
+
+    Returns:
+        (token, token) int64, from 0 to (2 side - 1)^2 - 1.
 
     Example:
         >>> index_positions(2).tolist()

@@ -52,7 +52,7 @@ def list_checkpoint_files(path: Path) -> tuple[Path, Path]:
 
 
 def read_tf_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a checkpoint.
+    """Read every tensor of a checkpoint.
 
     Args:
         path: of the index or of the data file; the other one lies beside it.

@@ -263,7 +263,7 @@ def grid_of(tokens: Tensor, n_bands: int, order: str) -> Tensor:
 
 
 def sincos_table(n_rows: int, n_columns: int, width: int, n_first: int = 1) -> Tensor:
-    """The fixed two-dimensional table of positions of masked autoencoders.
+    """Make the fixed two-dimensional table of positions of masked autoencoders.
 
     Args:
         n_rows, n_columns: of the image's patches; columns are fastest.

@@ -111,7 +111,7 @@ class AiSfx(Encoder):
         self.layer_infos = _layer_infos(hop)
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-        """The package's names: embedding_net.conv_block1.conv1.weight, ...; its heads fc.* are left out."""
+        """Rename the package's tensors, such as embedding_net.conv_block1.conv1.weight; its heads fc.* are left out."""
         state: dict[str, Tensor] = {}
         for name, value in state_dict_of(checkpoint).items():
             block, _, rest = name.removeprefix("embedding_net.conv_block").partition(".")
@@ -125,7 +125,7 @@ class AiSfx(Encoder):
         return state
 
     def valid_frames(self, lengths: Tensor) -> Tensor:
-        """Whole windows, at least one."""
+        """Count whole windows, at least one: (batch,) samples -> (batch,) frames."""
         mel_frames = 1 + (lengths + FRAME_HOP - 1) // FRAME_HOP
         return (1 + (mel_frames - WINDOW) // self.hop_frames).clamp(min=1)
 

@@ -144,7 +144,7 @@ class AST(Encoder):
         return super().from_config(config, weights=weights)
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-        """The original file's names, and the hub's old and new ones, to this module's."""
+        """Rename the tensors of the original file, or of an old or new file of the hub, to this module's own names."""
         state = state_dict_of(checkpoint)
         is_original = any(name.startswith("v.") for name in state)
         renamed: dict[str, Tensor] = {}
@@ -159,7 +159,10 @@ class AST(Encoder):
         return {name.replace("layers.", "blocks.", 1): value for name, value in renamed.items()}
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """1 + (samples - 400) // 160, at most 1024 where the input is padded."""
+        """Count log-mel frames: 1 + (samples - 400) // 160, at most 1024 where the input is padded.
+
+        (batch,) samples -> (batch,) frames.
+        """
         frames = self.mel.frames(lengths)
         return frames.clamp(max=PADDED_FRAMES) if self.input == "padded" else frames
 
@@ -188,7 +191,10 @@ class AST(Encoder):
         return (logmel - mean) / (2 * std)
 
     def position_table(self, n_frames: int) -> Tensor:
-        """The table of positions for an input of so many frames.
+        """Cut or stretch the table of positions to the size of an input.
+
+        Args:
+            n_frames: log-mel frames of the input, at least 16.
 
         Returns:
             (1, 2 + 12 x columns, 768): cls, dist, then patches, frequency major, time fastest.
@@ -208,11 +214,14 @@ class AST(Encoder):
         return torch.cat([stored[:, :2], grid.flatten(2).transpose(1, 2)], dim=1)
 
     def valid_frames(self, lengths: Tensor) -> Tensor:
-        """One a clip."""
+        """Count one frame a clip, in every layer: (batch,) samples -> (batch,) frames."""
         return torch.ones_like(lengths)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every block's token readout."""
+        """Compute what is read from the tokens of every block; time is 1.
+
+        (batch, samples) -> layer name -> (batch, time, width).
+        """
         patches = self._normalise(self.network_input(waveform, lengths))  # (batch, time, 128)
         if self.input == "padded":
             blocks = self._read(patches)

@@ -170,7 +170,7 @@ class AtstClip(_Atst):
         self.default_layers = (f"block{n_blocks}",)
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-        """The teacher of the published file, or of a Lightning file, by this module's names."""
+        """Take the teacher out of the published file, or of a Lightning file, and rename its tensors to our names."""
         return _teacher(checkpoint)
 
     @property
@@ -224,7 +224,7 @@ class AtstFrame(_Atst):
         self.default_layers = tuple(info.name for info in self.layer_infos)
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-        """The teacher of a Lightning file, or the encoder of a fine-tuned one, by this module's names."""
+        """Take the teacher out of a Lightning file, or the encoder out of a fine-tuned one, and rename its tensors."""
         state = _teacher(checkpoint)
         if "norm_frame.weight" not in state and "teacher" not in checkpoint:  # some files that go round call it so
             state = {re.sub(r"^norm\.", "norm_frame.", name): value for name, value in state.items()}

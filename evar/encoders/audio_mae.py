@@ -100,7 +100,10 @@ class AudioMae(PatchEncoder):
         load_strict(self, state, path, ignore=self.ignored_tensors)
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """1 + (samples - 400) // 160, at most 1024 where the input is padded."""
+        """Count log-mel frames: 1 + (samples - 400) // 160, at most 1024 where the input is padded.
+
+        (batch,) samples -> (batch,) frames.
+        """
         frames = self.mel.frames(lengths)
         return frames.clamp(max=FRAMES) if self.input == "padded" else frames
 
@@ -118,7 +121,7 @@ class AudioMae(PatchEncoder):
         return FRAMES // PATCH if self.input == "padded" else -(-n_frames // PATCH)
 
     def every_layer(self, spectrogram: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Blocks and what is read from them, on windows of 1024 frames."""
+        """Run windows of 1024 frames: (window, frames, 128) -> each layer's name and grid (window, time, band, 768)."""
         assert self.norm_stats is not None
         mean_, std = self.norm_stats
         tokens = self.patch_embed((spectrogram - mean_) / (2 * std)) + self.pos_embed[:, 1:]  # (window, 512, 768)
@@ -138,7 +141,10 @@ class AudioMae(PatchEncoder):
             yield "cls", stream[:, None, :1]  # (window, 1, 1, 768)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every layer; the fine-tuned network's last one is of the clip, not of its windows."""
+        """Compute every layer; the last one of the fine-tuned network belongs to the clip, not to its windows.
+
+        (batch, samples) -> layer name -> (batch, time, width).
+        """
         layers = super().forward(waveform, lengths)
         if self.fine_tuned:
             last = f"block{len(self.blocks)}"

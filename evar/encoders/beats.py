@@ -155,7 +155,7 @@ class Beats(Encoder):
         return super().from_config(config, weights=weights)
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-        """The published names to this module's; the two factors of the positional convolution become one kernel."""
+        """Rename the published tensors; the two factors of the positional convolution become one kernel."""
         renamed: dict[str, Tensor] = {}
         for name, tensor in join_qkv(_without_prefix(state_dict_of(checkpoint))).items():
             if name.endswith("relative_attention_bias.weight"):  # one table, stored with every block
@@ -170,7 +170,7 @@ class Beats(Encoder):
         return renamed
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """1 + (samples - 400) // 160."""
+        """Count log-mel frames, 1 + (samples - 400) // 160: (batch,) samples -> (batch,) frames."""
         return self.mel.frames(lengths)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
@@ -178,11 +178,14 @@ class Beats(Encoder):
         return self.mel(waveform)
 
     def valid_frames(self, lengths: Tensor) -> Tensor:
-        """One for 16 frames of the front-end; the rest is dropped."""
+        """Count one frame for 16 log-mel frames and drop the rest: (batch,) samples -> (batch,) frames."""
         return self.mel.frames(lengths) // PATCH
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every block, and what goes into the first."""
+        """Compute the input of the first block, and every block.
+
+        (batch, samples) -> layer name -> (batch, time, width).
+        """
         assert self.norm_stats is not None
         mean, std = self.norm_stats
         logmel = (self.network_input(waveform, lengths) - mean) / (2 * std)  # (batch, time, 128)

@@ -151,7 +151,10 @@ class BirdNet(Encoder):
         ]
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
-        """Frames of each layer: those of full windows, and of the last one its own share."""
+        """Count the frames of each layer: all frames of full windows, and of the last window its own share.
+
+        (batch,) samples -> layer name -> (batch,) frames.
+        """
         counts = {
             name: [count_frames(length, WINDOW, WINDOW, frames) for length in lengths.tolist()]
             for name, frames in FRAMES.items()
@@ -159,7 +162,7 @@ class BirdNet(Encoder):
         return {name: torch.tensor(value, device=lengths.device) for name, value in counts.items()}
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every layer; see `Encoder.forward`."""
+        """Compute every layer of every window: (batch, samples) -> layer name -> (batch, time, width)."""
         chunk = CPU_CHUNK if waveform.device.type == "cpu" else DEVICE_CHUNK
         return run_fixed_windows(
             self._run_network, waveform, lengths, window=WINDOW, hop=WINDOW, frames=FRAMES, chunk=chunk

@@ -154,7 +154,10 @@ class ByolA(_ByolA):
         return super().from_config(config, weights=weights)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every layer at T // 8 frames."""
+        """Compute every layer at T // 8 frames, where T counts log-mel frames.
+
+        (batch, samples) -> layer name -> (batch, time, width).
+        """
         maps = self._maps(waveform, lengths)
         layers = {}
         for number, (map_, frames) in enumerate(maps, start=1):
@@ -190,7 +193,10 @@ class ByolA2(_ByolA):
         )
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every layer at T // 4 frames."""
+        """Compute every layer at T // 4 frames, where T counts log-mel frames.
+
+        (batch, samples) -> layer name -> (batch, time, width).
+        """
         (first, frames), (second, _) = self._maps(waveform, lengths)
         flat = second.permute(0, 3, 2, 1).flatten(2)  # (batch, time, mel x channel)
         fc1 = self.fc[:2](flat)

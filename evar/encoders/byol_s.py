@@ -103,7 +103,7 @@ class ByolS(Encoder):
         return {f"network.{name}": value for name, value in state.items()}
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """1 + samples // 160."""
+        """Count log-mel frames, 1 + samples // 160: (batch,) samples -> (batch,) frames."""
         return self.mel.frames(lengths)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
@@ -111,7 +111,10 @@ class ByolS(Encoder):
         return (self.mel(waveform, lengths) + LOG_OFFSET).log()
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
-        """Frames of each layer's rate: what is left over is dropped by `default`, and counts as a frame in the others."""
+        """Count the frames of each layer: `default` drops what is left over, the other networks count it as a frame.
+
+        (batch,) samples -> layer name -> (batch,) frames.
+        """
         frames, counts = self.mel.frames(lengths), {}
         for info in self.layer_infos:
             share = info.hop // HOP
@@ -119,7 +122,7 @@ class ByolS(Encoder):
         return counts
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every stage of every clip."""
+        """Compute every stage of every clip: (batch, samples) -> layer name -> (batch, time, width)."""
         mel, frames = self.network_input(waveform, lengths), self.mel.frames(lengths)
         return run_by_length(
             lambda x: self._compute_layers(self.scale(x)), mel, frames, CHUNK_FRAMES[self.network_kind]

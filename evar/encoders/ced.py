@@ -86,11 +86,14 @@ class Ced(BatchNormMel):
         )
 
     def valid_frames(self, lengths: Tensor) -> Tensor:
-        """One in 16 frames of every piece; the rest of a piece is dropped."""
+        """Count one frame for 16 log-mel frames of every piece, and drop the rest of a piece.
+
+        (batch,) samples -> (batch,) frames.
+        """
         return count_steps(self._count_run_frames(self.mel.frames(lengths)), PIECE, lambda n: n // PATCH)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every block, and the final LayerNorm."""
+        """Compute every block, and the final LayerNorm: (batch, samples) -> layer name -> (batch, time, width)."""
         pieced = self._count_run_frames(self.mel.frames(lengths))
         bands = self.compute_normalised_input(waveform, lengths, int(pieced.max()))
         return run_windows(

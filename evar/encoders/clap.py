@@ -221,7 +221,7 @@ class ClapMs2022(ReadsText):
         }
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """Count the log-mel frames of clips: 1 + samples // 320."""
+        """Count log-mel frames, 1 + samples // 320: (batch,) samples -> (batch,) frames."""
         return self.audio.mel.frames(lengths)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
@@ -231,11 +231,14 @@ class ClapMs2022(ReadsText):
         return self.audio.network_input(waveform, lengths.clamp(min=least))
 
     def valid_frames(self, lengths: Tensor) -> Tensor:
-        """One vector a clip, of every layer."""
+        """Count one frame a clip, in every layer: (batch,) samples -> (batch,) frames."""
         return torch.ones_like(lengths)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every layer of CNN14 over a clip's pieces, and the projection."""
+        """Compute every layer of CNN14 over a clip's pieces, and the projection; time is 1.
+
+        (batch, samples) -> layer name -> (batch, time, width).
+        """
 
         def read(pieces: Tensor) -> dict[str, Tensor]:
             sizes = torch.full((len(pieces),), pieces.shape[1], device=pieces.device)

@@ -136,7 +136,7 @@ class Cnn14(Encoder):
         )
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """1 + samples // hop."""
+        """Count log-mel frames, 1 + samples // hop: (batch,) samples -> (batch,) frames."""
         return self.mel.frames(lengths)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
@@ -144,12 +144,15 @@ class Cnn14(Encoder):
         return 10.0 * self.mel(waveform, lengths).clamp(min=POWER_FLOOR).log10()
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
-        """A frame of the blocks is 32 frames of the front-end; fc1 has one frame a clip."""
+        """Count one frame of the blocks for 32 log-mel frames; fc1 has one frame a clip.
+
+        (batch,) samples -> layer name -> (batch,) frames.
+        """
         frames = self.mel.frames(lengths) // _FRAMES_PER_STEP
         return {info.name: frames if info.hop else torch.ones_like(frames) for info in self.layer_infos}
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every block, and fc1."""
+        """Compute every block, and fc1: (batch, samples) -> layer name -> (batch, time, width)."""
         frames = self.mel.frames(lengths)
         maps = self.network_input(waveform, lengths)[:, None]  # (batch, 1, time, mel)
         maps = self.bn0(maps.transpose(1, 3)).transpose(1, 3)  # bn0 takes the bands for channels

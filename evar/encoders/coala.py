@@ -95,7 +95,7 @@ class Coala(Encoder):
         )
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-        """The published names are the module's own."""
+        """Return the published tensors as they are: their names are this module's own."""
         return state_dict_of(checkpoint)
 
     def count_chunks(self, lengths: Tensor) -> Tensor:
@@ -116,12 +116,15 @@ class Coala(Encoder):
         return self.mel.frames(self._pad_lengths(lengths)) // CHUNK
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
-        """96, 48, ... frames a chunk, and one."""
+        """Count 96, 48, ... frames for each chunk, and one for each chunk in the last layers.
+
+        (batch,) samples -> layer name -> (batch,) frames.
+        """
         chunks = self.count_chunks(lengths)
         return {info.name: chunks * (CHUNK_SAMPLES // info.hop) for info in self.layer_infos}
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """1 + samples // 512, of a clip with its padding."""
+        """Count log-mel frames of a clip with its padding: 1 + samples // 512: (batch,) samples -> (batch,) frames."""
         return self.mel.frames(self._pad_lengths(lengths))
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
@@ -153,7 +156,10 @@ class Coala(Encoder):
         return pack(mel.unflatten(1, (-1, CHUNK)), counts) * self.scale[:, None] + self.offset[:, None]
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every convolution of every chunk, and the two vectors of a chunk."""
+        """Compute every convolution of every chunk, and the two vectors of a chunk.
+
+        (batch, samples) -> layer name -> (batch, time, width).
+        """
         counts = self.count_chunks(lengths)
         layers = in_chunks(self._run_network, self.scale_chunks(waveform, lengths), TOGETHER)
         return {

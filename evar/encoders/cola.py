@@ -98,7 +98,10 @@ class Cola(B0Encoder):
         return dict(name_keras_variable(name, value) for name, value in state_dict_of(checkpoint).items())
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
-        """Frames of each layer's rate, rounded up, of a clip, or of every window of it."""
+        """Count the frames of each layer, rounded up, of the clip or of every window of it.
+
+        (batch,) samples -> layer name -> (batch,) frames.
+        """
         if self.input == "clip":
             return super().valid_frames(lengths)
         n_windows = (lengths + WINDOW - 1) // WINDOW
@@ -123,7 +126,7 @@ class Cola(B0Encoder):
         return windows * windows.square().sum(dim=1, keepdim=True).clamp(min=ENERGY_FLOOR).rsqrt()
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every stage of every clip."""
+        """Compute every stage of every clip: (batch, samples) -> layer name -> (batch, time, width)."""
         if self.input == "clip":
             return super().forward(waveform, lengths)
         n_windows = (lengths + WINDOW - 1) // WINDOW
@@ -139,17 +142,20 @@ class Cola(B0Encoder):
         return {name: value.flatten(1) for name, value in self.compute_layers(mel).items()}
 
     def compute_layers(self, mel: Tensor) -> dict[str, Tensor]:
-        """Also divides by 255, and applies the normalisation that the checkpoint holds (that of a new network: none)."""
+        """Compute the layers of (clips, time, 64) log-mel: layer name -> (clips, time step, feature).
+
+        The input is divided by 255 and normalised as the checkpoint says; a new network does not normalise.
+        """
         return super().compute_layers((mel / LARGEST - self.mean) / self.variance.sqrt().clamp(min=1e-7))
 
     def compute_heads(self, top: Tensor) -> dict[str, Tensor]:
-        """The largest numbers over bands and time, and their projection."""
+        """Take the maximum over bands and time, and project it: (clips, channel, band, time) -> (clips, 1, width)."""
         emb = top.amax(dim=(2, 3))[:, None]
         return {"emb": emb, "proj": self.projection(emb)}
 
 
 def name_keras_variable(name: str, value: Tensor) -> tuple[str, Tensor]:
-    """Our name of a variable of Keras's EfficientNet, and the variable with its axes in PyTorch's order.
+    """Rename a variable of Keras's EfficientNet, and bring its axes into PyTorch's order.
 
     Args:
         name: such as "encoder/block2a_expand_conv/kernel"; other names stay as they are.

@@ -118,7 +118,10 @@ class Crepe(Encoder):
         return state
 
     def valid_frames(self, lengths: Tensor) -> Tensor:
-        """1 + samples // hop: the last frame's centre lies within a hop of the clip's end."""
+        """Count 1 + samples // hop frames; the centre of the last one lies within a hop of the clip's end.
+
+        (batch,) samples -> (batch,) frames.
+        """
         return 1 + lengths // self.hop
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:

@@ -85,7 +85,10 @@ class Dasheng(BatchNormMel):
         )
 
     def valid_frames(self, lengths: Tensor) -> Tensor:
-        """One in 4 frames of every piece; the rest of a piece is dropped."""
+        """Count one frame for 4 log-mel frames of every piece, and drop the rest of a piece.
+
+        (batch,) samples -> (batch,) frames.
+        """
         frames = self.mel.frames(lengths)
         steps = count_steps(frames, PIECE, lambda n: n // PATCH)
         if self.input == "padded":  # the remainder of 1 to 3 frames that the original does not cut
@@ -94,7 +97,7 @@ class Dasheng(BatchNormMel):
         return steps
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every block, and the final LayerNorm."""
+        """Compute every block, and the final LayerNorm: (batch, samples) -> layer name -> (batch, time, width)."""
         frames = pieced = self.mel.frames(lengths)
         if self.input == "padded":
             pieced = torch.where(frames > PIECE, -(-frames // PIECE) * PIECE, frames)

@@ -47,5 +47,5 @@ class Decar(B0Encoder):
         super().__init__("tensorflow", share, [LayerInfo("emb", width, 32 * HOP, "mean", "top, mean over the 2 bands")])
 
     def compute_heads(self, top: Tensor) -> dict[str, Tensor]:
-        """The mean over the bands."""
+        """Average the last map over its bands: (clips, channel, band, time) -> (clips, time step, channel)."""
         return {"emb": top.mean(dim=2).transpose(1, 2)}

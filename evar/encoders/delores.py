@@ -67,11 +67,11 @@ class DeloresMel(nn.Module):
         self.register_buffer("offset", POWER_OFFSET * self.mel.filterbank.sum(dim=0), persistent=False)
 
     def frames(self, lengths: Tensor) -> Tensor:
-        """1 + samples // 160."""
+        """Count log-mel frames: (batch,) samples -> (batch,) frames, 1 + samples // 160."""
         return self.mel.frames(lengths)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """Log-mel of clips that are zero beyond their lengths."""
+        """Compute the log-mel of clips that are zero beyond their lengths: (batch, samples) -> (batch, time, 64)."""
         norm = waveform.square().sum(dim=1, keepdim=True).clamp(min=NORM_FLOOR**2).sqrt()
         return (self.mel(waveform / norm, lengths) + self.offset + LOG_OFFSET).log()
 
@@ -108,7 +108,7 @@ class Delores(B0Encoder):
         return self.mel(waveform, lengths)
 
     def compute_heads(self, top: Tensor) -> dict[str, Tensor]:
-        """The mean over the bands."""
+        """Average the last map over its bands: (clips, channel, band, time) -> (clips, time step, channel)."""
         return {"emb": top.mean(dim=2).transpose(1, 2)}
 
 
@@ -141,7 +141,7 @@ class DeloresNtt(Encoder):
         )
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-        """features_1.0.weight, ... to the network's own names, whatever stands before them."""
+        """Rename features_1.0.weight, ... to the network's own names, whatever stands before them."""
         state = {}
         for name, value in state_dict_of(checkpoint).items():
             block = re.search(r"(?:^|\.)features_([123])\.(\d)\.(\w+)$", name)
@@ -154,7 +154,7 @@ class DeloresNtt(Encoder):
         return state
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """1 + samples // 160."""
+        """Count log-mel frames, 1 + samples // 160: (batch,) samples -> (batch,) frames."""
         return self.mel.frames(lengths)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
@@ -162,12 +162,15 @@ class DeloresNtt(Encoder):
         return self.mel(waveform, lengths)
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
-        """Frames of each layer's rate; what is left over is dropped by the pooling."""
+        """Count the frames of each layer; its pooling drops what is left over.
+
+        (batch,) samples -> layer name -> (batch,) frames.
+        """
         frames = self.mel.frames(lengths)
         return {info.name: frames // (info.hop // HOP) for info in self.layer_infos}
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every convolution and both linear layers."""
+        """Compute every convolution and both linear layers: (batch, samples) -> layer name -> (batch, time, width)."""
         return run_by_length(self._compute_layers, self.network_input(waveform, lengths), self.mel.frames(lengths))
 
     def _compute_layers(self, mel: Tensor) -> dict[str, Tensor]:

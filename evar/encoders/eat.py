@@ -124,7 +124,7 @@ class Eat(Encoder):
         self.default_layers = (f"block{n_blocks}",)
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-        """The names of the fairseq files and of the hub's to this module's."""
+        """Rename the tensors of the fairseq files, or of the hub's, to this module's own names."""
         renamed: dict[str, Tensor] = {}
         for name, tensor in state_dict_of(checkpoint).items():
             name = name.removeprefix("model.")
@@ -138,7 +138,10 @@ class Eat(Encoder):
         return renamed
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """1 + (samples - 400) // 160, at most 1024 where the input is padded."""
+        """Count log-mel frames: 1 + (samples - 400) // 160, at most 1024 where the input is padded.
+
+        (batch,) samples -> (batch,) frames.
+        """
         frames = self.mel.frames(lengths)
         return frames.clamp(max=PADDED_FRAMES) if self.input == "padded" else frames
 
@@ -150,14 +153,17 @@ class Eat(Encoder):
         return logmel[:, :PADDED_FRAMES] if self.input == "padded" else logmel
 
     def valid_frames(self, lengths: Tensor) -> Tensor:
-        """One for every 16 frames of what the network is given, or one a clip."""
+        """Count one frame for every 16 log-mel frames that the network is given, or one frame a clip.
+
+        (batch,) samples -> (batch,) frames.
+        """
         if self.layer_infos[0].hop == 0:
             return torch.ones_like(lengths)
         frames = self.network_input_frames(lengths)
         return count_steps(frames, LONGEST_STEPS * PATCH, lambda n: steps_of(n, self.input == "padded"))
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every block's readout."""
+        """Compute what is read from every block: (batch, samples) -> layer name -> (batch, time, width)."""
         layers = self._layers(waveform, lengths, self.input == "padded", self.readout)
         if self.layer_infos[0].hop == 0:
             return {name: value.mean(dim=1, keepdim=True) for name, value in layers.items()}

@@ -186,7 +186,10 @@ class EfficientAT(Encoder):
         return self.mel(waveform, lengths)
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
-        """Halved and rounded up by every stride of 2; one of layers of the whole clip."""
+        """Halve the frames at every stride of 2, rounded up; layers of the whole clip have one frame.
+
+        (batch,) samples -> layer name -> (batch,) frames.
+        """
         frames, hop = self.mel.frames(lengths), self.mel.mel.hop
         counts = {}
         for info in self.layer_infos:
@@ -195,7 +198,10 @@ class EfficientAT(Encoder):
         return counts
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every block, and the classifier's hidden layer."""
+        """Compute every block, and the classifier's hidden layer.
+
+        (batch, samples) -> layer name -> (batch, time, width).
+        """
         return run_by_length(self._run_network, self.mel(waveform, lengths), self.mel.frames(lengths), _CHUNK_FRAMES)
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
@@ -203,7 +209,7 @@ class EfficientAT(Encoder):
         return self.classifier["5"](self.forward(waveform, lengths)["hidden"][:, 0])
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-        """Take the wrappers off; the names are our own."""
+        """Take the wrappers off a checkpoint; the names of its tensors are this module's own."""
         return state_dict_of(checkpoint)
 
     def _run_network(self, logmel: Tensor) -> dict[str, Tensor]:

@@ -138,14 +138,20 @@ class EsresnextFbsp(Encoder):
         return self.fbsp((samples * FULL_SCALE + OFFSET) * 2.0 / RANGE - 1.0, lengths)
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
-        """Halved and rounded up by every stride of 2; one of the layer of the whole clip."""
+        """Halve the frames at every stride of 2, rounded up; the layer of the whole clip has one frame.
+
+        (batch,) samples -> layer name -> (batch,) frames.
+        """
         frames, counts = self.fbsp.frames(lengths), {}
         for info in self.layer_infos:
             counts[info.name] = -(-frames // (info.hop // HOP)) if info.hop else torch.ones_like(frames)
         return counts
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every block, every stage, and the clip's vector."""
+        """Compute every block, every stage, and the clip's vector.
+
+        (batch, samples) -> layer name -> (batch, time, width).
+        """
         layers = run_by_length(
             self._run_network,
             self.network_input(waveform, lengths),

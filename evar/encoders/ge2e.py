@@ -76,7 +76,10 @@ class Ge2e(Encoder):
         self.linear = nn.Linear(WIDTH, WIDTH)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every layer of a batch; see `Encoder.forward`. The valid windows of all clips run through the LSTM at once."""
+        """Compute every layer; the valid windows of all clips run through the LSTM at once.
+
+        (batch, samples) -> layer name -> (batch, time, width).
+        """
         n_windows = self.valid_frames(lengths)
         end = (int(n_windows.max()) - 1) * _HOP + _WINDOW
         mel = self.mel(nn.functional.pad(waveform, (0, max(0, end - waveform.shape[1]))))  # (batch, frame, mel)
@@ -85,7 +88,7 @@ class Ge2e(Encoder):
         return {name: unpack(value, n_windows) for name, value in packed.items()}
 
     def valid_frames(self, lengths: Tensor) -> Tensor:
-        """Windows of clips of that many samples.
+        """Count the windows of clips: (batch,) samples -> (batch,) frames.
 
         Source: `VoiceEncoder.compute_partial_slices` of Resemblyzer 0.1.4 (rate 1.3, min_coverage 0.75).
 
@@ -116,7 +119,7 @@ class Ge2e(Encoder):
         return nn.functional.normalize(mean(features["embedding"], features.frames["embedding"]), dim=1)
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-        """Take the network out of the training checkpoint; what only the loss used is left behind."""
+        """Take the network out of the training checkpoint, without what only the loss used."""
         state = state_dict_of(checkpoint.get("model_state", checkpoint))
         return {name: tensor for name, tensor in state.items() if name not in _LOSS_ONLY}
 

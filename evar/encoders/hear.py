@@ -95,12 +95,18 @@ class HearEncoder(Encoder):
                 reset()
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
-        """One for scene; as many timestamps as the module gave for a clip of that length."""
+        """Count one frame for scene, and as many timestamps as the module gave for a clip of that length.
+
+        (batch,) samples -> layer name -> (batch,) frames.
+        """
         counts = [self._n_frames[int(length)] for length in lengths]
         return {"timestamps": torch.tensor(counts, device=lengths.device), "scene": torch.ones_like(lengths)}
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Both layers; a batch of unequal lengths runs length by length."""
+        """Compute both layers; a batch of unequal lengths runs length by length.
+
+        (batch, samples) -> layer name -> (batch, time, width).
+        """
         found: list[tuple[Tensor, Tensor]] = [(waveform, waveform)] * len(waveform)
         for length in lengths.unique().tolist():
             rows = (lengths == length).nonzero()[:, 0]

@@ -167,11 +167,14 @@ class Htsat(Encoder):
         return nn.utils.rnn.pad_sequence(clips, batch_first=True)
 
     def valid_frames(self, lengths: Tensor) -> Tensor:
-        """One vector a clip, of every layer."""
+        """Count one frame a clip, in every layer: (batch,) samples -> (batch,) frames."""
         return torch.ones_like(lengths)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every layer's mean over all tokens."""
+        """Compute every layer's mean over all tokens; time is 1.
+
+        (batch, samples) -> layer name -> (batch, time, width).
+        """
 
         def read(layers: Tokens) -> dict[str, Tensor]:
             return {name: tokens.mean(dim=(1, 2))[:, None] for name, tokens in layers}

@@ -158,11 +158,17 @@ class HuggingFaceEncoder(ReadsText):
         return super().network_input(waveform, lengths)
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
-        """By layer; see the module's docstring."""
+        """Count the frames of each layer as the model's reader does; see the module's docstring.
+
+        (batch,) samples -> layer name -> (batch,) frames.
+        """
         return {info.name: self.reader.frames(info.name, lengths) for info in self.layer_infos}
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every layer, cut where the longest clip's valid frames end."""
+        """Compute every layer, cut where the longest clip's valid frames end.
+
+        (batch, samples) -> layer name -> (batch, time, width).
+        """
         states = self.reader.states(waveform, lengths)
         return {name: value[:, : int(self.reader.frames(name, lengths).max())] for name, value in states.items()}
 

@@ -65,7 +65,7 @@ class LogMel(Encoder):
         self.layer_infos = (LayerInfo("logmel", n_mels, hop, "mean_std", f"ln(power + {LOG_OFFSET:g})"),)
 
     def valid_frames(self, lengths: Tensor) -> Tensor:
-        """1 + samples // hop."""
+        """Count 1 + samples // hop frames: (batch,) samples -> (batch,) frames."""
         return self.mel.frames(lengths)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:

@@ -150,7 +150,7 @@ class M2D(PatchEncoder):
             )
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-        """Take off what EVAR's and the authors' wrappers put before the names."""
+        """Take off what the wrappers of EVAR and of the authors put before the names."""
         state = state_dict_of(checkpoint)
         for prefix in _PREFIXES:
             if any(name.startswith(prefix) for name in state):
@@ -158,7 +158,10 @@ class M2D(PatchEncoder):
         return state
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """1 + samples // 160 (320)."""
+        """Count log-mel frames: 1 + samples // hop, where the hop is 160 (16 kHz) or 320 (32 kHz).
+
+        (batch,) samples -> (batch,) frames.
+        """
         return self.mel.frames(lengths)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
@@ -166,7 +169,7 @@ class M2D(PatchEncoder):
         return (self.mel(waveform, lengths) + LOG_OFFSET).log()
 
     def prepare(self, spectrogram: Tensor) -> Tensor:
-        """Normalised by `norm_stats`, so that units are filled with the mean."""
+        """Normalise (batch, frames, 80) by `norm_stats`, so that units are filled with the mean; the shape stays."""
         assert self.norm_stats is not None
         mean, std = self.norm_stats
         return (spectrogram - mean) / std
@@ -176,7 +179,10 @@ class M2D(PatchEncoder):
         return min(-(-n_frames // self.patch), self.unit // self.patch)
 
     def every_layer(self, spectrogram: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Blocks and the final LayerNorm, on normalised units."""
+        """Run normalised units: (window, frames, 80) -> each layer's name and grid (window, time, band, 768).
+
+        The layers are the blocks and the final LayerNorm.
+        """
         tokens = self.patch_embed(spectrogram.transpose(1, 2))  # (unit, 5 x time, 768), time fastest
         positions = first_columns(self.pos_embed, self.n_bands, tokens.shape[1] // self.n_bands)
         grid = self.grid(tokens + positions[:, 1:], "frequency")

@@ -128,7 +128,7 @@ class MaeAst(PatchEncoder):
             )
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-        """fairseq's names to this module's; the projection of flattened patches becomes that of images."""
+        """Rename fairseq's tensors; the projection of flattened patches becomes one of images."""
         state: dict[str, Tensor] = {}
         for name, tensor in state_dict_of(checkpoint).items():
             for old, new in _NEW_NAMES:
@@ -140,7 +140,7 @@ class MaeAst(PatchEncoder):
         return join_qkv(state)
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """1 + (samples - 400) // 160."""
+        """Count log-mel frames, 1 + (samples - 400) // 160: (batch,) samples -> (batch,) frames."""
         return self.mel.frames(lengths)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
@@ -148,7 +148,7 @@ class MaeAst(PatchEncoder):
         return self.mel(waveform)
 
     def every_layer(self, spectrogram: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """The blocks' outputs."""
+        """Run windows: (window, frames, 128) -> each block's name and grid (window, time, band, 768)."""
         assert self.norm_stats is not None
         mean, std = self.norm_stats
         tokens = self.patch_embed((spectrogram - mean) / (2 * std))  # (window, time x bands, 768), bands fastest

@@ -136,7 +136,10 @@ class MaskSpec(PatchEncoder):
         self.extra_files = (file,)
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """1 + (samples - 1) // 320 of the clip, at most 1000 where it is stretched, 1000 where it is padded."""
+        """Count log-mel frames: 1 + (samples - 1) // 320, at most 1000 where stretched, always 1000 where padded.
+
+        (batch,) samples -> (batch,) frames.
+        """
         if self.input == "padded":
             return torch.full_like(lengths, WINDOW_FRAMES)
         if self.input == "stretched":
@@ -195,7 +198,7 @@ class MaskSpec(PatchEncoder):
         return 1 if self.input == "stretched" else super().window_steps(n_frames)
 
     def every_layer(self, spectrogram: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Blocks and what is read from them."""
+        """Run windows: (window, frames, 128) -> each layer's name and grid (window, time, band, 768)."""
         image = self._normalise(spectrogram).transpose(1, 2)  # (window, 128, frames)
         if self.input == "stretched" and image.shape[2] < WINDOW_FRAMES:
             size = (N_MELS, WINDOW_FRAMES)
@@ -217,7 +220,10 @@ class MaskSpec(PatchEncoder):
         return patches.mean(dim=(1, 2), keepdim=True) if self.input == "stretched" else patches
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every layer; the fine-tuned network's last one is of the clip, not of its windows."""
+        """Compute every layer; the last one of the fine-tuned network belongs to the clip, not to its windows.
+
+        (batch, samples) -> layer name -> (batch, time, width).
+        """
         layers = super().forward(waveform, lengths)
         if self.fine_tuned:
             last = f"block{len(self.blocks)}"

@@ -117,7 +117,7 @@ class MsmMae(PatchEncoder):
         return encoder
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """1 + samples // 160."""
+        """Count log-mel frames, 1 + samples // 160: (batch,) samples -> (batch,) frames."""
         return self.mel.frames(lengths)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ class MsmMae(PatchEncoder):
         return (self.mel(waveform, lengths) + LOG_OFFSET).log()
 
     def prepare(self, spectrogram: Tensor) -> Tensor:
-        """Normalised by `norm_stats`, so that units are filled with the mean."""
+        """Normalise (batch, frames, 80) by `norm_stats`, so that units are filled with the mean; the shape stays."""
         assert self.norm_stats is not None
         mean, std = self.norm_stats
         return (spectrogram - mean) / std
@@ -139,7 +139,10 @@ class MsmMae(PatchEncoder):
         return -(-n_frames // PATCH)
 
     def every_layer(self, spectrogram: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Blocks, the last one after the final LayerNorm, on normalised units."""
+        """Run normalised units: (window, frames, 80) -> each block's name and grid (window, time, band, 768).
+
+        The last block is followed by the final LayerNorm.
+        """
         tokens = self.patch_embed(spectrogram.transpose(1, 2)) + self.pos_embed[:, 1:]  # (unit, 5 x time, 768)
         grid = self.grid(tokens, "frequency")
         tokens = with_first(self.cls_token + self.pos_embed[:, :1], grid.tokens)
@@ -162,7 +165,7 @@ class _Attention(Attention):
 
 
 def position_table(n_times: int) -> Tensor:
-    """The fixed table of positions.
+    """Make the fixed table of positions.
 
     Args:
         n_times: patches over time; there are always 5 over frequency.

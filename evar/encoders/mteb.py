@@ -83,7 +83,7 @@ class MtebEncoder(Encoder):
                 reset()
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
-        """One vector a clip."""
+        """Count one frame a clip: (batch,) samples -> layer name -> (batch,) frames."""
         return {"embedding": torch.ones_like(lengths)}
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:

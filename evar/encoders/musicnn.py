@@ -103,7 +103,7 @@ class MusiCnn(Encoder):
             load_strict(self, self.convert(read_checkpoint(path)), path)
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-        """TensorFlow's names and axes; what its optimiser kept and the layer of tags are left out."""
+        """Rename TensorFlow's tensors and reorder their axes, without the optimiser's tensors and the layer of tags."""
         tensors = super().convert(checkpoint)
         if "conv2d/kernel" not in tensors:
             return tensors
@@ -131,7 +131,7 @@ class MusiCnn(Encoder):
         return state
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """Frames that are centred inside the clip."""
+        """Count the log-mel frames whose centre lies inside the clip: (batch,) samples -> (batch,) frames."""
         return self.mel.frames(lengths)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
@@ -139,11 +139,11 @@ class MusiCnn(Encoder):
         return torch.log10(1.0 + LOG_GAIN * self.mel(waveform, lengths))
 
     def valid_frames(self, lengths: Tensor) -> Tensor:
-        """One frame in 256 samples, in every layer."""
+        """Count one frame for 256 samples, in every layer: (batch,) samples -> (batch,) frames."""
         return count_steps(self.network_input_frames(lengths), WINDOW_FRAMES, lambda n: n)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every layer; see `Encoder.forward`."""
+        """Compute every layer; see `Encoder.forward`: (batch, samples) -> layer name -> (batch, time, width)."""
         return run_windows(
             self._run_network,
             self.network_input(waveform, lengths),

@@ -170,11 +170,14 @@ class OpenL3(Encoder):
             self.mel.window, self.mel.filterbank = double[0].float(), double[1].float()
 
     def valid_frames(self, lengths: Tensor) -> Tensor:
-        """Windows that cover every sample: 1 + ceil((samples - 24000) / 4800), at least one."""
+        """Count the windows that cover every sample: 1 + ceil((samples - 24000) / 4800), at least one.
+
+        (batch,) samples -> (batch,) frames.
+        """
         return 1 + (lengths + HALF - WINDOW + self.hop - 1).clamp(min=0) // self.hop
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """199 frames a window."""
+        """Count 199 log-mel frames for each window: (batch,) samples -> (batch,) frames."""
         return N_FRAMES * self.valid_frames(lengths)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
@@ -184,7 +187,10 @@ class OpenL3(Encoder):
         return unpack(bands.flatten(1), counts).unflatten(2, (N_FRAMES, self.n_mels)).flatten(1, 2)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every layer of every window; the windows of all clips go through the network together."""
+        """Compute every layer of every window; the windows of all clips go through the network together.
+
+        (batch, samples) -> layer name -> (batch, time, width).
+        """
         counts = self.valid_frames(lengths)
         windows = self._cut_windows(waveform, counts)
         chunk = CPU_CHUNK if windows.device.type == "cpu" else DEVICE_CHUNK

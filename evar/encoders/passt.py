@@ -145,12 +145,18 @@ class Passt(Encoder):
         return self.mel(waveform, lengths)
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
-        """One frame for each column of patches; one of layers of the whole clip."""
+        """Count one frame for each column of patches; layers of the whole clip have one frame.
+
+        (batch,) samples -> layer name -> (batch,) frames.
+        """
         columns = self._count_columns(lengths)
         return {info.name: columns if info.hop else torch.ones_like(columns) for info in self.layer_infos}
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every block, the clip's vector, and the logits."""
+        """Compute every block, the clip's vector, and the logits.
+
+        (batch, samples) -> layer name -> (batch, time, width).
+        """
         if self.input == "clip" or int(lengths.max()) <= SCENE:
             layers = self._encode_clips(waveform, lengths)
         else:

@@ -134,7 +134,10 @@ class Psla(Encoder):
         return logmel[:, :FRAMES] if self.input == "padded" else logmel
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
-        """Halved by every stride of 2: rounded down at the stem and block3, rounded up elsewhere."""
+        """Halve the frames at every stride of 2, rounded down at the stem and block3, and rounded up elsewhere.
+
+        (batch,) samples -> layer name -> (batch,) frames.
+        """
         steps = self._count_run_frames(lengths)
         counts, factor = {}, 1
         for number, info in enumerate(self.layer_infos):
@@ -145,7 +148,7 @@ class Psla(Encoder):
         return counts
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every block, and the head."""
+        """Compute every block, and the head: (batch, samples) -> layer name -> (batch, time, width)."""
 
         def network(image: Tensor) -> dict[str, Tensor]:
             layers = zip(self.layer_infos, self.effnet(image.transpose(1, 2)[:, None]), strict=True)

@@ -79,7 +79,7 @@ class SileroVad(Encoder):
         self.speech = nn.Linear(128, 1)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every layer of a batch; see `Encoder.forward`.
+        """Compute every layer; see `Encoder.forward`: (batch, samples) -> layer name -> (batch, time, width).
 
         The convolutions see each chunk by itself, so they run over the valid chunks of all clips at once; only the
         LSTM runs along time. It never looks ahead, so the zeros behind a shorter clip change nothing in it.
@@ -96,7 +96,9 @@ class SileroVad(Encoder):
         return layers
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
-        """Frames of each layer: every begun chunk counts, with 4 frames at a hop of 128, 2 at 256 and 1 at 512.
+        """Count the frames of each begun chunk: 4 at a hop of 128, 2 at 256 and 1 at 512.
+
+        (batch,) samples -> layer name -> (batch,) frames.
 
         Example:
             >>> frames = SileroVad().valid_frames(torch.tensor([512, 513]))

@@ -104,7 +104,7 @@ class SpeechEmbedding(Encoder):
         load_strict(self, state, path)
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-        """The graph's names: model/conv2d_3/Conv2D_weights_fused_bn, ...; its constants of shapes are left out."""
+        """Rename the graph's tensors, such as model/conv2d_3/Conv2D_weights_fused_bn, without its constants of shapes."""
         state = {}
         for name, value in super().convert(checkpoint).items():
             if match := _NAME.fullmatch(name):
@@ -115,7 +115,7 @@ class SpeechEmbedding(Encoder):
         return state
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """Frames of 512 samples that lie inside the clip."""
+        """Count the frames of 512 samples that lie inside the clip: (batch,) samples -> (batch,) frames."""
         return 1 + (lengths - N_FFT) // HOP
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ class SpeechEmbedding(Encoder):
         return counts
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every layer; see `Encoder.forward`."""
+        """Compute every layer; see `Encoder.forward`: (batch, samples) -> layer name -> (batch, time, width)."""
         hidden = self.network_input(waveform, lengths)[:, None]  # (batch, 1, time, mel)
         layers, number = {}, 0
         for stage, (_, kernels, pool) in enumerate(STAGES, start=1):

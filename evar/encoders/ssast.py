@@ -126,7 +126,10 @@ class Ssast(PatchEncoder):
         return {name.removeprefix("v."): value for name, value in state_dict_of(checkpoint).items()}
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """1 + (samples - 400) // 160, at most 1024 where the input is padded."""
+        """Count log-mel frames: 1 + (samples - 400) // 160, at most 1024 where the input is padded.
+
+        (batch,) samples -> (batch,) frames.
+        """
         frames = self.mel.frames(lengths)
         return frames.clamp(max=PADDED_FRAMES) if self.input == "padded" else frames
 
@@ -148,7 +151,10 @@ class Ssast(PatchEncoder):
         return resize_table(self.pos_embed, self.stored, self.n_bands, n_columns)
 
     def every_layer(self, spectrogram: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Blocks, the final LayerNorm and the two tokens of the whole clip."""
+        """Run windows: (window, frames, 128) -> each layer's name and grid (window, time, band, width).
+
+        The two tokens of the whole clip are a grid (window, 1, 1, width).
+        """
         assert self.norm_stats is not None
         mean, std = self.norm_stats
         image = ((spectrogram - mean) / (2 * std)).transpose(1, 2)  # (window, 128, frames)

@@ -45,7 +45,7 @@ class TrillFront(Encoder):
         self.mel = make_vggish_mel()
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """1 + (samples - 400) // 160."""
+        """Count log-mel frames, 1 + (samples - 400) // 160: (batch,) samples -> (batch,) frames."""
         return self.mel.frames(lengths)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class TrillFront(Encoder):
         return (self.mel(waveform).clamp(min=FLOOR) + OFFSET).log()
 
     def valid_frames(self, lengths: Tensor) -> Tensor:
-        """1 + (samples - 400) // 160."""
+        """Count log-mel frames, 1 + (samples - 400) // 160: (batch,) samples -> (batch,) frames."""
         return self.mel.frames(lengths)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:

@@ -117,7 +117,7 @@ class VGGish(Encoder):
         self.default_layers = ("pca",)
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-        """`features.N`, and `fc.N` or `embeddings.N`, to the layers' names."""
+        """Rename `features.N`, and `fc.N` or `embeddings.N`, to the layers' names."""
         renamed = {}
         for key, tensor in state_dict_of(checkpoint).items():
             part, _, rest = key.partition(".")
@@ -128,7 +128,10 @@ class VGGish(Encoder):
         return renamed
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
-        """Six frames an example in the convolutional layers, one in the others."""
+        """Count six frames for each example in the convolutional layers, and one in the others.
+
+        (batch,) samples -> layer name -> (batch,) frames.
+        """
         examples = self.mel.frames(lengths) // EXAMPLE_FRAMES
         convolutional = {name for name, *_ in CONVOLUTIONS}
         return {
@@ -137,7 +140,7 @@ class VGGish(Encoder):
         }
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """Frames of whole examples: a multiple of 96."""
+        """Count the log-mel frames of whole examples, a multiple of 96: (batch,) samples -> (batch,) frames."""
         return self.mel.frames(lengths) // EXAMPLE_FRAMES * EXAMPLE_FRAMES
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
@@ -146,7 +149,10 @@ class VGGish(Encoder):
         return (self.mel(waveform)[:, :n_frames] + LOG_OFFSET).log()
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every layer of every example; examples of all clips go through the network together."""
+        """Compute every layer of every example; the examples of all clips go through the network together.
+
+        (batch, samples) -> layer name -> (batch, time, width).
+        """
         logmel = self.network_input(waveform, lengths)
         counts = self.network_input_frames(lengths) // EXAMPLE_FRAMES
         examples = pack(logmel.unflatten(1, (-1, EXAMPLE_FRAMES)), counts)  # (example, 96, 64)

@@ -79,7 +79,7 @@ class Wav2Clip(Encoder):
         return state
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """1 + samples // 353."""
+        """Count the frames of the spectrogram: 1 + samples // 353: (batch,) samples -> (batch,) frames."""
         return 1 + lengths // HOP
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
@@ -87,7 +87,10 @@ class Wav2Clip(Encoder):
         return run_by_length(lambda x: {"": self._compute_spectrogram(x)}, waveform, lengths, 2**22)[""]
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
-        """One frame in 4, 8, 16 and 32 of the spectrogram, rounded up; the last two layers have one frame a clip."""
+        """Count one frame for 4, 8, 16 and 32 frames of the spectrogram, rounded up; the last two layers have one a clip.
+
+        (batch,) samples -> layer name -> (batch,) frames.
+        """
         frames = self.network_input_frames(lengths)
         return {
             info.name: (frames + info.hop // HOP - 1) // (info.hop // HOP) if info.hop else torch.ones_like(frames)
@@ -95,7 +98,10 @@ class Wav2Clip(Encoder):
         }
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every stage, their average, and the embedding."""
+        """Compute every stage, their average, and the embedding.
+
+        (batch, samples) -> layer name -> (batch, time, width).
+        """
         spectrogram = self.network_input(waveform, lengths)
         return run_by_length(
             lambda x: self._run_network(self.scale(x)), spectrogram, self.network_input_frames(lengths), CHUNK_FRAMES

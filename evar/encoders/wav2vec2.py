@@ -131,11 +131,11 @@ class Wav2Vec2(Encoder):
         return encoder
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-        """The hub's names, older and newer, with or without "wav2vec2." in front, to this module's."""
+        """Rename the hub's tensors, older and newer, with or without "wav2vec2." in front, to this module's own names."""
         return _rename_tensors(state_dict_of(checkpoint))
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """Samples: the input is the waveform."""
+        """Count samples, since the input is the waveform: (batch,) samples -> (batch,) frames."""
         return lengths
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ class Wav2Vec2(Encoder):
         return lengths
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every layer."""
+        """Compute the convolutions and every block: (batch, samples) -> layer name -> (batch, time, width)."""
         body = self.network.wav2vec2
         maps = self._convolutions(self.network_input(waveform, lengths), lengths)  # (batch, 512, time)
         layers = {"conv": maps.transpose(1, 2)}

@@ -146,11 +146,14 @@ class Yamnet(Encoder):
         return (self.mel(filled) + LOG_OFFSET).log()
 
     def valid_frames(self, lengths: Tensor) -> Tensor:
-        """Patches: one, and one more for every 7,680 samples, or part of them, beyond 15,600."""
+        """Count patches: one, and one more for every 7,680 samples, or part of them, beyond 15,600.
+
+        (batch,) samples -> (batch,) frames.
+        """
         return 1 + -(-(lengths - PATCH_SAMPLES).clamp(min=0) // PATCH_HOP)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every layer of every patch."""
+        """Compute every layer of every patch: (batch, samples) -> layer name -> (batch, time, width)."""
         patches = self.network_input(waveform, lengths).unfold(
             1, PATCH_FRAMES, PATCH_STEP
         )  # (batch, patch, band, time)

@@ -135,7 +135,17 @@ def crop_logmel(logmel: Tensor, generator: torch.Generator) -> Tensor:
 def wrap_logmel(
     encoder: Encoder, freq_mask: int, time_mask: int, rrc: bool, generator: torch.Generator
 ) -> Callable[..., Tensor]:
-    """The encoder's front-end with masks and crops behind it; to be put in place of `encoder.network_input`."""
+    """Make a front-end with masks and crops behind it, which takes the place of `encoder.network_input`.
+
+    Args:
+        encoder: whose front-end it is.
+        freq_mask, time_mask: the longest mask, in mel bands and in frames; 0 for none.
+        rrc: whether the log-mel is cropped and resized at random.
+        generator: that draws masks and crops.
+
+    Returns:
+        A function of waveform (batch, samples) and lengths (batch,) that gives (batch, time, mel).
+    """
     plain = type(encoder).network_input
 
     @torch.compiler.disable

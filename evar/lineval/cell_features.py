@@ -170,15 +170,18 @@ class Vectors:
         train: Sequence[NDArray[np.int64]],
         valid: Sequence[NDArray[np.int64]] = (),
     ) -> list[Any]:
-        """`fuse_layers` for each round, or frames where the probe reads such; rounds that may share an array do.
+        """Return the features of each round, or its frames if the probe reads frames; rounds share an array if they can.
 
         Single layers and concatenations that take more than `BYTES_IN_MEMORY` come as `Rows`, which read parts.
 
         Args:
             selection: layers, and how they become one.
             seed: of the validation draw.
-            train: of each round, positions of its usable training clips.
-            valid: likewise of its validation clips; needed where clips are cropped by their role.
+            train: of each round, (clips,) positions of its usable training clips.
+            valid: of each round, (clips,) positions of its validation clips; needed where clips are cropped by their role.
+
+        Returns:
+            For each round (clips, width) features, or `Frames`.
         """
         stats_of_rounds = self.of_rounds[seed]
         if self.frames:

@@ -142,8 +142,11 @@ def guess_hits(y_true: NDArray[Any], direction: str, most: int) -> float:
     """Compute the expected share of hits of a random order.
 
     Args:
-        y_true: as in the module's docstring.
+        y_true: (clips, 2 x captions) of 0 and 1, see the docstring of the module.
         direction, most: as for `stack_hits`.
+
+    Returns:
+        The share, 0..1.
 
     Example:
         >>> guess_hits(np.ones((20, 4)), "text_to_audio", 5), round(guess_hits(np.ones((20, 4)), "audio_to_text", 1), 3)
@@ -161,6 +164,12 @@ def guess_hits(y_true: NDArray[Any], direction: str, most: int) -> float:
 
 def guess_precision(y_true: NDArray[Any]) -> float:
     """Compute the expected average precision of a random order of clips: the mean of 1 / rank within the first ten.
+
+    Args:
+        y_true: (clips, 2 x captions); only the number of clips counts.
+
+    Returns:
+        The average precision, 0..1.
 
     Example:
         >>> round(guess_precision(np.ones((20, 4))), 3)

@@ -103,6 +103,6 @@ class FramesInMemory(Frames):
         )
 
     def join(self, positions: Sequence[int], layer: str) -> tuple[Tensor, Tensor]:
-        """See the base class."""
+        """Join the frames of some clips: (frames of all, width) and (clips,) counts, as the base class says."""
         clips = [self._layers[layer][position] for position in positions]
         return torch.cat(clips), torch.tensor([len(clip) for clip in clips])

@@ -82,7 +82,7 @@ class Curvature:
         self.strengths, self.axes, self.inverse = self.strengths[kept], self.axes[kept], self.inverse[kept]
 
     def put(self, at: Tensor, other: Curvature) -> None:
-        """Replace the items at some positions by those of `other`."""
+        """Replace the items at some positions (some items,) by those of `other`."""
         self.axes[at], self.inverse[at] = other.axes, other.inverse
 
 

@@ -83,7 +83,7 @@ class RowsInMemory(Rows):
         return RowsInMemory(self._array[rows])
 
     def read(self, rows: slice | NDArray[np.int64] = slice(None)) -> NDArray[np.float32]:
-        """See the base class."""
+        """Read some rows: slice or positions (some clips,) -> (some clips, width) float32."""
         return np.asarray(self._array[rows], np.float32)
 
 
@@ -114,7 +114,7 @@ class RowsJoined(Rows):
         raise TypeError(f"joined rows are taken by a slice of step 1, got {type(rows).__name__}; read() takes any")
 
     def read(self, rows: slice | NDArray[np.int64] = slice(None)) -> NDArray[np.float32]:
-        """See the base class."""
+        """Read some rows: slice or positions (some clips,) -> (some clips, width) float32."""
         index = np.arange(len(self))[rows]
         is_first = index < len(self._first)
         out = np.empty((len(index), self.shape[1]), np.float32)

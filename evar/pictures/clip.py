@@ -50,6 +50,9 @@ class Vector:
 
         Where all values lie far from 0, as the levels of a log-mel do, colours around 0 would all be one. Each part is then
         shown as its distance to its own median, in units of half the distance between its 1st and 99th percentile.
+
+        Returns:
+            (width,) float32 values, and whether they are standardised.
         """
         parts = np.split(self.values, self.n_parts)
         ranges = [np.percentile(part, (1, 50, 99)) for part in parts]
@@ -163,9 +166,15 @@ def compute_envelope(waveform: NDArray[np.float32], n_columns: int) -> tuple[NDA
 
 
 def find_colour_range(values: NDArray[np.float32]) -> tuple[float, float, str]:
-    """Ends of the colour scale of a vector, and the colour map: from 0 if no value is negative, else centred on 0.
+    """Find the ends of a vector's colour scale and its colour map: from 0 if no value is negative, else centred on 0.
 
     The 1st and 99th percentile count, so that one outlier does not grey out all others.
+
+    Args:
+        values: (width,) in the encoder's own unit.
+
+    Returns:
+        Value of the first colour, value of the last colour, and the name of the colour map.
 
     Example:
         >>> find_colour_range(np.array([-1.0, 2.0, 0.0], np.float32))[2], find_colour_range(np.ones(4, np.float32))

@@ -54,7 +54,12 @@ def standardise(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
 def compute_silhouette(vectors: NDArray[np.float64], y: NDArray[np.int64]) -> float:
     """Compute how much nearer clips are to their own class than to the next, -1..1: mean over clips, Euclidean distance.
 
-    NaN where it is not defined: one class, or as many classes as clips.
+    Args:
+        vectors: (clips, width).
+        y: (clips,) class numbers.
+
+    Returns:
+        -1..1; NaN if there is one class only, or as many classes as clips.
 
     Source: P. J. Rousseeuw, "Silhouettes", Journal of Computational and Applied Mathematics 20, 1987; scikit-learn's.
     """
@@ -65,12 +70,17 @@ def compute_silhouette(vectors: NDArray[np.float64], y: NDArray[np.int64]) -> fl
 
 
 def compute_purity(vectors: NDArray[np.float64], y: NDArray[np.int64], n_neighbours: int) -> float:
-    """Share of each clip's nearest neighbours, itself left out, that are of its class; mean over clips.
+    """Compute the share of each clip's nearest neighbours that have its class, as the mean over clips.
+
+    A clip is no neighbour of its own.
 
     Args:
         vectors: (clips, width).
         y: (clips,) class numbers.
         n_neighbours: 1..clips - 1, by Euclidean distance.
+
+    Returns:
+        0..1.
 
     Example:
         >>> compute_purity(np.array([[0.0], [1.0], [5.0], [6.0]]), np.array([0, 0, 1, 0]), 1)
@@ -84,6 +94,12 @@ def compute_purity(vectors: NDArray[np.float64], y: NDArray[np.int64], n_neighbo
 
 def compute_chance_purity(y: NDArray[np.int64]) -> float:
     """Compute the purity of vectors that are independent of the class.
+
+    Args:
+        y: (clips,) class numbers, at least two clips.
+
+    Returns:
+        0..1.
 
     Example:
         >>> compute_chance_purity(np.array([0, 0, 1, 1]))

@@ -54,7 +54,10 @@ class RetrievalProbe(BaseEstimator):
         """Return the number of the clip whose first caption is nearest to each clip.
 
         Args:
-            X: (clips, width) vectors.
+            X: (clips, width) vectors, finite.
+
+        Returns:
+            (clips,) numbers of clips of the task.
         """
         first = to_directions(np.stack([own[0] for own in self.text]))
         return (to_directions(check_features(X, "given")) @ first.T).argmax(axis=1)

@@ -25,7 +25,10 @@ def to_directions(vectors: ArrayLike) -> NDArray[np.float64]:
     """Scale vectors to length 1; one of zeros stays as it is.
 
     Args:
-        vectors: (..., width).
+        vectors: (..., width) in any unit.
+
+    Returns:
+        (..., width) float64 of length 1, or zeros.
 
     Example:
         >>> to_directions([[3.0, 4.0], [0.0, 0.0]]).tolist()
@@ -69,7 +72,7 @@ class ZeroShotProbe(BaseEstimator):
         Args:
             X, y: not used.
             X_valid: (clips, width) vectors of the validation clips.
-            y_valid: their classes or labels.
+            y_valid: (clips,) class numbers, or (clips, labels) of 0 and 1.
 
         Returns:
             The probe.
@@ -107,7 +110,13 @@ class ZeroShotProbe(BaseEstimator):
         """Return the class of the nearest prompt of each clip.
 
         Args:
-            X: (clips, width) vectors.
+            X: (clips, width) vectors, finite.
+
+        Returns:
+            (clips,) class numbers; the similarities (clips, labels) where a clip may have several labels.
+
+        Raises:
+            ValueError: if the width is not that of the prompts.
         """
         return self._decide(self._check(X) @ self.prompts_.T)
 

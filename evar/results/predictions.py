@@ -75,7 +75,7 @@ def load_predictions(out: Path, id: str) -> dict[str, np.ndarray]:
         id: of the result.
 
     Returns:
-        clip, round, group, y_true and y_pred, each with one entry a clip.
+        clip, round, group, y_true and y_pred, each of shape (clips,) or, for kinds with several numbers a clip, (clips, n).
 
     Raises:
         FileNotFoundError: if they were never saved.

@@ -97,7 +97,7 @@ class StoredFrames(Frames):
         return some
 
     def join(self, positions: Sequence[int], layer: str) -> tuple[Tensor, Tensor]:
-        """See the base class.
+        """Join the frames of some clips: (frames of all, width) and (clips,) counts, as the base class says.
 
         Raises:
             KeyError: for a clip that has no frames.

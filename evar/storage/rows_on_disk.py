@@ -38,7 +38,10 @@ class RowsOnDisk(Rows):
         return RowsOnDisk(self._files, self._widths, self._segments[rows], self._numbers[rows])
 
     def read(self, rows: slice | NDArray[np.int64] = slice(None)) -> NDArray[np.float32]:
-        """See the base class."""
+        """Read some rows: slice or positions (some clips,) -> (some clips, width) float32.
+
+        Clips without features are rows of NaN.
+        """
         segments, numbers = self._segments[rows], self._numbers[rows]
         out = np.full((len(segments), self.shape[1]), np.nan, np.float32)
         for segment in np.unique(segments[segments >= 0]):

@@ -119,8 +119,8 @@ def list_clips(found: Mapping[str, np.ndarray], names: Sequence[str]) -> list[li
     """List what each test clip was taken for: the wrong ones first, by class and by what they were taken for.
 
     Args:
-        found: predictions, as `load_predictions` gives them.
-        names: of the classes.
+        found: predictions, (clips,) each, as `load_predictions` gives them.
+        names: (classes,) names.
 
     Returns:
         One line a clip: path, round, class, class it was taken for, and whether that is right.

@@ -19,7 +19,7 @@ def load_row_predictions(out: Path, result: Result) -> dict[str, np.ndarray]:
         result: the row.
 
     Returns:
-        clip, round, group, y_true and y_pred, each with one entry a clip.
+        clip, round, group, y_true and y_pred, each of shape (clips,) or, for kinds with several numbers a clip, (clips, n).
 
     Raises:
         FileNotFoundError: if there are no predictions.
