@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import csv
 from pathlib import Path
 
@@ -131,6 +132,7 @@ def tone(label: int, seed: int, seconds: float = 0.5) -> np.ndarray:
 TOLD = {"multiclass": {}, "multilabel": {"middle": "low;high"}, "regression": {"low": "0", "middle": "1", "high": "2"}}
 
 
+@functools.cache
 def noise_with_bands(seed: int, seconds: float = 3.0, rate: int = 16000) -> np.ndarray:
     """Noise (samples,) in bands that come and go: nothing like another seed's."""
     rng = np.random.default_rng(seed)
@@ -144,7 +146,9 @@ def noise_with_bands(seed: int, seconds: float = 3.0, rate: int = 16000) -> np.n
             np.exp(rng.uniform(np.log(300), np.log(2000))),
         )
         wave += np.exp(-(((time - start) / length) ** 2)) * np.sin(2 * np.pi * pitch * time + rng.uniform(0, 6))
-    return (0.2 * wave / np.abs(wave).max() + 0.001 * rng.standard_normal(n)).astype(np.float32)
+    noise = (0.2 * wave / np.abs(wave).max() + 0.001 * rng.standard_normal(n)).astype(np.float32)
+    noise.flags.writeable = False  # every caller gets the same array
+    return noise
 
 
 def write_config(

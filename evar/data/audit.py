@@ -15,7 +15,7 @@ import numpy as np
 
 from evar.audio import AudioError, Sound, describe
 from evar.config.messages import progress_bar
-from evar.data.fingerprint import sounding_alike
+from evar.data.fingerprint import find_alike_clips
 from evar.data.problems import count_labels, list_label_problems, list_late_events, list_sound_problems, tell_some
 from evar.storage.atomic import write_atomic
 
@@ -76,7 +76,7 @@ def audit(task: Task) -> Audit:
             else:
                 sounds[path] = one
     findings = _list_findings(task, sounds, bad, split_of, part)
-    alike = sounding_alike(task)
+    alike = find_alike_clips(task)
     if alike is None:
         findings.append(
             f"{len(task)} clips are too many to look for ones that sound alike; only identical files were looked for"

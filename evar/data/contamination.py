@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from evar.config.messages import progress_bar
-from evar.data.corpus_prints import Occurrence, SoundPrint, find_in_corpus, make_print, read_corpus_prints
-from evar.data.fingerprint import MAX_SECONDS
+from evar.data.corpus_prints import Occurrence, find_in_corpus, read_corpus_prints
+from evar.data.fingerprint import SoundPrint, make_prints
 
 if TYPE_CHECKING:
     from evar.data.task import Task
@@ -41,31 +37,18 @@ def find_overlap(task: Task, corpus: str | Path) -> Overlap:
     """Look for every clip of a task in a corpus.
 
     Args:
-        task: its clips must be there; of longer files the part that the task uses, at most a minute.
+        task: whose clips are there; of each file, the part that the task uses is compared, at most a minute.
         corpus: a file that `evar fingerprint` wrote.
 
     Raises:
-        ValueError: if the corpus file is damaged or no such file.
+        ValueError: if the corpus file is damaged, or is no file of fingerprints.
         OSError: if it cannot be opened.
     """
-    from evar.audio.errors import AudioError
-
     with open(corpus, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    seconds = min(task.config.clip_seconds or MAX_SECONDS, MAX_SECONDS)
-
-    def look(path: Path) -> SoundPrint | str:
-        try:
-            return make_print(path, seconds)
-        except AudioError as error:
-            return str(error)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        looked = list(progress_bar(pool.map(look, task.paths), f"fingerprint {task.name}", len(task), leave=False))
+    prints, unreadable = make_prints(task.paths, task.config.clip_seconds, f"fingerprint {task.name}")
     paths = task.index["path"].tolist()
-    bad = {path: one for path, one in zip(paths, looked, strict=True) if isinstance(one, str)}
-    nothing = SoundPrint(b"", np.zeros(0, np.uint32), np.zeros(0, bool))
-    prints = [nothing if isinstance(one, str) else one for one in looked]
+    bad = {paths[number]: reason for number, reason in unreadable.items()}
     n_sounds = 0
 
     def count_sounds() -> Iterator[SoundPrint]:

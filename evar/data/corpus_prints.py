@@ -20,53 +20,23 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
 from evar.config.messages import progress_bar
-from evar.data.fingerprint import (
-    COMMON,
-    FRAME,
-    HOP,
-    RATE,
-    VOTES,
-    count_bit_errors,
-    fingerprint,
-)
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Words = NDArray[np.uint32]
-    IsSound = NDArray[np.bool_]
+from evar.data.fingerprint import FRAME, HASH_BYTES, HOP, RATE, SoundPrint, count_bit_errors, make_print
+from evar.data.word_index import WordIndex
 
 MAGIC = b"evar fingerprints 1\n"
 #: two files are compared only if these agree
 SETTINGS = {"rate": RATE, "frame": FRAME, "hop": HOP, "bands": "33 edges, 300 to 2000 Hz"}
-#: bytes of a content's hash that are kept
-HASH_BYTES = 16
 #: sounds and words of a block, whichever is reached first
 _BLOCK_SOUNDS, _BLOCK_WORDS = 256, 1_000_000
 #: the most of either that a block of a file may claim, so that a damaged file cannot fill the memory
 _MOST_SOUNDS, _MOST_WORDS = 65_536, 64_000_000
 #: offsets of one pair of sounds that are compared bit by bit, those with the most common words first
 _OFFSETS_TRIED = 5
-
-
-@dataclass(frozen=True)
-class SoundPrint:
-    """The facts of one sound that a corpus file keeps.
-
-    Attributes:
-        content: the first 16 bytes of the sha256 of the file's content.
-        words: (frames,) 32-bit words, one every `HOP` samples at `RATE`.
-        is_sound: (frames,) False where a word comes from silence.
-    """
-
-    content: bytes
-    words: Words
-    is_sound: IsSound
 
 
 @dataclass
@@ -105,23 +75,6 @@ class Occurrence:
     is_identical: bool
     offset_seconds: float
     bit_errors: float
-
-
-def make_print(path: Path, seconds: float | None = None) -> SoundPrint:
-    """Decode one file and make its fingerprint.
-
-    Args:
-        path: of the file.
-        seconds: how much of the file's beginning is used; None takes the whole file.
-
-    Raises:
-        AudioError: if the file cannot be read.
-    """
-    from evar.audio.reading import ClipPolicy, inspect, read_clip
-
-    info = inspect(path)
-    words, is_sound = fingerprint(read_clip(path, info, ClipPolicy(seconds), RATE))
-    return SoundPrint(bytes.fromhex(info.sha256)[:HASH_BYTES], words, is_sound)
 
 
 def write_corpus_prints(folder: str | Path, out: str | Path) -> Written:
@@ -231,6 +184,7 @@ def find_in_corpus(clips: Sequence[SoundPrint], corpus: Iterable[SoundPrint]) ->
         ordered by clip. Words that more than fifty clips share (hum, tones) find nothing.
 
     Example:
+        >>> from evar.data.fingerprint import fingerprint
         >>> noise = np.random.default_rng(0).normal(size=(2, RATE)).astype(np.float32)
         >>> one, other = (SoundPrint(bytes([n] * 16), *fingerprint(noise[n])) for n in range(2))
         >>> found = find_in_corpus([one, other], [SoundPrint(bytes(16), other.words, other.is_sound)])
@@ -240,11 +194,11 @@ def find_in_corpus(clips: Sequence[SoundPrint], corpus: Iterable[SoundPrint]) ->
     by_content: dict[bytes, list[int]] = {}
     for number, of_clip in enumerate(clips):
         by_content.setdefault(of_clip.content, []).append(number)
-    index = _WordIndex(clips)
+    index = WordIndex([(one.words, one.is_sound) for one in clips])
     best: dict[int, Occurrence] = {}
     for sound, one in enumerate(corpus):
         found = [Occurrence(clip, sound, True, 0.0, 0.0) for clip in by_content.get(one.content, ())]
-        for clip, offset in index.find_candidates(one):
+        for clip, offset in index.find_candidates((one.words, one.is_sound), _OFFSETS_TRIED):
             mine = clips[clip]
             errors = count_bit_errors((mine.words, mine.is_sound), (one.words, one.is_sound), offset)
             if errors is not None:
@@ -258,53 +212,6 @@ def find_in_corpus(clips: Sequence[SoundPrint], corpus: Iterable[SoundPrint]) ->
 
 def _rate(occurrence: Occurrence) -> tuple[bool, float]:
     return not occurrence.is_identical, occurrence.bit_errors
-
-
-class _WordIndex:
-    """The clips' words in order, with clip and frame of each, to look up the words of a corpus."""
-
-    def __init__(self, clips: Sequence[SoundPrint]) -> None:
-        sounds = [one.is_sound for one in clips]
-        words = np.concatenate(
-            [one.words[kept] for one, kept in zip(clips, sounds, strict=True)] or [np.zeros(0, "u4")]
-        )
-        frames = np.concatenate([np.flatnonzero(kept) for kept in sounds] or [np.zeros(0, int)])
-        owners = np.repeat(np.arange(len(clips)), [int(kept.sum()) for kept in sounds])
-        order = np.argsort(words, kind="stable")
-        words, owners, frames = words[order], owners[order], frames[order]
-        starts = np.flatnonzero(np.diff(words, prepend=words[:1] ^ 1))
-        counts = np.diff(np.append(starts, len(words)))
-        is_new = np.diff(owners, prepend=-1) != 0  # within a word, the owners are in order
-        is_new[starts] = True
-        n_owners = np.add.reduceat(is_new, starts) if len(starts) else counts
-        is_rare = (counts <= 4 * COMMON) & (n_owners <= COMMON)
-        self._words, self._starts, self._counts = words[starts][is_rare], starts[is_rare], counts[is_rare]
-        self._owners, self._frames = owners, frames
-
-    def find_candidates(self, sound: SoundPrint) -> list[tuple[int, int]]:
-        """(clip, offset in frames) of clips with at least `VOTES` words of the sound at one offset."""
-        places = np.flatnonzero(sound.is_sound)
-        if not len(self._words) or not len(places):
-            return []
-        wanted = sound.words[places]
-        at = np.minimum(np.searchsorted(self._words, wanted), len(self._words) - 1)
-        hit = self._words[at] == wanted
-        at, places = at[hit], places[hit]
-        if len(places) < VOTES:
-            return []
-        counts = self._counts[at]
-        within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
-        rows = np.repeat(self._starts[at], counts) + within
-        shift = np.int64(2**31)
-        keys = (self._owners[rows].astype(np.int64) << 32) | (self._frames[rows] - np.repeat(places, counts) + shift)
-        keys, votes = np.unique(keys, return_counts=True)
-        keys, votes = keys[votes >= VOTES], votes[votes >= VOTES]
-        found: dict[int, list[int]] = {}
-        for key in keys[np.argsort(-votes, kind="stable")].tolist():
-            offsets = found.setdefault(key >> 32, [])
-            if len(offsets) < _OFFSETS_TRIED:
-                offsets.append((key & 0xFFFFFFFF) - 2**31)
-        return [(clip, offset) for clip, offsets in found.items() for offset in offsets]
 
 
 def _map_in_order(

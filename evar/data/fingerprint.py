@@ -8,7 +8,6 @@ clips may be shorter than a block.
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evar.config.messages import progress_bar
+from evar.data.word_index import WordIndex
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,8 +35,8 @@ FRAME, HOP = 1856, 58
 _EDGES = np.geomspace(300.0, 2000.0, 34)
 #: share of bits that may differ, in an overlap of at least a second and in a shorter one; unrelated sound differs in half
 MAX_BIT_ERRORS, MAX_BIT_ERRORS_SHORT = 0.2, 0.1
-#: words that clips must have in common at one offset before they are compared bit by bit, and the most clips with one word
-VOTES, COMMON = 2, 50
+#: bytes of the hash of a file's content that are kept
+HASH_BYTES = 16
 #: frames; shorter overlaps are ignored
 _MIN_FRAMES = 16
 #: band energy of a frame, over all bands, below which its bits are noise of rounding
@@ -59,8 +59,23 @@ class Pair:
     bit_errors: float
 
 
+@dataclass(frozen=True)
+class SoundPrint:
+    """The facts of one sound that are compared.
+
+    Attributes:
+        content: the first 16 bytes of the sha256 of the file's content; empty if it could not be read.
+        words: (frames,) 32-bit words, one every `HOP` samples at `RATE`.
+        is_sound: (frames,) False where a word comes from silence.
+    """
+
+    content: bytes
+    words: NDArray[np.uint32]
+    is_sound: NDArray[np.bool_]
+
+
 def fingerprint(samples: NDArray[np.float32]) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
-    """Words of a clip.
+    """Compute the words of a clip.
 
     Args:
         samples: (samples,) mono at `RATE`.
@@ -88,60 +103,89 @@ def fingerprint(samples: NDArray[np.float32]) -> tuple[NDArray[np.uint32], NDArr
     return words, energies[1:].sum(axis=1) > _SILENCE
 
 
-def near_duplicates(
+def make_print(path: Path, seconds: float | None = None) -> SoundPrint:
+    """Decode one file and make its fingerprint.
+
+    Args:
+        path: of the file.
+        seconds: how much of the file's beginning is used; None takes the whole file.
+
+    Raises:
+        AudioError: if the file cannot be read.
+    """
+    from evar.audio.reading import ClipPolicy, inspect, read_clip
+
+    info = inspect(path)
+    words, is_sound = fingerprint(read_clip(path, info, ClipPolicy(seconds), RATE))
+    return SoundPrint(bytes.fromhex(info.sha256)[:HASH_BYTES], words, is_sound)
+
+
+def make_prints(
+    files: Sequence[Path], clip_seconds: float | None, title: str
+) -> tuple[list[SoundPrint], dict[int, str]]:
+    """Make the fingerprints of clips, in several threads.
+
+    Args:
+        files: of the clips.
+        clip_seconds: of each file that are used; at most, and for None, `MAX_SECONDS`.
+        title: of the progress bar.
+
+    Returns:
+        A fingerprint for each file, without words if the file could not be read; and number of a file -> why it could not.
+    """
+    from evar.audio.errors import AudioError
+
+    seconds = min(clip_seconds or MAX_SECONDS, MAX_SECONDS)
+
+    def look(path: Path) -> SoundPrint | str:
+        try:
+            return make_print(path, seconds)
+        except AudioError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        looked = list(progress_bar(pool.map(look, files), title, len(files), unit="clip", leave=False))
+    nothing = SoundPrint(b"", np.zeros(0, np.uint32), np.zeros(0, bool))
+    bad = {number: one for number, one in enumerate(looked) if isinstance(one, str)}
+    return [nothing if isinstance(one, str) else one for one in looked], bad
+
+
+def find_near_duplicates(
     prints: Sequence[tuple[NDArray[np.uint32], NDArray[np.bool_]]], parts: Sequence[object] | None = None
 ) -> list[Pair]:
-    """Pairs of clips that sound the same, by their fingerprints.
+    """Find pairs of clips that sound the same, by their fingerprints.
 
     Args:
         prints: of each clip, as `fingerprint` gives them.
         parts: of each clip, such as its split; only pairs of different parts are looked for. None: all pairs.
 
     Returns:
-        Pairs in order, at most one offset for each; words that more than fifty clips have (hum, tones) find no candidates.
+        Pairs in order, with the best offset of each; words that more than fifty clips have (hum, tones) find no candidates.
+
+    Example:
+        >>> noise = fingerprint(np.random.default_rng(0).normal(size=RATE).astype(np.float32))
+        >>> [(pair.first, pair.second, pair.bit_errors) for pair in find_near_duplicates([noise, noise])]
+        [(0, 1, 0.0)]
+        >>> find_near_duplicates([noise, noise], ["train", "train"])
+        []
     """
-    words = np.concatenate([one[0] for one in prints]) if prints else np.zeros(0, np.uint32)
-    sounds = np.concatenate([one[1] for one in prints]) if prints else np.zeros(0, bool)
-    clips = np.repeat(np.arange(len(prints)), [len(one[0]) for one in prints])
-    places = np.concatenate([np.arange(len(one[0])) for one in prints]) if prints else np.zeros(0, int)
-    kept = np.flatnonzero(sounds)
-    kept = kept[np.argsort(words[kept], kind="stable")]
-    words, clips, places = words[kept], clips[kept], places[kept]
-    bounds = np.flatnonzero(np.diff(words, prepend=words[:1] ^ 1, append=words[-1:] ^ 1))
-    votes: dict[tuple[int, int, int], int] = {}
-    for first, last in itertools.pairwise(bounds):
-        if not 2 <= last - first <= 4 * COMMON:
-            continue
-        with_it, where = clips[first:last], places[first:last]
-        if not 2 <= len(np.unique(with_it)) <= COMMON:
-            continue
-        for a in range(len(with_it)):
-            for b in range(a + 1, len(with_it)):
-                one, other = int(with_it[a]), int(with_it[b])
-                if one != other and (parts is None or parts[one] != parts[other]):
-                    key = (one, other, int(where[a] - where[b]))
-                    votes[key] = votes.get(key, 0) + 1
+    index = WordIndex(prints)
     best: dict[tuple[int, int], Pair] = {}
-    for (one, other, offset), n in votes.items():
-        if n >= VOTES and (pair := _compare_at(prints, one, other, offset)):
+    for other, sound in enumerate(prints):
+        for one, offset in index.find_candidates(sound, before=other):
+            if parts is not None and parts[one] == parts[other]:
+                continue
+            errors = count_bit_errors(prints[one], sound, offset)
             known = best.get((one, other))
-            if known is None or pair.bit_errors < known.bit_errors:
-                best[one, other] = pair
+            if errors is not None and (known is None or errors < known.bit_errors):
+                best[one, other] = Pair(one, other, offset * HOP / RATE, errors)
     return [best[key] for key in sorted(best)]
-
-
-def _compare_at(
-    prints: Sequence[tuple[NDArray[np.uint32], NDArray[np.bool_]]], one: int, other: int, offset: int
-) -> Pair | None:
-    """The pair, if half of the shorter clip's sound is the other's at that offset."""
-    errors = count_bit_errors(prints[one], prints[other], offset)
-    return None if errors is None else Pair(one, other, offset * HOP / RATE, errors)
 
 
 def count_bit_errors(
     one: tuple[NDArray[np.uint32], NDArray[np.bool_]], other: tuple[NDArray[np.uint32], NDArray[np.bool_]], offset: int
 ) -> float | None:
-    """Share of bits that differ between two clips, if they sound the same.
+    """Compute the share of bits that differ between two clips, if they sound the same.
 
     Args:
         one, other: of each clip, as `fingerprint` gives them.
@@ -170,16 +214,16 @@ def count_bit_errors(
     return errors if errors <= limit else None
 
 
-#: of a larger task nothing is compared
+#: a larger task is not compared
 MAX_CLIPS = 20_000
 
 
-def sounding_alike(task: Task, max_clips: int = MAX_CLIPS) -> list[tuple[str, str]] | None:
-    """Clips of different splits or folds that sound the same; files of one content are left to a comparison of hashes.
+def find_alike_clips(task: Task, max_clips: int = MAX_CLIPS) -> list[tuple[str, str]] | None:
+    """Find clips of different splits or folds that sound the same; a comparison of hashes finds files of one content.
 
     Args:
-        task: whose clips are there; ones that cannot be read are passed over.
-        max_clips: of a larger task nothing is compared.
+        task: whose clips are there; those that cannot be read are passed over.
+        max_clips: a larger task is not compared.
 
     Returns:
         Pairs of paths, or None if the task is too large.
@@ -198,30 +242,20 @@ def find_alike(
     name: str,
     max_clips: int = MAX_CLIPS,
 ) -> list[tuple[int, int]] | None:
-    """Compare files by ear: pairs of their numbers, without those of one content.
+    """Find files that sound the same, without those of one content.
 
     Args:
-        files: ones that cannot be read are passed over.
+        files: those that cannot be read are passed over.
         clip_seconds: of each file that are compared; None takes `MAX_SECONDS`.
         parts: of each file, such as its split; only pairs of different parts are looked for. None: all pairs.
         name: before the progress bar.
-        max_clips: of more files nothing is compared, and None returned.
-    """
-    from evar.audio.reading import AudioError, ClipPolicy, inspect, read_clip
+        max_clips: more files than these are not compared.
 
+    Returns:
+        Pairs of the files' numbers; None if there are too many files.
+    """
     if len(files) > max_clips:
         return None
-    seconds = min(clip_seconds or MAX_SECONDS, MAX_SECONDS)
-
-    def look(path: Path) -> tuple[str, NDArray[np.uint32], NDArray[np.bool_]]:
-        try:
-            info = inspect(path)
-            return info.sha256, *fingerprint(read_clip(path, info, ClipPolicy(seconds), RATE))
-        except AudioError:
-            return "", np.zeros(0, np.uint32), np.zeros(0, bool)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        looked = pool.map(look, files)
-        found = list(progress_bar(looked, f"compare {name}", len(files), unit="clip", leave=False))
-    pairs = near_duplicates([one[1:] for one in found], parts)
-    return [(one.first, one.second) for one in pairs if found[one.first][0] != found[one.second][0]]
+    prints, _ = make_prints(files, clip_seconds, f"compare {name}")
+    pairs = find_near_duplicates([(one.words, one.is_sound) for one in prints], parts)
+    return [(one.first, one.second) for one in pairs if prints[one.first].content != prints[one.second].content]

@@ -18,7 +18,7 @@ from evar.results.files import (
 )
 from evar.results.hints import HINTS_IDENTITY_KEYS, HintsRecord, hints_id, hints_path, load_hints, save_hints
 from evar.results.identity import IDENTITY_KEYS, plain, run_id
-from evar.results.predictions import load_confidence, load_predictions, save_predictions
+from evar.results.predictions import keep_predictions, load_confidence, load_predictions, save_predictions
 from evar.results.row import FUSIONS, SCHEMA, Result, utc_now
 from evar.results.searches import SearchRecord, load_search, load_searches, save_search, search_path
 
@@ -35,6 +35,7 @@ __all__ = [
     "clear_failure",
     "hints_id",
     "hints_path",
+    "keep_predictions",
     "load",
     "load_all",
     "load_confidence",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,31 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 _TEXTS = ("clip", "group")
+#: bytes of arrays that `keep_predictions` holds at most; what comes after them is read anew each time
+_KEPT_BYTES = 2**29
+#: path of a file -> its arrays, inside of `keep_predictions`
+_kept: ContextVar[dict[Path, dict[str, np.ndarray]] | None] = ContextVar("kept", default=None)
+
+
+@contextmanager
+def keep_predictions() -> Iterator[None]:
+    """Keep what `load_predictions` reads, so that several checks of the same rows read each file once.
+
+    The arrays are kept until the end of the block, up to 512 MiB, and are read-only. A file that `save_predictions` writes
+    meanwhile is read anew.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as out, keep_predictions():
+        ...     path = save_predictions(out, "a", clip=["x.wav"], round=[0], group=["x"], y_true=[1], y_pred=[0])
+        ...     load_predictions(out, "a")["clip"] is load_predictions(out, "a")["clip"]
+        True
+    """
+    token = _kept.set({})
+    try:
+        yield
+    finally:
+        _kept.reset(token)
 
 
 def save_predictions(
@@ -64,6 +91,7 @@ def save_predictions(
     np.savez_compressed(buffer, **checked)
     path = Path(out) / "predictions" / f"{check_id(id)}.npz"
     write_atomic(path, buffer.getvalue())
+    (_kept.get() or {}).pop(path, None)
     return path
 
 
@@ -87,9 +115,12 @@ def load_predictions(out: Path, id: str) -> dict[str, np.ndarray]:
     import numpy as np
 
     path = Path(out) / "predictions" / f"{check_id(id)}.npz"
+    kept = _kept.get()
+    if kept is not None and path in kept:
+        return dict(kept[path])
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return _check_arrays({name: arrays[name] for name in ("clip", "round", "group", "y_true", "y_pred")})
+            found = _check_arrays({name: arrays[name] for name in ("clip", "round", "group", "y_true", "y_pred")})
     except FileNotFoundError:
         raise
     except (
@@ -97,6 +128,17 @@ def load_predictions(out: Path, id: str) -> dict[str, np.ndarray]:
         *(SyntaxError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error),
     ) as error:  # damaged bytes can raise any of these, in the zip file or in its arrays
         raise ValueError(f"{path} does not hold a run's predictions: {error}; run the row again") from error
+    if kept is not None:
+        _keep(kept, path, found)
+    return found
+
+
+def _keep(kept: dict[Path, dict[str, np.ndarray]], path: Path, found: dict[str, np.ndarray]) -> None:
+    n_bytes = sum(array.nbytes for arrays in (*kept.values(), found) for array in arrays.values())
+    if n_bytes <= _KEPT_BYTES:
+        for array in found.values():
+            array.flags.writeable = False
+        kept[path] = dict(found)
 
 
 def load_confidence(out: Path, id: str) -> np.ndarray | None:

@@ -7,14 +7,14 @@ import math
 import random
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evar.config.encoder import UNTRAINED
 from evar.config.messages import progress_bar
 from evar.config.plain_text import make_printable
-from evar.results import Result, load, load_predictions, run_id
+from evar.results import Result, keep_predictions, load, load_predictions, run_id
 from evar.results.row import utc_now
 from evar.sharing.bundle import Bundle, make_table, open_bundle
 
@@ -108,25 +108,36 @@ def audit_bundle(
         ValueError: if the file is no bundle, or would do harm.
         OSError: if it cannot be opened.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, keep_predictions():
         bundle = open_bundle(path, Path(folder) / "results")
-        rows, faults = _load_rows(bundle)
-        verdicts = {row.id: _check_row(row, bundle.folder) for row in rows.values()}
-        faults += _compare_labels(rows, bundle.folder) + _compare_table(bundle)
+        report, rows = _check_rows(bundle, Path(path).name)
+        verdicts = {row.id: row for row in report.rows}
         sound = [id for id, verdict in verdicts.items() if verdict.verdict != DIFFERENT]
         chosen = random.Random(seed).sample(sorted(sound), min(sample, len(sound)))
         for id in progress_bar(chosen, "run again", unit="row", leave=False):
             again = store or str(Path(folder) / "store")
             verdicts[id] = _run_again(rows[id], bundle.folder, data_root, again, device)
-        return AuditReport(
-            Path(path).name,
-            bundle.sha256,
-            utc_now(),
-            _list_versions(),
-            (*bundle.faults, *faults),
-            tuple(verdicts[id] for id in sorted(verdicts)),
-            len(chosen),
-        )
+        return replace(report, rows=tuple(verdicts.values()), n_sampled=len(chosen))
+
+
+def check_bundle(bundle: Bundle, name: str) -> AuditReport:
+    """Check a bundle that is open, as `audit_bundle` does, without computing a row again.
+
+    Args:
+        bundle: of `open_bundle`.
+        name: of its file.
+    """
+    with keep_predictions():
+        return _check_rows(bundle, name)[0]
+
+
+def _check_rows(bundle: Bundle, name: str) -> tuple[AuditReport, dict[str, Result]]:
+    """The report of what can be checked without computing a row again, and the rows that can be read."""
+    rows, faults = _load_rows(bundle)
+    verdicts = {row.id: _check_row(row, bundle.folder) for row in rows.values()}
+    faults += _compare_labels(rows, bundle.folder) + _compare_table(bundle)
+    shown = tuple(verdicts[id] for id in sorted(verdicts))
+    return AuditReport(name, bundle.sha256, utc_now(), _list_versions(), (*bundle.faults, *faults), shown), rows
 
 
 def _load_rows(bundle: Bundle) -> tuple[dict[str, Result], list[str]]:

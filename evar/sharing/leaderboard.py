@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from evar.config.plain_text import make_printable
 from evar.results import load_all, load_failures, load_hints, load_searches
-from evar.sharing.auditing import DIFFERENT, IDENTICAL, NOT_RERUNNABLE, VERIFIED, audit_bundle
+from evar.sharing.auditing import DIFFERENT, IDENTICAL, NOT_RERUNNABLE, VERIFIED, check_bundle
 from evar.sharing.bundle import open_bundle
 from evar.sharing.merging import merge_results
 from evar.storage.atomic import write_atomic
@@ -110,8 +110,7 @@ def _take_source(source: Path, work: Path, out: Path) -> _Source:
         }
         return _Source(source, {}, shown, ())
     folder = work / f"{len(list(work.iterdir()))}" / name
-    report = audit_bundle(source, sample=0)
-    open_bundle(source, folder)
+    report = check_bundle(open_bundle(source, folder), source.name)
     known = _read_certificate(source, report.bundle_sha256)
     verdicts = {}
     faults = [f"{source.name}: {fault}" for fault in report.faults]

@@ -13,7 +13,7 @@ from evar import cli
 from evar.audio.reading import read
 from evar.cli import run
 from evar.data.audit import audit
-from evar.data.fingerprint import FRAME, HOP, RATE, fingerprint, near_duplicates
+from evar.data.fingerprint import FRAME, HOP, RATE, find_near_duplicates, fingerprint
 from evar.data.task import load_task
 
 
@@ -35,9 +35,16 @@ def test_words_are_signs_of_differences_of_band_energies():
         assert bin(int(words[at]) ^ int(bits, 2)).count("1") <= 1  # ties of rounding
 
 
+@pytest.fixture(scope="module")
+def twenty(tmp_path_factory):
+    """Fingerprints of twenty different sounds."""
+    folder = tmp_path_factory.mktemp("twenty")
+    return [fingerprint(read_of(folder, f"{seed}.wav", sound(seed), 16000)) for seed in range(20)]
+
+
 @pytest.mark.parametrize("change", ["same", "quieter", "ogg", "mp3", "other rate", "cut", "noisy"])
-def test_copies_are_found_and_others_are_not(tmp_path, change):
-    prints = [fingerprint(read_of(tmp_path, f"{seed}.wav", sound(seed), 16000)) for seed in range(20)]
+def test_copies_are_found_and_others_are_not(tmp_path, twenty, change):
+    prints = [*twenty]
     wave, rate, name = sound(7), 16000, "copy.wav"
     if change == "quieter":
         wave = 0.1 * wave
@@ -50,10 +57,10 @@ def test_copies_are_found_and_others_are_not(tmp_path, change):
     elif change == "noisy":
         wave = wave + 0.001 * np.random.default_rng(99).standard_normal(len(wave)).astype(np.float32)
     prints.append(fingerprint(read_of(tmp_path, name, wave, rate)))
-    found = near_duplicates(prints)
+    found = find_near_duplicates(prints)
     assert [(one.first, one.second) for one in found] == [(7, 20)]
     assert found[0].offset_seconds == pytest.approx(0.58 if change == "cut" else 0.0, abs=0.03)
-    assert near_duplicates(prints, [0] * 21) == [] and len(near_duplicates(prints, [0] * 20 + [1])) == 1
+    assert find_near_duplicates(prints, [0] * 21) == [] and len(find_near_duplicates(prints, [0] * 20 + [1])) == 1
 
 
 def read_of(folder, name, wave, rate):
@@ -63,8 +70,8 @@ def read_of(folder, name, wave, rate):
 
 def test_silence_is_like_nothing():
     prints = [fingerprint(np.zeros(RATE, np.float32)) for _ in range(3)]
-    assert not any(is_sound.any() for _, is_sound in prints) and near_duplicates(prints) == []
-    assert near_duplicates([]) == []
+    assert not any(is_sound.any() for _, is_sound in prints) and find_near_duplicates(prints) == []
+    assert find_near_duplicates([]) == []
 
 
 def test_an_audit_and_a_new_task_name_them(tmp_path, monkeypatch, capsys):

@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from evar.cli import run
 from evar.results import load_all, load_predictions
 from evar.sharing import audit_bundle, merge_results, open_bundle, write_bundle
 from evar.sharing.auditing import DIFFERENT, IDENTICAL, NOT_RERUNNABLE, VERIFIED
+from evar.sharing.leaderboard import write_leaderboard
 from evar.sharing.merging import load_origins
 from evar.sharing.privacy import scrub
 
@@ -90,6 +92,20 @@ def test_the_command_writes_a_certificate(results, tmp_path, capsys):
     assert data["is_clean"] and {row["verdict"] for row in data["rows"]} == {VERIFIED}
     assert data["bundle_sha256"] == hashlib.sha256((tmp_path / "ours.zip").read_bytes()).hexdigest()
     assert "Nothing differs" in (tmp_path / "ours.certificate.md").read_text()
+
+
+def test_an_audit_and_a_leaderboard_read_each_file_once(results, tmp_path, monkeypatch):
+    write_bundle(results, tmp_path / "ours.zip")
+    read, load = [], np.load
+    monkeypatch.setattr(np, "load", lambda path, **how: read.append(Path(path).name) or load(path, **how))
+    opened, hashed = [], hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, kind: opened.append(file.name) or hashed(file, kind))
+    names = sorted(f"{row.id}.npz" for row in load_all(results))
+    assert audit_bundle(tmp_path / "ours.zip", sample=0).is_clean
+    assert sorted(read) == names and len(names) == 2 and len(opened) == 1
+    opened.clear()
+    assert write_leaderboard([tmp_path / "ours.zip"], tmp_path / "site").n_rows == 2
+    assert len(opened) == 1
 
 
 def test_every_planted_change_is_named(results, tmp_path):
