@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from evar.advising import advise as advise
     from evar.data.task import load_task as load_task
     from evar.encoders import load_encoder as load_encoder
     from evar.extraction.embed import embed as embed
@@ -31,6 +32,7 @@ _PUBLIC = {
     "embed": "evar.extraction.embed",
     "embed_text": "evar.extraction.texts",
     "compare": "evar.report.comparing",
+    "advise": "evar.advising",
 }
 
 __all__ = [*_PUBLIC, "__version__"]

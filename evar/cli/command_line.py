@@ -11,6 +11,7 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 
+from evar.cli.advise import advise
 from evar.cli.catalogue import check, encoders, layers, tasks, verify
 from evar.cli.features import embed, fuse, store
 from evar.cli.finetune import finetune
@@ -40,6 +41,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "embed": embed,
     "store": store,
     "compare": compare,
+    "advise": advise,
     "report": report,
     "rerun": rerun,
     "plot": plot,
@@ -106,6 +108,7 @@ GROUPS = {
         "lineval",
         "finetune",
         "compare",
+        "advise",
         "report",
         "plot",
         "rerun",

@@ -18,6 +18,8 @@ SPLITS = ("train", "valid", "test")
 KINDS_OF_SPLITS = ("published", "folds", "proposed")
 
 
+#: what a task's sounds may be
+DOMAINS = ("sound", "speech", "music")
 #: between the labels of a clip in the index of a multilabel task; an empty label means none of the classes
 LABEL_SEPARATOR = ";"
 #: between the captions of a clip in the index of a task of captions
@@ -109,6 +111,7 @@ class TaskConfig:
         builder: "module:function" that renders the sounds at first use; only embedded tasks.
         notes: quirks and decisions.
         prompts: sentences for the classes, for encoders that read text.
+        domain: "sound", "speech" or "music": which tasks `evar advise` takes for similar; "" where none of them fits.
     """
 
     name: str
@@ -138,11 +141,14 @@ class TaskConfig:
     pitch: bool = False
     notes: str = ""
     prompts: Prompts = field(default_factory=Prompts)
+    domain: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind must be {', '.join(KINDS)}, got {self.kind!r}")
         _check_metric(self.metric, self.kind)
+        if self.domain not in ("", *DOMAINS):
+            raise ValueError(f"domain must be {', '.join(DOMAINS)} or left out, got {self.domain!r}")
         if self.splits not in KINDS_OF_SPLITS:
             raise ValueError(f"splits must be {' or '.join(KINDS_OF_SPLITS)}, got {self.splits!r}")
         least = {"multiclass": 2, "multilabel": 1, "events": 1, "regression": 0, "captions": 0}[self.kind]
