@@ -34,13 +34,13 @@ class Expected:
 
     Attributes:
         clips: of all splits; None if the split is the user's own, so that no count is published.
-        classes: that occur.
+        classes: that occur; None if that is not published, where the YAML lists all that there may be.
         sha256: digest of rendered sound, for embedded tasks.
         parts: split or fold -> clips, where published.
     """
 
     clips: int | None
-    classes: int
+    classes: int | None
     sha256: str | None = None
     parts: dict[str, Any] = field(default_factory=dict)
 

@@ -6,6 +6,8 @@ clip: path (below that folder), label, split or fold, and if known group.
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -77,6 +79,54 @@ def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
         start = path.open("rb").read(64).lstrip().lower() if path.is_file() else b""
         what = name_content(start) if start.startswith((b"<", b"version")) else ""
         raise ValueError(f"{path} is {what}" if what else f"{error}; is the download whole?") from error
+
+
+def read_columns(path: Path, columns: tuple[str, ...], separator: str = ",") -> list[dict[str, str]]:
+    """Some columns of a table whose other columns may have no name, as pandas writes its row numbers.
+
+    Args:
+        path: of the table, in UTF-8.
+        columns: that are needed.
+        separator: between cells.
+
+    Returns:
+        One dictionary a row, with all columns; spaces around cells are taken off.
+
+    Raises:
+        ValueError: if a column is missing, a row is too short, or the file is no text.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = list(csv.reader(file, delimiter=separator))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is no table in UTF-8 ({error}); is the download whole?") from error
+    names = [name.strip() for name in lines[0]] if lines else []
+    missing = [column for column in columns if column not in names]
+    if missing:
+        is_page = "".join(names[:1]).lower().startswith(("<", "version"))
+        what = "it is a web page or a Git LFS pointer" if is_page else f"it has {', '.join(names[:8]) or 'no columns'}"
+        raise ValueError(f"{path} lacks the column {missing[0]!r}: {what}; is the download whole?")
+    least = max(names.index(column) for column in columns) + 1
+    rows = []
+    for number, cells in enumerate(lines[1:], start=2):
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) < least:
+            raise ValueError(f"{path} line {number}: expected at least {least} columns, got {len(cells)}: {cells[:4]}")
+        rows.append(dict(zip(names, (cell.strip() for cell in cells), strict=False)))
+    return rows
+
+
+def require_below(path: Path, places: Iterable[str]) -> None:
+    """Raise ValueError if a table names a clip that is not below the data set's folder.
+
+    Args:
+        path: of the table, for the error.
+        places: of clips, as the table has them.
+    """
+    for place in places:
+        if not stays_below(place):
+            raise ValueError(f"{path}: path must stay below the data set's folder, got {place!r}")
 
 
 def read_lines(path: Path, example: str) -> list[str]:

@@ -43,7 +43,7 @@ def scenes(top: Path) -> pd.DataFrame:
 
 
 def events(top: Path) -> pd.DataFrame:
-    """A task of events: published splits; the times of its JSON files are milliseconds."""
+    """A task of events: published splits, or HEAR's folds; the times of its JSON files are milliseconds."""
     folder = _find_task_folder(top)
     metadata, rate, rows = _read_json(folder / "task_metadata.json"), _rate(folder), []
     for split in metadata.get("splits") or []:
@@ -56,10 +56,11 @@ def events(top: Path) -> pd.DataFrame:
             path = f"{folder.relative_to(top).as_posix()}/{rate}/{split}/{name}".removeprefix("./")
             if not stays_below(path):
                 raise ValueError(f"{where}: path must stay below the task's folder, got {name!r}")
-            rows.append((path, LABEL_SEPARATOR.join(texts), split))
+            rows.append((path, LABEL_SEPARATOR.join(texts), str(split).removeprefix("fold")))
     if not rows:
         raise ValueError(f"{folder / 'task_metadata.json'} names no split with clips, got {metadata.get('splits')!r}")
-    return pd.DataFrame(rows, columns=["path", "label", "split"])
+    column = "fold" if str(metadata["splits"][0]).startswith("fold") else "split"
+    return pd.DataFrame(rows, columns=["path", "label", column])
 
 
 def nsynth_scenes(top: Path) -> pd.DataFrame:
