@@ -86,7 +86,25 @@ def make_part() -> str:
         cells = [task.title, clips, describe_split(task), describe_origin(task), task.licence]
         rows.append(f"| [`{task.name}`](#{task.name}) | " + " | ".join(map(escape_cell, cells)) + " |")
     sections = [write_section(task) for task in tasks]
-    return "\n".join([f"## All {len(tasks)} tasks", "", *rows, "", "\n\n".join(sections)])
+    return "\n".join([f"## All {len(tasks)} tasks", "", *rows, "", "\n\n".join(sections), "", list_unverified(tasks)])
+
+
+def list_unverified(tasks: list[TaskConfig]) -> str:
+    """List what the notes of each task call unverified; tasks that say no such thing are not in the list."""
+    said = {}
+    for task in tasks:
+        found = re.search(r"unverified(?: here)?: (.*)", " ".join(task.notes.split()))
+        text = found[1] if found else ""
+        if "unverified" in task.licence or "from memory" in task.licence:
+            text = "; ".join(part for part in (text.rstrip("."), f"the licence: {task.licence}") if part)
+        if text:
+            said[task.name] = text
+    lines = [f"- [`{name}`](#{name}): {link_addresses(text.rstrip('.'))}." for name, text in said.items()]
+    head = (
+        f"These facts of {len(said)} tasks were not compared with the published data, since nothing is downloaded where this\n"
+        "package is made. Counts are checked at first use: an index with other counts is refused, and the message names both."
+    )
+    return "\n".join(["## What could not be verified offline", "", head, "", *lines])
 
 
 def make_page() -> str:

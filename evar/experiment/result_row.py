@@ -204,12 +204,13 @@ def _describe_interval(metric: str) -> str:
     return INTERVAL_METHOD.format(n=METRICS[metric].n_resamples, bias=bias)
 
 
-def _compute_interval(task: Task, fitted: Sequence[FittedRound]) -> list[float]:
+def _compute_interval(task: Task, fitted: Sequence[FittedRound]) -> list[float] | None:
+    """The interval of the score; None if it is not known and the metric has no least score."""
     rows = np.concatenate([one.tested for one in fitted])
     predicted = np.concatenate([one.y_pred for one in fitted])
     rounds = np.repeat(np.arange(len(fitted)), [len(one.tested) for one in fitted])
     low, high = score_interval(task.config.metric, task.truth[rows], [predicted], task.groups[rows], rounds)
-    return [float(low), float(high)]
+    return [float(low), float(high)] if np.isfinite([low, high]).all() else None
 
 
 def _list_skipped(

@@ -15,8 +15,8 @@ from evar.results.identity import IDENTITY_KEYS, check_id, plain, run_id
 from evar.results.records import from_plain, to_plain
 
 SCHEMA = 1
-#: whose scores may be negative
-SIGNED_METRICS = ("pearson",)
+#: metric -> least score, where it is below 0
+LEAST_SCORES = {"pearson": -1.0, "r2": -math.inf}
 FUSIONS = ("none", "concat", "average", "pca", "weighted", "attention")
 
 
@@ -224,7 +224,7 @@ def _check_scores(row: Result) -> None:
     for name in ("score", "chance", "depth", "round_scores", "interval"):
         value = getattr(row, name)
         values = value if isinstance(value, tuple) else () if value is None else (value,)
-        least = -1.0 if row.metric in SIGNED_METRICS else 0.0
+        least = LEAST_SCORES.get(row.metric, 0.0)
         if any(not least <= number <= 1.0 for number in values):
             raise ValueError(f"{name} must lie in {least:g}..1, got {show(value)}; is it in percent?")
     mean = math.fsum(row.round_scores) / len(row.round_scores)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import json
 from collections.abc import Callable
 from functools import partial
@@ -14,12 +16,19 @@ from evar.data.catalogue.music_tags import EMPTY_CLIPS, TOP_TAGS
 from evar.data.catalogue.voices import RAVDESS_TEST, RAVDESS_VALID
 
 
+@functools.cache
+def encode_tone(number: int, kind: str) -> bytes:
+    """A file with a tone of 0.1 s, low or high in turn."""
+    file = io.BytesIO()
+    soundfile.write(file, tone(number % 2, number, 0.1), RATE, format=kind)
+    return file.getvalue()
+
+
 def sounds(top: Path, paths: list[str]) -> None:
     """Write a tone of 0.1 s at each path."""
     for number, path in enumerate(paths):
         (top / path).parent.mkdir(parents=True, exist_ok=True)
-        kind = "OGG" if path.endswith("ogg") else "WAV"
-        soundfile.write(top / path, tone(number % 2, number, 0.1), RATE, format=kind)
+        (top / path).write_bytes(encode_tone(number, "OGG" if path.endswith("ogg") else "WAV"))
 
 
 def table(path: Path, *rows: str) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import yaml
+from more_copies import MORE_COPIES
 from test_catalogue import CATALOGUE, COPIES
 from toy import RATE, tone
 
@@ -185,7 +186,7 @@ def server_file(path: Path, name: str) -> Path:
     return path.parent.parent.parent / "server" / load_task_config(name).archives[0].file
 
 
-@pytest.mark.parametrize("name", FETCHED)
+@pytest.mark.parametrize("name", [name for name in FETCHED if name not in MORE_COPIES])
 def test_from_the_address_to_a_row(served, name, tmp_path, capsys):
     served(name)
     if name in YOURS:  # a list that nobody may fetch: what could be fetched is kept, and the same command goes on
@@ -205,6 +206,19 @@ def test_from_the_address_to_a_row(served, name, tmp_path, capsys):
     assert row.task == name
     capsys.readouterr()
     assert run(["prepare", name]) == cli.DONE and "was there already" in capsys.readouterr().out
+
+
+def test_more_archives_are_fetched_and_whole(served, tmp_path, capsys):
+    """One of each set of archives; rows of the metrics that are new with them are made in test_more_tasks."""
+    archives_of = {name: load_task_config(name).archives for name in FETCHED if name in MORE_COPIES}
+    names = list({archives: name for name, archives in archives_of.items()}.values())
+    assert len(names) >= 9
+    for name in names:
+        served(name)
+        assert run(["prepare", name]) == cli.DONE, capsys.readouterr().err
+        n = sum(MORE_COPIES[name][2].values())
+        assert f"{n} of {n} clips are whole" in capsys.readouterr().out
+        shutil.rmtree(tmp_path / "copy")
 
 
 @pytest.mark.parametrize("name", ["esc10", "fsdd_digit"])
