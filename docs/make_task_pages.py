@@ -93,7 +93,7 @@ def list_unverified(tasks: list[TaskConfig]) -> str:
     """List what the notes of each task call unverified; tasks that say no such thing are not in the list."""
     said = {}
     for task in tasks:
-        found = re.search(r"unverified(?: here)?: (.*)", " ".join(task.notes.split()))
+        found = re.search(r"(?:^|\. )unverified(?: here)?: (.*)", " ".join(task.notes.split()))
         text = found[1] if found else ""
         if "unverified" in task.licence or "from memory" in task.licence:
             text = "; ".join(part for part in (text.rstrip("."), f"the licence: {task.licence}") if part)
@@ -101,8 +101,8 @@ def list_unverified(tasks: list[TaskConfig]) -> str:
             said[task.name] = text
     lines = [f"- [`{name}`](#{name}): {link_addresses(text.rstrip('.'))}." for name, text in said.items()]
     head = (
-        f"These facts of {len(said)} tasks were not compared with the published data, since nothing is downloaded where this\n"
-        "package is made. Counts are checked at first use: an index with other counts is refused, and the message names both."
+        f"These facts of {len(said)} tasks were not compared with the published data, because the sets are not downloaded where\n"
+        "this package is made. Counts are checked at first use: an index with others is refused, and the message names both."
     )
     return "\n".join(["## What could not be verified offline", "", head, "", *lines])
 
