@@ -101,8 +101,8 @@ def list_unverified(tasks: list[TaskConfig]) -> str:
             said[task.name] = text
     lines = [f"- [`{name}`](#{name}): {link_addresses(text.rstrip('.'))}." for name, text in said.items()]
     head = (
-        f"These facts of {len(said)} tasks were not compared with the published data, because the sets are not downloaded where\n"
-        "this package is made. Counts are checked at first use: an index with others is refused, and the message names both."
+        f"These facts of {len(said)} tasks were not compared with the published data: no set is downloaded where this\n"
+        "package is made. Counts are checked at first use: an index with other counts is refused, and the message says both."
     )
     return "\n".join(["## What could not be verified offline", "", head, "", *lines])
 
