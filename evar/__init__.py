@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from evar.advising import advise as advise
+    from evar.applying.classifier import load_classifier as load_classifier
+    from evar.applying.training import train_classifier as train_classifier
     from evar.data.task import load_task as load_task
     from evar.encoders import load_encoder as load_encoder
     from evar.extraction.embed import embed as embed
@@ -33,6 +35,8 @@ _PUBLIC = {
     "embed_text": "evar.extraction.texts",
     "compare": "evar.report.comparing",
     "advise": "evar.advising",
+    "train_classifier": "evar.applying.training",
+    "load_classifier": "evar.applying.classifier",
 }
 
 __all__ = [*_PUBLIC, "__version__"]

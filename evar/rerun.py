@@ -11,7 +11,7 @@ from typing import Any
 
 from evar import config as configs
 from evar import results
-from evar.config.encoder import UNTRAINED
+from evar.config.encoder import UNTRAINED, names_own_code
 from evar.config.messages import tell
 from evar.experiment.cell import Cell
 from evar.experiment.loading import load_spec_encoder
@@ -91,14 +91,10 @@ def list_named_code(row: Result) -> list[str]:
         own configuration, or to files of numbers. A SavedModel is a program.
     """
     names = {
-        "encoder": str(row.settings.get("encoder", row.encoder)).removeprefix(UNTRAINED),
+        "encoder": str(row.settings.get("encoder", row.encoder)),
         "protocol": str(row.settings.get("protocol", row.protocol)),
     }
-    return [
-        f"{what} {name}"
-        for what, name in names.items()
-        if (":" in name and not name.startswith(("hf:", "onnx:", "tflite:"))) or name.endswith((".yaml", ".yml"))
-    ]
+    return [f"{what} {name.removeprefix(UNTRAINED)}" for what, name in names.items() if names_own_code(name)]
 
 
 def _tune_again(

@@ -45,7 +45,9 @@ ALLOWED: dict[str, set[str]] = {
     "extraction": {"audio", "config", "data", "encoders", "numeric", "storage"},
     "experiment": {"config", "data", "encoders", "extraction", "metrics", "probes", "results", "storage.atomic"},
     "exporting": {"audio", "config", "encoders", "extraction", "storage"},
-    "lineval": UP_TO_SIX,
+    "classifiers": {"config", "data", "experiment", "probes", "results", "storage.atomic"},
+    "applying": UP_TO_SIX | {"classifiers", "exporting", "lineval"},
+    "lineval": UP_TO_SIX | {"classifiers"},
     "finetune": UP_TO_SIX,
     "pictures": {"audio", "config", "data", "encoders", "experiment", "extraction", "figures", "report", "storage"},
     # the page of a results folder: sounds of the tasks, stored vectors, and the plane that maps are laid out in
@@ -55,7 +57,8 @@ ALLOWED: dict[str, set[str]] = {
     "rerun": UP_TO_SIX | {"lineval", "finetune"},
     "sharing": {"config", "metrics", "report", "rerun", "results", "storage.atomic", "webpage"},
     "cli": UP_TO_SIX
-    | {"report", "exporting", "sharing", "lineval", "finetune", "pictures", "webpage", "rerun", "advising"},
+    | {"report", "exporting", "sharing", "applying", "classifiers", "lineval", "finetune", "pictures", "webpage"}
+    | {"rerun", "advising"},
     # public import paths that stay, and the package itself
     "features": {"encoders"},
     "hear": {"config", "encoders", "extraction"},

@@ -191,6 +191,20 @@ def make_absolute(name: str) -> str:
     return f"hf:{folder.resolve()}" if name.startswith("hf:") and folder.is_dir() else name
 
 
+def names_own_code(name: str) -> bool:
+    """Tell whether loading an encoder of this name imports or runs code from outside of this package.
+
+    Names of this package and of the user's own configuration do not, nor do files of numbers. A SavedModel is a program,
+    and a YAML by its path may name any module.
+
+    Example:
+        >>> names_own_code("crepe.tiny"), names_own_code("onnx:model.onnx"), names_own_code("my_module:Mine")
+        (False, False, True)
+    """
+    bare = name.removeprefix(UNTRAINED)
+    return (":" in bare and not bare.startswith(("hf:", "onnx:", "tflite:"))) or bare.endswith((".yaml", ".yml"))
+
+
 def display_name(name: str) -> str:
     """Return the name that tables print for an encoder, without looking for it.
 

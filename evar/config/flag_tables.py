@@ -142,6 +142,14 @@ LINEVAL_FLAGS: tuple[Flag, ...] = (
     _SHARED["skip_bad"],
     _SHARED["data_root"],
     _SHARED["out"],
+    Flag(
+        "save_head",
+        "switch",
+        "",
+        "keep the fitted probe of each row as heads/ID.safetensors, with a model card, for `evar predict`",
+        _WHERE,
+        False,
+    ),
     _SHARED["report"],
     _SHARED["cost"],
     _SHARED["store"],
@@ -273,6 +281,32 @@ FINETUNE_FLAGS: tuple[Flag, ...] = (
         "true",
     ),
     Flag("eval_only", "switch", "", "make rows of encoders whose training is complete; train nothing", _RUN, False),
+    _SHARED["quiet"],
+)
+
+_LINEVAL = {flag.name: flag for flag in LINEVAL_FLAGS}
+
+#: the flags of `evar train`, in the order of its help; those of lineval mean the same
+TRAIN_FLAGS: tuple[Flag, ...] = (
+    replace(
+        _LINEVAL["layers"],
+        help="the layer to read, or several with --fusion; all: the layer with the best score on validation clips",
+    ),
+    replace(
+        _LINEVAL["fusion"],
+        takes="none|concat|average|weighted",
+        help="make one feature of the layers instead",
+    ),
+    replace(_LINEVAL["protocol"], help="whose probe is fitted: linear, weighted, evar, hear, mlp or prototype"),
+    _LINEVAL["learning_rate"],
+    replace(_SHARED["weights"], help="another checkpoint; random is the untrained baseline"),
+    _SHARED["norm_stats"],
+    _SHARED["limit"],
+    _SHARED["skip_bad"],
+    _SHARED["data_root"],
+    _SHARED["store"],
+    _SHARED["device"],
+    _LINEVAL["batch_size"],
     _SHARED["quiet"],
 )
 

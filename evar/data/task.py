@@ -5,6 +5,7 @@ An index is a CSV beside the YAML or, where it is not ours to ship, made from th
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import warnings
@@ -146,6 +147,21 @@ class Task:
         if seed not in self._rounds:  # drawing takes longer than a probe of a small task
             self._rounds[seed] = tuple(self._draw_rounds(seed))
         return self._rounds[seed]
+
+    def join_folds(self, seed: int = 0) -> Task:
+        """Return the same clips in one round, for a probe that is fitted on all of them.
+
+        One part of all clips is validation, drawn as in every round. No test clips are left: the validation clips stand in
+        their place, so that no score of this round means anything.
+
+        Args:
+            seed: of the validation draw; the task knows no other.
+        """
+        joined = copy.copy(self)
+        train, valid = self._draw_validation(np.arange(len(self)), seed)
+        drawn = _describe_draw(self.validation_parts, seed)
+        joined._rounds = {seed: (Round("all clips", train, valid, valid, drawn),)}
+        return joined
 
     def _draw_rounds(self, seed: int) -> Iterator[Round]:
         if self.config.part == "split":

@@ -21,6 +21,7 @@ from evar.experiment.settings import Settings
 from evar.experiment.spec import CellSpec, GridSpec, Rejection, Resources, SearchSpec
 from evar.extraction.texts import require_text
 from evar.probes.making import find_probe_class, needs_text
+from evar.probes.saved import require_savable
 
 if TYPE_CHECKING:
     from evar.config.protocol import ProtocolConfig
@@ -85,7 +86,7 @@ def resolve_request(settings: Settings) -> GridSpec:
 
 def make_resources(settings: Settings) -> Resources:
     """Return the settings of a request that cannot change a number."""
-    names = ("data_root", "store", "out", "device", "batch_size", "frames_gb", "engine", "jobs", "address")
+    names = ("data_root", "store", "out", "device", "batch_size", "frames_gb", "engine", "jobs", "address", "save_head")
     return Resources(**{name: getattr(settings, name) for name in names})
 
 
@@ -123,6 +124,8 @@ def _load_tasks(settings: Settings, protocol: ProtocolConfig) -> tuple[dict[str,
             problems[name] = " ".join(str(error).split())
             continue
         reason = _explain(partial(find_probe_class, protocol, config.kind))
+        if reason is None and settings.save_head:
+            require_savable(protocol, config.kind, settings.fusion)
         if reason is None and needs_text(protocol) and config.kind != "captions":
             reason = _explain(partial(require_prompts, config))
         if reason:

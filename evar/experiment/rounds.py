@@ -41,6 +41,9 @@ class FittedRound:
         extras: further metrics of the round, by name.
         confidence: (clips,) probability of the predicted class, 0..1, NaN for bad clips; None if the probe has none.
         template_scores: of zero-shot probes, what each template's prompts alone would score.
+        fitted_on: positions of the training clips, and of the validation clips, that could be used; empty for fine-tuning.
+        valid_shares: (validation clips, labels) probabilities from a probe that has not seen these clips, where thresholds
+            are to be chosen; else None.
     """
 
     a_round: Round
@@ -54,6 +57,8 @@ class FittedRound:
     extras: dict[str, float] = field(default_factory=dict)
     confidence: NDArray[np.float32] | None = None
     template_scores: tuple[float, ...] = ()
+    fitted_on: tuple[NDArray[np.int64], ...] = ()
+    valid_shares: NDArray[np.float64] | None = None
 
 
 def list_usable(

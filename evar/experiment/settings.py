@@ -52,6 +52,7 @@ class Settings:
         engine: where the cells run: "local", processes of this machine, or "ray".
         jobs: how many run at the same time (on each node of a cluster); they share its cores.
         address: of an existing Ray cluster, such as "auto" or "ray://HOST:10001"; None starts one here.
+        save_head: keep the fitted probe of each row as a classifier file.
     """
 
     encoders: tuple[str, ...]
@@ -78,6 +79,7 @@ class Settings:
     engine: str = "local"
     jobs: int = 1
     address: str | None = None
+    save_head: bool = False
 
     def __post_init__(self) -> None:
         _check_names(self)

@@ -232,6 +232,7 @@ class Resources:
         engine: "local" (processes of this machine) or "ray".
         jobs: how many cells run at the same time (on each node of a cluster).
         address: of an existing Ray cluster.
+        save_head: whether the fitted probes are kept beside their rows.
     """
 
     data_root: str | None = None
@@ -243,6 +244,7 @@ class Resources:
     engine: str = "local"
     jobs: int = 1
     address: str | None = None
+    save_head: bool = False
 
 
 @dataclass(frozen=True)

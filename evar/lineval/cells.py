@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evar import results
+from evar.classifiers.saving import head_path, save_heads
 from evar.config.messages import progress_bar, tell
 from evar.experiment.loading import provide_clips
 from evar.experiment.outcome import Outcome, clear_failure, load_row, record_failure
@@ -64,7 +65,7 @@ def evaluate_cell(
     pending = []
     for row in rows:
         found = load_row(workplace.out, row.id)
-        if found is None:
+        if found is None or lacks_head(workplace, row):
             pending.append(row)
         else:
             outcome.rows.append(found)
@@ -82,6 +83,11 @@ def evaluate_cell(
         outcome.n_new += 1
         if (workplace.out / "failures").is_dir():
             clear_failure(workplace.out, cell.spec, layers="+".join(result.layers))
+
+
+def lacks_head(workplace: Workplace, row: RowSpec) -> bool:
+    """Tell whether the fitted probe of a row is wanted and not there."""
+    return workplace.resources.save_head and not head_path(workplace.out, row.id).is_file()
 
 
 def _leave_out_broken(
@@ -134,7 +140,7 @@ def probe_rows(cell: Cell, workplace: Workplace, vectors: Vectors, pending: Sequ
     """Fit each pending row, and save each at once."""
     from sklearn.exceptions import ConvergenceWarning
 
-    device = workplace.resources.device
+    device, with_heads = workplace.resources.device, workplace.resources.save_head
     with progress_bar(total=len(pending), desc=f"probes {cell.label}", unit="row", delay=2, leave=False) as bar:
         for together in group_rows(cell, vectors, pending):
             began = time.perf_counter()
@@ -142,7 +148,9 @@ def probe_rows(cell: Cell, workplace: Workplace, vectors: Vectors, pending: Sequ
                 warnings.simplefilter(
                     "ignore", ConvergenceWarning
                 )  # printed below by the row's name, and in the result
-                fits = fit_rows(cell, vectors, [(row.selection, row.seed) for row in together], device)
+                fits = fit_rows(
+                    cell, vectors, [(row.selection, row.seed) for row in together], device, with_heads=with_heads
+                )
             seconds = (time.perf_counter() - began) / len(together)
             for row, fitted in zip(together, fits, strict=True):
                 if not all(report_fit(one.probe).converged for one in fitted):
@@ -156,6 +164,8 @@ def probe_rows(cell: Cell, workplace: Workplace, vectors: Vectors, pending: Sequ
                     seconds=seconds,
                     resources=workplace.resources,
                 )
+                if with_heads:  # before the row, so that a row that was asked for with its head has one
+                    save_heads(workplace.out, cell, result, fitted)
                 save_row(workplace.out, result, fitted, cell.task)
                 bar.update()
                 yield result

@@ -44,7 +44,12 @@ class _RowFit:
 
 
 def fit_rows(
-    cell: Cell, vectors: Vectors, rows: Sequence[tuple[Selection, int]], device: str = "auto"
+    cell: Cell,
+    vectors: Vectors,
+    rows: Sequence[tuple[Selection, int]],
+    device: str = "auto",
+    *,
+    with_heads: bool = False,
 ) -> list[list[FittedRound]]:
     """Fit and test a probe for every round of some rows; side by side where the probe can.
 
@@ -53,6 +58,7 @@ def fit_rows(
         vectors: of the task's clips.
         rows: which layers, and how they become one feature; seed of the validation draw and the probe.
         device: of probes that are trained by gradient steps.
+        with_heads: whether the probes are to be kept, so that `valid_shares` of the rounds are needed.
 
     Returns:
         For each row its rounds.
@@ -60,7 +66,12 @@ def fit_rows(
     fits = [_prepare_fit(cell, vectors, selection, seed, device) for selection, seed in rows]
     probes, splits = [p for fit in fits for p in fit.probes], [s for fit in fits for s in fit.splits]
     fit_probes(probes, splits)
-    return [_test_rounds(cell, vectors, fit) for fit in fits]
+    tested = [_test_rounds(cell, vectors, fit) for fit in fits]
+    if with_heads and cell.task.config.kind == "multilabel":
+        for fit, rounds in zip(fits, tested, strict=True):
+            for one, split in zip(rounds, fit.splits, strict=True):
+                one.valid_shares = _predict_validation(one.probe, split)
+    return tested
 
 
 def estimate_fit_bytes(probe: Any, n_clips: int, width: int, n_classes: int) -> int:
@@ -132,10 +143,31 @@ def _test_rounds(cell: Cell, vectors: Vectors, fit: _RowFit) -> list[FittedRound
             scored["template_scores"] = _score_templates(cell, probe, of_round, readable, scored["tested"])
         fitted.append(
             FittedRound(
-                a_round=a_round, probe=probe, norm_stats=stats, n_train=len(train), n_valid=len(valid), **scored
+                a_round=a_round,
+                probe=probe,
+                norm_stats=stats,
+                n_train=len(train),
+                n_valid=len(valid),
+                **scored,
+                fitted_on=(train, valid),
             )
         )
     return fitted
+
+
+def _predict_validation(probe: Any, split: tuple[Any, ...]) -> NDArray[np.float64] | None:
+    """Probabilities of the validation clips' labels, (validation clips, labels); None without validation clips.
+
+    A probe whose final fit has seen these clips is fitted once more without them, at the strength that was chosen.
+    """
+    from sklearn.base import clone
+
+    X, y, X_valid, _ = split
+    if not len(X_valid):
+        return None
+    if getattr(probe, "refit", "train") == "train_and_valid":
+        probe = clone(probe).set_params(refit="train", strengths=(probe.strength_,)).fit(X, y)
+    return np.asarray(_apply_parts(probe.predict_proba, X_valid))
 
 
 def _score_templates(
@@ -169,7 +201,10 @@ def _predict(
 
 def _apply(method: Callable[[Any], NDArray[Any]], features: Any, readable: NDArray[np.int64]) -> NDArray[Any]:
     """A probe's method on some clips; in parts where their features are read in parts."""
-    of_clips = features[readable]
+    return _apply_parts(method, features[readable])
+
+
+def _apply_parts(method: Callable[[Any], NDArray[Any]], of_clips: Any) -> NDArray[Any]:
     if not isinstance(of_clips, Rows):
         return method(of_clips)
     return np.concatenate([method(of_clips.read(part)) for part in of_clips.parts()])

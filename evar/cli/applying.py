@@ -1,0 +1,113 @@
+"""Commands that use what was learned: train a classifier, predict with it, and search stored vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from evar.cli.terminal import DONE, SOME_FAILED
+from evar.cli.words import UsageError, takes_flags, truth, whole
+from evar.config.flag_tables import TRAIN_FLAGS
+from evar.config.messages import write_text
+
+
+@takes_flags(TRAIN_FLAGS)
+def train(task: str, encoder: str = "", output: str = "", **flags: Any) -> int:
+    """Train a classifier on the vectors of a frozen encoder, and write it with a model card.
+
+    evar train TASK --encoder=NAME -o FILE.safetensors [flags]
+
+    TASK and NAME as `evar tasks` and `evar encoders` list them; `evar task new` makes a task of your own sounds.
+
+    Examples:
+      evar train esc10 --encoder=crepe.tiny -o esc10.safetensors
+      evar train my_birds --encoder=birdnet --layers=all -o birds.safetensors    the layer is chosen on validation clips
+    then
+      evar predict birds.safetensors recordings/ -o table.csv
+
+    It is the path of `evar lineval`: vectors come from the same store, and the probe is chosen in the same way. Test clips
+    have no say. With a published split the probe in the file is the one that was tested. With folds the recipe is tested in
+    cross-validation, and the probe in the file is then fitted on the clips of all folds. For several labels a clip, a
+    threshold of each label is chosen on validation clips.
+
+    The file holds numbers and text, no code: coefficients, classes, thresholds, and the hash of the encoder's checkpoint,
+    which is not in it. FILE.md beside it is the model card: clips of each class, score with interval, licences, limits.
+    {flags}
+
+    Exit status: 0 the file is written, 2 the command line is wrong or the task cannot be used.
+    """
+    if not encoder:
+        raise UsageError("evar train needs --encoder=NAME; evar encoders lists them")
+    if not output:
+        raise UsageError("evar train needs -o FILE.safetensors, where the classifier goes")
+    from evar.applying.training import train_classifier
+    from evar.classifiers.card import list_summary
+
+    done = train_classifier(task, encoder, output, **flags)
+    if done.layer_scores:
+        best = sorted(done.layer_scores.items(), key=lambda pair: -pair[1])[:5]
+        shown = ", ".join(f"{name} {100 * score:.1f}" for name, score in best)
+        write_text(f"best layers on validation clips: {shown}")
+    write_text("\n".join(list_summary(done.record)))
+    write_text(f"written: {done.path} and {done.card.name}; {done.n_encoded} clips encoded")
+    write_text(f"next: evar predict {done.path} FILES -o table.csv")
+    return DONE
+
+
+def predict(
+    classifier: str,
+    *source: str,
+    output: str = "",
+    round: str = "",
+    weights: str = "",
+    data_root: str = "",
+    device: str = "auto",
+    batch_size: str = "",
+    skip_bad: bool = False,
+    trust_code: bool = False,
+) -> int:
+    """Predict the classes of sounds with a classifier that `evar train` or `evar lineval --save_head` wrote.
+
+    evar predict CLASSIFIER SOURCE... [-o FILE.csv] [flags]
+
+    SOURCE is an audio file, a folder (searched to the bottom, files by name) or a CSV with a column `path`, whose other
+    columns are carried along, as for `evar embed`.
+
+    Examples:
+      evar predict birds.safetensors recordings/ -o table.csv
+      evar predict results/heads/ID.safetensors one.wav two.wav
+
+    Flags:
+      --output=FILE, -o FILE   a CSV with a row for each clip, in the order of the source: path, the CSV's columns,
+                               predicted, p_CLASS (the probability of each class), problem  (default: a table here)
+      --round=NAME             of a file with a head for each round, such as "fold 1"       (default: their average)
+      --weights=PATH           where the encoder's checkpoint is now, if not where the file says
+      --data_root=DIR          where the CSV's relative paths begin                         (default: the CSV's folder)
+      --device=auto|cpu|cuda|mps                                                            (default: auto)
+      --batch_size=N           clips a batch                                                (default: by seconds of audio)
+      --skip_bad               unreadable clips are no reason for exit status 1
+      --trust_code             import an encoder of an author's own that the file names
+
+    Clips are cut as those of the task were. Labels of a clip are joined by ";", those whose probability reaches the
+    threshold in the file; numbers have no probabilities. Encoders whose weights are others than those that the classifier
+    was trained on are refused. Exit status: 0 every clip has a prediction, 1 some clip could not be used (its row has no
+    values, and `problem` says why), 2 the command line is wrong.
+    """
+    from evar.applying.tables import predict_files
+
+    size = whole(batch_size, "batch_size")
+    if size is not None and size < 1:
+        raise UsageError(f"--batch_size must be at least 1, got {size}")
+    done = predict_files(
+        classifier,
+        source,
+        Path(output) if output else None,
+        round=round,
+        weights=weights or None,
+        data_root=data_root or None,
+        device=device,
+        batch_size=size,
+        trust_code=truth(trust_code, "trust_code"),
+    )
+    write_text("\n".join(done.lines))
+    return SOME_FAILED if done.n_bad and not truth(skip_bad, "skip_bad") else DONE
