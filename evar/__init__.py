@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from evar.finetune.request import fine_tune as fine_tune
     from evar.lineval.evaluate import evaluate as evaluate
     from evar.report.comparing import compare as compare
+    from evar.robustness.measuring import measure_robustness as measure_robustness
 
 __version__ = "0.1.0"
 
@@ -30,6 +31,7 @@ _PUBLIC = {
     "load_encoder": "evar.encoders",
     "load_task": "evar.data.task",
     "evaluate": "evar.lineval.evaluate",
+    "measure_robustness": "evar.robustness.measuring",
     "fine_tune": "evar.finetune.request",
     "embed": "evar.extraction.embed",
     "embed_text": "evar.extraction.texts",

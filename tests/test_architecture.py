@@ -54,11 +54,13 @@ ALLOWED: dict[str, set[str]] = {
     "webpage": {"audio", "config", "data", "metrics", "report", "results", "storage", "pictures.plane"},
     # advice from rows that are there: of tasks it reads the YAML only, of the feature store the times of encoding
     "advising": {"config", "data", "figures", "metrics", "report", "results", "storage"},
+    # probes of lineval on altered clips; the table in Python is that of the report
+    "robustness": UP_TO_SIX | {"lineval", "report"},
     "rerun": UP_TO_SIX | {"lineval", "finetune"},
     "sharing": {"config", "metrics", "report", "rerun", "results", "storage.atomic", "webpage"},
     "cli": UP_TO_SIX
     | {"report", "exporting", "sharing", "applying", "classifiers", "lineval", "finetune", "pictures", "webpage"}
-    | {"rerun", "advising"},
+    | {"rerun", "advising", "robustness"},
     # public import paths that stay, and the package itself
     "features": {"encoders"},
     "hear": {"config", "encoders", "extraction"},

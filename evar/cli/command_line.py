@@ -19,6 +19,7 @@ from evar.cli.finetune import finetune
 from evar.cli.lineval import compare, lineval, rerun
 from evar.cli.plot import plot
 from evar.cli.report import report
+from evar.cli.robust import robust
 from evar.cli.sharing import audit, export_results, import_scores, leaderboard, merge
 from evar.cli.tasks import fingerprint, prepare, task
 from evar.cli.terminal import DONE, WRONG
@@ -30,6 +31,7 @@ from evar.config.registry import near_miss
 COMMANDS: dict[str, Callable[..., int]] = {
     "lineval": lineval,
     "finetune": finetune,
+    "robust": robust,
     "fuse": fuse,
     "encoders": encoders,
     "layers": layers,
@@ -110,6 +112,7 @@ GROUPS = {
     "compare: which encoder, and which layer of it, serves my task?": [
         "lineval",
         "finetune",
+        "robust",
         "compare",
         "advise",
         "report",

@@ -131,7 +131,7 @@ def extract_each(
     for stats in norm_stats:
         with encoder.normalising_by(stats):
             planned = make_plan(encoder, infos, bad, policy, store, batch_size, frames)
-        targets.append(_Target(stats, planned, Extraction(planned.key, list(planned.rows), dict(planned.bad))))
+        targets.append(Target(stats, planned, Extraction(planned.key, list(planned.rows), dict(planned.bad))))
     wanting = sorted((target for target in targets if target.planned.todo), key=lambda target: target.result.key.digest)
     if wanting:
         n_bytes = sum(target.planned.n_bytes for target in wanting)
@@ -145,9 +145,9 @@ def extract_each(
                 target.todo = {p for p in target.planned.todo if target.planned.rows[p] not in stored}
             _encode(encoder, paths, policy, wanting, label, frames)
             if not frames:
-                _record_costs(encoder, wanting, store)
+                record_costs(encoder, wanting, store)
         for target in wanting:
-            _drop_failed(target.result, store.list_stored(target.result.key))
+            drop_failed(target.result, store.list_stored(target.result.key))
     for target in targets:
         target.result.n_stored = sum(row is not None for row in target.result.rows) - target.result.n_encoded
         target.result.seconds = time.perf_counter() - began
@@ -155,8 +155,16 @@ def extract_each(
 
 
 @dataclass
-class _Target:
-    """Vectors under one pair of input statistics: the clips to encode, and the place where their vectors go."""
+class Target:
+    """Vectors under one pair of input statistics: the clips to encode, and the place where their vectors go.
+
+    Attributes:
+        norm_stats: (mean, std) of the encoder's input, or None.
+        planned: what is stored and what is not.
+        result: filled while clips are encoded.
+        writer: to the store, while its key is locked.
+        todo: positions of the clips to encode.
+    """
 
     norm_stats: tuple[float, float] | None
     planned: Plan
@@ -165,8 +173,14 @@ class _Target:
     todo: set[int] = field(default_factory=set)
 
 
-def _record_costs(encoder: Encoder, targets: Sequence[_Target], store: FeatureStore) -> None:
-    """Write beside the vectors what encoding them took; a disk that takes no such file stops nothing."""
+def record_costs(encoder: Encoder, targets: Sequence[Target], store: FeatureStore) -> None:
+    """Write beside the vectors what encoding them took; a disk that takes no such file stops nothing.
+
+    Args:
+        encoder: that encoded them.
+        targets: whose vectors were encoded now.
+        store: that holds them; the keys are locked.
+    """
     device, threads = describe_device(next((one.device for one in encoder.parameters()), "cpu"))
     for target in targets:
         found = target.result
@@ -176,8 +190,13 @@ def _record_costs(encoder: Encoder, targets: Sequence[_Target], store: FeatureSt
                 append_cost(store.key_folder(found.key), cost)
 
 
-def _drop_failed(result: Extraction, stored: Collection[str]) -> None:
-    """Take out the rows that failed at another place: the same file may stand at several."""
+def drop_failed(result: Extraction, stored: Collection[str]) -> None:
+    """Take out the rows that failed at another place: the same file may stand at several.
+
+    Args:
+        result: of a pass.
+        stored: row ids that are in the store after it.
+    """
     for position, row in enumerate(result.rows):
         if row is not None and row not in stored:
             result.rows[position] = None
@@ -232,7 +251,7 @@ def _encode(
     encoder: Encoder,
     paths: Sequence[Path],
     policy: ClipPolicy,
-    targets: Sequence[_Target],
+    targets: Sequence[Target],
     label: str,
     frames: FrameRequest | None,
 ) -> None:
@@ -257,17 +276,17 @@ def _encode(
                 loud.look(paths[position], clips[position])
             except AudioError as error:
                 for target in targets:
-                    _mark_bad(target.result, position, str(error))
+                    mark_bad(target.result, position, str(error))
         for target in targets:
-            _encode_batch(encoder, target, {p: clip for p, clip in clips.items() if p in target.todo}, frames)
+            encode_batch(encoder, target, {p: clip for p, clip in clips.items() if p in target.todo}, frames)
         bar.update(len(batch))
     bar.close()
     if text := loud.describe():
         tell(f"{label or encoder.name}: {text}")
 
 
-def _encode_batch(
-    encoder: Encoder, target: _Target, clips: dict[int, NDArray[np.float32]], frames: FrameRequest | None
+def encode_batch(
+    encoder: Encoder, target: Target, clips: dict[int, NDArray[np.float32]], frames: FrameRequest | None
 ) -> None:
     """Encode decoded clips under the target's input statistics, and store the finite vectors."""
     assert target.writer is not None
@@ -285,7 +304,7 @@ def _encode_batch(
         # A layer that is not finite costs the rows that read it, and no other; frames are read of few layers only.
         finite = np.logical_and.reduce(by_layer) if frames else np.logical_or.reduce(by_layer)
         for position in np.array(positions)[~finite]:
-            _mark_bad(target.result, int(position), "the encoder's output is not finite")
+            mark_bad(target.result, int(position), "the encoder's output is not finite")
         kept = [position for position, ok in zip(positions, finite, strict=True) if ok]
         target.writer.append(
             [str(target.planned.rows[position]) for position in kept],
@@ -300,7 +319,7 @@ def _select_clips(value: Any, kept: NDArray[np.bool_]) -> Any:
     return [clip for clip, ok in zip(value, kept, strict=True) if ok] if isinstance(value, list) else value[kept]
 
 
-def _mark_bad(result: Extraction, position: int, reason: str) -> None:
+def mark_bad(result: Extraction, position: int, reason: str) -> None:
     result.bad[position] = reason
     result.rows[position] = None
 

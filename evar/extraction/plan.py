@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evar.audio.known_files import AudioIndex
 from evar.audio.reading import RESAMPLER, AudioError, AudioInfo, ClipPolicy, clip_length
@@ -49,7 +49,12 @@ class Plan:
     n_bytes: int
 
 
-def feature_key(encoder: Encoder, policy: ClipPolicy, frames: FrameRequest | None = None) -> FeatureKey:
+def feature_key(
+    encoder: Encoder,
+    policy: ClipPolicy,
+    frames: FrameRequest | None = None,
+    alteration: Mapping[str, Any] | None = None,
+) -> FeatureKey:
     """Everything that can change a vector (or the frames) of this encoder under this clip policy.
 
     How a window was found is no part of it: rows are addressed by the audio and where the window starts, so that a random
@@ -59,6 +64,8 @@ def feature_key(encoder: Encoder, policy: ClipPolicy, frames: FrameRequest | Non
         encoder: as `load_encoder` gives it.
         policy: which part of a file is the clip.
         frames: which frames are kept; None stands for pooled vectors of all layers.
+        alteration: what is done to the recordings first, as `evar.extraction.conditions.Condition.describe` says; None:
+            nothing.
 
     Returns:
         The key that the store keeps the vectors under.
@@ -84,6 +91,7 @@ def feature_key(encoder: Encoder, policy: ClipPolicy, frames: FrameRequest | Non
         layers=frames.describe(encoder)
         if frames
         else {layer.name: f"{layer.width} {describe_pooling(layer.pooling)}" for layer in encoder.layer_infos},
+        alteration=alteration,
     )
 
 
@@ -132,6 +140,7 @@ def make_plan(
     store: FeatureStore,
     batch_size: int | None,
     frames: FrameRequest | None = None,
+    alteration: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Make a plan as `plan` does, for clips that were inspected already.
 
@@ -139,11 +148,12 @@ def make_plan(
         encoder, policy, batch_size, frames: as for `plan`.
         infos, bad: as `inspect_clips` gives them.
         store: of the vectors, or of the frames if `frames` are given.
+        alteration: as for `feature_key`.
 
     Returns:
         As `plan`.
     """
-    key = feature_key(encoder, policy, frames)
+    key = feature_key(encoder, policy, frames, alteration)
     rows: list[str | None] = [None if info is None else row_id(info, policy.window(info)[0]) for info in infos]
     stored = store.list_stored(key)
     lengths = [0 if info is None else clip_length(info, policy, encoder.sample_rate) for info in infos]

@@ -135,7 +135,7 @@ def _test_rounds(cell: Cell, vectors: Vectors, fit: _RowFit) -> list[FittedRound
     for a_round, probe, of_round, (train, valid, readable), stats in zip(
         fit.rounds, fit.probes, fit.features, fit.parts, fit.statistics, strict=True
     ):
-        predicted, shares = _predict(task, probe, of_round, readable)
+        predicted, shares = predict_clips(task, probe, of_round, readable)
         centre = float(task.y[train].mean()) if task.config.kind == "regression" else 0.0
         y_pred = place_predictions(task, readable, predicted, centre)
         scored = score_round(task, a_round, readable, y_pred, shares, skip_bad=cell.spec.skip_bad)
@@ -181,10 +181,20 @@ def _score_templates(
     return tuple(scores)
 
 
-def _predict(
+def predict_clips(
     task: Task, probe: Any, features: Any, readable: NDArray[np.int64]
 ) -> tuple[Any, NDArray[np.float64] | None]:
-    """Predict the readable clips, with class probabilities if the probe has any."""
+    """Predict the readable clips, with class probabilities if the probe has any.
+
+    Args:
+        task: its kind decides the form of a prediction.
+        probe: fitted.
+        features: (clips, width), `Rows` or frames.
+        readable: (readable,) positions of the clips to predict.
+
+    Returns:
+        Predictions as `evar.experiment.rounds.place_predictions` takes them, and (readable, classes) probabilities or None.
+    """
     if task.config.kind == "captions":
         return probe.rank(np.asarray(features[readable]), readable), None
     if task.config.kind == "events":

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evar.audio.altering.levels import convert_db, scale_level
+from evar.audio.altering.noises import add_noise
 from evar.audio.reading import resample
 
 if TYPE_CHECKING:
@@ -103,34 +105,6 @@ def alter_clip(waveform: NDArray[np.float32], sample_rate: int, seed: int = 0) -
 
 def _scale_all(clips: dict[float, NDArray[np.float32]], gain: float) -> dict[float, NDArray[np.float32]]:
     return {value: scale_level(clip, gain) for value, clip in clips.items()}
-
-
-def scale_level(waveform: NDArray[np.float32], gain: float) -> NDArray[np.float32]:
-    """(samples,) float32 times a factor; the clip itself, bit for bit, where the factor is 1."""
-    return (waveform * np.float32(gain)).astype(np.float32)
-
-
-def convert_db(level: float) -> float:
-    """Factor on the amplitude.
-
-    Example:
-        >>> convert_db(-20.0)
-        0.1
-    """
-    return 10.0 ** (level / 20.0)
-
-
-def add_noise(waveform: NDArray[np.float32], snr_db: float, seed: int) -> NDArray[np.float32]:
-    """Add white Gaussian noise at a signal-to-noise ratio over the whole clip.
-
-    Args:
-        waveform: (samples,) float32, not silent.
-        snr_db: 10 log10 of the clip's power over the noise's power, dB; exact, not in the mean.
-        seed: the same seed gives the same noise at every ratio, up to its level.
-    """
-    noise = np.random.default_rng(seed).standard_normal(len(waveform))
-    clip_power, noise_power = np.mean(np.square(waveform, dtype=np.float64)), np.mean(np.square(noise))
-    return (waveform + noise * math.sqrt(clip_power / noise_power) * convert_db(-snr_db)).astype(np.float32)
 
 
 def shift_pitch(waveform: NDArray[np.float32], sample_rate: int, semitones: float) -> NDArray[np.float32]:

@@ -14,12 +14,14 @@ from evar.report.plots.fusion import plot_search, plot_weights
 from evar.report.plots.heatmap import plot_heatmap
 from evar.report.plots.layer_curves import plot_layers
 from evar.report.plots.layers_by_name import plot_layers_by_name
+from evar.report.robustness import write_robustness
 from evar.report.tables.terminal import format_terminal_table
 from evar.report.tables.writing import has_layer_curve, write_tables
 from evar.report.where import find_readings, write_where
 from evar.results import load_all, load_failures, load_searches
 from evar.results.contamination import load_contaminations
 from evar.results.hints import load_hints
+from evar.results.robustness import FOLDER as ROBUSTNESS_FOLDER
 from evar.storage.atomic import remove
 
 __all__ = [
@@ -35,7 +37,7 @@ __all__ = [
 #: of what is made, and so of what is said to be written
 _ORDER = (
     *("table", "layers.png", "layers_by_name.png", "heatmap.png", "where", "hints"),
-    *("fusion", "search.png", "weights.png", "clean"),
+    *("fusion", "search.png", "weights.png", "clean", "robustness"),
 )
 _SOMETIMES = (
     *("layers.md", "layers.csv", "layers.png", "layers.svg", "where.md", "where.csv"),
@@ -98,6 +100,8 @@ def write_tables_and_plots(out: Path | str, *, with_cost: bool = False) -> list[
                 "search.png": lambda: plot_search(searches, out),
                 "weights.png": lambda: plot_weights(results, out),
             }
+        if (out / ROBUSTNESS_FOLDER).is_dir():
+            steps["robustness"] = lambda: write_robustness(out)
         if contaminations:
             steps["clean"] = lambda: write_clean_scores(results, contaminations, out)
         paths = [path for name in _ORDER if name in steps for path in try_to_make(name, steps[name])]

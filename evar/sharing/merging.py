@@ -15,7 +15,7 @@ from evar.storage.atomic import write_atomic
 #: file of a merged folder that says where each row comes from
 ORIGINS = "origins.json"
 #: what is copied beside runs and predictions, as it is
-_OTHER_FOLDERS = ("searches", "hints", "costs", "contamination", "sources", "failures")
+_OTHER_FOLDERS = ("searches", "hints", "costs", "contamination", "sources", "failures", "robustness")
 
 
 @dataclass(frozen=True)

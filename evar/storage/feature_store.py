@@ -16,7 +16,6 @@ select rows, and two tasks on the same clips share them.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
@@ -176,7 +175,7 @@ class FeatureStore:
         try:
             record = folder / "key.json"
             if not record.is_file():
-                text = json.dumps(dataclasses.asdict(key), indent=2, sort_keys=True, default=str)
+                text = json.dumps(key.to_plain(), indent=2, sort_keys=True, default=str)
                 write_atomic(record, text.encode())
             self._fetched.discard(key.digest)  # others may have stored some in the meantime
             writer = self.writer(folder)
@@ -214,7 +213,8 @@ class FeatureStore:
                     "clip": "texts"
                     if key["crop"] == "text"
                     else f"{name_clip_length(key['clip_seconds'])}, {key['pad']}, {key['crop']}"
-                    + (", frames" if is_frames else ""),
+                    + (", frames" if is_frames else "")
+                    + name_alteration(key.get("alteration")),
                     "weights": key["weights_sha256"][:12],
                     "folder": record.parent,
                 }
@@ -261,3 +261,19 @@ def name_clip_length(seconds: float | None) -> str:
         ('5 s', 'whole clips')
     """
     return "whole clips" if not seconds else f"{seconds:g} s"
+
+
+def name_alteration(alteration: Mapping[str, Any] | None) -> str:
+    """Say what was done to the recordings first, as the end of a list; "" for nothing.
+
+    Args:
+        alteration: as in a key.
+
+    Example:
+        >>> name_alteration({"name": "white_noise", "params": {"snr_db": 10.0}}), name_alteration(None)
+        (', white_noise snr_db=10.0', '')
+    """
+    if not alteration:
+        return ""
+    params = "".join(f" {name}={value}" for name, value in alteration.get("params", {}).items())
+    return f", {alteration.get('name', 'altered')}{params}"

@@ -14,7 +14,6 @@ A clip's values are divided by 2 to the power of its exponent, which is 0 unless
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -151,7 +150,7 @@ class FrameStore(FeatureStore):
         """Layers of a key that differs from this one by having more layers, if one is stored; else none."""
         if self.mirror:  # another machine may have stored them: the records are small
             self.mirror.fetch_named(make_safe_name(key.encoder), "key.json")
-        own = json.loads(json.dumps(dataclasses.asdict(key), default=str))
+        own = json.loads(json.dumps(key.to_plain(), default=str))
         for record in sorted(self.key_folder(key).parent.glob("*/key.json")):
             told = json.loads(record.read_text(encoding="utf-8"))
             if {**told, "layers": own["layers"]} == own and own["layers"].items() <= told["layers"].items():

@@ -27,6 +27,7 @@ class FeatureKey:
         clip_seconds, pad, crop, crop_seed: the clip policy.
         layers: layer name -> width of its frames and how it is pooled, such as "256 mean".
         precision: of the forward pass.
+        alteration: what was done to the recordings first (see `evar.extraction.conditions`); None: nothing.
     """
 
     encoder: str
@@ -42,11 +43,19 @@ class FeatureKey:
     crop_seed: int
     layers: Mapping[str, str]
     precision: str = "float32"
+    alteration: Mapping[str, Any] | None = None
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the fields as plain data; what could not be chosen once stands there only where it is chosen."""
+        data = dataclasses.asdict(self)
+        if self.alteration is None:
+            del data["alteration"]
+        return data
 
     @property
     def digest(self) -> str:
         """16 hexadecimal digits that differ wherever a field differs."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True, default=str)
+        text = json.dumps(self.to_plain(), sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -177,7 +177,7 @@ def _fits(key: FeatureKey, result: Result) -> bool:
         for name in ("sample_rate", "resampler", "revision", "precision", "clip_seconds", "pad")
     )
     own = (key.weights_sha256, dict(key.options)) == (result.weights_sha256, dict(result.encoder_options))
-    return same and own and set(result.layers) <= set(key.layers)
+    return same and own and key.alteration is None and set(result.layers) <= set(key.layers)
 
 
 def _describe_task(context: Context, clips: Mapping[str, Any]) -> dict[str, Any]:

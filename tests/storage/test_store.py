@@ -47,7 +47,7 @@ def test_rows_come_back_in_the_order_asked_for_over_several_segments(tmp_path):
         {"encoder": "toy2"}, {"weights_sha256": "01"}, {"options": {"gain": 2.0}}, {"revision": 2},
         {"norm_stats": (0.0, 1.0)}, {"sample_rate": 8000}, {"resampler": "other"}, {"clip_seconds": 2.0},
         {"pad": "zero_end"}, {"crop": "seeded_random"}, {"crop_seed": 1}, {"layers": {"a": "3 max"}},
-        {"precision": "float16"},
+        {"precision": "float16"}, {"alteration": {"name": "level", "params": {"gain_db": 20.0}}},
     ],
 )  # fmt: skip
 def test_every_setting_is_in_the_key(tmp_path, change):
