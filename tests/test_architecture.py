@@ -73,7 +73,10 @@ WITHOUT_TORCH = ("results", "figures", "data", "report", "webpage", "advising")
 #: may be imported without torch, so that tables, plots and help work on a laptop that has none
 LIGHT_MODULES = ["evar", "evar.cli", "evar.config", "evar.metrics", "evar.results", "evar.report", "evar.data.task"]
 LIGHT_MODULES += ["evar.webpage", "evar.advising"]
-LIGHT_MODULES += [f"evar.data.catalogue.{name}" for name in ("environment", "hear", "speech", "music")]
+LIGHT_MODULES += [
+    f"evar.data.catalogue.{name}"
+    for name in ("animals", "environment", "hear", "medical", "music_tags", "speech", "music", "voices")
+]
 
 
 def list_imports(path: Path) -> Iterator[tuple[str, str]]:
