@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from evar.advising import advise as advise
     from evar.applying.classifier import load_classifier as load_classifier
+    from evar.applying.search import search as search
     from evar.applying.training import train_classifier as train_classifier
     from evar.data.task import load_task as load_task
     from evar.encoders import load_encoder as load_encoder
@@ -39,6 +40,7 @@ _PUBLIC = {
     "advise": "evar.advising",
     "train_classifier": "evar.applying.training",
     "load_classifier": "evar.applying.classifier",
+    "search": "evar.applying.search",
 }
 
 __all__ = [*_PUBLIC, "__version__"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from evar.classifiers.file import require_name
 from evar.classifiers.record import ClassifierRecord
 from evar.classifiers.saving import ONE_PROBE, describe_test, make_classifier, save_classifier
-from evar.config.flag_tables import TRAIN_FLAGS
+from evar.config.applying_flags import TRAIN_FLAGS
 from evar.config.flags import read_flags
 from evar.config.messages import silence, tell
 from evar.experiment.cell import Cell

@@ -7,7 +7,7 @@ from typing import Any
 
 from evar.cli.terminal import DONE, SOME_FAILED
 from evar.cli.words import UsageError, takes_flags, truth, whole
-from evar.config.flag_tables import TRAIN_FLAGS
+from evar.config.applying_flags import SEARCH_FLAGS, TRAIN_FLAGS
 from evar.config.messages import write_text
 
 
@@ -111,3 +111,39 @@ def predict(
     )
     write_text("\n".join(done.lines))
     return SOME_FAILED if done.n_bad and not truth(skip_bad, "skip_bad") else DONE
+
+
+@takes_flags(SEARCH_FLAGS)
+def search(*words: str, like: str = "", unlike: str = "", output: str = "", **flags: Any) -> int:
+    """Find the sounds in a file of vectors that are most like a sound, several examples, or a sentence.
+
+    evar search [QUERY] FEATURES [-k N] [--like=A.wav,B.wav] [--unlike=C.wav] [-o FILE.csv] [flags]
+
+    FEATURES is a file that `evar embed` wrote. QUERY is the name of one of its rows (the path, or the end of it), or a sound
+    file, which is encoded by the encoder that the file names. A row is not encoded again, and is left out of what is found.
+
+    Examples:
+      evar embed clap.laion recordings/ -o features.parquet
+      evar search one.wav features.parquet -k 10
+      evar search features.parquet --like=a.wav,b.wav --unlike=rain.wav -o found.csv
+      evar search features.parquet --text="a dog barks"                 for encoders that read text
+      evar search "day.wav#t=12.5" windows.parquet                      the window that begins there
+
+    Several examples become one direction: the mean of the positive ones, each scaled to length 1, minus --unlike_weight
+    times the mean of the negative ones. The similarity is the cosine, computed exactly and block by block.
+
+    Examples of sounds:
+      --like=NAME,NAME               rows or files that are like what is looked for, beside QUERY
+      --unlike=NAME,NAME             rows or files that are not
+      --output=FILE, -o FILE         write what is found as CSV
+    {flags}
+
+    Exit status: 0 found, 2 the command line is wrong or an example cannot be used.
+    """
+    from evar.applying.finding import find_and_show
+
+    if not 1 <= len(words) <= 2:
+        raise UsageError("evar search takes a query and a file of vectors: evar search one.wav features.parquet")
+    query, features = (words[0], words[1]) if len(words) == 2 else (None, words[0])
+    write_text(find_and_show(features, query, like, unlike, Path(output) if output else None, flags))
+    return DONE

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from evar.cli.advise import advise
-from evar.cli.applying import predict, train
+from evar.cli.applying import predict, search, train
 from evar.cli.catalogue import check, encoders, layers, tasks, verify
 from evar.cli.features import embed, fuse, store
 from evar.cli.finetune import finetune
@@ -44,6 +44,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "embed": embed,
     "train": train,
     "predict": predict,
+    "search": search,
     "store": store,
     "compare": compare,
     "advise": advise,
@@ -119,7 +120,7 @@ GROUPS = {
         "plot",
         "rerun",
     ],
-    "use: give me vectors, or a classifier": ["embed", "train", "predict", "fuse", "store"],
+    "use: give me vectors, or a classifier": ["embed", "search", "train", "predict", "fuse", "store"],
     "make: my own sounds, my own encoder": ["task", "prepare", "verify", "fingerprint", "check"],
     "share: results that others can check": ["merge", "export-results", "audit", "leaderboard", "import-scores"],
     "look: what is there?": ["encoders", "layers", "tasks"],

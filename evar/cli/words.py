@@ -13,7 +13,7 @@ from evar.config.registry import nearest
 __all__ = ["UsageError", "check_words", "decimal", "statistics", "takes_flags", "truth", "whole"]
 
 #: short flag -> what it stands for: the first of these that a command has
-SHORT_FLAGS = {"-o": ("output", "out"), "--from": ("source",)}
+SHORT_FLAGS = {"-o": ("output", "out"), "-k": ("k",), "--from": ("source",)}
 
 
 class UsageError(ValueError):

@@ -284,32 +284,6 @@ FINETUNE_FLAGS: tuple[Flag, ...] = (
     _SHARED["quiet"],
 )
 
-_LINEVAL = {flag.name: flag for flag in LINEVAL_FLAGS}
-
-#: the flags of `evar train`, in the order of its help; those of lineval mean the same
-TRAIN_FLAGS: tuple[Flag, ...] = (
-    replace(
-        _LINEVAL["layers"],
-        help="the layer to read, or several with --fusion; all: the layer with the best score on validation clips",
-    ),
-    replace(
-        _LINEVAL["fusion"],
-        takes="none|concat|average|weighted",
-        help="make one feature of the layers instead",
-    ),
-    replace(_LINEVAL["protocol"], help="whose probe is fitted: linear, weighted, evar, hear, mlp or prototype"),
-    _LINEVAL["learning_rate"],
-    replace(_SHARED["weights"], help="another checkpoint; random is the untrained baseline"),
-    _SHARED["norm_stats"],
-    _SHARED["limit"],
-    _SHARED["skip_bad"],
-    _SHARED["data_root"],
-    _SHARED["store"],
-    _SHARED["device"],
-    _LINEVAL["batch_size"],
-    _SHARED["quiet"],
-)
-
 #: the flags of `evar report`, in the order of its help
 REPORT_FLAGS: tuple[Flag, ...] = (
     Flag("file", "text", "FILE.html", "where the page goes", _WHERE, None, "report.html in the results folder"),
