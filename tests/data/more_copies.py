@@ -13,7 +13,7 @@ import soundfile
 from toy import RATE, tone
 
 from evar.data.catalogue.music_tags import EMPTY_CLIPS, TOP_TAGS
-from evar.data.catalogue.voices import RAVDESS_TEST, RAVDESS_VALID
+from evar.data.catalogue.voices import EMODB_TEST, EMODB_VALID, RAVDESS_TEST, RAVDESS_VALID
 
 
 @functools.cache
@@ -207,6 +207,47 @@ def circor(folder: Path, column: str, labels: tuple[str, ...]) -> None:
     sounds(folder / "training_data", [f"{100 + n}_{place}.wav" for n in range(10) for place in ("AV", "PV")])
 
 
+def emodb(folder: Path) -> None:
+    speakers = ("08", "09", min(EMODB_VALID), min(EMODB_TEST))
+    sounds(folder / "wav", [f"{who}a01{letter}a.wav" for who in speakers for letter in "WT"])
+
+
+def iemocap(folder: Path) -> None:
+    for number in range(1, 6):
+        dialog = f"Ses0{number}F_impro01"
+        told = [(f"{dialog}_{who}00{n}", ("ang", "exc", "xxx")[n]) for who in "FM" for n in range(3)]
+        rows = [f"[{n}.0 - {n}.5]\t{name}\t{label}\t[2.5, 2.5, 2.5]" for n, (name, label) in enumerate(told)]
+        top = folder / "IEMOCAP_full_release" / f"Session{number}"
+        table(
+            top / "dialog" / "EmoEvaluation" / f"{dialog}.txt", "% [START_TIME - END_TIME] TURN_NAME EMOTION", "", *rows
+        )
+        sounds(top / "sentences" / "wav" / dialog, [f"{name}.wav" for name, _ in told])
+
+
+def librispeech_gender(folder: Path) -> None:
+    top = folder / "LibriSpeech"
+    table(top / "SPEAKERS.TXT", ";ID |SEX| SUBSET", *(f"{n}  | {'FM'[n % 2]} | x | 25 | A Name" for n in range(1, 7)))
+    for place, part in enumerate(("train-clean-100", "dev-clean", "test-clean")):
+        sounds(top / part, [f"{who}/10/{who}-10-000{n}.flac" for who in (2 * place + 1, 2 * place + 2) for n in (0, 1)])
+
+
+def fsdkaggle2018(folder: Path) -> None:
+    for part, name, n in (("train", "train_post_competition", 10), ("test", "test_post_competition_scoring_clips", 2)):
+        rows = [f"{part}{k}.wav,{('Bark', 'Cough')[k % 2]},1,{part}{k},Attribution" for k in range(n)]
+        table(
+            folder / "FSDKaggle2018.meta" / f"{name}.csv", "fname,label,manually_verified,freesound_id,license", *rows
+        )
+        sounds(folder / f"FSDKaggle2018.audio_{part}", [row.split(",")[0] for row in rows])
+
+
+def fma_small(folder: Path) -> None:
+    heads = [",artist,set,set,track", ",id,split,subset,genre_top", "track_id,,,,"]
+    parts = ("training", "validation", "test")
+    rows = [f"{10 * n + k},{n},{parts[n]},small,{('Folk', 'Rock')[k]}" for n in range(3) for k in (0, 1)]
+    table(folder / "fma_metadata" / "tracks.csv", *heads, *rows, "99,9,training,large,Rock")
+    sounds(folder / "fma_small", [f"000/{10 * n + k:06d}.mp3" for n in range(3) for k in (0, 1)])
+
+
 COUNTS = {"train": 12, "valid": 4, "test": 4}
 EACH = {"train": 2, "valid": 2, "test": 2}
 FOLDS = dict.fromkeys("12345", 4)
@@ -226,6 +267,11 @@ MORE_COPIES: dict[str, tuple[Callable[[Path], None], list[str], dict[str, int]]]
     "ravdess": (ravdess, ["neutral", "surprised"], {"train": 4, "valid": 2, "test": 2}),
     "fluent_speech_commands": (fluent_speech_commands, ["activate lights none", "increase volume none"], EACH),
     "asvspoof2019_la": (asvspoof2019_la, ["bonafide"], {"train": 4, "valid": 4, "test": 4}),
+    "emodb": (emodb, ["anger", "sadness"], {"train": 4, "valid": 2, "test": 2}),
+    "iemocap": (iemocap, ["anger", "happiness"], FOLDS),
+    "librispeech_gender": (librispeech_gender, ["female", "male"], {"train": 4, "valid": 4, "test": 4}),
+    "fsdkaggle2018": (fsdkaggle2018, ["Bark", "Cough"], {"train": 10, "test": 2}),
+    "fma_small": (fma_small, ["Folk", "Rock"], EACH),
     "magnatagatune": (magnatagatune, ["guitar", "no vocals"], {"train": 6, "valid": 2, "test": 4}),
     "magnatagatune_grouped": (
         partial(magnatagatune, artists="aadbcd"),

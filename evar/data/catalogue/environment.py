@@ -91,6 +91,20 @@ def fsd50k(top: Path) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+def fsdkaggle2018(top: Path) -> pd.DataFrame:
+    """FSDKaggle2018: two tables of `FSDKaggle2018.meta`, published after the competition; group = Freesound's id."""
+    tables = []
+    for split, name in (("train", "train_post_competition.csv"), ("test", "test_post_competition_scoring_clips.csv")):
+        path = find_published_file(
+            top, f"FSDKaggle2018.meta/{name}", "it is in FSDKaggle2018.meta.zip of zenodo.org/record/2552860", (name,)
+        )
+        table = read_table(path, ("fname", "label", "freesound_id"))
+        audio = find_folder(top, (f"FSDKaggle2018.audio_{split}", f"audio_{split}"), "*.wav")
+        clips = pd.DataFrame({"path": audio + table["fname"], "label": table["label"], "split": split})
+        tables.append(clips.assign(group=table["freesound_id"]))
+    return pd.concat(tables, ignore_index=True)
+
+
 def _read_uploaders(path: Path) -> dict[str, str]:
     """Clip -> who uploaded it; empty if the metadata is not there."""
     if not path.is_file():

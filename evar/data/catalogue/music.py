@@ -1,7 +1,8 @@
-"""Music: GTZAN, NSynth and the Surge synthesiser's pitches."""
+"""Music: GTZAN, FMA, NSynth and the Surge synthesiser's pitches."""
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -32,6 +33,37 @@ def gtzan(top: Path) -> pd.DataFrame:
         index["path"] = index["path"].str.replace(r"\.wav$", ".au", regex=True)
         wav = au
     index["path"] = wav + index["path"]
+    return index
+
+
+def fma_small(top: Path) -> pd.DataFrame:
+    """FMA small: `fma_metadata/tracks.csv`, whose header has three lines, and `fma_small/NNN/NNNNNN.mp3`; group = artist."""
+    path = find_published_file(
+        top, "fma_metadata/tracks.csv", "it is in fma_metadata.zip of github.com/mdeff/fma", ("tracks.csv",)
+    )
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = csv.reader(file)
+        heads = list(zip(*(next(lines, []) for _ in range(2)), strict=False))
+        wanted = (("artist", "id"), ("set", "split"), ("set", "subset"), ("track", "genre_top"))
+        missing = [head for head in wanted if head not in heads]
+        if missing:
+            raise ValueError(
+                f"{path} lacks the column {' '.join(missing[0])!r}; is it fma_metadata/tracks.csv, and whole?"
+            )
+        artist, split, subset, genre = (heads.index(head) for head in wanted)
+        rows = []
+        for cells in lines:
+            if len(cells) <= max(artist, split, subset, genre) or cells[subset] != "small":
+                continue
+            if not cells[0].isdecimal():
+                raise ValueError(f"{path} line {lines.line_num}: expected the number of a track, got {cells[0]!r}")
+            track, part = (
+                f"{int(cells[0]):06d}",
+                {"training": "train", "validation": "valid"}.get(cells[split], cells[split]),
+            )
+            rows.append((f"{track[:3]}/{track}.mp3", cells[genre], part, cells[artist]))
+    index = pd.DataFrame(rows, columns=["path", "label", "split", "group"])
+    index["path"] = find_folder(top, ("fma_small", "", "audio"), "[0-9][0-9][0-9]/*.mp3") + index["path"]
     return index
 
 

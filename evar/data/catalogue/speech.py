@@ -71,6 +71,30 @@ def librispeech_speaker(top: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["path", "label", "split"])
 
 
+def librispeech_gender(top: Path) -> pd.DataFrame:
+    """LibriSpeech: a woman or a man, told by `SPEAKERS.TXT`; train-clean-100, dev-clean and test-clean; group = reader."""
+    path = find_published_file(top, "SPEAKERS.TXT", "it is in every archive of openslr.org/resources/12")
+    gender = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if not line.startswith(";") and len(cells) > 2 and cells[1] in ("F", "M"):
+            gender[cells[0]] = {"F": "female", "M": "male"}[cells[1]]
+    rows = []
+    for split, part in (("train", "train-clean-100"), ("valid", "dev-clean"), ("test", "test-clean")):
+        files = sorted((top / part).glob("*/*/*.flac"))
+        if not files:
+            raise FileNotFoundError(
+                f"no clip in {top / part}; unpack {part}.tar.gz of openslr.org/resources/12 there; {top} holds "
+                f"{list_names(top)}"
+            )
+        for file in files:
+            reader = file.relative_to(top / part).parts[0]
+            if reader not in gender:
+                raise ValueError(f"{path} does not tell the gender of reader {reader}, who reads {file}; is it whole?")
+            rows.append((file.relative_to(top).as_posix(), gender[reader], split, reader))
+    return pd.DataFrame(rows, columns=["path", "label", "split", "group"])
+
+
 def voxceleb1(top: Path) -> pd.DataFrame:
     """VoxCeleb1: `wav/SPEAKER/VIDEO/N.wav` of both archives and `iden_split.txt`; group = the speaker's video."""
     path = find_published_file(

@@ -1,4 +1,4 @@
-"""Voices: VocalSound, RAVDESS, Fluent Speech Commands and ASVspoof 2019, whose splits keep speakers apart."""
+"""Voices: VocalSound, RAVDESS, EmoDB, IEMOCAP, Fluent Speech Commands and ASVspoof 2019; speakers are kept apart."""
 
 from __future__ import annotations
 
@@ -15,6 +15,20 @@ EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "s
 #: SERAB's rule for 24 actors: names sorted, shuffled by numpy's RandomState(0), cut at 60 and 80 %
 RAVDESS_VALID = frozenset(("06", "08", "10", "19", "20"))
 RAVDESS_TEST = frozenset(("01", "04", "13", "16", "22"))
+#: the same rule for the ten speakers of EmoDB
+EMODB_VALID, EMODB_TEST = frozenset(("10", "14")), frozenset(("03", "12"))
+#: letter of a name of EmoDB (of the German word) -> emotion
+EMODB_EMOTIONS = {
+    "W": "anger",
+    "L": "boredom",
+    "E": "disgust",
+    "A": "fear",
+    "F": "happiness",
+    "T": "sadness",
+    "N": "neutral",
+}
+#: emotions of IEMOCAP that count, as 5,531 utterances of the usual four classes
+IEMOCAP_EMOTIONS = {"ang": "anger", "hap": "happiness", "exc": "happiness", "neu": "neutral", "sad": "sadness"}
 FLUENT = "it is in the archive of fluent.ai (Fluent Speech Commands)"
 ASVSPOOF = "it is in LA.zip of datashare.ed.ac.uk/handle/10283/3336"
 
@@ -116,3 +130,52 @@ def asvspoof2019_la(top: Path) -> pd.DataFrame:
                 )
             rows.append((f"{audio}{words[1]}.flac", words[4].replace("spoof", ""), split, words[0]))
     return pd.DataFrame(rows, columns=["path", "label", "split", "group"])
+
+
+def emodb(top: Path) -> pd.DataFrame:
+    """EmoDB: `wav/SSTTTEV.wav`: speaker (two digits), text, letter of the emotion, version; group = speaker."""
+    audio = find_folder(top, ("wav", "", "emodb/wav", "download/wav"), "[01][0-9]*.wav")
+    rows = []
+    for file in sorted((top / audio).glob("*.wav")):
+        if is_hidden(file.name):
+            continue
+        match = re.fullmatch(r"(\d\d)([ab]\d\d)([WLEAFTN])[a-z]?", file.stem)
+        if match is None:
+            raise ValueError(f"{file}: expected a name like 03a01Fa.wav, got {file.name!r}")
+        split = "valid" if match[1] in EMODB_VALID else "test" if match[1] in EMODB_TEST else "train"
+        rows.append((f"{audio}{file.name}", EMODB_EMOTIONS[match[3]], split, match[1]))
+    if not rows:
+        raise FileNotFoundError(
+            f"no clip such as {top / 'wav' / '03a01Fa.wav'}; unpack download.zip of emodb.bilderbar.info there; it holds "
+            f"{list_names(top)}"
+        )
+    return pd.DataFrame(rows, columns=["path", "label", "split", "group"])
+
+
+def iemocap(top: Path) -> pd.DataFrame:
+    """IEMOCAP: `SessionN/dialog/EmoEvaluation/DIALOG.txt` and `SessionN/sentences/wav/DIALOG/UTTERANCE.wav`; fold = session.
+
+    Group = speaker, of whom each session has two of its own.
+    """
+    rows = []
+    for number in range(1, 6):
+        told = sorted((top / f"Session{number}" / "dialog" / "EmoEvaluation").glob("Ses*.txt"))
+        if not told:
+            raise FileNotFoundError(
+                f"no table such as {top / f'Session{number}/dialog/EmoEvaluation'}/Ses0{number}F_impro01.txt; unpack "
+                f"IEMOCAP_full_release there; {top} holds {list_names(top)}"
+            )
+        for path in told:
+            if is_hidden(path.name):
+                continue
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                cells = line.split("\t")
+                if not line.startswith("[") or len(cells) < 3 or cells[2] not in IEMOCAP_EMOTIONS:
+                    continue
+                utterance = cells[1].strip()
+                match = re.fullmatch(r"(Ses\d\d)[FM]_\w+_([FM])\d+", utterance)
+                if match is None:
+                    raise ValueError(f"{path}: expected an utterance such as Ses01F_impro01_F000, got {utterance!r}")
+                clip = f"Session{number}/sentences/wav/{path.stem}/{utterance}.wav"
+                rows.append((clip, IEMOCAP_EMOTIONS[cells[2]], str(number), match[1] + match[2]))
+    return pd.DataFrame(rows, columns=["path", "label", "fold", "group"])
