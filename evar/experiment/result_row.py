@@ -13,6 +13,7 @@ import numpy as np
 
 from evar import results
 from evar.data.problems import describe_unknown_classes
+from evar.experiment.label_curves import describe_curve, save_curve
 from evar.experiment.rounds import DIGITS, FittedRound
 from evar.experiment.sources import hash_sources, keep_sources
 from evar.experiment.task_warnings import list_task_warnings
@@ -86,7 +87,11 @@ def make_result(
             task.config.metric, [task.truth[one.tested] for one in fitted], len(task.config.classes)
         ),
         extras={name: float(np.mean([one.extras[name] for one in fitted])) for name in fitted[0].extras},
-        params={**_list_params(cell.protocol, fitted), **_describe_prompts(cell, fitted)},
+        params={
+            **_list_params(cell.protocol, fitted),
+            **_describe_prompts(cell, fitted),
+            **describe_curve(task, fitted),
+        },
         width=fitted[0].probe.n_features_in_,
         flags=[*_list_flags(cell, row, fitted), *flags],
         seconds=round(seconds, 3),
@@ -243,6 +248,7 @@ def save_row(out: Path, result: Result, fitted: Sequence[FittedRound], task: Tas
         y_pred=np.concatenate([one.y_pred for one in fitted]),
         confidence=_join_confidence(fitted),
     )
+    save_curve(out, result.id, fitted)
     keep_sources(out, str(result.settings.get("encoder", "")))
     results.save(result, out)
 

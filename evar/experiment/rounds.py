@@ -25,6 +25,29 @@ DIGITS = 4
 CONFIDENCE_DIGITS = 3
 
 
+@dataclass(frozen=True, eq=False)
+class TestedPoint:
+    """The draws of one number of labelled clips in one round.
+
+    Attributes:
+        n: clips per class that a draw aims at; None for all clips.
+        n_clips: mean number of clips of a draw.
+        n_classes: classes among all clips.
+        n_short: classes that have fewer than n clips.
+        n_free: draws that were too small to choose a strength.
+        strengths: of each draw.
+        y_pred: (draws, tested clips) predicted class numbers.
+    """
+
+    n: int | None
+    n_clips: float
+    n_classes: int
+    n_short: int
+    n_free: int
+    strengths: tuple[float, ...]
+    y_pred: NDArray[np.int64]
+
+
 @dataclass
 class FittedRound:
     """One round of one row: the predictions for its test clips.
@@ -44,6 +67,7 @@ class FittedRound:
         fitted_on: positions of the training clips, and of the validation clips, that could be used; empty for fine-tuning.
         valid_shares: (validation clips, labels) probabilities from a probe that has not seen these clips, where thresholds
             are to be chosen; else None.
+        curve: of label-efficiency curves, the draws of each number of labelled clips; else empty.
     """
 
     a_round: Round
@@ -59,6 +83,7 @@ class FittedRound:
     template_scores: tuple[float, ...] = ()
     fitted_on: tuple[NDArray[np.int64], ...] = ()
     valid_shares: NDArray[np.float64] | None = None
+    curve: Sequence[TestedPoint] = ()
 
 
 def list_usable(

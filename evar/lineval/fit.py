@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from evar.experiment.label_curves import test_draws
 from evar.experiment.probing import make_row_probe
 from evar.experiment.rounds import FittedRound, list_usable, place_predictions, score_round
 from evar.experiment.texts import embed_texts
 from evar.metrics import METRICS
 from evar.numeric.rows import Rows
+from evar.probes.draws import FittingClips
 from evar.probes.making import needs_text
 from evar.probes.protocol import fit_probes, get_traits
 
@@ -122,6 +124,10 @@ def _prepare_fit(cell: Cell, vectors: Vectors, selection: Selection, seed: int, 
     if not get_traits(probes[0]).reads_parts:
         read = {id(rows): np.asarray(rows) if isinstance(rows, Rows) else rows for rows in features}  # shared by rounds
         features = [read[id(rows)] for rows in features]
+    if get_traits(probes[0]).reads_clips:
+        for probe, one, (train, valid, _) in zip(probes, rounds, parts, strict=True):
+            positions = np.concatenate([train, valid])
+            probe.set_params(clips=FittingClips(positions, task.groups[positions], bool(one.drawn)))
     splits = [
         (of_round[train], task.y[train], of_round[valid], task.y[valid])
         for of_round, (train, valid, _) in zip(features, parts, strict=True)
@@ -139,6 +145,8 @@ def _test_rounds(cell: Cell, vectors: Vectors, fit: _RowFit) -> list[FittedRound
         centre = float(task.y[train].mean()) if task.config.kind == "regression" else 0.0
         y_pred = place_predictions(task, readable, predicted, centre)
         scored = score_round(task, a_round, readable, y_pred, shares, skip_bad=cell.spec.skip_bad)
+        if hasattr(probe, "predict_draws"):
+            scored["curve"] = test_draws(task, probe, np.asarray(of_round[readable]), readable, scored["tested"])
         if hasattr(probe, "predict_each"):
             scored["template_scores"] = _score_templates(cell, probe, of_round, readable, scored["tested"])
         fitted.append(

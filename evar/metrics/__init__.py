@@ -10,7 +10,7 @@ from evar.metrics.classes import (
     weighted_key_score,
 )
 from evar.metrics.events import event_onset_f1, event_onset_f1_50ms, segment_error_rate
-from evar.metrics.intervals import bootstrap_interval, bootstrap_scores, score_interval
+from evar.metrics.intervals import bootstrap_interval, bootstrap_many, bootstrap_scores, score_interval
 from evar.metrics.labels import auc, d_prime, eer, equal_error_accuracy, mean_average_precision
 from evar.metrics.named import KINDS, METRICS, Metric, estimate_chance, list_extra_metrics
 from evar.metrics.own import check_metric, register_metric
@@ -25,6 +25,7 @@ __all__ = [
     "auc",
     "balanced_accuracy",
     "bootstrap_interval",
+    "bootstrap_many",
     "bootstrap_scores",
     "calibration_error",
     "check_metric",

@@ -133,6 +133,64 @@ def bootstrap_scores(
     return np.full(n_resamples, np.nan) if found is None else found
 
 
+def bootstrap_many(
+    metric: str,
+    y_true: ArrayLike,
+    y_preds: ArrayLike,
+    groups: ArrayLike,
+    rounds: ArrayLike,
+    *,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """`bootstrap_scores` of many runs that were tested on the same clips, at little more than the cost of one.
+
+    Args:
+        metric: name in `METRICS`.
+        y_true: (clips,) as for `bootstrap_scores`.
+        y_preds: (runs, clips) predictions.
+        groups, rounds: (clips,) as for `bootstrap_interval`.
+        n_resamples: bootstrap samples, at least 1.
+        seed: of the draws, which all runs share.
+
+    Returns:
+        (runs, n_resamples) scores; all NaN where no round has two groups.
+
+    Raises:
+        ValueError: as `bootstrap_scores`.
+
+    Example:
+        >>> y = np.array([0, 1] * 8)
+        >>> many = bootstrap_many("accuracy", y, [y, 1 - y], range(16), [0] * 16)
+        >>> one = bootstrap_scores("accuracy", y, y, range(16), [0] * 16)
+        >>> many.shape, bool(np.array_equal(many[0], one)), float(many[1].max())
+        ((2, 2000), True, 0.0)
+    """
+    true, predicted, group_of, round_of = map(np.asarray, (y_true, y_preds, groups, rounds))
+    of_metric = METRICS[metric].resampled
+    if metric != "accuracy" or predicted.ndim != 2 or of_metric is None:  # accuracy of all runs is one matrix product
+        runs = [
+            bootstrap_scores(metric, true, run, group_of, round_of, n_resamples=n_resamples, seed=seed)
+            for run in predicted
+        ]
+        return np.stack(runs)
+    if predicted.shape[1:] != true.shape or not len(true) or not group_of.shape == round_of.shape == true.shape:
+        raise ValueError(
+            "y_preds must be (runs, clips), and y_true, groups and rounds (clips,), got "
+            f"{predicted.shape}, {true.shape}, {group_of.shape} and {round_of.shape}"
+        )
+    is_right = (predicted == true).astype(np.float64)
+
+    def statistic(rows: NDArray[np.int64], index: NDArray[np.int64], counts: NDArray[Any]) -> NDArray[np.float64]:
+        values = np.concatenate([np.ones((1, len(rows))), is_right[:, rows]])  # (1 + runs, clips of the round)
+        of_groups = np.stack([np.bincount(index, weights=row, minlength=counts.shape[1]) for row in values], axis=1)
+        sums = counts.astype(np.float64) @ of_groups
+        return sums[:, 1:] / sums[:, :1]
+
+    found = _resample(statistic, group_of, round_of, n_resamples, seed, len(predicted))
+    return np.full((len(predicted), n_resamples), np.nan) if found is None else found.T
+
+
 def score_interval(
     metric: str,
     y_true: ArrayLike,
@@ -219,9 +277,17 @@ def _find_percentiles(scores: NDArray[np.float64], level: float) -> tuple[float,
 
 
 def _resample(
-    statistic: Statistic, group_of: NDArray[Any], round_of: NDArray[Any], n_resamples: int, seed: int
+    statistic: Statistic,
+    group_of: NDArray[Any],
+    round_of: NDArray[Any],
+    n_resamples: int,
+    seed: int,
+    n_values: int | None = None,
 ) -> NDArray[np.float64] | None:
-    """Mean over rounds of a statistic in each bootstrap sample, (resamples,); None if no round has two groups."""
+    """Mean over rounds of a statistic in each bootstrap sample, (resamples,), or (resamples, n_values) of several at once.
+
+    None if no round has two groups.
+    """
     of_rounds = [np.flatnonzero(round_of == current) for current in np.unique(round_of)]
     indices = [np.unique(group_of[rows], return_inverse=True)[1] for rows in of_rounds]
     sizes = tuple(int(index.max()) + 1 for index in indices)
@@ -230,7 +296,7 @@ def _resample(
     at_once = max(1, _COUNTS_AT_ONCE // max(map(len, of_rounds)))
     # Rows of one table are tested on the same clips: drawing again would take longer than all else.
     is_small = sum(sizes) * n_resamples <= _COUNTS_AT_ONCE
-    total = np.zeros(n_resamples)
+    total = np.zeros(n_resamples if n_values is None else (n_resamples, n_values))
     for number, start, counts in (_keep_draws if is_small else _make_draws)(sizes, n_resamples, at_once, seed):
         total[start : start + len(counts)] += statistic(of_rounds[number], indices[number], counts)
     return total / len(of_rounds)

@@ -11,8 +11,11 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from evar.probes.checks import check_pair
+from evar.probes.draws import draw_clips
 from evar.probes.linear import BYTES_OF_FEATURE, LinearProbe
 from evar.probes.protocol import ProbeTraits
+
+__all__ = ["FewShotProbe", "draw_clips"]
 
 Split = tuple[ArrayLike, ArrayLike, ArrayLike | None, ArrayLike | None]
 
@@ -147,23 +150,3 @@ class FewShotProbe(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self, "drawn_")
         return self._fitted.predict(X)
-
-
-def draw_clips(y: NDArray[Any], n_per_class: int, seed: int) -> NDArray[np.int64]:
-    """Draw some clips of each class at random.
-
-    Args:
-        y: (clips,) labels.
-        n_per_class: clips of each class, at least 1; all of a class that has fewer.
-        seed: of the draw.
-
-    Returns:
-        (drawn,) int64 positions of the clips, rising.
-
-    Example:
-        >>> draw_clips(np.array([0, 0, 0, 1, 1, 2]), 2, seed=0).tolist()
-        [0, 2, 3, 4, 5]
-    """
-    shuffled = np.random.default_rng(seed).permutation(len(y))
-    kept = [shuffled[y[shuffled] == label][:n_per_class] for label in np.unique(y)]
-    return np.sort(np.concatenate(kept))

@@ -40,6 +40,8 @@ class ProbeTraits:
         takes_device: whether it has the parameter `device`, which the command line's `--device` then sets.
         reads_text: whether it compares clips with texts: it has the parameter `text`, which the run then sets to vectors of
             the task's prompts, (templates, classes, width), or to those of the captions of each clip.
+        reads_clips: whether it has the parameter `clips`, which the run sets to the places and groups of the training clips
+            and then of the validation clips, `evar.probes.draws.FittingClips`; it does without them too.
 
     Example:
         >>> ProbeTraits().kinds, ProbeTraits(count_bytes=per_number(4)).count_bytes(None, 100, 768, 10)
@@ -53,6 +55,7 @@ class ProbeTraits:
     count_bytes: CountBytes | None = None
     takes_device: bool = False
     reads_text: bool = False
+    reads_clips: bool = False
 
 
 class Probe(Protocol):
@@ -191,6 +194,8 @@ def check_probe(probe: Any) -> list[str]:
     params = made.get_params()
     if traits.takes_device and "device" not in params:
         found.append("traits say that it takes a device, but it has no parameter device")
+    if traits.reads_clips and "clips" not in params:
+        found.append("traits say that it reads facts about its clips, but it has no parameter clips")
     if traits.fits_together and not hasattr(type(made), "fit_together"):
         found.append("traits say that probes are fitted together, but there is no fit_together(probes, splits)")
     if traits.reads_frames or traits.reads_text or "multiclass" not in traits.kinds:

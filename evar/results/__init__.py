@@ -1,11 +1,12 @@
 """The files that a run writes; tables and plots are built only from them.
 
 Below a results folder (`--out`): `runs/ID.json` holds one `Result` each, `predictions/ID.npz` the predictions for
-every test clip, `failures/ID.json` the cells of a grid without a result, `searches/ID.json` the candidates of a search,
+every test clip, `curves/ID.npz` those of the draws of a label-efficiency curve, `failures/ID.json` the cells of a grid without a result, `searches/ID.json` the candidates of a search,
 `hints/ID.json` measures of layers that need no labels, `costs/ID.json` the cost of an encoder.
 """
 
 from evar.results.costs import CostRecord, load_costs, save_cost
+from evar.results.draws import load_draws, save_draws
 from evar.results.files import (
     Failure,
     clear_failure,
@@ -40,6 +41,7 @@ __all__ = [
     "load_all",
     "load_confidence",
     "load_costs",
+    "load_draws",
     "load_failures",
     "load_hints",
     "load_predictions",
@@ -50,6 +52,7 @@ __all__ = [
     "run_path",
     "save",
     "save_cost",
+    "save_draws",
     "save_failure",
     "save_hints",
     "save_predictions",
