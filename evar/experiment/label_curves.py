@@ -59,8 +59,8 @@ def join_rounds(fitted: Sequence[FittedRound]) -> list[tuple[list[TestedPoint], 
         fitted: the rounds.
 
     Returns:
-        For each number of clips its entries round by round, and (draws, tested clips of all rounds) predictions, with as many
-        draws as every round has.
+        For each number of clips its entries round by round, and (draws, tested clips of all rounds) predictions, with
+        as many draws as every round has.
     """
     shared = [point.n for point in fitted[0].curve if all(point.n in {p.n for p in one.curve} for one in fitted)]
     found = []

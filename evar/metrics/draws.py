@@ -76,7 +76,7 @@ def average_draws(resampled: NDArray[np.float64], seed: int = 0) -> NDArray[np.f
         >>> average_draws(np.array([[0.5, 0.7]])).tolist()
         [0.5, 0.7]
     """
-    return (weigh_draws(*resampled.shape, seed) * resampled).sum(axis=0)
+    return (weigh_draws(resampled.shape[0], resampled.shape[1], seed) * resampled).sum(axis=0)
 
 
 def estimate_draw_intervals(
@@ -106,7 +106,7 @@ def estimate_draw_intervals(
     if not np.isfinite(resampled).any():
         return (least, most), (least, most)
     tail = (1 - level) / 2
-    bias = 0.0 if METRICS[metric].is_mean else float(np.nanmean(resampled) - np.mean(scores))
+    bias = 0.0 if METRICS[metric].is_mean else float(np.nanmean(resampled) - np.mean(np.asarray(scores)))
     found = []
     for values in (average_draws(resampled), resampled.ravel()):
         low, high = np.nanquantile(values, [tail, 1 - tail]) - bias

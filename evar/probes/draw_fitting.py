@@ -27,6 +27,9 @@ from evar.numeric.logistic_problem import LogisticFit, LogisticProblem
 from evar.probes.choosing import choose_setting
 from evar.probes.draws import list_members
 
+#: groups that two classes must have, so that leaving one out says anything
+LEAST_GROUPS = 3
+
 
 @dataclass(frozen=True)
 class DrawSettings:
@@ -173,14 +176,14 @@ def choose_strength(coordinates: NDArray[np.float64], draw: Draw) -> float | Non
         draw: the same clips.
 
     Returns:
-        A strength; None if fewer than two classes have two groups, so that a group that is left out can hardly be judged.
+        A strength; None if fewer than two classes have `LEAST_GROUPS` groups: a choice would be mere chance.
 
     Example:
         >>> settings = DrawSettings((0.01, 0.1), 0.1, 0.1, "accuracy", 1e-4, 100)
-        >>> X, y = np.array([[-2.0], [-1.0], [1.0], [2.0]]), np.array([0, 0, 1, 1])
-        >>> choose_strength(X, Draw(X, y, np.arange(4), settings))
+        >>> X, y = np.array([[-3.0], [-2], [-1], [1], [2], [3]]), np.array([0, 0, 0, 1, 1, 1])
+        >>> choose_strength(X, Draw(X, y, np.arange(6), settings))
         0.1
-        >>> choose_strength(X, Draw(X, y, np.array([0, 0, 1, 1]), settings)) is None
+        >>> choose_strength(X, Draw(X, y, np.array([0, 0, 1, 1, 2, 2]), settings)) is None
         True
     """
     settings = draw.settings
@@ -189,7 +192,7 @@ def choose_strength(coordinates: NDArray[np.float64], draw: Draw) -> float | Non
     n_groups = np.zeros(len(classes), np.int64)
     for own in members:
         n_groups[np.unique(numbers[own])] += 1
-    if (n_groups > 1).sum() < 2:
+    if (n_groups >= LEAST_GROUPS).sum() < 2:
         return None
     is_wide = len(draw) <= draw.X.shape[1]
     strengths = [c for c in sorted(settings.strengths) if not is_wide or c <= settings.most_separable]

@@ -60,7 +60,7 @@ class LabelCurveProbe(ClassifierMixin, BaseEstimator):
         n_draws: draws of each number of clips at most; fewer where they hold twice all clips together, but 3 at least. Of
             all clips there is one draw.
         strengths: values of C to choose from; those above `most_separable` only where a draw has more clips than features.
-        strength: C where a draw is too small to choose, as with one clip per class.
+        strength: C where a draw is too small to choose: fewer than two of its classes have three groups.
         most_separable: largest C for draws that any labels of theirs could be separated in; a larger one changes next to
             nothing there.
         refit: "train_and_valid": clips are drawn from training and validation clips together; "train": from training clips.

@@ -1,8 +1,9 @@
 """The files that a run writes; tables and plots are built only from them.
 
 Below a results folder (`--out`): `runs/ID.json` holds one `Result` each, `predictions/ID.npz` the predictions for
-every test clip, `curves/ID.npz` those of the draws of a label-efficiency curve, `failures/ID.json` the cells of a grid without a result, `searches/ID.json` the candidates of a search,
-`hints/ID.json` measures of layers that need no labels, `costs/ID.json` the cost of an encoder.
+every test clip, `curves/ID.npz` those of every draw of a label-efficiency curve, `failures/ID.json` the cells of a grid
+without a result, `searches/ID.json` the candidates of a search, `hints/ID.json` measures of layers that need no labels,
+`costs/ID.json` the cost of an encoder.
 """
 
 from evar.results.costs import CostRecord, load_costs, save_cost

@@ -20,8 +20,8 @@ def save_draws(out: Path, id: str, predictions: Sequence[Any]) -> Path:
     Args:
         out: results folder.
         id: of the result.
-        predictions: (draws, clips) predicted class numbers, -1 for a clip that could not be read, for each point of the curve
-            that the result lists in `params["curve"]`; clips in the order of its `predictions/ID.npz`.
+        predictions: (draws, clips) predicted class numbers, -1 for a clip that could not be read, for each point of the
+            curve that the result lists in `params["curve"]`; clips in the order of its `predictions/ID.npz`.
 
     Raises:
         ValueError: if they are no whole numbers, or differ in their clips.
@@ -39,7 +39,8 @@ def save_draws(out: Path, id: str, predictions: Sequence[Any]) -> Path:
 
     arrays = _check([np.asarray(one) for one in predictions])
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{f"point_{at}": one.astype(np.int32) for at, one in enumerate(arrays)})
+    named: dict[str, Any] = {f"point_{at}": one.astype(np.int32) for at, one in enumerate(arrays)}
+    np.savez_compressed(buffer, **named)
     path = Path(out) / "curves" / f"{check_id(id)}.npz"
     write_atomic(path, buffer.getvalue())
     return path
