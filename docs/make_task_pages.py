@@ -50,7 +50,10 @@ def write_section(task: TaskConfig) -> str:
     facts = [
         ("kind", f"{task.kind}; metric {task.metric}"),
         ("clips", f"{task.expected.clips:,}" if task.expected.clips else "those of your copy"),
-        ("classes", f"{task.expected.classes or len(task.classes):,}"),
+        (
+            "classes",
+            "those of your copy" if not (n := task.expected.classes or len(task.classes)) else f"{n:,}",
+        ),
         ("seconds of a clip", f"{task.clip_seconds:g}" if task.clip_seconds else "the whole file"),
         ("splits", describe_split(task) + write_parts(task)),
         ("sounds", describe_origin(task)),

@@ -37,6 +37,7 @@ class ProtocolConfig:
         searched: parameters that `--learning_rate=search` puts in place of those in params.
         frame_seconds: None for probes that read one vector a clip; a number for those that read frames: each is the mean
             over this many seconds; 0 keeps the frames of the encoder.
+        metric: of the rows, for protocols whose scores are of another kind than the task's; "" takes the task's own.
     """
 
     name: str
@@ -53,6 +54,7 @@ class ProtocolConfig:
     fusion: str = "none"
     searched: dict[str, Any] = field(default_factory=dict)
     frame_seconds: float | None = None
+    metric: str = ""
 
     def __post_init__(self) -> None:
         if self.frame_seconds is not None and (self.frame_seconds < 0 or self.crop != "task"):

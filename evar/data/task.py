@@ -24,6 +24,7 @@ from evar.config.own_code import may_call
 from evar.config.registry import resolve
 from evar.config.tables import real_path
 from evar.data.index import ROWS_AT_ONCE, IndexCheck, strata, with_classes
+from evar.data.pairs import Pair, load_pairs
 from evar.data.task_config import SPLITS, TaskConfig, load_task_config
 from evar.data.verification import Verification, verify_files
 from evar.metrics.events import count_clip
@@ -130,6 +131,18 @@ class Task:
         """(rows,) source recording, speaker or instrument that must not be in two splits; the path if unknown."""
         return self.index["group"].to_numpy(str)
 
+    @cached_property
+    def pairs(self) -> list[Pair] | None:
+        """Published pairs of clips whose clips are all here; None where the task has no list of pairs."""
+        if not self.config.pairs:
+            return None
+        return load_pairs(self.folder, self.config.pairs, self.index["path"].tolist())
+
+    @cached_property
+    def pairs_sha256(self) -> str:
+        """Hash of the published pairs; "" where there are none."""
+        return hashlib.sha256(repr(self.pairs).encode()).hexdigest() if self.pairs else ""
+
     def policy(self, seed: int = 0, crop: str | None = None) -> ClipPolicy:
         """Which part of a file is the clip; `crop` in place of the task's own."""
         crop = crop or self.config.crop
@@ -166,7 +179,7 @@ class Task:
     def _draw_rounds(self, seed: int) -> Iterator[Round]:
         if self.config.part == "split":
             train, valid, test = (np.flatnonzero(self.index["split"] == split) for split in SPLITS)
-            if len(valid):
+            if len(valid) or not len(train):
                 yield Round("test", train, valid, test)
             else:
                 yield Round(

@@ -34,7 +34,8 @@ class Expected:
 
     Attributes:
         clips: of all splits; None if the split is the user's own, so that no count is published.
-        classes: that occur; None if that is not published, where the YAML lists all that there may be.
+        classes: that occur; None if that is not published, where the YAML lists all that there may be, or where they
+            depend on the user's copy.
         sha256: digest of rendered sound, for embedded tasks.
         parts: split or fold -> clips, where published.
     """
@@ -112,6 +113,8 @@ class TaskConfig:
         notes: quirks and decisions.
         prompts: sentences for the classes, for encoders that read text.
         domain: "sound", "speech" or "music": which tasks `evar advise` takes for similar; "" where none of them fits.
+        pairs: name of a published list of pairs in the data set's folder, which the protocol `pairs` tests; see
+            `evar.data.pairs`.
     """
 
     name: str
@@ -142,6 +145,7 @@ class TaskConfig:
     notes: str = ""
     prompts: Prompts = field(default_factory=Prompts)
     domain: str = ""
+    pairs: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -153,7 +157,7 @@ class TaskConfig:
             raise ValueError(f"splits must be {' or '.join(KINDS_OF_SPLITS)}, got {self.splits!r}")
         least = {"multiclass": 2, "multilabel": 1, "events": 1, "regression": 0, "captions": 0}[self.kind]
         if self.classes_from_index and not self.classes:
-            if self.kind in WITHOUT_CLASSES or (self.expected.classes or 0) < least:
+            if self.kind in WITHOUT_CLASSES or (self.expected.classes is not None and self.expected.classes < least):
                 raise ValueError("classes_from_index needs labels that are classes, and their number in expected")
             least = 0
         if len(set(self.classes)) != len(self.classes) or len(self.classes) < least:
@@ -166,6 +170,10 @@ class TaskConfig:
             )
         if bool(self.index) == bool(self.index_maker):
             raise ValueError(f"expected index or index_maker, got {self.index!r} and {self.index_maker!r}")
+        if self.pairs and (self.kind != "multiclass" or not stays_below(self.pairs)):
+            raise ValueError(
+                f"pairs goes with multiclass tasks and must be a file below their folder, got {self.pairs!r}"
+            )
         ClipPolicy(self.clip_seconds, self.pad, self.crop)
 
     @property

@@ -17,7 +17,7 @@ from evar.extraction import input_statistics
 from evar.extraction.fusion import ATTENTION
 from evar.extraction.plan import feature_key
 from evar.metrics import METRICS
-from evar.probes.making import needs_text
+from evar.probes.making import needs_text, reads_pairs
 
 if TYPE_CHECKING:
     from evar.config.protocol import ProtocolConfig
@@ -66,6 +66,11 @@ class Cell:
         return self.spec.protocol
 
     @property
+    def metric(self) -> str:
+        """Name of the metric of the rows: the protocol's own, else the task's."""
+        return self.protocol.metric or self.task.config.metric
+
+    @property
     def label(self) -> str:
         """For messages and progress bars."""
         return f"{self.encoder.name} x {self.task.name}"
@@ -73,7 +78,10 @@ class Cell:
     @cached_property
     def statistics(self) -> str | tuple[float, float] | None:
         """Whose input statistics the encoder uses, as `evar.extraction.input_statistics.mode` says."""
-        return input_statistics.mode(self.encoder, self.spec.norm_stats, self.protocol.norm_stats)
+        found = input_statistics.mode(self.encoder, self.spec.norm_stats, self.protocol.norm_stats)
+        if found == "train" and not all(len(a_round.train) for a_round in self.task.rounds()):
+            return self.encoder.norm_stats  # a task of test clips alone, whose clips are only compared
+        return found
 
     @property
     def is_cropped(self) -> bool:
@@ -136,13 +144,14 @@ class Cell:
             protocol_version=protocol.version,
             params=protocol.params,
             refit=protocol.refit,
-            metric=task.config.metric,
+            metric=self.metric,
             seed=seed,
-            metric_sha256=METRICS[task.config.metric].source_sha256,
+            metric_sha256=METRICS[self.metric].source_sha256,
             probe_sha256=hash_source(protocol.probes.get(task.config.kind, protocol.probe)),
             frame_seconds=protocol.frame_seconds,
             validation_parts=protocol.validation_parts,
             text_sha256=self.text_sha256,
+            pairs_sha256=self.task.pairs_sha256 if reads_pairs(protocol) else "",
         )
 
     def list_rows(self, chosen: Sequence[Selection] | None = None) -> list[RowSpec]:

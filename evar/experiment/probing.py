@@ -26,7 +26,7 @@ def make_row_probe(cell: Cell, selection: Selection, seed: int, device: str = "a
         ValueError: if the protocol has no probe for the kind of task, or none for the fusion.
     """
     protocol, task = cell.protocol, cell.task
-    probe = make_probe(protocol, task.config.metric, seed, device)
+    probe = make_probe(protocol, cell.metric, seed, device)
     if isinstance(probe, WeightedSumProbe):
         return probe.set_params(n_layers=len(selection.layers))
     if selection.fusion != "weighted":

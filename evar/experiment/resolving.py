@@ -20,7 +20,9 @@ from evar.experiment.selection import count_seeds, list_selections
 from evar.experiment.settings import Settings
 from evar.experiment.spec import CellSpec, GridSpec, Rejection, Resources, SearchSpec
 from evar.extraction.texts import require_text
-from evar.probes.making import find_probe_class, needs_text
+from evar.metrics import METRICS
+from evar.metrics.named import COMPARING_KINDS
+from evar.probes.making import compares_clips, find_probe_class, needs_text
 from evar.probes.saved import require_savable
 
 if TYPE_CHECKING:
@@ -57,6 +59,10 @@ def resolve_request(settings: Settings) -> GridSpec:
     """
     protocol = choose_protocol(settings)
     _check_protocol(protocol)
+    if settings.fusion == "search" and compares_clips(protocol):
+        raise ValueError(
+            f"--fusion=search fits probes, and protocol {protocol.name} has none; name layers, or take --protocol=linear"
+        )
     bases = {name: _find_base(name) for name in settings.encoders}
     tasks, problems = _load_tasks(settings, protocol)
     check_encoder = _check_reader if needs_text(protocol) else _check_encoder
@@ -95,6 +101,18 @@ def _check_protocol(protocol: ProtocolConfig) -> None:
         resolve(protocol.probe)(**protocol.params)
     except TypeError as error:
         raise ValueError(f"protocol {protocol.name}: {error}") from error
+    metric = METRICS.get(protocol.metric)
+    if protocol.metric and (metric is None or not metric.higher_is_better or metric.resampled is None):
+        known = [name for name, one in METRICS.items() if one.kind in COMPARING_KINDS and one.higher_is_better]
+        raise ValueError(
+            f"protocol {protocol.name}: metric must be one where higher is better, such as {', '.join(known)}, got "
+            f"{protocol.metric!r}"
+        )
+    if compares_clips(protocol) and (metric is None or metric.kind not in COMPARING_KINDS):
+        raise ValueError(
+            f"protocol {protocol.name}: a probe that compares clips needs a metric of comparisons, such as "
+            f"sound_retrieval_map, nmi or pair_auc, got {protocol.metric!r}"
+        )
 
 
 def _find_base(encoder: str) -> tuple[str, str]:
@@ -225,7 +243,7 @@ def _make_spec(
         protocol=protocol,
         protocol_name=settings.protocol,
         task_version=config.version,
-        metric=config.metric,
+        metric=protocol.metric or config.metric,
         index_sha256="" if task is None else task.index_sha256,
         weights=settings.weights_of(encoder),
         norm_stats=settings.norm_stats,

@@ -79,13 +79,12 @@ def make_result(
         rounds=[_round_record(one) for one in fitted],
         n_train=round(float(np.mean([one.n_train for one in fitted]))),
         n_valid=round(float(np.mean([one.n_valid for one in fitted]))),
-        n_test=sum(len(one.tested) for one in fitted),
+        n_test=sum(len(one.y_pred) for one in fitted),
         skipped=_list_skipped(task, bad, cell.spec.skip_bad, fitted),
-        interval=_compute_interval(task, fitted),
-        interval_method=_describe_interval(task.config.metric),
-        chance=estimate_chance(
-            task.config.metric, [task.truth[one.tested] for one in fitted], len(task.config.classes)
-        ),
+        interval=_compute_interval(cell, cell.metric, fitted),
+        extra_intervals=_compute_extra_intervals(cell, fitted),
+        interval_method=_describe_interval(cell.metric),
+        chance=estimate_chance(cell.metric, [one.find_truth(task) for one in fitted], len(task.config.classes)),
         extras={name: float(np.mean([one.extras[name] for one in fitted])) for name in fitted[0].extras},
         params={
             **_list_params(cell.protocol, fitted),
@@ -132,7 +131,7 @@ def _describe_cell(cell: Cell, row: RowSpec) -> dict[str, Any]:
         "task": task.name,
         "task_version": task.config.version,
         "index_sha256": task.index_sha256,
-        "metric": task.config.metric,
+        "metric": cell.metric,
         "n_classes": len(task.config.classes),
         "protocol": cell.protocol.name,
         "protocol_description": cell.protocol.description,
@@ -141,7 +140,7 @@ def _describe_cell(cell: Cell, row: RowSpec) -> dict[str, Any]:
 
 def _list_flags(cell: Cell, row: RowSpec, fitted: Sequence[FittedRound]) -> list[str]:
     """List the facts that a reader must know beside the score."""
-    unknown = describe_unknown_classes(cell.task, [one.a_round for one in fitted])
+    unknown = describe_unknown_classes(cell.task, [one.a_round for one in fitted if one.items is None])
     return [
         *([unknown] if unknown else []),
         *(["random weights"] if cell.encoder.weights_label == "random" else []),
@@ -165,6 +164,7 @@ def _list_params(protocol: ProtocolConfig, fitted: Sequence[FittedRound]) -> dic
         "chosen_strengths": [None if one.strength is None else float(one.strength) for one in reports],
         **({"chosen": others} if others else {}),
         **({"layer_weights": weights} if weights else {}),
+        **({"compared": [dict(one.items.facts) for one in fitted if one.items]} if fitted[0].items else {}),
     }
 
 
@@ -183,7 +183,7 @@ def _round_record(one: FittedRound) -> dict[str, Any]:
         "score": one.score,
         "n_train": one.n_train,
         "n_valid": one.n_valid,
-        "n_test": len(one.tested),
+        "n_test": len(one.y_pred),
         "strength": None if report.strength is None else float(report.strength),
         "valid_score": report.valid_score,
         "valid_log_loss": _round_loss(report.valid_log_loss),
@@ -209,13 +209,24 @@ def _describe_interval(metric: str) -> str:
     return INTERVAL_METHOD.format(n=METRICS[metric].n_resamples, bias=bias)
 
 
-def _compute_interval(task: Task, fitted: Sequence[FittedRound]) -> list[float] | None:
-    """The interval of the score; None if it is not known and the metric has no least score."""
-    rows = np.concatenate([one.tested for one in fitted])
+def _compute_interval(cell: Cell, metric: str, fitted: Sequence[FittedRound]) -> list[float] | None:
+    """The interval of a score; None if it is not known and the metric has no least score."""
+    true, groups = (
+        np.concatenate([find(one) for one in fitted])
+        for find in (lambda one: one.find_truth(cell.task), lambda one: one.find_groups(cell.task))
+    )
     predicted = np.concatenate([one.y_pred for one in fitted])
-    rounds = np.repeat(np.arange(len(fitted)), [len(one.tested) for one in fitted])
-    low, high = score_interval(task.config.metric, task.truth[rows], [predicted], task.groups[rows], rounds)
+    rounds = np.repeat(np.arange(len(fitted)), [len(one.y_pred) for one in fitted])
+    low, high = score_interval(metric, true, [predicted], groups, rounds)
     return [float(low), float(high)] if np.isfinite([low, high]).all() else None
+
+
+def _compute_extra_intervals(cell: Cell, fitted: Sequence[FittedRound]) -> dict[str, list[float]]:
+    """Intervals of the further metrics of comparisons, which can all be resampled; those of other rows have none."""
+    if fitted[0].items is None:
+        return {}
+    found = {name: _compute_interval(cell, name, fitted) for name in fitted[0].extras}
+    return {name: ends for name, ends in found.items() if ends is not None}
 
 
 def _list_skipped(
@@ -237,14 +248,13 @@ def _list_skipped(
 
 def save_row(out: Path, result: Result, fitted: Sequence[FittedRound], task: Task) -> None:
     """Write the predictions, then the result: a result file without predictions cannot exist."""
-    rows = np.concatenate([one.tested for one in fitted])
     results.save_predictions(
         out,
         result.id,
-        clip=task.index["path"].to_numpy(str)[rows],
-        round=np.repeat(np.arange(len(fitted)), [len(one.tested) for one in fitted]),
-        group=task.groups[rows],
-        y_true=task.truth[rows],
+        clip=np.concatenate([one.find_names(task) for one in fitted]),
+        round=np.repeat(np.arange(len(fitted)), [len(one.y_pred) for one in fitted]),
+        group=np.concatenate([one.find_groups(task) for one in fitted]),
+        y_true=np.concatenate([one.find_truth(task) for one in fitted]),
         y_pred=np.concatenate([one.y_pred for one in fitted]),
         confidence=_join_confidence(fitted),
     )

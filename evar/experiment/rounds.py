@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,23 @@ class TestedPoint:
     y_pred: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Items:
+    """What was scored in a round where it is not the label of each test clip: queries, clusters, or pairs of clips.
+
+    Attributes:
+        names: (items,) texts: the path of a clip, or of two.
+        groups: (items,) texts, by which intervals draw.
+        y_true: (items, ...) what is true, as the metric takes it.
+        facts: what else the row says of them.
+    """
+
+    names: NDArray[np.str_]
+    groups: NDArray[np.str_]
+    y_true: NDArray[Any]
+    facts: Mapping[str, Any]
+
+
 @dataclass
 class FittedRound:
     """One round of one row: the predictions for its test clips.
@@ -68,6 +85,7 @@ class FittedRound:
         valid_shares: (validation clips, labels) probabilities from a probe that has not seen these clips, where thresholds
             are to be chosen; else None.
         curve: of label-efficiency curves, the draws of each number of labelled clips; else empty.
+        items: what was scored in place of the labels of the tested clips; None for all probes that predict labels.
     """
 
     a_round: Round
@@ -84,6 +102,19 @@ class FittedRound:
     fitted_on: tuple[NDArray[np.int64], ...] = ()
     valid_shares: NDArray[np.float64] | None = None
     curve: Sequence[TestedPoint] = ()
+    items: Items | None = None
+
+    def find_names(self, task: Task) -> NDArray[Any]:
+        """Return (items,) paths of the tested clips, or names of what was scored."""
+        return task.index["path"].to_numpy(str)[self.tested] if self.items is None else self.items.names
+
+    def find_groups(self, task: Task) -> NDArray[Any]:
+        """Return (items,) groups, by which intervals draw."""
+        return task.groups[self.tested] if self.items is None else self.items.groups
+
+    def find_truth(self, task: Task) -> NDArray[Any]:
+        """Return (items, ...) what is true, as the metric takes it."""
+        return task.truth[self.tested] if self.items is None else self.items.y_true
 
 
 def list_usable(
@@ -181,6 +212,25 @@ def _find_confidence(
     of_task = np.full(len(y_pred), np.nan, np.float32)
     of_task[readable] = shares[np.arange(len(readable)), y_pred[readable]]
     return np.round(of_task[tested], CONFIDENCE_DIGITS)
+
+
+def score_compared(metric: str, y_true: NDArray[Any], y_pred: NDArray[Any]) -> tuple[float, dict[str, float]]:
+    """Score queries, clusters or pairs of a round.
+
+    Args:
+        metric: of the row.
+        y_true, y_pred: (items, ...), as the metric takes them.
+
+    Returns:
+        The score, and the other metrics of the same kind by name.
+
+    Example:
+        >>> score_compared("nmi", np.array([0, 0, 1]), np.array([1, 1, 0]))
+        (1.0, {'adjusted_rand_index': 1.0, 'v_measure': 1.0})
+    """
+    others = list_extra_metrics(metric, 0)
+    score = float(METRICS[metric].function(y_true, y_pred))
+    return score, {name: float(METRICS[name].function(y_true, y_pred)) for name in others}
 
 
 def score_extras(

@@ -153,6 +153,7 @@ class RowSpec:
         validation_parts: where no validation is published, one of this many parts of the training clips is.
         text_sha256: of the prompts or captions that clips are compared with, and of the tokenizer; "" for probes that read
             no text.
+        pairs_sha256: of the task's published pairs; "" where there are none, and for probes that read none.
     """
 
     encoder: str
@@ -178,6 +179,7 @@ class RowSpec:
     frame_seconds: float | None = None
     validation_parts: int = VALIDATION_PARTS
     text_sha256: str = ""
+    pairs_sha256: str = ""
 
     @property
     def selection(self) -> Selection:

@@ -16,18 +16,23 @@ if TYPE_CHECKING:
 N_CLIPS = 12
 
 
-def check_labels(task: Task, seeds: Iterable[int], label: str) -> None:
+def check_labels(task: Task, seeds: Iterable[int], label: str, *, needs_classes: bool = True) -> None:
     """Raise if some round cannot be fitted or tested, and tell how many test clips cannot be right.
 
     Args:
         task: whose labels.
         seeds: of the validation draws.
         label: before the printed line.
+        needs_classes: False for protocols that compare test clips, which learn no class from training clips.
 
     Raises:
-        ValueError: as `evar.data.problems.require_labels`.
+        ValueError: as `evar.data.problems.require_labels`, or if a round has no test clips.
     """
     draws = [task.rounds(seed) for seed in sorted(seeds)]
+    if not needs_classes:
+        if empty := [one.name for rounds in draws for one in rounds if not len(one.test)]:
+            raise ValueError(f"{task.name} {empty[0]}: the index has no test clips; see `evar verify`")
+        return
     for rounds in draws:
         require_labels(task, rounds)
     if warning := describe_unknown_classes(task, draws[0]):

@@ -17,7 +17,8 @@ from evar.extraction.extract import Extraction, extract_each
 from evar.extraction.frame_request import FrameRequest
 from evar.extraction.fusion import fuse
 from evar.extraction.plan import feature_key
-from evar.probes.making import needs_text
+from evar.lineval.comparing import find_compared_clips
+from evar.probes.making import compares_clips, needs_text
 from evar.storage.feature_store import FeatureStore
 from evar.storage.frame_store import FrameStore, StoredFrames
 from evar.storage.rows_on_disk import RowsOnDisk
@@ -308,9 +309,10 @@ def encode_cell(
 
 
 def find_needed_clips(cell: Cell, seeds: Iterable[int]) -> NDArray[np.int64]:
-    """Return the clips that the rows of a cell look at: all, but for probes that compare clips with texts.
+    """Return the clips that the rows of a cell look at: all, but for probes that compare clips with texts or each other.
 
-    These learn nothing from training clips; prompts are chosen on validation clips, and captions are ranked on test clips.
+    Those of texts learn nothing from training clips; prompts are chosen on validation clips, and captions are ranked on test
+    clips. A probe that compares test clips as they are looks at no others, and one of published pairs only at theirs.
 
     Args:
         cell: task and protocol.
@@ -320,6 +322,8 @@ def find_needed_clips(cell: Cell, seeds: Iterable[int]) -> NDArray[np.int64]:
         (clips,) positions, sorted.
     """
     task = cell.task
+    if compares_clips(cell.protocol):
+        return find_compared_clips(cell, list(seeds))
     if not needs_text(cell.protocol):
         return np.arange(len(task))
     rounds = [a_round for seed in seeds for a_round in task.rounds(seed)]

@@ -21,7 +21,7 @@ from evar.experiment.task_warnings import check_labels, warn_about_sounds
 from evar.lineval.cell_features import Vectors, encode_cell
 from evar.lineval.costs import record_cost
 from evar.lineval.fit import estimate_fit_bytes, fit_rows, group_fits
-from evar.probes.making import make_probe, needs_text
+from evar.probes.making import compares_clips, make_probe, needs_training
 from evar.probes.protocol import report_fit
 from evar.probes.weighted_sum import WeightedSumProbe
 from evar.results import Result
@@ -104,7 +104,7 @@ def _leave_out_broken(
         try:
             for a_round in cell.task.rounds(row.seed):
                 list_usable(
-                    a_round, usable, cell.task.name, needs_valid=False, needs_train=not needs_text(cell.protocol)
+                    a_round, usable, cell.task.name, needs_valid=False, needs_train=needs_training(cell.protocol)
                 )
         except ValueError as error:
             n_broken = len(bad) - len(vectors.bad)
@@ -122,7 +122,7 @@ def encode_rows(cell: Cell, workplace: Workplace, seeds: set[int], selections: S
         ValueError: if some round has labels that no probe can be fitted to.
         FileNotFoundError, OSError: as `evar.experiment.loading.provide_clips`.
     """
-    check_labels(cell.task, seeds, cell.label)
+    check_labels(cell.task, seeds, cell.label, needs_classes=not compares_clips(cell.protocol))
     provide_clips(cell.task, cell.spec)
     warn_about_sounds(cell)
     layers = [name for selection in selections for name in selection.layers]
@@ -174,7 +174,7 @@ def probe_rows(cell: Cell, workplace: Workplace, vectors: Vectors, pending: Sequ
 def group_rows(cell: Cell, vectors: Vectors, pending: Sequence[RowSpec]) -> Iterator[list[RowSpec]]:
     """Yield rows to fit side by side: several where the probe gains by it, as many as memory bears."""
     task = cell.task
-    probe = make_probe(cell.protocol, task.config.metric, 0)
+    probe = make_probe(cell.protocol, cell.metric, 0)
 
     def count_bytes(row: RowSpec) -> int:
         fitted = WeightedSumProbe() if row.fusion == "weighted" else probe

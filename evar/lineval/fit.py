@@ -12,10 +12,11 @@ from evar.experiment.label_curves import test_draws
 from evar.experiment.probing import make_row_probe
 from evar.experiment.rounds import FittedRound, list_usable, place_predictions, score_round
 from evar.experiment.texts import embed_texts
+from evar.lineval.comparing import compare_round, describe_clips, give_pairs
 from evar.metrics import METRICS
 from evar.numeric.rows import Rows
 from evar.probes.draws import FittingClips
-from evar.probes.making import needs_text
+from evar.probes.making import compares_clips, needs_text, needs_training
 from evar.probes.protocol import fit_probes, get_traits
 
 if TYPE_CHECKING:
@@ -114,13 +115,18 @@ def group_fits(fits: Iterable[tuple[_Fit, int]]) -> Iterator[list[_Fit]]:
 def _prepare_fit(cell: Cell, vectors: Vectors, selection: Selection, seed: int, device: str) -> _RowFit:
     task = cell.task
     rounds, usable = task.rounds(seed), vectors.find_usable(selection)
-    needs_train = not needs_text(cell.protocol)
+    needs_train = needs_training(cell.protocol)
     parts = [list_usable(one, usable, task.name, needs_valid=False, needs_train=needs_train) for one in rounds]
     features = vectors.read_rounds(selection, seed, [train for train, *_ in parts], [valid for _, valid, _ in parts])
     probes = [make_row_probe(cell, selection, seed, device) for _ in rounds]
     if needs_text(cell.protocol):
         texts = embed_texts(cell.encoder, task, vectors.store)
         probes = [probe.set_params(text=texts) for probe in probes]
+    if compares_clips(cell.protocol):
+        probes = [
+            probe.set_params(valid_clips=describe_clips(task, valid), **give_pairs(probe, task))
+            for probe, (_, valid, _) in zip(probes, parts, strict=True)
+        ]
     if not get_traits(probes[0]).reads_parts:
         read = {id(rows): np.asarray(rows) if isinstance(rows, Rows) else rows for rows in features}  # shared by rounds
         features = [read[id(rows)] for rows in features]
@@ -141,6 +147,14 @@ def _test_rounds(cell: Cell, vectors: Vectors, fit: _RowFit) -> list[FittedRound
     for a_round, probe, of_round, (train, valid, readable), stats in zip(
         fit.rounds, fit.probes, fit.features, fit.parts, fit.statistics, strict=True
     ):
+        if get_traits(probe).compares_clips:
+            scored = compare_round(cell, a_round, probe, of_round, readable)
+            fitted.append(
+                FittedRound(
+                    a_round=a_round, probe=probe, norm_stats=stats, n_train=len(train), n_valid=len(valid), **scored
+                )
+            )
+            continue
         predicted, shares = predict_clips(task, probe, of_round, readable)
         centre = float(task.y[train].mean()) if task.config.kind == "regression" else 0.0
         y_pred = place_predictions(task, readable, predicted, centre)

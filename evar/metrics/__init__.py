@@ -1,5 +1,6 @@
 """Scores and their uncertainty: pure functions on numpy arrays, found by name in `METRICS`."""
 
+from evar.metrics import comparing as _comparing
 from evar.metrics.classes import (
     accuracy,
     balanced_accuracy,
@@ -16,6 +17,8 @@ from evar.metrics.named import KINDS, METRICS, Metric, estimate_chance, list_ext
 from evar.metrics.own import check_metric, register_metric
 from evar.metrics.paired import holm, paired_permutation
 from evar.metrics.values import mean_absolute_error, pearson, r2
+
+assert _comparing  # its metrics are found by name, too
 
 __all__ = [
     "KINDS",

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evar.metrics.named import METRICS
+from evar.metrics.pairs import split_groups
 from evar.metrics.resampling import resample_mean
 
 # Resampling counts in memory at once, as a count of numbers: 32 MB for any size of the test set.
@@ -101,7 +102,8 @@ def bootstrap_scores(
         metric: name in `METRICS`.
         y_true: (clips,) class numbers or values, or (clips, labels) of 0 and 1.
         y_pred: predictions in the form that the metric takes, of the same shape.
-        groups, rounds: as for `bootstrap_interval`.
+        groups, rounds: as for `bootstrap_interval`; the group of a pair of clips is the groups of both, with a tab between
+            them, and the pair counts as often as both are drawn.
         n_resamples: bootstrap samples, at least 1.
         seed: of the draws.
 
@@ -129,7 +131,8 @@ def bootstrap_scores(
     def statistic(rows: NDArray[np.int64], index: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
         return of_metric(true[rows], predicted[rows], index, counts)
 
-    found = _resample(statistic, group_of, round_of, n_resamples, seed)
+    drawn = split_groups(group_of) if METRICS[metric].kind == "pairs" else group_of
+    found = _resample(statistic, drawn, round_of, n_resamples, seed)
     return np.full(n_resamples, np.nan) if found is None else found
 
 
@@ -289,7 +292,8 @@ def _resample(
     None if no round has two groups.
     """
     of_rounds = [np.flatnonzero(round_of == current) for current in np.unique(round_of)]
-    indices = [np.unique(group_of[rows], return_inverse=True)[1] for rows in of_rounds]
+    # Of pairs there are two groups, (rows, 2), which are drawn from one set.
+    indices = [np.unique(group_of[rows], return_inverse=True)[1].reshape(group_of[rows].shape) for rows in of_rounds]
     sizes = tuple(int(index.max()) + 1 for index in indices)
     if max(sizes) < 2:
         return None

@@ -58,6 +58,9 @@ from evar.metrics.values import correlate_moments, explain_moments, mean_absolut
 #: kinds of labels: one class, any number of classes, a number, events (a class with its begin and end), or captions (one or
 #: more sentences)
 KINDS = ("multiclass", "multilabel", "regression", "events", "captions")
+#: kinds of metrics that compare the test clips of tasks of one class a clip with each other (`evar.metrics.comparing`):
+#: each clip as a query, clusters of clips, pairs of clips
+COMPARING_KINDS = ("queries", "clusters", "pairs")
 
 #: (y_true of the test clips of a round, number of classes) -> expected score of guessing
 Chance = Callable[[NDArray[Any], int], float]
@@ -74,7 +77,8 @@ class Metric:
             (clips, labels) of 0 and 1 and y_pred scores of the same shape; for regression both are (clips,) numbers; for
             events both are (clips, 3) counts, see `evar.metrics.events.count_clip`; for captions ranks, see
             `evar.metrics.retrieval`.
-        kind: of the tasks that the metric scores, one of `KINDS`.
+        kind: of the tasks that the metric scores, one of `KINDS`; or one of `COMPARING_KINDS`, which no task is ranked by
+            unless a protocol says so.
         resampled: computes the score of many bootstrap samples at once; None for metrics that no task is ranked by.
         bounds: lowest and highest score. The metric of a task is at most 1, and 1 is perfect, so that tables can show
             percent and average over tasks. Errors that have a unit are only shown beside it.
@@ -121,6 +125,16 @@ class Metric:
             (-2.0, 0.75)
         """
         return score if self.higher_is_better else -score
+
+    @property
+    def task_kind(self) -> str:
+        """The kind of the tasks that are scored.
+
+        Example:
+            >>> METRICS["nmi"].kind, METRICS["nmi"].task_kind
+            ('clusters', 'multiclass')
+        """
+        return "multiclass" if self.kind in COMPARING_KINDS else self.kind
 
     @property
     def worst(self) -> float:

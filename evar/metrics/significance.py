@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from evar.metrics import METRICS, bootstrap_scores, holm, paired_permutation
+from evar.metrics.pairs import split_groups
 
 #: random flips where they cannot all be counted: p is then no smaller than 1 / 100,001
 _N_FLIPS = 100_000
@@ -145,8 +146,14 @@ def _find_p_value(
         return randomisation_test(one, other, groups, rounds, n_runs=(len(runs), len(others)), seed=seed)
     if samples is None:
         samples = _resample_differences(metric, y_true, runs, others, groups, rounds, seed)
-    n_groups = len(set(zip(rounds.tolist(), groups.tolist(), strict=True)))
+    n_groups = _count_groups(metric, groups, rounds)
     return (_compute_tail(samples, n_groups) if len(samples) else 1.0), "bootstrap"
+
+
+def _count_groups(metric: str, groups: NDArray[np.generic], rounds: NDArray[np.generic]) -> int:
+    """Count the groups of all rounds; those of pairs of clips are the groups of their clips."""
+    drawn = split_groups(np.asarray(groups, str)) if METRICS[metric].kind == "pairs" else groups
+    return sum(len(np.unique(drawn[rounds == current])) for current in np.unique(rounds))
 
 
 def _resample_differences(

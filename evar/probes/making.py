@@ -53,6 +53,39 @@ def needs_text(protocol: ProtocolConfig) -> bool:
     return get_traits(resolve(protocol.probe)).reads_text
 
 
+def compares_clips(protocol: ProtocolConfig) -> bool:
+    """Return whether a protocol compares test clips with each other, so that no probe is trained.
+
+    Example:
+        >>> from evar.config.protocol import load_protocol_config
+        >>> compares_clips(load_protocol_config("clustering")), compares_clips(load_protocol_config("linear"))
+        (True, False)
+    """
+    return get_traits(resolve(protocol.probe)).compares_clips
+
+
+def reads_pairs(protocol: ProtocolConfig) -> bool:
+    """Return whether a protocol tests the published pairs of a task, where it has some.
+
+    Example:
+        >>> from evar.config.protocol import load_protocol_config
+        >>> reads_pairs(load_protocol_config("pairs")), reads_pairs(load_protocol_config("clustering"))
+        (True, False)
+    """
+    return get_traits(resolve(protocol.probe)).reads_pairs
+
+
+def needs_training(protocol: ProtocolConfig) -> bool:
+    """Return whether a protocol's probe learns from training clips, so that there must be some.
+
+    Example:
+        >>> from evar.config.protocol import load_protocol_config
+        >>> [needs_training(load_protocol_config(name)) for name in ("linear", "zero_shot", "pairs")]
+        [True, False, False]
+    """
+    return not needs_text(protocol) and not compares_clips(protocol)
+
+
 def make_probe(protocol: ProtocolConfig, metric: str, seed: int, device: str = "auto") -> Any:
     """Make the protocol's probe for tasks of a metric's kind, unfitted.
 
@@ -73,7 +106,7 @@ def make_probe(protocol: ProtocolConfig, metric: str, seed: int, device: str = "
         >>> make_probe(load_protocol_config("evar"), "accuracy", 3, "cpu").get_params()["random_state"]
         3
     """
-    kind = METRICS[metric].kind
+    kind = METRICS[metric].task_kind
     made = find_probe_class(protocol, kind)
     known = made().get_params()
     # The protocol's own probe must know every parameter; one that takes its place may have no use for some.

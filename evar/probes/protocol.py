@@ -42,6 +42,9 @@ class ProbeTraits:
             the task's prompts, (templates, classes, width), or to those of the captions of each clip.
         reads_clips: whether it has the parameter `clips`, which the run sets to the places and groups of the training clips
             and then of the validation clips, `evar.probes.draws.FittingClips`; it does without them too.
+        compares_clips: whether it compares test clips with each other in place of predicting their classes: it has the
+            parameter `valid_clips` and the method `compare`, see `evar.probes.comparing`.
+        reads_pairs: whether it has the parameter `published`, which the run then sets to the task's published pairs.
 
     Example:
         >>> ProbeTraits().kinds, ProbeTraits(count_bytes=per_number(4)).count_bytes(None, 100, 768, 10)
@@ -56,6 +59,8 @@ class ProbeTraits:
     takes_device: bool = False
     reads_text: bool = False
     reads_clips: bool = False
+    compares_clips: bool = False
+    reads_pairs: bool = False
 
 
 class Probe(Protocol):
@@ -179,8 +184,8 @@ def check_probe(probe: Any) -> list[str]:
         probe: the class, or an unfitted probe of it.
 
     Returns:
-        One sentence for each broken promise; empty if all are kept. A probe that reads frames or text, or is not made for
-        tasks of one class a clip, is only checked for its constructor and its methods.
+        One sentence for each broken promise; empty if all are kept. A probe that reads frames or text, compares clips, or is
+        not made for tasks of one class a clip, is only checked for its constructor and its methods.
 
     Example:
         >>> from sklearn.linear_model import RidgeClassifier
@@ -198,7 +203,7 @@ def check_probe(probe: Any) -> list[str]:
         found.append("traits say that it reads facts about its clips, but it has no parameter clips")
     if traits.fits_together and not hasattr(type(made), "fit_together"):
         found.append("traits say that probes are fitted together, but there is no fit_together(probes, splits)")
-    if traits.reads_frames or traits.reads_text or "multiclass" not in traits.kinds:
+    if traits.reads_frames or traits.reads_text or traits.compares_clips or "multiclass" not in traits.kinds:
         return found
     return found + _check_fit(made)
 

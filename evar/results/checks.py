@@ -90,6 +90,7 @@ KINDS: dict[str, tuple[Condition, str]] = {
     "Mapping[str, str]": (is_text_table, "an object with text values"),
     "Mapping[str, float]": (table_of(is_number), "an object with finite numbers"),
     "Mapping[str, Any]": (is_table, "an object"),
+    "Mapping[str, Sequence[float]]": (table_of(list_of(is_number)), "an object of lists of finite numbers"),
     "Mapping[str, Sequence[Sequence[str]]]": (
         table_of(list_of(list_of(is_text))),
         "an object of lists of lists of text",

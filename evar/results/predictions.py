@@ -63,7 +63,8 @@ def save_predictions(
         round: (clips,) whole numbers, the round in which it was tested.
         group: (clips,) text; clips of one recording share a group.
         y_true: (clips,) whole numbers >= 0, index of the class; (clips, labels) whole numbers 0 and 1, where a clip has
-            several; (clips, 3) counts of events; or (clips,) numbers.
+            several; (clips, 3) counts of events; (queries, 4) counts of retrieval; or (clips,) numbers. Where clips are
+            compared in pairs, `clip` and `group` name both.
         y_pred: (clips,) whole numbers, index of the class predicted, -1 for a clip that could not be read; (clips, labels)
             scores; or (clips,) numbers.
         confidence: (clips,) probability of the predicted class, 0..1, NaN for a clip that could not be read; None where
@@ -230,7 +231,7 @@ def _check_values(true: np.ndarray, predicted: np.ndarray, n_clips: int) -> dict
             f"{true.shape} and {predicted.shape} of {predicted.dtype}"
         )
     is_labels = true.ndim == 2 and np.isin(true, (0, 1)).all()
-    is_counts = true.ndim == 2 and true.shape[1] == 3 and true.dtype.kind in "iu" and true.min() >= 0
+    is_counts = true.ndim == 2 and true.shape[1] in (3, 4) and true.dtype.kind in "iu" and true.min() >= 0
     if np.isnan(predicted).any() or not (is_labels or is_counts or (true.ndim == 1 and np.isfinite(true).all())):
         raise ValueError("y_true must be finite numbers, or 0 and 1 for each label, and y_pred never NaN")
     return {"y_true": true.astype(np.uint8) if is_labels else true, "y_pred": predicted}

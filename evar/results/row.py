@@ -16,7 +16,7 @@ from evar.results.records import from_plain, to_plain
 
 SCHEMA = 1
 #: metric -> least score, where it is below 0
-LEAST_SCORES = {"pearson": -1.0, "r2": -math.inf}
+LEAST_SCORES = {"pearson": -1.0, "r2": -math.inf, "adjusted_rand_index": -1.0}
 FUSIONS = ("none", "concat", "average", "pca", "weighted", "attention")
 
 
@@ -69,6 +69,7 @@ class Result:
         flags: facts that a reader must know beside the score, such as "random weights".
         extras: further metrics of the same predictions, mean over rounds, in their own units.
         settings: the request, such as {"layers": "all"}, so that the row can be run again.
+        extra_intervals: of `extras`, where they can be resampled: (low, high) of 95 % intervals.
 
     Raises:
         ValueError: if a value has the wrong type or range, or two values contradict each other.
@@ -126,6 +127,7 @@ class Result:
     flags: Sequence[str] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     extras: Mapping[str, float] = field(default_factory=dict)
+    extra_intervals: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
@@ -144,8 +146,9 @@ class Result:
         return self.weights == "random" or "random weights" in self.flags
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, as in the JSON file."""
-        return to_plain(self)
+        """Plain data, as in the JSON file; without intervals of other metrics where there are none."""
+        data = to_plain(self)
+        return {key: value for key, value in data.items() if key != "extra_intervals" or value}
 
     @classmethod
     def from_dict(cls, data: Any) -> Result:
@@ -232,6 +235,11 @@ def _check_scores(row: Result) -> None:
         raise ValueError(f"score must be the mean of round_scores, {mean!r}, got {row.score!r}")
     if row.interval is not None and (len(row.interval) != 2 or row.interval[0] > row.interval[1]):
         raise ValueError(f"interval must be [low, high] with low <= high, got {show(list(row.interval))}")
+    for name, ends in row.extra_intervals.items():
+        if name not in row.extras or len(ends) != 2 or ends[0] > ends[1]:
+            raise ValueError(
+                f"extra_intervals must hold [low, high] of metrics in extras, got {name} {show(list(ends))}"
+            )
     if row.seconds < 0:
         raise ValueError(f"seconds must be >= 0, got {row.seconds}")
 

@@ -82,6 +82,15 @@ def voxceleb1(folder: Path) -> None:
     sounds(folder / "wav", clips)
 
 
+def voxceleb1_o(folder: Path) -> None:
+    """Two tested speakers and two of the development part; `one video` has two clips."""
+    clips = [f"id1000{s}/video{v}/00001.wav" for s in (1, 2, 3, 4) for v in range(1, 6)]
+    tested = [clip for clip in clips if clip[6] in "12"]
+    pairs = [f"{int(a[6] == b[6])} {a} {b}" for a in tested for b in tested if a < b]
+    lines(folder / "veri_test2.txt", *pairs)
+    sounds(folder / "wav", clips)
+
+
 def voxforge(folder: Path) -> None:
     archives = {"anna-1": "train", "bert-1": "valid", "carl-2": "test"}
     rows = [
@@ -290,6 +299,7 @@ COPIES: dict[str, tuple[Callable[[Path], None], list[str], dict[str, int]]] = {
     "urbansound8k": (urbansound8k, ["dog_bark", "drilling"], {str(fold): 2 for fold in range(1, 11)}),
     "speech_commands_v2": (speech_commands_v2, ["bed", "no"], {"train": 8, "valid": 4, "test": 4}),
     "voxceleb1": (voxceleb1, ["id10001", "id10002"], {"train": 4, "valid": 4, "test": 4}),
+    "voxceleb1_o": (voxceleb1_o, ["id10001", "id10002", "id10003", "id10004"], {"test": 10, "train": 10}),
     "voxforge": (voxforge, ["de", "en"], {"train": 4, "valid": 4, "test": 4}),
     "cremad": (cremad, ["ANG", "SAD"], {"train": 4, "valid": 2, "test": 2}),
     "gtzan": (gtzan, ["blues", "rock"], {"train": 4, "valid": 4, "test": 4}),

@@ -150,6 +150,13 @@ def _planted(metric, seed=0, n=60):
         ranks = np.stack([rng.permutation(4 * n)[:4] + 1 for _ in range(n)]) // 8 + 1.0
         there = np.tile([[1, 1, 1, 1], [1, 0, 1, 0]], (n // 2, 1)).astype(np.uint8)
         return there, np.where(there == 1, ranks, np.inf)
+    if METRICS[metric].kind == "queries":
+        return np.tile([[3, 50, 0, 0]], (n, 1)), np.stack(
+            [rng.random(n), rng.integers(1, 20, n), rng.integers(0, 3, n), rng.integers(0, 3, n)], axis=1
+        )
+    if METRICS[metric].kind == "pairs":
+        true = rng.integers(0, 2, n).astype(float)
+        return true, true + np.round(rng.normal(size=n), 1)
     true = rng.integers(0, 24, n)
     return true, np.where(rng.random(n) < 0.5, true, rng.integers(0, 24, n))
 

@@ -102,7 +102,7 @@ def test_layers_and_seeds_of_few_shot_are_fitted_in_one_group():
         def rounds(self, seed):
             return [seed]
 
-    cell = SimpleNamespace(protocol=load_protocol_config("fewshot"), task=SomeTask(range(100)))
+    cell = SimpleNamespace(protocol=load_protocol_config("fewshot"), task=SomeTask(range(100)), metric="accuracy")
     rows = [
         SimpleNamespace(selection=Selection((layer,), "none"), fusion="none", seed=seed, id=f"{layer}{seed}")
         for layer in "ab"

@@ -10,8 +10,10 @@ import pandas as pd
 from evar.audio.folders import is_hidden
 from evar.config.messages import warn
 from evar.data.catalogue import find_folder, find_published_file, list_names, read_lines, read_table
+from evar.data.pairs import read_pairs
 
 IDEN_SPLIT = "https://www.robots.ox.ac.uk/~vgg/data/voxceleb/meta/iden_split.txt"
+VERI_TEST = "https://www.robots.ox.ac.uk/~vgg/data/voxceleb/meta/veri_test2.txt"
 #: of the reference protocol; the other actors are for training
 CREMAD_VALID = frozenset(("1009", "1011", "1022", "1034", "1039", "1047", "1066", "1070", "1082"))
 CREMAD_TEST = frozenset(
@@ -108,6 +110,38 @@ def voxceleb1(top: Path) -> pd.DataFrame:
         speaker, video, _ = clip.split("/")
         rows.append((f"wav/{clip}", speaker, ("train", "valid", "test")[int(split) - 1], f"{speaker}/{video}"))
     return pd.DataFrame(rows, columns=["path", "label", "split", "group"])
+
+
+def voxceleb1_o(top: Path) -> pd.DataFrame:
+    """VoxCeleb1-O: the clips of the published pairs in `veri_test2.txt` are tested; other speakers' clips are for training.
+
+    These are all clips in `wav/` of speakers that no pair names, as the development part has them. Where there are none, as
+    with the test archive alone, nothing is fitted. Group = the speaker's video.
+    """
+    pairs = read_pairs(
+        find_published_file(
+            top,
+            "veri_test2.txt",
+            f"it is not in the archives: get it from {VERI_TEST} and put it there",
+            ("wav/veri_test2.txt",),
+        )
+    )
+    tested = sorted({clip for one, other, _ in pairs for clip in (one, other)})
+    speakers = {clip.split("/")[0] for clip in tested}
+    others = sorted(
+        file.relative_to(top / "wav").as_posix()
+        for file in (top / "wav").glob("id*/*/*.wav")
+        if file.parent.parent.name not in speakers and not is_hidden(file.name)
+    )
+    clips = [(clip, "test") for clip in tested] + [(clip, "train") for clip in others]
+    return pd.DataFrame(
+        {
+            "path": [f"wav/{clip}" for clip, _ in clips],
+            "label": [clip.split("/")[0] for clip, _ in clips],
+            "split": [split for _, split in clips],
+            "group": ["/".join(clip.split("/")[:2]) for clip, _ in clips],
+        }
+    )
 
 
 def voxforge(top: Path) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from evar.report.tables.compared_clips import describe_comparison
 from evar.report.tables.labels import (
     ColumnKey,
     is_trained_on,
@@ -254,7 +255,7 @@ def _make_cell(results: list[Result], failures: list[Failure], column: Column, o
     if n_tested != [column.n_test]:
         notes.append(f"tested on n={' and '.join(map(str, n_tested))}")
     notes += _drop_repeats(f"{column.label}: {text}" for result in shown if (text := _describe_skipped_clips(result)))
-    for describe in (_describe_templates, _describe_retrieval):
+    for describe in (_describe_templates, _describe_retrieval, describe_comparison):
         notes += _drop_repeats(f"{column.label}: {text}" for result in shown if (text := describe(result)))
     score = sum(result.score for result in shown) / len(shown)
     return Cell(shown, score, interval, tuple(_list_flags(shown)), tuple(notes))

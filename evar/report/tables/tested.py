@@ -37,6 +37,9 @@ def load_row_predictions(out: Path, result: Result) -> dict[str, np.ndarray]:
             "regression": true.ndim == 1 and not is_whole,
             "events": true.ndim == 2 and true.shape[1] == 3,
             "captions": true.ndim == 2 and is_whole,
+            "queries": true.ndim == 2 and true.shape[1] == 4,
+            "clusters": true.ndim == 1 and is_whole,
+            "pairs": true.ndim == 1 and not is_whole,
         }
         if not fits[kind]:
             raise ValueError(
