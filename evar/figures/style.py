@@ -150,6 +150,16 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
     Returns:
         The two files.
     """
+    paths = []
+    for suffix, data in zip((".png", ".svg"), _render(figure), strict=True):
+        path = stem.with_name(stem.name + suffix)
+        write_atomic(path, data)
+        paths.append(path)
+    return paths
+
+
+def _render(figure: Figure) -> tuple[bytes, bytes]:
+    """Return the contents of the two files of `save_figure`."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -163,9 +173,4 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
     with matplotlib.rc_context({"svg.hashsalt": "evar"}):
         FigureCanvasAgg(figure).print_png(png)
         FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
-    paths = []
-    for suffix, buffer in ((".png", png), (".svg", svg)):
-        path = stem.with_name(stem.name + suffix)
-        write_atomic(path, buffer.getvalue())
-        paths.append(path)
-    return paths
+    return png.getvalue(), svg.getvalue()

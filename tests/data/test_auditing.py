@@ -18,7 +18,7 @@ from evar.data.task import load_task
 CODINGS = [("PCM_U8", "x.wav"), ("PCM_24", "x.flac"), ("VORBIS", "x.ogg"), ("PCM_16", "x.aiff")]
 
 
-def test_planted_faults_are_named(tones, capsys):
+def test_planted_faults_are_named(tones, capsys, real_pictures):
     root = tones(n_per_class=12)
     folder = root / "data" / "tones"
     soundfile.write(folder / "low_0.wav", np.zeros(4000), 8000)

@@ -213,7 +213,7 @@ def test_ridge_probe_refits_on_both_splits_and_knows_the_edge():
         RidgeProbe().fit(X[:80], np.ones(80), X[80:], y[80:])
 
 
-def test_a_confusion_matrix_counts_what_was_taken_for_what(tones, capsys):
+def test_a_confusion_matrix_counts_what_was_taken_for_what(tones, capsys, real_pictures):
     root = tones(n_per_class=20, folds=True)
     (root / "data" / "tones" / "high_3.wav").write_bytes(b"not audio")
     _, (row,) = lineval(root)

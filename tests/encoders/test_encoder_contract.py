@@ -10,11 +10,12 @@ import socket
 
 import pytest
 import torch
+from small import leave_two_blocks
 from torch import Tensor, nn
 
 from evar import config
 from evar.config.registry import resolve
-from evar.encoders import ast, clap, contract, describe_encoder, msm_mae, wav2vec2
+from evar.encoders import contract, describe_encoder
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
 
@@ -46,20 +47,6 @@ def few_blocks(entry: config.EncoderConfig) -> dict[str, float]:
     """Options that leave a small part of a network, where it has any of the options in `SMALL`; else none."""
     options = inspect.signature(resolve(entry.implementation).__init__).parameters
     return {name: value for name, value in SMALL.items() if name in options}
-
-
-def leave_two_blocks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take all but two of the equal blocks from the transformers that have no such option; golden tests have them all."""
-    family = name.partition(".")[0]
-    if family == "wav2vec2":
-        for size in wav2vec2.SIZES.values():
-            monkeypatch.setitem(size, "num_hidden_layers", 2)
-    if name == "clap.ms2022":  # pieces of a second in place of 5, which short clips fill by repetition
-        monkeypatch.setattr(clap.ClapMs2022, "piece", 44_100)
-    for module, kind in ((ast, ast.AST), (msm_mae, msm_mae.MsmMae)):
-        if module.__name__.endswith(f".{family}"):
-            monkeypatch.setattr(module, "N_BLOCKS", 2)
-            monkeypatch.setattr(kind, "default_layers", ("block2",))
 
 
 class Sound(Encoder):

@@ -75,7 +75,7 @@ def test_python_takes_numbers(tones):
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
-def test_finetune_embed_fuse_and_plot_take_positions(tones, capsys):
+def test_finetune_embed_fuse_and_plot_take_positions(tones, capsys, real_pictures):
     root = tones(n_per_class=4)
     words = ["finetune", "toy", "tones", "--protocol=finetune_quick", "--epochs=1", f"--out={root / 'results'}"]
     assert run([*words, "--layers=0+-1"]) == cli.DONE

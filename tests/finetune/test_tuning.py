@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
+from small import leave_two_blocks
 from toy import Bands
 
 from evar import cli, config, results
@@ -48,7 +49,7 @@ def finetune(root, *words, encoder="toy"):
 
 
 @pytest.mark.parametrize("folds", [False, True])
-def test_planted_tones_are_learned(tones, folds):
+def test_planted_tones_are_learned(tones, folds, real_pictures):
     root = tones(n_per_class=20, folds=folds)
     status, (row,) = finetune(root, *FAST)
     assert status == cli.DONE and row.score >= 0.98 and len(row.round_scores) == (3 if folds else 1)
@@ -353,7 +354,9 @@ def two_tones(encoder, n, seed):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_learns_two_tones_and_gradients_reach_its_first_weights(name):
+def test_every_family_learns_two_tones_and_gradients_reach_its_first_weights(name, monkeypatch):
+    if name != "msm_mae.208":  # two blocks of it need more steps than twelve
+        leave_two_blocks(name, monkeypatch)
     torch.manual_seed(0)
     encoder = load_encoder(name, "random")
     network = Network(encoder, "default", 2, frozen_norms=True)
@@ -391,7 +394,8 @@ MELS = ["vggish", "cnn14.16k", "ast", "byol_a.d512", "byol_a2", "msm_mae.208", "
 
 
 @pytest.mark.parametrize("name", MELS)
-def test_mel_filters_are_trained_where_asked_and_come_back_from_the_file(name, tmp_path):
+def test_mel_filters_are_trained_where_asked_and_come_back_from_the_file(name, tmp_path, monkeypatch):
+    leave_two_blocks(name, monkeypatch)
     torch.manual_seed(0)
     encoder = load_encoder(name, "random")
     waveform, lengths, y = two_tones(encoder, 4, 0)

@@ -21,6 +21,8 @@ from evar.experiment.settings import Settings
 from evar.lineval.units import cut_units
 
 TESTS = Path(__file__).resolve().parents[1]
+#: for processes of their own, as `conftest.draw_nothing` does it here
+DRAW_NOTHING = "from evar.figures import style; style._render = lambda figure: (b'no picture', b'no picture'); "
 
 
 class Killed(Bands):
@@ -131,6 +133,7 @@ def test_where_a_cluster_has_gpus_they_encode_and_do_not_wait_for_probes(grid):
     pytest.importorskip("ray", reason="ray is optional: pip install 'evar-audio[ray]'")
     words = ["lineval", "toy,toy_broken", "tones", "--layers=all", f"--out={grid / 'ray'}", "--engine=ray"]
     code = f"""
+{DRAW_NOTHING}
 import os, ray
 ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, runtime_env={{"env_vars": {{
     name: value for name, value in os.environ.items() if name.startswith("EVAR_") or name == "PYTHONPATH"}}}})
@@ -156,17 +159,19 @@ raise SystemExit(status)
     assert failure.cell["encoder"] == "toy_broken" and "broken on purpose" in failure.reason
 
 
-def test_ray_gives_the_same_table_and_a_killed_worker_costs_its_cell(grid):
+def test_ray_gives_the_same_table_and_a_killed_worker_costs_its_cell(grid, monkeypatch):
     pytest.importorskip("ray", reason="ray is optional: pip install 'evar-audio[ray]'")
     words = ["lineval", "toy,toy_killed,toy_fragile", "tones,again", "--layers=all"]
-    done = {}
-    for engine in ("local", "ray"):
-        out = [f"--out={grid / engine}", f"--store={grid / engine / 's'}", f"--engine={engine}", "--jobs=2"]
-        code = f"from evar.cli import run; raise SystemExit(run({[*words, *out]!r}))"
-        env = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "EVAR_STORE": str(grid / engine / "s")}
-        done[engine] = subprocess.run([sys.executable, "-c", code], env=env, cwd=grid, capture_output=True, text=True)
-        assert done[engine].returncode == cli.SOME_FAILED, done[engine].stdout + done[engine].stderr
-    assert "worker died" in done["ray"].stdout
-    rows = {engine: results.load_all(grid / engine) for engine in done}
+    words += ["--jobs=2"]
+    monkeypatch.setenv("EVAR_STORE", str(grid / "local" / "s"))
+    local = [f"--out={grid / 'local'}", f"--store={grid / 'local' / 's'}", "--engine=local"]
+    assert run([*words, *local]) == cli.SOME_FAILED
+    out = [f"--out={grid / 'ray'}", f"--store={grid / 'ray' / 's'}", "--engine=ray"]
+    code = f"{DRAW_NOTHING}from evar.cli import run; raise SystemExit(run({[*words, *out]!r}))"
+    env = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "EVAR_STORE": str(grid / "ray" / "s")}
+    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=grid, capture_output=True, text=True)
+    assert done.returncode == cli.SOME_FAILED, done.stdout + done.stderr
+    assert "worker died" in done.stdout
+    rows = {engine: results.load_all(grid / engine) for engine in ("local", "ray")}
     scores = {engine: {row.id: row.score for row in of_engine} for engine, of_engine in rows.items()}
     assert scores["local"] == scores["ray"] and len(scores["ray"]) == 8

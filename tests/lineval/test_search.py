@@ -334,7 +334,7 @@ def test_weighted_and_pca_rows(tones, capsys):
     assert not results.load_failures(root / "results")
 
 
-def test_a_weighted_sum_says_what_it_made_of_the_layers(tones):
+def test_a_weighted_sum_says_what_it_made_of_the_layers(tones, real_pictures):
     root = tones(folds=True)
     assert lineval(root, encoder="toy_twins,toy_peak_twins") == cli.DONE
     rows = [row for row in results.load_all(root / "results") if row.fusion == "weighted"]

@@ -33,7 +33,7 @@ def lineval(tmp_path: Path, *words: str) -> int:
     return run(["lineval", "toy", "tones", *words, f"--out=file://{tmp_path}/shared/results"])
 
 
-def test_a_second_machine_encodes_and_computes_nothing_again(tones, machine, tmp_path, capsys) -> None:
+def test_a_second_machine_encodes_and_computes_nothing_again(tones, machine, tmp_path, capsys, real_pictures) -> None:
     tones(folds=True)
     machine("one")
     assert lineval(tmp_path, "--layers=all") == cli.DONE
