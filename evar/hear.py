@@ -56,7 +56,7 @@ class HearModel(nn.Module):
 
 
 def load_model(model_file_path: str = "") -> HearModel:
-    """An encoder as a HEAR model.
+    """Load an encoder as a HEAR model.
 
     Args:
         model_file_path: encoder's name, or "NAME@CHECKPOINT"; "" takes EVAR_HEAR_ENCODER.
@@ -80,7 +80,7 @@ def load_model(model_file_path: str = "") -> HearModel:
 
 @torch.no_grad()
 def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
-    """One embedding a clip: what `evar lineval` would probe.
+    """Compute one embedding a clip: what `evar lineval` would probe.
 
     Args:
         audio: (clips, samples) in [-1, 1] at `model.sample_rate`, all of one length.
@@ -99,7 +99,7 @@ def get_scene_embeddings(audio: Tensor, model: HearModel) -> Tensor:
 
 @torch.no_grad()
 def get_timestamp_embeddings(audio: Tensor, model: HearModel) -> tuple[Tensor, Tensor]:
-    """Frames and when they are.
+    """Compute frames, and the times of their centres.
 
     Args:
         audio: (clips, samples) in [-1, 1] at `model.sample_rate`, all of one length.

@@ -179,7 +179,7 @@ def walk(data: bytes, start: int = 0) -> Mpeg | None:
 
 
 def with_count(run: Run) -> bytes:
-    """The frames of a run behind an info frame that counts them, so that a decoder reads all of them."""
+    """Put an info frame that counts the frames of a run before them, so that a decoder reads all of them."""
     head = run.header
     for bits in range(1, 15):  # the smallest frame that has room for the count
         four = bytes((run.first[0], run.first[1] | 1, bits << 4 | (run.first[2] & 0x0C), run.first[3]))

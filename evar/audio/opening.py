@@ -159,7 +159,7 @@ class Opened:
 
 
 def tell_cut_off(seconds: float, declared: float, n_samples: int | None = None) -> str:
-    """The sentence on a file that ends early; the samples are named where there are too few for anything."""
+    """Write the sentence on a file that ends early; the samples are named where there are too few for anything."""
     found = f"decoded {seconds:.1f} of {declared:.1f} s"
     if n_samples is not None and seconds < 0.01:
         found += f", {n_samples} samples, which are too short"
@@ -269,7 +269,7 @@ def _explain_errors(content: Content) -> Iterator[None]:
 
 
 def decode_by_ffmpeg(content: Content) -> Opened | None:
-    """A second decoder for a file that libsndfile opens but does not decode; None if there is none, or it fails too."""
+    """Open a file that libsndfile does not decode by ffmpeg; None if there is no ffmpeg, or it fails too."""
     try:
         return _open_by_ffmpeg(content, RuntimeError("damaged"))
     except AudioError:

@@ -122,7 +122,7 @@ def inspect(path: str | Path) -> AudioInfo:
 
 
 def length(path: str | Path, sample_rate: int) -> int:
-    """Samples that `read` gives for a whole file, without decoding it (or one more; a damaged file holds fewer).
+    """Count the samples that `read` gives for a whole file, without decoding it.
 
     Args:
         path: audio file.
@@ -239,7 +239,7 @@ def _decode_whole(sound: Opened, start: int, n_wanted: int) -> NDArray[np.float3
 
 
 def resample(samples: NDArray[np.float32], from_rate: int, to_rate: int) -> NDArray[np.float32]:
-    """(samples,) at one rate, in Hz, to (samples',) at another, by soxr at quality "HQ".
+    """Resample (samples,) from one rate in Hz to another, by soxr at quality "HQ".
 
     Example:
         >>> len(resample(np.zeros(44100, np.float32), 44100, 16000))
@@ -286,7 +286,7 @@ def _read_known(
 
 
 def clip_length(info: AudioInfo, policy: ClipPolicy, sample_rate: int) -> int:
-    """Samples that `read_clip` will return, known without decoding (some damaged files hold fewer)."""
+    """Count the samples that `read_clip` will return, without decoding (some damaged files hold fewer)."""
     n_samples = count_resampled(policy.window(info)[1], info.sample_rate, sample_rate)
     if policy.seconds is None:
         return n_samples
@@ -295,7 +295,7 @@ def clip_length(info: AudioInfo, policy: ClipPolicy, sample_rate: int) -> int:
 
 
 def count_resampled(n_samples: int, from_rate: int, to_rate: int) -> int:
-    """Samples after resampling, rounded up as a partial period still sounds.
+    """Count the samples after resampling, rounded up as a partial period still sounds.
 
     Example:
         >>> count_resampled(44100, 44100, 16000), count_resampled(3, 48000, 16000)

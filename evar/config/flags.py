@@ -152,7 +152,7 @@ def truth(value: Any, name: str) -> bool:
 
 
 def render_flags(flags: Sequence[Flag], width: int = 100) -> str:
-    """The part of the help that describes the flags, by group.
+    """Render the part of the help that describes the flags, by group.
 
     Args:
         flags: in order; a group is shown where its first flag stands.

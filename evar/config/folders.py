@@ -38,12 +38,12 @@ def cache_folder() -> Path:
 
 
 def names(kind: str) -> list[str]:
-    """All names of a kind ("encoders", "tasks", "protocols", "grids", "published") over the search folders, sorted."""
+    """List all names of a kind ("encoders", "tasks", "protocols", "grids", "published"), sorted."""
     return sorted({path.stem for folder in search_folders() for path in (folder / kind).glob("*.yaml")})
 
 
 def find(kind: str, name: str) -> Path:
-    """The YAML of that name.
+    """Find the YAML of that name.
 
     Raises:
         ValueError: if there is none; near misses are named.

@@ -19,7 +19,7 @@ _FACTS = ("description", "trained_on", "citation", "licence", "default_layers", 
 
 
 def split_graph_name(name: str) -> tuple[str, str]:
-    """The kind and the path of a name such as "onnx:FILE"; two empty texts for any other name.
+    """Return the kind and the path of a name such as "onnx:FILE"; two empty texts for any other name.
 
     Example:
         >>> split_graph_name("onnx:some/model.onnx"), split_graph_name("crepe.tiny")
@@ -30,7 +30,7 @@ def split_graph_name(name: str) -> tuple[str, str]:
 
 
 def name_graph(name: str) -> str:
-    """The name that tables print: the kind and the name of the file, without its folder.
+    """Make the name that tables print: the kind and the name of the file, without its folder.
 
     Example:
         >>> name_graph("onnx:some/folder/model.onnx")
@@ -41,7 +41,7 @@ def name_graph(name: str) -> str:
 
 
 def find_settings(path: Path) -> Path:
-    """Where the YAML of a file or folder lies: beside it, with .yaml in place of the suffix, or behind a folder's name.
+    """Find the YAML of a file or folder: beside it, with .yaml as suffix, or behind a folder's name.
 
     Example:
         >>> find_settings(Path("models/perch.onnx")).as_posix()
@@ -51,7 +51,7 @@ def find_settings(path: Path) -> Path:
 
 
 def read_graph_settings(name: str) -> dict[str, Any]:
-    """What `EncoderConfig` takes, from the YAML beside the file.
+    """Read what `EncoderConfig` takes, from the YAML beside the file.
 
     Args:
         name: "onnx:FILE", "tflite:FILE" or "savedmodel:FOLDER".
@@ -107,7 +107,7 @@ def make_graph_absolute(name: str) -> str:
 
 
 def list_kinds() -> str:
-    """The prefixes, for an error.
+    """List the prefixes, for an error.
 
     Example:
         >>> list_kinds()

@@ -167,7 +167,7 @@ def _plain(text: str, encoding: str) -> str:
 
 
 def substitute(error: UnicodeError) -> tuple[str, int]:
-    """The error handler "evar_plain" of `codecs`: "…" becomes "...", and other characters their escapes.
+    """Return the error handler "evar_plain" of `codecs`: "…" becomes "...", and other characters their escapes.
 
     Example:
         >>> "a … ×2 犬".encode("ascii", PLAIN_ERRORS)

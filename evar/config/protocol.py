@@ -105,6 +105,6 @@ def is_tuning(path: Path) -> bool:
 
 
 def probe_protocols() -> list[str]:
-    """Names of the protocols that `lineval.py` takes."""
+    """Return the names of the protocols that `lineval.py` takes."""
     mappings, _ = load_every("protocols", lambda name: read_mapping(find("protocols", name)))
     return [name for name, mapping in mappings.items() if mapping.get("kind") != "finetune"]

@@ -180,7 +180,7 @@ def _find_encoding(path: Path) -> str:
 
 
 def find_file(text: str, folder: Path) -> Path | None:
-    """The file that a cell of a table names, as people write paths.
+    """Find the file that a cell of a table names, as people write paths.
 
     Tried in this order: as it stands; with "/" for backslashes; in the other form of composed letters (macOS takes them
     apart); below the folder although the table begins with the folder's own name.
@@ -211,7 +211,7 @@ def find_file(text: str, folder: Path) -> Path | None:
 
 
 def show_path(path: str | Path) -> str:
-    """A path as text that every file and terminal takes: bytes that are no UTF-8 are written out.
+    """Write a path as text that every file and terminal takes: bytes that are no UTF-8 are written out.
 
     Example:
         >>> show_path(os.fsdecode(b"mod\\x85 03.wav"))
@@ -222,7 +222,7 @@ def show_path(path: str | Path) -> str:
 
 
 def name_on_disk(text: str) -> str:
-    """A name as this system spells it: names are UTF-8 on disk, also where the language settings of a shell say ASCII."""
+    """Spell a name as this system does: names are UTF-8 on disk, even if a shell's language settings say ASCII."""
     if _IS_UTF8 or text.isascii():
         return text
     return os.fsdecode(text.encode("utf-8", "surrogateescape"))
@@ -233,7 +233,7 @@ _SHOWN = re.compile(r"\\udc([89a-f][0-9a-f])")
 
 
 def real_path(folder: Path, text: str) -> Path:
-    """The file that `show_path` wrote as text, below a folder.
+    """Return the file that `show_path` wrote as text, below a folder.
 
     Example:
         >>> real_path(Path("sounds"), "cat/a.wav").as_posix()

@@ -1,4 +1,4 @@
-"""Find the clips of a task that also occur in a training corpus, of which only fingerprints are at hand."""
+"""Find the clips of a task that also occur in a training corpus, by the corpus's fingerprints."""
 
 from __future__ import annotations
 

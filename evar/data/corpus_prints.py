@@ -6,7 +6,7 @@ memory grows with the task and not with the corpus.
 
 Layout: `MAGIC`; one line of JSON (the settings of the fingerprints); blocks; an empty block and the number of sounds. A
 block is `n_sounds, n_words` (two little-endian uint32), the number of words of each sound (uint32), their hashes (16 bytes
-each), the words (uint32), one bit a word that tells sound from silence, and the crc32 of all this.
+each), the words (uint32), one bit a word that separates sound from silence, and the crc32 of all this.
 """
 
 from __future__ import annotations

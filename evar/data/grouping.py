@@ -30,7 +30,7 @@ class AlikePair:
 
 
 def find_identical(paths: Sequence[str], files: Sequence[Path]) -> list[AlikePair]:
-    """Pairs of clips with the same bytes: each later one with the first of its content."""
+    """Find the pairs of clips with the same bytes: each later one with the first of its content."""
     first_of: dict[str, str] = {}
     pairs = []
     for path, file in zip(paths, files, strict=True):
@@ -48,13 +48,13 @@ def find_identical(paths: Sequence[str], files: Sequence[Path]) -> list[AlikePai
 def find_sounding_alike(
     paths: Sequence[str], files: Sequence[Path], clip_seconds: float | None, parts: Sequence[object] | None, name: str
 ) -> list[AlikePair] | None:
-    """Pairs of clips of other content that sound alike, of different parts where parts are given; None: too many clips."""
+    """Find pairs of clips of other content that sound alike, of different parts if parts are given; None: too many clips."""
     found = find_alike(files, clip_seconds, parts, name)
     return None if found is None else [AlikePair(paths[one], paths[other], "alike") for one, other in found]
 
 
 def join_groups(index: pd.DataFrame, pairs: Iterable[AlikePair]) -> list[str]:
-    """The group of each row after clips of a pair were put into one group; the path where a clip has none.
+    """Find the group of each row after clips of a pair were put into one group; the path where a clip has none.
 
     Example:
         >>> index = pd.DataFrame({"path": ["a", "b", "c"]})
@@ -79,7 +79,7 @@ def join_groups(index: pd.DataFrame, pairs: Iterable[AlikePair]) -> list[str]:
 
 
 def tell_across(index: pd.DataFrame, part: str, pairs: Iterable[AlikePair]) -> list[AlikePair]:
-    """The pairs whose clips are in different splits or folds; a copy is named once."""
+    """Select the pairs whose clips are in different splits or folds; a copy is named once."""
     part_of = dict(zip(index["path"], index[part], strict=True))
     pairs = list(pairs)
     twins: dict[str, list[str]] = defaultdict(list)
@@ -96,7 +96,7 @@ def tell_across(index: pd.DataFrame, part: str, pairs: Iterable[AlikePair]) -> l
 
 
 def write_pairs(index: pd.DataFrame, part: str, pairs: Iterable[AlikePair]) -> bytes:
-    """All pairs as a CSV: first, second, kind, and in which split or fold each is."""
+    """Write all pairs as a CSV: first, second, kind, and in which split or fold each is."""
     part_of = dict(zip(index["path"], index[part], strict=True))
     label_of = dict(zip(index["path"], index["label"], strict=True))
     buffer = io.StringIO()

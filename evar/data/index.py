@@ -225,7 +225,7 @@ class _SeenOnDisk(_Seen):
 
 
 def with_classes(config: TaskConfig, parts: Iterable[pd.DataFrame]) -> TaskConfig:
-    """The task with the classes that occur in its index, where it takes them from there.
+    """Return the task with the classes that occur in its index, where it takes them from there.
 
     Args:
         config: of the task.
@@ -332,7 +332,7 @@ def _parse_event(
 
 
 def strata(config: TaskConfig, y: NDArray[Any]) -> NDArray[np.int64]:
-    """(rows,) what draws are balanced by: the class; of several labels the rarest; of numbers the fifth."""
+    """Compute (rows,) what draws are balanced by: the class; of several labels the rarest; of numbers the fifth."""
     if config.kind == "regression":
         ranks = np.argsort(np.argsort(y, kind="stable"), kind="stable")
         return (ranks * 5 // len(y)).astype(np.int64)

@@ -316,7 +316,7 @@ def _spread() -> list[str]:
 
 
 def draw_parts(index: pd.DataFrame, values: Sequence[str], kind: str, seed: int) -> list[str]:
-    """A split or fold for each row: parts of equal size, whole groups together, labels balanced as far as groups allow.
+    """Draw a split or fold for each row: equal parts, whole groups together, labels balanced as far as groups allow.
 
     Args:
         index: path, label, and if known group.

@@ -37,7 +37,7 @@ class OwnSounds:
 
 
 def read_folder(folder: Path, class_level: int = 0) -> OwnSounds:
-    """One row a sound; its class is the first folder on its path that is not named like a split or a fold.
+    """Make one row for each sound; its class is the first folder on its path that is not named like a split or a fold.
 
     Args:
         folder: of the sounds.

@@ -153,7 +153,7 @@ def _has_label(task: Task, clip: int, wanted: NDArray[np.bool_]) -> np.bool_:
 
 
 def count_labels(task: Task, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(classes,) how many clips, labels or events of each class some rows have."""
+    """Count how many clips, labels or events of each class some rows have: (classes,)."""
     n_classes = len(task.config.classes)
     if task.config.kind == "multilabel":
         return np.asarray(task.y[rows].sum(axis=0), np.int64)
@@ -277,7 +277,7 @@ def list_late_events(task: Task, sounds: Mapping[str, Sound]) -> list[str]:
 
 
 def tell_some(what: str, which: Sequence[str], unit: str = "files") -> str:
-    """A sentence with the number and the first three; "" for none.
+    """Write a sentence with the number and the first three; "" for none.
 
     Example:
         >>> tell_some("are silent", ["a.wav"]), tell_some("are silent", [])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from evar.config.registry import near_miss
 
-#: for tasks whose YAML has no templates
+#: of tasks whose YAML has no templates
 TEMPLATES = ("This is a sound of {}.", "a recording of {}", "{}")
 PLACE = "{}"
 
@@ -17,9 +17,9 @@ class Prompts:
     """Sentences that describe the classes of a task.
 
     Args:
-        templates: sentences with "{}" where the name of a class stands; none: those of `TEMPLATES`.
-        names: class -> its name in words; of other classes the label itself is taken, with spaces for underscores.
-        unsuitable: why no sentence can tell the classes apart; "" where sentences can.
+        templates: sentences with "{}" in place of the name of a class; without any, those of `TEMPLATES` are used.
+        names: class -> its name in words; other classes are named by their label, with spaces for underscores.
+        unsuitable: why no sentence can describe the difference between the classes; "" if sentences can.
 
     Raises:
         ValueError: if a template has no "{}", a name is no text, or a task is unsuitable and has templates.
@@ -28,7 +28,7 @@ class Prompts:
         >>> Prompts(templates=("a sound",))
         Traceback (most recent call last):
         ...
-        ValueError: a template of prompts must hold {} where the name of a class stands, got 'a sound'
+        ValueError: a template of prompts must hold {} in place of the name of a class, got 'a sound'
     """
 
     templates: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class Prompts:
         for template in self.templates:
             if PLACE not in template:
                 raise ValueError(
-                    f"a template of prompts must hold {PLACE} where the name of a class stands, got {template!r}"
+                    f"a template of prompts must hold {PLACE} in place of the name of a class, got {template!r}"
                 )
         if len(set(self.templates)) != len(self.templates):
             raise ValueError(f"the templates of prompts must be different, got {list(self.templates)}")

@@ -44,7 +44,7 @@ def write_prompts(config: TaskConfig) -> list[list[str]]:
         (templates, classes) sentences.
 
     Raises:
-        ValueError: if the task's labels are no classes, or no sentence can tell them apart.
+        ValueError: if the task's labels are not classes, or no sentence can describe their difference.
 
     Example:
         >>> from evar.data.task_config import load_task_config
@@ -64,7 +64,7 @@ def require_prompts(config: TaskConfig) -> None:
     """
     if config.kind not in KINDS:
         raise ValueError(
-            f"{config.name} is a {config.kind} task, whose labels are no classes that a sentence could name"
+            f"{config.name} is a {config.kind} task, whose labels are not classes that a sentence could name"
         )
     if config.prompts.unsuitable:
         raise ValueError(f"{config.name} has no prompts: {config.prompts.unsuitable}")

@@ -86,7 +86,7 @@ def read_splits(words: Iterable[str], where: str) -> tuple[dict[str, str], str]:
 
 
 def read_fold(word: str) -> str:
-    """The number in a name such as "fold3" or "fold_03"; "" where the name is of something else.
+    """Read the number in a name such as "fold3" or "fold_03"; "" where the name is of something else.
 
     Example:
         >>> read_fold("Fold_03"), read_fold("folder")
@@ -107,7 +107,7 @@ def is_missing(text: str) -> bool:
 
 
 def compose(text: str) -> str:
-    """A label with composed letters: two ways to store "é" are one class."""
+    """Write a label with composed letters: two ways to store "é" are one class."""
     return unicodedata.normalize("NFC", text)
 
 

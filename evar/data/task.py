@@ -144,7 +144,7 @@ class Task:
         return hashlib.sha256(repr(self.pairs).encode()).hexdigest() if self.pairs else ""
 
     def policy(self, seed: int = 0, crop: str | None = None) -> ClipPolicy:
-        """Which part of a file is the clip; `crop` in place of the task's own."""
+        """Say which part of a file is the clip; `crop` in place of the task's own."""
         crop = crop or self.config.crop
         return ClipPolicy(self.config.clip_seconds, self.config.pad, crop, seed if crop == "seeded_random" else 0)
 
@@ -278,7 +278,7 @@ def load_task(
 
 
 def index_beside(path: Path, config: TaskConfig) -> Path:
-    """The CSV of a task, beside its YAML."""
+    """Return the CSV of a task, beside its YAML."""
     index_path = path.parent / config.index
     if not index_path.is_file():
         raise ValueError(f"{path}: its index {config.index} is not beside it")

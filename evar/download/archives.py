@@ -173,7 +173,7 @@ class _Joined(io.RawIOBase):
 
 
 def open_joined_zip(paths: Sequence[Path]) -> zipfile.ZipFile:
-    """A zip that was split into parts, opened as one.
+    """Open a zip that was split into parts, opened as one.
 
     A split zip is its parts one after another, but for the places of its members, which count from the start of the part
     that each begins in. Python's zipfile takes them as if all began in one part; here they are set right.

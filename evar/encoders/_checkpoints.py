@@ -34,7 +34,7 @@ Rule = Callable[[State], Known | None]
 
 
 def recognise(state: State) -> Known | None:
-    """The kind of checkpoint that these tensors belong to, None if no rule knows it.
+    """Return the kind of checkpoint that these tensors belong to, None if no rule knows it.
 
     Args:
         state: tensor name -> tensor, as `state_dict_of` gives them.
@@ -228,7 +228,7 @@ def _recognise_htsat(state: State) -> Known | None:
 
 
 def _recognise_passt(state: State) -> Known | None:
-    """The sizes of the two tables of positions tell the stride and the length of training clips."""
+    """Find the stride and the length of training clips from the sizes of the two tables of positions."""
     times, bands = state.get("time_new_pos_embed"), state.get("freq_new_pos_embed")
     if times is None or bands is None:
         return None

@@ -16,7 +16,7 @@ _SIGNS: tuple[tuple[tuple[str, ...], tuple[str, str, str]], ...] = (
     ),
     (
         ("encoder/stem_conv/kernel", "encoder/top_conv/kernel"),
-        ("cola", "an EfficientNet-B0 by Keras's names, as COLA has it", "cola"),
+        ("cola", "an EfficientNet-B0 with Keras's names, as COLA's is", "cola"),
     ),
     (
         ("features_1.0.weight", "features_3.0.weight"),
@@ -46,7 +46,7 @@ def recognise_cnn(state: Mapping[str, Tensor]) -> tuple[str, str, str] | None:
 
 
 def _recognise_openl3(state: Mapping[str, Tensor]) -> tuple[str, str, str] | None:
-    """The mel filters of the file tell the bands; the networks are the same."""
+    """Find the number of bands in the mel filters of the file; the networks are the same."""
     if "audio_embedding_layer.weight" not in state or "conv2d_1.weight" not in state:
         return None
     filters = state.get("speclayer.mel_basis")

@@ -1,4 +1,4 @@
-"""What the audio halves of CLAP share: pieces of a fixed length, which short clips fill by repetition, and projections.
+"""Shared parts of the audio halves of CLAP: pieces of a fixed length, which short clips fill by repetition, and projections.
 
 A piece is what the networks were trained on: 10 s (LAION-CLAP), 7 s and 5 s (MS-CLAP 2023 and 2022). The authors cut longer
 clips at random; here nothing is cut off: a long clip becomes several pieces, whose vectors are averaged by their duration.
@@ -35,7 +35,7 @@ class SumProjection(nn.Module):
         self.layer_norm = nn.LayerNorm(n_out)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """(batch, n_in) -> (batch, n_out)."""
+        """Map (batch, n_in) to (batch, n_out)."""
         first = self.linear1(vectors)
         return self.layer_norm(first + self.linear2(nn.functional.gelu(first)))
 
@@ -83,7 +83,7 @@ def run_pieces(
     at_once: int,
     least: int = 1,
 ) -> dict[str, Tensor]:
-    """Run a network on the pieces of every clip, and average what it makes of them by the pieces' durations.
+    """Run a network on the pieces of every clip, and average its outputs by the pieces' durations.
 
     Args:
         network: (pieces, samples) of one length -> name -> (pieces, width).

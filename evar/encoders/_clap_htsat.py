@@ -82,7 +82,7 @@ class HtsatClap(ReadsText):
         raise NotImplementedError
 
     def project(self, vectors: Tensor) -> Tensor:
-        """(batch, width) of the layer norm -> (batch, width) of the layer proj."""
+        """Map (batch, width) of the layer norm to (batch, width) of the layer proj."""
         return self.audio_projection(vectors)
 
     def load_checkpoint(self, path: Path, name: str) -> None:
@@ -136,7 +136,7 @@ class HtsatClap(ReadsText):
         return steps[:, 0].unflatten(1, (-1, self.network.width))
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, 527) probabilities of the AudioSet tags, by the head that HTS-AT brought along.
+        """Compute (batch, 527) probabilities of the AudioSet tags, by the head that HTS-AT brought along.
 
         Raises:
             ValueError: if the checkpoint came without it (hub folders).

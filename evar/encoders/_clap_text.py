@@ -28,7 +28,7 @@ def build_laion_text(
         checkpoint: official file, or folder or file of a hub port; None for random numbers.
         width: of the shared space.
         untrained: settings of an untrained network, over the published ones.
-        folder: that holds the tokenizer and config.json, where it is not the checkpoint's own.
+        folder: with the tokenizer and config.json, if it is not the checkpoint's own.
 
     Raises:
         ValueError: if the checkpoint has no text half, or it does not fit.
@@ -94,7 +94,7 @@ def build_ms_text(
 
 
 def read_text_settings(folder: Path) -> dict[str, Any]:
-    """Read what a hub folder's config.json says of the text half beyond its tensors; nothing for official files.
+    """Read a hub folder's settings of the text half from its config.json; nothing for official files.
 
     Args:
         folder: of the checkpoint.

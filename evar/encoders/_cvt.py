@@ -55,7 +55,7 @@ class Cvt(nn.Module):
             before = stage.width
 
     def forward(self, maps: Tensor) -> list[Tensor]:
-        """Every stage.
+        """Compute every stage: (clips, 1, frequency, time) -> the stages' maps (clips, channel, frequency, time).
 
         Args:
             maps: (clips, 1, frequency, time).
@@ -92,7 +92,7 @@ class ChannelNorm(nn.Module):
         self.b = nn.Parameter(torch.zeros(1, width, 1, 1))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(clips, channel, frequency, time), normalised at every place by itself."""
+        """Normalise (clips, channel, frequency, time) over its channels, at every place by itself."""
         deviation = maps.var(dim=1, unbiased=False, keepdim=True).sqrt()
         return (maps - maps.mean(dim=1, keepdim=True)) / (deviation + EPSILON) * self.g + self.b
 
@@ -117,7 +117,7 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Conv2d(width, 4 * width, 1), nn.GELU(), nn.Conv2d(4 * width, width, 1))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(clips, channel, frequency, time), the same axes."""
+        """Map (clips, channel, frequency, time) to the same axes."""
         maps = maps + self.attention(self.norm1(maps))
         return maps + self.mlp(self.norm2(maps))
 
@@ -142,7 +142,7 @@ class Attention(nn.Module):
         self.to_out = nn.Conv2d(inner, width, 1)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(clips, channel, frequency, time), the same axes."""
+        """Map (clips, channel, frequency, time) to the same axes."""
         query = self.to_q(maps)  # (clips, head x width, frequency, time)
         key, value = self.to_kv(maps).chunk(2, dim=1)  # (clips, head x width, frequency / 2, time / 2)
         heads = [one.flatten(2).unflatten(1, (self.n_heads, -1)).transpose(2, 3) for one in (query, key, value)]

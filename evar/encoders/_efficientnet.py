@@ -110,7 +110,7 @@ class Block(nn.Module):
         self._bn2 = make_norm(stage.width)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(batch, channel, frequency, time) -> the same axes."""
+        """Map (batch, channel, frequency, time) to the same axes."""
         silu = nn.functional.silu
         wide = silu(self._bn0(self._expand_conv(maps))) if self.expands else maps
         wide = silu(self._bn1(self._depthwise_conv(wide)))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from evar.encoders._logmel import Count, MelSpectrogram
 
-#: the smallest number that float32 tells apart from 1: Kaldi's floor under the logarithm
+#: the distance from 1 to the next number of float32: Kaldi's floor under the logarithm
 KALDI_FLOOR = 1.1920928955078125e-07
 
 
@@ -111,7 +111,7 @@ class KaldiFilterbank(nn.Module):
 
 
 def to_decibels(power: Tensor, frames: Tensor, top_db: float, floor: float = 1e-10) -> Tensor:
-    """Power as decibels, at most `top_db` below the loudest number of the same clip.
+    """Convert power to decibels, at most `top_db` below the loudest number of the same clip.
 
     Args:
         power: (batch, time, band), >= 0.

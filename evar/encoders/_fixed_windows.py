@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 Network = Callable[[Tensor], dict[str, Tensor]]
 
-#: frames that stand for a window of which a layer has one vector: a last window that is partly filled counts by its share
+#: frames that replace the one vector of a window, so that a last window that is partly filled counts by its share
 VECTOR_FRAMES = 10
 
 
@@ -34,7 +34,7 @@ def list_windows(length: int, window: int, hop: int) -> list[tuple[int, int]]:
 
 
 def count_frames(length: int, window: int, hop: int, frames: int) -> int:
-    """Frames of a whole clip.
+    """Count the frames of a whole clip.
 
     Args:
         length, window, hop: as for `list_windows`.
@@ -60,7 +60,7 @@ def run_fixed_windows(
     """Run a network on every window of every clip, and put each window's own frames in a row.
 
     Args:
-        network: (n, window) samples -> layer name -> (n, time, feature). A layer of one time step stands for its window.
+        network: (n, window) samples -> layer name -> (n, time, feature). One time step belongs to the whole window.
         waveform: (batch, samples).
         lengths: (batch,) samples of each clip.
         window, hop: as for `list_windows`.

@@ -32,7 +32,7 @@ class Graph(Protocol):
     """A network that is open in its runtime.
 
     Attributes:
-        input_shape: of its one input: numbers where they are fixed, None if they are not.
+        input_shape: of its one input: a number for each fixed axis, None for the others.
         n_together: clips that a call takes: 0 for any number.
     """
 
@@ -118,7 +118,7 @@ class GraphEncoder(Encoder):
         self.graph, offered = self._open(path)
         if not self.wanted:
             self.wanted = {tensor: GraphLayer() for tensor in offered}
-        fixed = _fixed_samples(self.graph.input_shape, path.name)
+        fixed = _find_fixed_samples(self.graph.input_shape, path.name)
         if fixed is not None and fixed != self.window:
             raise ValueError(f"{path.name} takes clips of {fixed} samples, but its YAML says window: {self.window}")
         if self.window:
@@ -269,8 +269,8 @@ def _shape_input(clips: NDArray[np.float32], shape: Sequence[int | None]) -> NDA
     return clips[:, :, None] if shape[2] == 1 else clips[:, None]
 
 
-def _fixed_samples(shape: Sequence[int | None], name: str) -> int | None:
-    """The samples that the input must have, where its shape says so.
+def _find_fixed_samples(shape: Sequence[int | None], name: str) -> int | None:
+    """Find how many samples the input must have, if its shape fixes them.
 
     Raises:
         ValueError: if the shape is not that of a waveform.
@@ -298,7 +298,7 @@ def _noise(n_clips: int, n_samples: int) -> Tensor:
 
 
 def explain_missing_runtime(what: str, packages: str, extra: str, error: ImportError) -> ImportError:
-    """The error for a runtime that is not installed.
+    """Make the error for a runtime that is not installed.
 
     Args:
         what: is to be run.

@@ -37,7 +37,7 @@ def quiet(transformers: Any) -> Iterator[None]:
 
 
 def read_config(transformers: Any, folder: Path) -> Any:
-    """The model's settings, without what would make training or a forward a matter of chance.
+    """Read the model's settings, without what would make training or a forward a matter of chance.
 
     Args:
         transformers: the package.
@@ -78,7 +78,7 @@ def read_config(transformers: Any, folder: Path) -> Any:
 
 
 def read_extractor(transformers: Any, folder: Path, config: Any) -> Any:
-    """The model's own front-end; where the folder does not describe it, its class's defaults, or None for waveforms."""
+    """Read the model's own front-end; without a description its class's defaults, or None for waveforms."""
     try:
         with quiet(transformers):
             if any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
@@ -110,7 +110,7 @@ class AudioPart:
 
 
 def build_audio_part(transformers: Any, config: Any, weights: str | Path | None) -> AudioPart:
-    """The part of a model that hears, with random or loaded weights, float32.
+    """Build the part of a model that hears, with random or loaded weights, float32.
 
     Args:
         transformers: the package.

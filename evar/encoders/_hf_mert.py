@@ -23,7 +23,7 @@ class NotSupported(ValueError):
 
 
 def hubert_config(transformers: Any, settings: dict[str, Any]) -> Any:
-    """The settings of the HuBERT that a MERT is.
+    """Return the settings of the HuBERT that a MERT is.
 
     Args:
         transformers: the package.

@@ -41,7 +41,7 @@ class Reader:
         raise NotImplementedError
 
     def hop(self, name: str) -> int:
-        """Samples between a layer's frames; 0 for one frame a clip."""
+        """Return the number of samples between a layer's frames; 0 for one frame a clip."""
         raise NotImplementedError
 
     def run(self, inputs: dict[str, Any]) -> dict[str, Tensor]:

@@ -53,11 +53,11 @@ class WindowsReader(Reader):
         return layers
 
     def count_covered_samples(self, length: int) -> int:
-        """Samples of a clip up to the end of its last frame: what parts must cover."""
+        """Count the samples of a clip up to the end of its last frame: what parts must cover."""
         return length
 
     def frames_of(self, layers: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Layers in the network's own layout -> (parts, time, width)."""
+        """Map layers in the network's own layout to (parts, time, width)."""
         raise NotImplementedError
 
     def _inputs(self, parts: list[Tensor]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:

@@ -46,7 +46,7 @@ def read_keras_layers(path: Path) -> list[list[Tensor]]:
     """Read the arrays of a Keras weights file.
 
     Args:
-        path: of an HDF5 file, as it is or packed by gzip.
+        path: of an HDF5 file, plain or packed by gzip.
 
     Returns:
         Of each layer that has weights, in the file's order, its tensors.

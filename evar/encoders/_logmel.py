@@ -243,7 +243,7 @@ class MelSpectrogram(nn.Module):
         return {"none": self.win_length, "constant": 1, "reflect": max(self._left, self._right) + 1}[self.center]
 
     def frames(self, n_samples: Count) -> Count:
-        """Frames of a clip of that many samples (a number, or a tensor of numbers).
+        """Count the frames of clips of that many samples (a number, or a tensor of numbers).
 
         Example:
             >>> MelSpectrogram(sample_rate=16000, n_fft=512, hop=160, n_mels=64, center="none").frames(16000)

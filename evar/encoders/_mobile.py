@@ -43,7 +43,7 @@ def make_convolution(
         kernel: rows and columns.
         stride: of both axes.
         groups: of channels that see each other only.
-        padding: zeros before and after both axes; "same": as many as the size of the map needs; None: (kernel - 1) / 2
+        padding: zeros before and after both axes; "same": by the size of the map; None: (kernel - 1) / 2
             on all sides.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What an ONNX file holds: names of its tensors, and its constants as numbers, read without onnx and onnxruntime.
+"""The content of an ONNX file: names of its tensors, and its constants as numbers, read without onnx and onnxruntime.
 
 Source: `onnx.proto` of the ONNX specification, https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
 """
@@ -93,7 +93,7 @@ def read_onnx_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def add_outputs(model: bytes, names: list[str]) -> bytes:
-    """A model that gives other tensors of its graph as well.
+    """Make a model that gives other tensors of its graph as well.
 
     A message that is written twice counts as one that has the fields of both, so that nothing needs to be taken apart.
 
@@ -119,7 +119,7 @@ def _text(value: int | memoryview) -> str:
 
 
 def _describe_constant(value: memoryview) -> tuple[str, str]:
-    """Name of a constant, and the file that holds it where that is another one."""
+    """Name of a constant, and the file that holds it if the constant is in a file of its own."""
     name, location = "", ""
     for field, part in read_fields(value):
         if field == _NAME:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def pack(frames: Tensor, counts: Tensor) -> Tensor:
-    """The valid frames of all clips, one after the other.
+    """Join the valid frames of all clips, one after the other.
 
     Args:
         frames: (batch, time, ...), such as a view made by `Tensor.unfold`; only what is kept is copied.
@@ -44,7 +44,7 @@ def unpack(packed: Tensor, counts: Tensor) -> Tensor:
 
 
 def in_chunks(network: Callable[[Tensor], dict[str, Tensor]], packed: Tensor, chunk: int) -> dict[str, Tensor]:
-    """Run the network on `chunk` frames at a time: its widest activation then stays small, whatever came in.
+    """Run the network on `chunk` frames at a time: its widest activation then stays small for any input.
 
     Args:
         network: (n, ...) -> layer name -> (n, feature).

@@ -24,7 +24,7 @@ class PatchEncoder(Encoder):
     a clip's windows are put in a row. No clip sees another's length.
 
     Attributes:
-        unit: frames of a window; 0: the whole clip goes through the network at once, whatever its length.
+        unit: frames of a window; 0: the whole clip goes through the network at once.
         patch: frames that a patch covers.
         step: frames between the time steps of patches.
         n_bands: patches over frequency.
@@ -41,7 +41,7 @@ class PatchEncoder(Encoder):
 
     @abstractmethod
     def every_layer(self, spectrogram: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """The network on windows of one size.
+        """Run the network on windows of one size.
 
         Args:
             spectrogram: (window, frames, mel) as `prepare` gives it; zeros beyond a window's own frames.
@@ -185,7 +185,7 @@ class PatchEncoder(Encoder):
         return self._in_windows(network, waveform, lengths)
 
     def tokens(self, waveform: Tensor, lengths: Tensor | None = None, layer: str = "") -> Tensor:
-        """Every token of one layer, over time and frequency.
+        """Return every token of one layer, over time and frequency.
 
         Args:
             waveform, lengths: as for `encode`.

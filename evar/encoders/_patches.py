@@ -56,7 +56,7 @@ class PatchOut:
 
 
 def keep_shown(tokens: Tensor, rows: Tensor, columns: Tensor, n_times: int) -> Tensor:
-    """Patches in the rows and columns that were drawn.
+    """Keep the patches in the rows and columns that were drawn.
 
     Args:
         tokens: (n, frequency x time, feature), frequency major, time fastest.
@@ -77,7 +77,7 @@ def keep_shown(tokens: Tensor, rows: Tensor, columns: Tensor, n_times: int) -> T
 
 
 def fill_hidden(tokens: Tensor, rows: Tensor, columns: Tensor, n_frequencies: int, n_times: int) -> Tensor:
-    """A whole grid again: a hidden patch takes the vector of the nearest row and column that was shown.
+    """Fill a whole grid again: a hidden patch takes the vector of the nearest row and column that was shown.
 
     Args:
         tokens: (n, kept rows x kept columns, feature), as `keep_shown` gives them.

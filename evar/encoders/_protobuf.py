@@ -14,7 +14,7 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
 def read_fields(message: bytes | memoryview) -> Iterator[tuple[int, Value]]:
-    """Number and value of every field of a message, in the order of the file.
+    """Read the number and value of every field of a message, in the order of the file.
 
     Args:
         message: encoded.
@@ -52,7 +52,7 @@ def read_fields(message: bytes | memoryview) -> Iterator[tuple[int, Value]]:
 
 
 def read_varint(view: memoryview, at: int) -> tuple[int, int]:
-    """A number of seven bits a byte, and where the next field begins.
+    """Read a number of seven bits a byte, and where the next field begins.
 
     Raises:
         ValueError: if it does not end within ten bytes, or the bytes end first.
@@ -74,7 +74,7 @@ def read_varint(view: memoryview, at: int) -> tuple[int, int]:
 
 
 def write_field(number: int, value: int | bytes) -> bytes:
-    """One field, encoded.
+    """Encode one field.
 
     Args:
         number: of the field.

@@ -42,7 +42,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, maps: Tensor) -> list[Tensor]:
-        """Every stage.
+        """Compute every stage: image (batch, 1, row, column) -> the stages' maps (batch, channel, row, column).
 
         Args:
             maps: (clips, 1, frequency, time).

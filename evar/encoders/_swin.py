@@ -205,7 +205,7 @@ def index_positions(side: int = WINDOW) -> Tensor:
 
 
 def build_shift_mask(side: int) -> Tensor:
-    """What is added before the softmax in shifted windows: -100 between tokens that are no neighbours in the image.
+    """Build what is added before the softmax in shifted windows: -100 between tokens that are not neighbours.
 
     Args:
         side: rows, and columns, of the image of tokens.
@@ -268,7 +268,7 @@ class SwinBlock(nn.Module):
         self.register_buffer("mask", build_shift_mask(shifted_side) if shifted_side else None, persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(batch, row, column, width) -> the same."""
+        """Map (batch, row, column, width) to the same."""
         side = tokens.shape[1]
         shifted = self.norm1(tokens)
         if self.shift:
@@ -294,7 +294,7 @@ class WindowAttention(nn.Module):
         self.register_buffer("index", index_positions(), persistent=False)
 
     def forward(self, windows: Tensor, mask: Tensor | None) -> Tensor:
-        """(batch, window, token, width) -> the same; `mask` (window, token, token) is added before the softmax."""
+        """Map (batch, window, token, width) to the same; `mask` (window, token, token) is added before the softmax."""
         query, key, value = self.qkv(windows).unflatten(3, (3, self.n_heads, -1)).permute(3, 0, 1, 4, 2, 5)
         # each (batch, window, head, token, width / n_heads)
         bias = self.relative_position_bias_table[self.index].permute(2, 0, 1)[None]  # (1, head, token, token)

@@ -56,7 +56,7 @@ class TensorflowMel(nn.Module):
         return 1 + (n_samples - self.win_length) // self.hop
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """(batch, samples) -> (batch, time, mel) magnitudes."""
+        """Map (batch, samples) to (batch, time, mel) magnitudes."""
         frames = waveform.unfold(1, self.win_length, self.hop)
         parts = [compute_single_magnitudes(part, self.n_fft) @ self.filterbank for part in frames.split(_CHUNK, dim=1)]
         return torch.cat(parts, dim=1)

@@ -27,7 +27,7 @@ from evar.encoders.weights import load_strict
 RANDOM_SEED = 0
 AT_ONCE = 32  # texts that share a forward
 BYTES = "bytes"  # in the place of the hash of a tokenizer
-HEAD_WIDTH = 64  # of all these networks; a checkpoint does not tell the number of heads
+HEAD_WIDTH = 64  # of all these networks; a checkpoint does not hold the number of heads
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def describe_network(language: Language, state: Mapping[str, Tensor]) -> dict[st
         Arguments of its settings class.
 
     Raises:
-        ValueError: if the tensors that tell are missing.
+        ValueError: if the tensors with these sizes are missing.
 
     Example:
         >>> state = {"wte.weight": torch.zeros(9, 64), "wpe.weight": torch.zeros(77, 64), "h.0.ln_1.bias": torch.zeros(64)}
@@ -334,7 +334,7 @@ class ReadsText(Encoder):
 
     @property
     def text_sha256(self) -> str:
-        """What tells the vectors of texts of two encoders apart beyond `weights_sha256`: the tokenizer's files.
+        """Hash of the tokenizer's files, which change the vectors of texts as well as the weights do.
 
         Raises:
             FileNotFoundError: if some of them are missing; they are named.
@@ -347,7 +347,7 @@ class ReadsText(Encoder):
 
     @property
     def tokenizer_folder(self) -> Path | None:
-        """Where the tokenizer's files are looked for first: beside the checkpoint; None where there is none."""
+        """Folder in which the tokenizer's files are looked for first: that of the checkpoint; None without one."""
         if self.checkpoint is None:
             return None
         return self.checkpoint if self.checkpoint.is_dir() else self.checkpoint.parent

@@ -1,7 +1,7 @@
 """Read a TensorFlow checkpoint of version 2 (`NAME.index` and `NAME.data-00000-of-00001`) without TensorFlow.
 
 The index is a sorted table of names; each entry says type, shape, place and size of a tensor in the data file. Both are
-numbers and names only: nothing of them is run.
+numbers and names only, and no part of them is run.
 
 Source: `tensorflow/core/protobuf/tensor_bundle.proto` and `tensorflow/core/lib/io/table_format.txt`.
 """
@@ -26,10 +26,10 @@ _SHARD = ".data-00000-of-00001"
 
 
 def list_checkpoint_files(path: Path) -> tuple[Path, Path]:
-    """The index and the data file of a checkpoint.
+    """List the index and the data file of a checkpoint.
 
     Args:
-        path: either of them.
+        path: of the index or of the data file.
 
     Raises:
         ValueError: if the name is that of neither.

@@ -1,4 +1,4 @@
-"""What a TensorFlow Lite file holds: its tensors' names, its operators, and its constants, read without an interpreter.
+"""The content of a TensorFlow Lite file: its tensors' names, its operators, and its constants, read without an interpreter.
 
 Source: the schema, https://github.com/tensorflow/tensorflow/blob/master/tensorflow/compiler/mlir/lite/schema/schema.fbs,
 and the format of FlatBuffers, https://flatbuffers.dev/internals/.
@@ -59,7 +59,7 @@ def read_tflite_graph(path: Path, *, with_constants: bool = True) -> TfliteGraph
 
 
 def add_outputs(model: bytes, numbers: list[int]) -> bytes:
-    """A model whose first graph gives these tensors, in this order: a new list is put behind the file.
+    """Make a model whose first graph gives these tensors, in this order: a new list is put behind the file.
 
     Args:
         model: of a file.

@@ -47,7 +47,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(1, width, patch, stride=stride or patch, bias=bias)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(batch, row, column) -> (batch, patch rows x patch columns, width), columns fastest."""
+        """Map (batch, row, column) to (batch, patch rows x patch columns, width), columns fastest."""
         return self.proj(image[:, None]).flatten(2).transpose(1, 2)
 
 
@@ -87,7 +87,7 @@ class Attention(nn.Module):
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
     def project(self, tokens: Tensor) -> Tensor:
-        """(batch, token, width) -> (batch, token, 3 x width): queries, keys and values."""
+        """Map (batch, token, width) to (batch, token, 3 x width): queries, keys and values."""
         return self.qkv(tokens)
 
     def make_bias(self, query: Tensor, bias: Tensor | None) -> Tensor | None:
@@ -107,7 +107,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(..., width) -> (..., width)."""
+        """Map (..., width) to (..., width)."""
         return self.fc2(self.act(self.fc1(tokens)))
 
 
@@ -169,7 +169,7 @@ class Block(nn.Module):
         self.ls1, self.ls2 = scales
 
     def forward(self, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
-        """(batch, token, width) -> the same; `bias` as in `Attention.forward`."""
+        """Map (batch, token, width) to the same; `bias` as in `Attention.forward`."""
         if self.norm == "pre":
             tokens = self._sum(tokens, self.attn(self.norm1(tokens), bias), self.ls1)
             return self._sum(tokens, self.mlp(self.norm2(tokens)), self.ls2)
@@ -202,7 +202,7 @@ class Blocks(nn.ModuleList):
                 nn.init.xavier_uniform_(module.weight)
 
     def forward(self, tokens: Tensor, bias: Tensor | None = None) -> Iterator[Tensor]:
-        """Each block's output, (batch, token, width); `bias` as in `Attention.forward`, for every block."""
+        """Compute each block's output, (batch, token, width); `bias` as in `Attention.forward`, for every block."""
         for block in self:
             tokens = block(tokens, bias)
             yield tokens
@@ -289,7 +289,7 @@ def sincos_table(n_rows: int, n_columns: int, width: int, n_first: int = 1) -> T
 
 
 def sinusoid_table(n_positions: int, width: int) -> Tensor:
-    """The fixed one-dimensional table of positions of the first transformer, sines and cosines in turn.
+    """Return the fixed one-dimensional table of positions of the first transformer, sines and cosines in turn.
 
     Returns:
         (1, n_positions, width) float32: feature 2j is sin(n w_j), feature 2j + 1 is cos(n w_j), w_j = 10000^(-2j / width).
@@ -312,7 +312,7 @@ def first_columns(table: Tensor, n_rows: int, n_columns: int, n_first: int = 1) 
     Args:
         table: (1, n_first + n_rows x stored columns, width), columns fastest.
         n_rows: of the grid.
-        n_columns: to keep, at most as many as are stored.
+        n_columns: to keep, at most the number that is stored.
         n_first: entries for tokens of the whole clip, which stay.
 
     Returns:
@@ -333,7 +333,7 @@ def first_columns(table: Tensor, n_rows: int, n_columns: int, n_first: int = 1) 
 
 
 def resize_table(table: Tensor, stored: tuple[int, int], n_rows: int, n_columns: int, n_first: int = 2) -> Tensor:
-    """A table of positions for another grid: the centre of its columns, or stretched; its rows stretched.
+    """Fit a table of positions to another grid: the centre of its columns, or stretched; its rows stretched.
 
     Args:
         table: (1, n_first + rows x columns, width), columns fastest.

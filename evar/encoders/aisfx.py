@@ -130,7 +130,7 @@ class AiSfx(Encoder):
         return (1 + (mel_frames - WINDOW) // self.hop_frames).clamp(min=1)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every layer: (batch, samples) -> layer name -> (batch, time, feature), time in windows."""
+        """Compute every layer: (batch, samples) -> layer name -> (batch, time, feature), time in windows."""
         # Essentia's last frame is centred at or beyond the clip's end. Later frames touch nothing but the zeros there,
         # and are exactly 0 after the logarithm, as if the clip were alone.
         padded = nn.functional.pad(waveform, (0, FRAME_HOP - 1))

@@ -135,7 +135,7 @@ class AST(Encoder):
 
     @classmethod
     def from_config(cls, config: EncoderConfig, *, weights: str | Path | None) -> Encoder:
-        """Also takes the LayerNorm epsilon from the checkpoint's format, and refuses a folder of another AST."""
+        """Build; take the LayerNorm epsilon from the checkpoint's format, and refuse a folder of another AST."""
         if weights is not None:
             import dataclasses
 
@@ -167,7 +167,7 @@ class AST(Encoder):
         return frames.clamp(max=PADDED_FRAMES) if self.input == "padded" else frames
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples) -> (batch, time, 128) log-mel before normalisation; padded: time = 1024, zeros at the end."""
+        """Map (batch, samples) to (batch, time, 128) log-mel before normalisation; if padded, time is 1024."""
         logmel = self.mel(waveform).clamp(min=LOG_FLOOR).log()
         if self.input == "clip":
             return logmel
@@ -178,7 +178,7 @@ class AST(Encoder):
         return logmel.masked_fill(beyond[:, :, None], 0.0)
 
     def compute_normalised_input(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """What the patches are cut from: `frontend`, then (x - mean) / (2 std).
+        """Compute what the patches are cut from: `frontend`, then (x - mean) / (2 std).
 
         Returns:
             (batch, time, 128).
@@ -235,7 +235,7 @@ class AST(Encoder):
         return {info.name: blocks[:, number][:, None] for number, info in enumerate(self.layer_infos)}
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, 527) logits of the AudioSet classes, in AudioSet's order."""
+        """Compute (batch, 527) logits of the AudioSet classes, in AudioSet's order."""
         return self.classifier(self.forward(waveform, lengths)[self.layer_infos[-1].name][:, 0])
 
     def _read(self, patches: Tensor) -> Tensor:

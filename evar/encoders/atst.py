@@ -245,7 +245,7 @@ class AtstFrame(_Atst):
 
 
 def central(waveform: Tensor, lengths: Tensor, longest: int) -> tuple[Tensor, Tensor]:
-    """The centre of every clip that is too long.
+    """Cut the centre out of every clip that is too long.
 
     Args:
         waveform: (batch, samples).

@@ -18,7 +18,7 @@ final LayerNorm of block12, the usual choice of ports), contextual (default: mea
 official encoder returns without masks), cls (the normed token of the whole clip, hop 0). Fine-tuned: fc_norm
 (default: LayerNorm of the mean of block12, what the classifier sees, hop 0); `outputs` gives the logits of 527 classes.
 
-Differs from the original: nothing is said there about longer clips than 10.24 s but to cut them.
+Differs from the original: clips longer than 10.24 s are only cut there.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class AudioMae(PatchEncoder):
         self.default_layers = ("fc_norm" if fine_tuned else "contextual",)
 
     def load_checkpoint(self, path: Path, name: str) -> None:
-        """Also says which encoder takes the file where it is another one."""
+        """Load a checkpoint; if it belongs to another encoder, say which one takes it."""
         state = self.convert(read_checkpoint(path))
         refuse_other(state, path, name, "audio_mae.as2m" if self.fine_tuned else "audio_mae")
         state = {key.replace("head.", "classifier.", 1): value for key, value in state.items()}
@@ -108,16 +108,16 @@ class AudioMae(PatchEncoder):
         return frames.clamp(max=FRAMES) if self.input == "padded" else frames
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples) -> (batch, time, 128) log-mel before normalisation, at most 1024 frames where padded."""
+        """Map (batch, samples) to (batch, time, 128) log-mel before normalisation, at most 1024 frames where padded."""
         logmel = self.mel(waveform)
         return logmel[:, :FRAMES] if self.input == "padded" else logmel
 
     def window_size(self, n_frames: int) -> int:
-        """Always 1024."""
+        """Return 1024, the size of every window."""
         return FRAMES
 
     def window_steps(self, n_frames: int) -> int:
-        """Patches that hold a frame of the clip; all 64 where the input is padded."""
+        """Count the patches that hold a frame of the clip; all 64 if the input is padded."""
         return FRAMES // PATCH if self.input == "padded" else -(-n_frames // PATCH)
 
     def every_layer(self, spectrogram: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -152,7 +152,7 @@ class AudioMae(PatchEncoder):
         return layers
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, 527) logits of the AudioSet classes, before the sigmoid.
+        """Compute (batch, 527) logits of the AudioSet classes, before the sigmoid.
 
         Raises:
             ValueError: if it is the pre-trained network, which has no classifier.

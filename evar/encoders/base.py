@@ -102,7 +102,7 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every declared layer of a batch; call `encode` instead, which checks and pads.
+        """Compute every declared layer of a batch; call `encode` instead, which checks and pads.
 
         Args:
             waveform: (batch, samples) float32 in [-1, 1] at `sample_rate`, zero beyond each clip's length.
@@ -115,7 +115,7 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor] | Tensor:
-        """Frames that depend on a clip's own samples: (batch,) samples -> (batch,) frames, each >= 1.
+        """Count the frames that depend on a clip's own samples: (batch,) samples -> (batch,) frames, each >= 1.
 
         One tensor where all layers share a frame rate, else layer name -> tensor.
         """
@@ -132,7 +132,7 @@ class Encoder(nn.Module, ABC):
         raise NotImplementedError(f"{self.name or type(self).__name__} has no front-end of its own")
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """Frames of `network_input` that hold a clip's own sound, not padding: (batch,) samples -> (batch,) frames."""
+        """Count the frames of `network_input` that hold the clip's own sound: (batch,) samples -> (batch,) frames."""
         raise NotImplementedError(f"{self.name or type(self).__name__} has no front-end of its own")
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
@@ -196,7 +196,7 @@ class Encoder(nn.Module, ABC):
         return torch.device("cpu")
 
     def layer(self, name: str | int) -> LayerInfo:
-        """The declared layer of that name or position.
+        """Find the declared layer of that name or position.
 
         Args:
             name: a layer's name; or its position among the declared layers, as a number or a text of digits: 0 is the
@@ -248,7 +248,7 @@ class Encoder(nn.Module, ABC):
         return names
 
     def encode(self, waveform: Tensor, lengths: Tensor | None = None) -> LayerFeatures:
-        """Frames of every layer, in one forward.
+        """Compute the frames of every layer, in one forward.
 
         Args:
             waveform: (batch, samples) float32 in [-1, 1] at `sample_rate`.
@@ -285,7 +285,7 @@ class Encoder(nn.Module, ABC):
             self.norm_stats = before
 
     def frontend(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """The log-mel (or the normalised waveform) that the network sees, before normalisation by `norm_stats`.
+        """Compute the log-mel (or the normalised waveform) that the network sees, before normalisation by `norm_stats`.
 
         Args:
             waveform, lengths: as for `encode`.

@@ -85,10 +85,10 @@ class Beats(Encoder):
 
     Args:
         size: "base" or "large".
-        n_blocks: blocks; 0 for as many as the size has.
+        n_blocks: blocks; 0 for all blocks of the size.
         n_classes: tags of a fine-tuned checkpoint's head; 0 for none.
         max_distance: distance in tokens from which all share a bias; a checkpoint's own counts.
-        mean, std: of the input; a checkpoint's own count where it has any.
+        mean, std: of the input; those of the checkpoint count, if it has any.
         bands: "mean" over the 8 bands of a time step, or "side_by_side".
 
     Raises:
@@ -148,7 +148,7 @@ class Beats(Encoder):
 
     @classmethod
     def from_config(cls, config: EncoderConfig, *, weights: str | Path | None) -> Encoder:
-        """Also takes what the checkpoint's `cfg` says, and refuses one of another size or kind."""
+        """Build with the settings in the checkpoint's `cfg`, and refuse a checkpoint of another size or kind."""
         if weights is not None:
             checkpoint = read_checkpoint(weights)
             config = dataclasses.replace(config, options=_options(config, checkpoint, Path(weights).name))
@@ -174,7 +174,7 @@ class Beats(Encoder):
         return self.mel.frames(lengths)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples) -> (batch, time, 128) log-mel of the waveform times 2^15, before normalisation."""
+        """Map (batch, samples) to (batch, time, 128) log-mel of the waveform times 2^15, before normalisation."""
         return self.mel(waveform)
 
     def valid_frames(self, lengths: Tensor) -> Tensor:
@@ -213,7 +213,7 @@ class Beats(Encoder):
         return layers
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, 527) probabilities of the AudioSet tags, in the order of the checkpoint's `label_dict`.
+        """Compute (batch, 527) probabilities of the AudioSet tags, in the order of the checkpoint's `label_dict`.
 
         Raises:
             ValueError: if the checkpoint is not fine-tuned.
@@ -245,7 +245,7 @@ class GatedAttention(Attention):
         self.grep_a = nn.Parameter(torch.ones(1, n_heads, 1, 1))
 
     def make_bias(self, query: Tensor, bias: Tensor | None) -> Tensor | None:
-        """(batch, head, query, width / heads), (head, query, key) -> (batch, head, query, key)."""
+        """Map (batch, head, query, width / heads) and (head, query, key) to (batch, head, query, key)."""
         assert bias is not None
         halves = self.grep_linear(query).unflatten(3, (2, 4)).sum(dim=4)  # (batch, head, query, 2)
         first, second = halves.sigmoid().chunk(2, dim=3)
@@ -253,7 +253,7 @@ class GatedAttention(Attention):
 
 
 def distance_bias(table: Tensor, n_tokens: int, max_distance: int) -> Tensor:
-    """What is added to the score of every query and key, by their distance in the row of tokens.
+    """Compute what is added to the score of every query and key, by their distance in the row of tokens.
 
     Args:
         table: (bucket, head).
@@ -275,7 +275,7 @@ def distance_bias(table: Tensor, n_tokens: int, max_distance: int) -> Tensor:
 
 
 def buckets(distance: Tensor, n_buckets: int, max_distance: int) -> Tensor:
-    """The bucket of each distance (any shape): half of them for keys behind the query, half for those ahead.
+    """Find the bucket of each distance (any shape): half of them for keys behind the query, half for those ahead.
 
     Source: Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer", JMLR 2020:
         near distances have a bucket each, farther ones share logarithmically wider ones.

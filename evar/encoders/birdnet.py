@@ -124,7 +124,7 @@ class BirdNet(Encoder):
         load_strict(self, state, path)
 
     def _read_tflite(self, path: Path) -> dict[str, Tensor]:
-        """The graph's constants by our names: convolutions stand in the graph in the order in which they are applied."""
+        """Rename the graph's constants: its convolutions are listed in the order in which they are applied."""
         graph = read_tflite_graph(path)
         constants = {graph.names[number]: value for number, value in graph.constants.items()}
         if lacking := [name for name in _PUBLISHED.values() if name not in constants]:
@@ -169,7 +169,7 @@ class BirdNet(Encoder):
         )
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, classes) logits, mean over windows by their share of sound."""
+        """Compute (batch, classes) logits, mean over windows by their share of sound."""
         features, frames = self.forward(waveform, lengths)["embedding"], self.valid_frames(lengths)["embedding"]
         own = torch.arange(features.shape[1], device=features.device)[None, :] < frames[:, None]
         logits = self.classifier(features).masked_fill(~own[:, :, None], 0.0)

@@ -142,7 +142,7 @@ class ByolA(_ByolA):
 
     @classmethod
     def from_config(cls, config: EncoderConfig, *, weights: str | Path | None) -> Encoder:
-        """Also names the encoder that fits, where the checkpoint is of another width."""
+        """Build; if the checkpoint has another width, name the encoder that fits."""
         if weights is not None:
             first = state_dict_of(read_checkpoint(weights)).get("fc.0.weight")
             width = config.options.get("width", 512)

@@ -5,7 +5,7 @@ Papers: Elbanna et al., "BYOL-S: Learning Self-supervised Speech Representations
 Cognitive and Physical Load", Interspeech 2022 (arXiv 2203.16637), whose network is the CvT. Checkpoints:
 `checkpoints/*.pth` of the repository GasserElbanna/serab-byols (MIT). Trained without labels on the part of AudioSet
 that holds speech. BYOL-A's file of width 2048 has the same tensors as that of `default` and loads as well; the hash in the
-row tells them apart.
+row shows which file it was.
 
 Input: 16 kHz. Power spectra of 400 samples every 160 in a Fourier transform of 1024 (periodic Hann, centred, clip
 mirrored at both ends), 64 HTK mel bands of peak 1 from 60 to 7800 Hz, ln(x + 1.1920929e-07); then shifted and scaled to
@@ -107,7 +107,7 @@ class ByolS(Encoder):
         return self.mel.frames(lengths)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples) -> (batch, time, 64) log-mel, natural logarithm, before it is standardised."""
+        """Map (batch, samples) to (batch, time, 64) log-mel, natural logarithm, before it is standardised."""
         return (self.mel(waveform, lengths) + LOG_OFFSET).log()
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
@@ -209,7 +209,7 @@ class AudioNtt(nn.Module):
         )
 
     def forward(self, maps: Tensor) -> list[Tensor]:
-        """Every block and every linear layer.
+        """Compute every block and every linear layer.
 
         Args:
             maps: (clips, 1, band, time), at least 8 frames.
@@ -231,7 +231,7 @@ class AudioNtt(nn.Module):
 
 
 def name_cvt_tensor(name: str) -> str:
-    """The name in `Cvt` of a tensor of the published file.
+    """Find the name in `Cvt` of a tensor of the published file.
 
     Args:
         name: such as "layers.0.2.layers.0.0.fn.to_q.net.1.weight".

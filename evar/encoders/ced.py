@@ -101,7 +101,7 @@ class Ced(BatchNormMel):
         )
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, 527) probabilities of the AudioSet tags.
+        """Compute (batch, 527) probabilities of the AudioSet tags.
 
         `input="clip"`: of the mean over all tokens, as the hub's port computes them; "padded": the mean over the pieces of
         each piece's own, as the original does. The two differ only for clips of several pieces.

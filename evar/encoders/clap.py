@@ -74,7 +74,7 @@ class ClapLaion(HtsatClap):
         return two_layers(n_in, self.projected_width)
 
     def project(self, vectors: Tensor) -> Tensor:
-        """(batch, width) -> (batch, 512) of length 1."""
+        """Map (batch, width) to (batch, 512) of length 1."""
         return nn.functional.normalize(self.audio_projection(vectors), dim=-1)
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:

@@ -104,7 +104,7 @@ class Cnn14(Encoder):
 
     @classmethod
     def from_config(cls, config: EncoderConfig, *, weights: str | Path | None) -> Cnn14:
-        """Also refuses a checkpoint whose own mel filters are not those of this encoder: it is of the other rate."""
+        """Build, and refuse a checkpoint of the other sample rate, which its mel filters show."""
         encoder = super().from_config(config, weights=None)
         assert isinstance(encoder, cls)
         if weights is not None:
@@ -140,7 +140,7 @@ class Cnn14(Encoder):
         return self.mel.frames(lengths)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples) -> (batch, time, 64) log-mel in dB, before the batch normalisation over bands."""
+        """Map (batch, samples) to (batch, time, 64) log-mel in dB, before the batch normalisation over bands."""
         return 10.0 * self.mel(waveform, lengths).clamp(min=POWER_FLOOR).log10()
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
@@ -180,7 +180,7 @@ class Cnn14(Encoder):
         return _over_frequency(self.encode(waveform, lengths)["block6"])
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, 527) probabilities of the AudioSet tags, in AudioSet's order.
+        """Compute (batch, 527) probabilities of the AudioSet tags, in AudioSet's order.
 
         Raises:
             ValueError: if the checkpoint came without its `fc_audioset`.

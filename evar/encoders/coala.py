@@ -12,16 +12,16 @@ numbers are part of this package (from `scaler_top_1000.pkl` of the repository, 
 
 Network: five convolutions 4 x 4 with stride 2, batch normalisation and ReLU, 128 channels each.
 
-`input="clip"` (default): silence fills up the last chunk, and every sample is heard. `input="whole"`: the last, partial
+`input="clip"` (default): silence fills up the last chunk, and every sample counts. `input="whole"`: the last, partial
 chunk is dropped; at least 48,640 samples. `input="padded"` follows the original: clips of up to 10 s are filled up with
 silence to 10 s, of which 4 whole chunks are used, and noise of at most 5e-4 is added to every sample (the original's
-noise is another at every call; here it has a fixed seed); longer clips are taken as with "whole".
+noise differs at every call; here it has a fixed seed); longer clips are cut as with "whole".
 
 Layers: conv1..conv5, channel x band side by side, 48, 24, 12, 6 and 3 frames a chunk; emb (1152), the last convolution
 of a chunk as one vector, which is the default, and fc (1152), the linear layer that faced the tags: one frame a chunk.
 All pool by mean, as the authors do.
 
-Differs from the original: the noise, and the mirrored ends, which librosa took for granted until its version 0.10.
+Differs from the original: the noise, and the mirrored ends, which were librosa's default until its version 0.10.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Coala(Encoder):
         return self.mel.frames(self._pad_lengths(lengths))
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples) -> (batch, time, 96) log-mel, natural logarithm, of a clip with its padding."""
+        """Map (batch, samples) to (batch, time, 96) log-mel, natural logarithm, of a clip with its padding."""
         padded = self._pad_lengths(lengths)
         waveform = nn.functional.pad(waveform, (0, max(0, int(padded.max()) - waveform.shape[1])))
         if self.input == "padded" and self.noise:
@@ -139,7 +139,7 @@ class Coala(Encoder):
         return (self.mel(waveform, padded) + LOG_OFFSET).log()
 
     def scale_chunks(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """What the network sees.
+        """Return what the network sees.
 
         Args:
             waveform, lengths: as for `forward`.
@@ -185,7 +185,7 @@ class Coala(Encoder):
 
 
 def describe_conv(number: int, channels: int) -> LayerInfo:
-    """What the layer of a convolution is.
+    """Describe what the layer of a convolution is.
 
     Example:
         >>> describe_conv(1, 128).width

@@ -125,7 +125,7 @@ class Crepe(Encoder):
         return 1 + lengths // self.hop
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """Every layer: (batch, samples) -> layer name -> (batch, time, feature)."""
+        """Compute every layer: (batch, samples) -> layer name -> (batch, time, feature)."""
         padded = nn.functional.pad(waveform, (WINDOW // 2, WINDOW // 2))
         counts = self.valid_frames(lengths)
         frames = pack(padded.unfold(1, WINDOW, self.hop), counts)  # (n_frames, window)

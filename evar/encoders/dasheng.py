@@ -49,7 +49,7 @@ class Dasheng(BatchNormMel):
         size: "base", "0.6B" or "1.2B".
         input: "clip" (the last piece has its own length) or "padded" (as the GitHub version).
         n_classes: tags of a fine-tuned checkpoint's head; 0 for none.
-        n_blocks: blocks, for tests; 0 for as many as the size has.
+        n_blocks: blocks, for tests; 0 for all blocks of the size.
 
     Raises:
         ValueError: if the size or the input is another.
@@ -109,7 +109,7 @@ class Dasheng(BatchNormMel):
         return {name: value[:, :n_times] for name, value in layers.items()}
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, width) sigmoid of the mean over the tokens, or (batch, 527) probabilities where there are tags."""
+        """Compute (batch, width) sigmoid of the mean over the tokens, or (batch, 527) probabilities of tags."""
         vectors = mean(self.forward(waveform, lengths)["norm"], self.valid_frames(lengths))
         return (vectors if self.outputlayer is None else self.outputlayer(vectors)).sigmoid()
 

@@ -9,8 +9,8 @@ Input: 16 kHz. Magnitude spectra of 400 samples every 160 in a Fourier transform
 only), 64 HTK mel bands from 60 to 7800 Hz (triangles linear in mel, peak 1), between 1e-5 and 1e8, natural logarithm.
 At least 400 samples; clips of any length go through the network as a whole.
 
-Network: EfficientNet-B0 of the package efficientnet_pytorch with one input channel: zeros around a map as TensorFlow's
-"same" rule has them, which depends on the map's size; batch normalisation with a small number of 1e-3.
+Network: EfficientNet-B0 of the package efficientnet_pytorch with one input channel: zeros around a map follow
+TensorFlow's "same" rule, which depends on the map's size; batch normalisation with epsilon 1e-3.
 
 Layers: stem, stage1..stage7 and top, channel x band side by side, one frame in 2, 2, 4, 8, 16, 16, 32, 32 and 32 of the
 log-mel; emb (1280): top averaged over the bands, which is the default. All pool by mean: the original's average over

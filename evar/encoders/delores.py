@@ -16,8 +16,8 @@ Networks: `efficientnet`, EfficientNet-B0 as in `decar`, on images (mel, time), 
 
 Layers of `efficientnet` (`delores`): stem, stage1..stage7, top and emb (1280, the default), as in `decar`, pooled by
 mean. Layers of `audio_ntt` (`delores.ntt`): conv1, conv2, conv3, fc1 and fc2 (2048, the default), pooled by mean. The
-tensors of the second are those of the repository's code as facts say (`features_1`, `features_2`, `features_3`, `fc`);
-no file was seen.
+tensors of the second have the names of the repository's code (`features_1`, `features_2`, `features_3`, `fc`); no file
+was at hand.
 
 Differs from the original: pre-training cut windows of 0.95 or 0.98 s; here a clip is one image.
 """
@@ -104,7 +104,7 @@ class Delores(B0Encoder):
         self.mel: Any = DeloresMel()
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples) -> (batch, time, 64) log-mel, natural logarithm."""
+        """Map (batch, samples) to (batch, time, 64) log-mel, natural logarithm."""
         return self.mel(waveform, lengths)
 
     def compute_heads(self, top: Tensor) -> dict[str, Tensor]:
@@ -158,7 +158,7 @@ class DeloresNtt(Encoder):
         return self.mel.frames(lengths)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples) -> (batch, time, 64) log-mel, natural logarithm."""
+        """Map (batch, samples) to (batch, time, 64) log-mel, natural logarithm."""
         return self.mel(waveform, lengths)
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:

@@ -69,7 +69,7 @@ class Eat(Encoder):
         readout: "mean", "patches", "side_by_side" or "cls".
         n_classes: classes of a fine-tuned checkpoint's head; 0 for none.
         head_eps: epsilon of the head's LayerNorm: 1e-5 in the hub's code, 1e-6 in fairseq's.
-        n_blocks: blocks, for tests; 0 for as many as the size has.
+        n_blocks: blocks, for tests; 0 for all blocks of the size.
 
     Raises:
         ValueError: if an option is none of these.
@@ -146,7 +146,7 @@ class Eat(Encoder):
         return frames.clamp(max=PADDED_FRAMES) if self.input == "padded" else frames
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples) -> (batch, time, 128) log-mel of the clip shifted to mean 0, before it is filled."""
+        """Map (batch, samples) to (batch, time, 128) log-mel of the clip shifted to mean 0, before it is filled."""
         inside = torch.arange(waveform.shape[1], device=waveform.device)[None, :] < lengths[:, None]
         mean = waveform.sum(dim=1, keepdim=True) / lengths[:, None]
         logmel = self.mel((waveform - mean) * inside)
@@ -170,7 +170,7 @@ class Eat(Encoder):
         return layers
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, classes) logits of the fine-tuned checkpoint's classes, for the official input of 1024 frames.
+        """Compute (batch, classes) logits of the fine-tuned checkpoint's classes, for the official input of 1024 frames.
 
         Raises:
             ValueError: if the checkpoint is not fine-tuned.
@@ -208,7 +208,7 @@ class Eat(Encoder):
 
 
 def read(tokens: Tensor, readout: str) -> Tensor:
-    """What a layer gives of its tokens.
+    """Read what a layer gives of its tokens.
 
     Args:
         tokens: (window, 1 + time x 8, width): cls, then patches, time-major.

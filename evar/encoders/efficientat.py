@@ -205,7 +205,7 @@ class EfficientAT(Encoder):
         return run_by_length(self._run_network, self.mel(waveform, lengths), self.mel.frames(lengths), _CHUNK_FRAMES)
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, 527) logits of the AudioSet tags."""
+        """Compute (batch, 527) logits of the AudioSet tags."""
         return self.classifier["5"](self.forward(waveform, lengths)["hidden"][:, 0])
 
     def convert(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
@@ -232,7 +232,7 @@ def _convolve(
 
 
 class _Weighing(nn.Module):
-    """Weighs channels by what the whole map holds of them."""
+    """Weighs channels by their mean over the whole map."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -19,8 +19,8 @@ is the mean of stage4 over frequency and time, times a last attention, and the d
 527 AudioSet tags.
 
 `precision="mixed"` (default) computes the wavelets in float64 and the network in float32, "single" all of it in float32,
-as the original does, and "double" all of it in float64. The wavelets reach angles of 3217 radians, which float32 tells
-apart by some 1e-4 only: the original's vectors are right to some 1e-3, and in digital silence its decibels are those of
+as the original does, and "double" all of it in float64. The wavelets reach angles of 3217 radians, which float32 resolves
+to about 1e-4 only: the original's vectors are right to about 1e-3, and in digital silence its decibels are those of
 rounding errors.
 
 Differs from the original: its fine-tuning cuts or fills clips to 5 s.
@@ -161,7 +161,7 @@ class EsresnextFbsp(Encoder):
         return {name: value.float() for name, value in layers.items()}
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, 527) logits of the AudioSet tags."""
+        """Compute (batch, 527) logits of the AudioSet tags."""
         return self.fc(self.forward(waveform, lengths)["emb"][:, 0].to(self.dtype)).float()
 
     def weigh_channels(self, waveform: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ class Ge2e(Encoder):
         return begun - ((begun > 1) & (4 * covered < 3 * _WINDOW)).long()
 
     def utterance_embedding(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """One vector of length 1 for each clip, as the package's `embed_utterance` gives it.
+        """Return one vector of length 1 for each clip, as the package's `embed_utterance` gives it.
 
         Args:
             waveform: (batch, samples) float32 in [-1, 1] at 16 kHz.

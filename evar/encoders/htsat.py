@@ -10,8 +10,8 @@ bands of area 1 from 50 to 14000 Hz, 10 log10(max(x, 1e-10)) dB; a batch normali
 513 samples; shorter clips are filled with zeros. The log-mel is stretched to 1024 frames by bicubic interpolation and
 folded into an image of 256 x 256: 4 segments of 256 frames stand on top of each other.
 
-`input="repeated"` (default) is what the original does for embeddings, and so does EVAR: a clip is repeated end to end as
-often as it fits whole into 1024 frames. `input="padded"` is what it does in training: zeros up to 10 s, no repetition. In
+`input="repeated"` (default) is the way of the original for embeddings, and of EVAR: a clip is repeated end to end as
+often as it fits whole into 1024 frames. `input="padded"` is its way in training: zeros up to 10 s, no repetition. In
 both, clips over 10 s are cut into pieces of 10 s, each of which goes through the network alone, and the vectors of the
 pieces are averaged with equal weight. What is left over after the last whole piece is repeated or filled like a short
 clip; fewer than 513 samples are left out.
@@ -20,7 +20,7 @@ Network: patches of 4 x 4, four stages of 2, 2, 6 and 2 Swin blocks (windows of 
 4 but for the last stage), 96, 192, 384 and 768 wide, merging of 2 x 2 tokens between the stages, a final LayerNorm.
 
 Layers patch, block1..block12, merge1..merge3 and norm, which is the default (768): the mean over all tokens. Because a
-clip is repeated and stretched, tokens stand at no fixed time; every layer is one vector a clip (hop 0). `read_time_steps`
+clip is repeated and stretched, tokens belong to no fixed time; every layer is one vector a clip (hop 0). `read_time_steps`
 gives the 32 steps of one piece. `outputs` gives the probabilities of the 527 AudioSet tags, `tag_frames` those of each
 step.
 
@@ -206,7 +206,7 @@ class Htsat(Encoder):
         return self._average_over_pieces(read, *self._check_input(waveform, lengths))
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, 527) probabilities of the AudioSet tags: those of each piece of 10 s, averaged."""
+        """Compute (batch, 527) probabilities of the AudioSet tags: those of each piece of 10 s, averaged."""
         return self._compute_tags(waveform, lengths)["clip"]
 
     def tag_frames(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -146,13 +146,13 @@ class HuggingFaceEncoder(ReadsText):
         return cls(**config.options, weights=weights)
 
     def network_input_frames(self, lengths: Tensor) -> Tensor:
-        """Samples: the input is the waveform (waveform models only)."""
+        """Count samples, since the input is the waveform (waveform models only): (batch,) -> (batch,) samples."""
         if isinstance(self.reader, WaveformReader):
             return lengths
         return super().network_input_frames(lengths)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples), scaled as the model's feature extractor says (waveform models only)."""
+        """Compute (batch, samples), scaled as the model's feature extractor says (waveform models only)."""
         if isinstance(self.reader, WaveformReader):
             return self.reader.scale_clips(waveform, lengths)
         return super().network_input(waveform, lengths)

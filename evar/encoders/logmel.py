@@ -69,5 +69,5 @@ class LogMel(Encoder):
         return self.mel.frames(lengths)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """(batch, samples) -> {"logmel": (batch, time, n_mels)}, natural logarithm."""
+        """Map (batch, samples) to {"logmel": (batch, time, n_mels)}, natural logarithm."""
         return {"logmel": (self.mel(waveform) + LOG_OFFSET).log()}

@@ -119,7 +119,7 @@ class M2D(PatchEncoder):
         self.default_layers = ("norm",)
 
     def load_checkpoint(self, path: Path, name: str) -> None:
-        """Also takes `norm_stats` from the checkpoint, and refuses a folder whose name tells another geometry."""
+        """Load a checkpoint and its `norm_stats`, and refuse a folder whose name gives another geometry."""
         self.check_folder(path, name)
         state = self.convert(read_checkpoint(path))
         refuse_other(state, path, name, f"m2d.{self.unit // self.patch}")
@@ -165,7 +165,7 @@ class M2D(PatchEncoder):
         return self.mel.frames(lengths)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples) -> (batch, time, 80) log-mel, natural logarithm, before normalisation."""
+        """Map (batch, samples) to (batch, time, 80) log-mel, natural logarithm, before normalisation."""
         return (self.mel(waveform, lengths) + LOG_OFFSET).log()
 
     def prepare(self, spectrogram: Tensor) -> Tensor:
@@ -175,7 +175,7 @@ class M2D(PatchEncoder):
         return (spectrogram - mean) / std
 
     def window_steps(self, n_frames: int) -> int:
-        """Patches of a unit, the last one filled, at most as many as the table has."""
+        """Count the patches of a unit; the last one is filled, and the table of positions limits their number."""
         return min(-(-n_frames // self.patch), self.unit // self.patch)
 
     def every_layer(self, spectrogram: Tensor) -> Iterator[tuple[str, Tensor]]:

@@ -11,8 +11,8 @@ with random weights). At least 2,800 samples (16 frames), of the frame model 560
 left out.
 
 Any length goes through the network at once: fixed sinusoids over the flattened index of the token, time-major; a LayerNorm
-before the first block; post-norm blocks (epsilon 1e-5); none after. `window_frames` cuts long clips into windows of so many
-frames (0: none), which bounds time and memory; no official vector depends on it.
+before the first block; post-norm blocks (epsilon 1e-5); none after. `window_frames` cuts long clips into windows of that
+many frames (0: none), which bounds time and memory; no official vector depends on it.
 
 Layers block1..block12, the last one the default: in the patch model the 8 bands of a time step side by side, 6144 wide, hop
 2560, as s3prl gives them; in the frame model 768 wide, hop 320. Pooled by mean. `bands="mean"` averages the bands (768).
@@ -99,7 +99,7 @@ class MaeAst(PatchEncoder):
         self.default_layers = (f"block{n_blocks}",)
 
     def load_checkpoint(self, path: Path, name: str) -> None:
-        """Also takes the input statistics from the checkpoint, and refuses one with patches of another size."""
+        """Load a checkpoint and its input statistics, and refuse one with patches of another size."""
         checkpoint = read_checkpoint(path)
         state = state_dict_of(checkpoint)
         refuse_other(state, path, name, "mae_ast")
@@ -144,7 +144,7 @@ class MaeAst(PatchEncoder):
         return self.mel.frames(lengths)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples) -> (batch, time, 128) log-mel before normalisation."""
+        """Map (batch, samples) to (batch, time, 128) log-mel before normalisation."""
         return self.mel(waveform)
 
     def every_layer(self, spectrogram: Tensor) -> Iterator[tuple[str, Tensor]]:

@@ -126,7 +126,7 @@ class MaskSpec(PatchEncoder):
         self.default_layers = ("fc_norm" if fine_tuned else "norm",)
 
     def load_checkpoint(self, path: Path, name: str) -> None:
-        """Also reads the statistics of the bands, and says which encoder takes the file where it is another one."""
+        """Load a checkpoint and the statistics of the bands; if it belongs to another encoder, say which one takes it."""
         state = self.convert(read_checkpoint(path))
         refuse_other(state, path, name, "mask_spec.as2m" if self.fine_tuned else "mask_spec")
         state = {key.replace("head.", "classifier.", 1): value for key, value in state.items()}
@@ -148,7 +148,7 @@ class MaskSpec(PatchEncoder):
         return full * WINDOW_FRAMES + torch.where(rest > 0, 1 + (rest - 1) // HOP, 0)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples) -> (batch, time, 128) log-mel after (x + 4.5) / 5, before the statistics of the bands."""
+        """Map (batch, samples) to (batch, time, 128) log-mel after (x + 4.5) / 5, before the statistics of the bands."""
         if self.input == "stretched":
             return self.log_mel(waveform, lengths)
         if self.input == "padded":
@@ -165,7 +165,7 @@ class MaskSpec(PatchEncoder):
         )
 
     def log_mel(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """(batch, samples) -> (batch, time, 128), mirrored at each clip's own end."""
+        """Map (batch, samples) to (batch, time, 128), mirrored at each clip's own end."""
         if self.half_waveform:
             share = torch.tensor(PREEMPHASIS).half().float()
             waveform = waveform.half().float()
@@ -179,7 +179,7 @@ class MaskSpec(PatchEncoder):
         return ((self.mel(emphasised, lengths) + LOG_OFFSET).log() + SHIFT) / SCALE
 
     def compute_normalised_input(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """What the patches are cut from: `frontend`, then (x - mean) / std of each band.
+        """Compute what the patches are cut from: `frontend`, then (x - mean) / std of each band.
 
         Returns:
             (batch, time, 128).
@@ -190,11 +190,11 @@ class MaskSpec(PatchEncoder):
         return (spectrogram - self.band_mean) / self.band_std
 
     def window_size(self, n_frames: int) -> int:
-        """What the own patches cover; all frames up to 1000 where they are stretched."""
+        """Count the frames that the own patches cover; all frames up to 1000 if they are stretched."""
         return n_frames if self.input == "stretched" else super().window_size(n_frames)
 
     def window_steps(self, n_frames: int) -> int:
-        """Patches that fit into the window; one vector a clip where it is stretched."""
+        """Count the patches that fit into the window; one vector a clip if it is stretched."""
         return 1 if self.input == "stretched" else super().window_steps(n_frames)
 
     def every_layer(self, spectrogram: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -231,7 +231,7 @@ class MaskSpec(PatchEncoder):
         return layers
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, 527) logits of the AudioSet classes, before the sigmoid.
+        """Compute (batch, 527) logits of the AudioSet classes, before the sigmoid.
 
         Raises:
             ValueError: if it is the pre-trained network, which has no classifier.

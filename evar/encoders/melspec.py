@@ -50,5 +50,5 @@ class MelSpec(LogMel):
         self.layer_infos = (LayerInfo("melspec", n_mels, hop, "mean_std", "magnitude, no logarithm"),)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """(batch, samples) -> {"melspec": (batch, time, n_mels)}, magnitudes."""
+        """Map (batch, samples) to {"melspec": (batch, time, n_mels)}, magnitudes."""
         return {"melspec": self.mel(waveform)}

@@ -65,7 +65,7 @@ class Mfcc(LogMel):
         )
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """(batch, samples) -> "mfcc", "delta" and "delta2": (batch, time, n_mfcc)."""
+        """Map (batch, samples) to "mfcc", "delta" and "delta2": (batch, time, n_mfcc)."""
         coefficients = super().forward(waveform, lengths)["logmel"] @ self.transform  # (batch, time, n_mfcc)
         frames = self.mel.frames(lengths)
         delta = compute_slopes(coefficients, frames)
@@ -73,7 +73,7 @@ class Mfcc(LogMel):
 
 
 def make_cosine_transform(n_mels: int, n_mfcc: int) -> Tensor:
-    """The first columns of the orthonormal discrete cosine transform of type 2.
+    """Make the first columns of the orthonormal discrete cosine transform of type 2.
 
     Args:
         n_mels: numbers that are transformed.
@@ -95,7 +95,7 @@ def make_cosine_transform(n_mels: int, n_mfcc: int) -> Tensor:
 
 
 def compute_slopes(values: Tensor, frames: Tensor) -> Tensor:
-    """How fast each feature rises, by least squares over 5 frames; the first and last frame count for what lies beyond.
+    """Compute how fast each feature rises, by least squares over 5 frames; the end frames are repeated.
 
     Args:
         values: (batch, time, feature).

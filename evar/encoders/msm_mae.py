@@ -94,7 +94,7 @@ class MsmMae(PatchEncoder):
 
     @classmethod
     def from_config(cls, config: EncoderConfig, *, weights: str | Path | None) -> Encoder:
-        """Also refuses a checkpoint whose folder's name tells another geometry."""
+        """Build, and refuse a checkpoint whose folder's name gives another geometry."""
         if weights is not None and (match := _FOLDER.fullmatch(Path(weights).resolve().parent.name)):
             told = tuple(int(match[name]) for name in ("mel", "frames", "height", "width"))
             wanted = (N_MELS, config.options.get("unit_frames", 208), PATCH, PATCH)
@@ -121,7 +121,7 @@ class MsmMae(PatchEncoder):
         return self.mel.frames(lengths)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples) -> (batch, time, 80) log-mel, natural logarithm, before normalisation."""
+        """Map (batch, samples) to (batch, time, 80) log-mel, natural logarithm, before normalisation."""
         return (self.mel(waveform, lengths) + LOG_OFFSET).log()
 
     def prepare(self, spectrogram: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ class MsmMae(PatchEncoder):
         return (spectrogram - mean) / std
 
     def window_size(self, n_frames: int) -> int:
-        """Always a whole unit."""
+        """Return the size of a whole unit."""
         return self.unit
 
     def window_steps(self, n_frames: int) -> int:

@@ -87,7 +87,7 @@ class MtebEncoder(Encoder):
         return {"embedding": torch.ones_like(lengths)}
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """(batch, samples) -> (batch, 1, width); each clip is handed over with its own length."""
+        """Map (batch, samples) to (batch, 1, width); each clip is handed over with its own length."""
         clips = [clip[:length] for clip, length in zip(waveform, lengths.tolist(), strict=True)]
         return {"embedding": self._embed(clips).to(waveform.device)[:, None]}
 

@@ -135,7 +135,7 @@ class MusiCnn(Encoder):
         return self.mel.frames(lengths)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, time, mel) log-mel."""
+        """Compute (batch, time, mel) log-mel."""
         return torch.log10(1.0 + LOG_GAIN * self.mel(waveform, lengths))
 
     def valid_frames(self, lengths: Tensor) -> Tensor:

@@ -1,11 +1,12 @@
 """Any network in an ONNX file: the encoder "onnx:FILE", with outputs and inner tensors of the graph as layers.
 
-A YAML beside the file, of the same name, says what the file does not: `sample_rate` (Hz), `window` and `hop` (samples that
-the network hears at once and from one window to the next; without `window` it takes whole clips), `input` (where there are
-several), `gain`, `layers` and `default_layers`, and, for tables, `description`, `trained_on`, `citation` and `licence`.
+A YAML beside the file, of the same name, holds the facts that the file lacks: `sample_rate` (Hz), `window` and `hop` (how
+many samples the network hears at once, and from one window to the next; without `window` it takes whole clips), `input` (if
+there are several), `gain`, `layers` and `default_layers`, and, for tables, `description`, `trained_on`, `citation` and
+`licence`.
 
 `layers` is a list of tensors, or name -> facts: `tensor`, `time_axis` and `mean_axes` (axes are counted with the batch as
-0), `pooling`, and `width` and `frames` where the layers shall be known without the file. Without `layers`, every output is
+0), `pooling`, and `width` and `frames` if the layers must be known without the file. Without `layers`, every output is
 one. An inner tensor is any value that a node of the graph computes.
 
 Layers: a tensor (clips, feature) is one vector a window, repeated ten times so that a partly filled last window counts by

@@ -181,7 +181,7 @@ class OpenL3(Encoder):
         return N_FRAMES * self.valid_frames(lengths)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples) -> (batch, windows x 199, band) decibels below each window's loudest number."""
+        """Map (batch, samples) to (batch, windows x 199, band) decibels below each window's loudest number."""
         counts = self.valid_frames(lengths)
         bands = in_chunks(lambda part: {"": self._compute_decibels(part)}, self._cut_windows(waveform, counts), 16)[""]
         return unpack(bands.flatten(1), counts).unflatten(2, (N_FRAMES, self.n_mels)).flatten(1, 2)

@@ -180,7 +180,7 @@ class Passt(Encoder):
         return layers
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, 527) logits of the AudioSet tags."""
+        """Compute (batch, 527) logits of the AudioSet tags."""
         return self.forward(waveform, lengths)["logits"][:, 0]
 
     def embed_moments(self, waveform: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ several training states.
 Input: 16 kHz. The clip's mean is removed; Kaldi's log-mel filterbank: 400 samples every 160, no padding, symmetric Hann, 128
 bands from 20 to 8000 Hz; (x + 4.6476) / 4.5699. At least 4 frames (880 samples); shorter clips are filled with zeros.
 
-`input="clip"` (default): a clip goes through at its own length, whatever that is; clips of one length share a forward.
+`input="clip"` (default): a clip of any length goes through at its own length; clips of one length share a forward.
 `input="padded"` follows the original: zeros are added to the log-mel, or it is cut, to 1056 frames (10.6 s), before it is
 normalised.
 
@@ -159,7 +159,7 @@ class Psla(Encoder):
         )
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, 527) probabilities of the AudioSet tags, or of the checkpoint's own."""
+        """Compute (batch, 527) probabilities of the AudioSet tags, or of the checkpoint's own."""
 
         def network(image: Tensor) -> dict[str, Tensor]:
             *_, head = self.effnet(image.transpose(1, 2)[:, None])

@@ -1,6 +1,6 @@
 """Any network in a TensorFlow SavedModel: the encoder "savedmodel:FOLDER", with what its function returns as layers.
 
-A YAML beside the folder, `FOLDER.yaml`, says the same as for "onnx:FILE" (see that page), and:
+A YAML beside the folder, `FOLDER.yaml`, holds the same facts as for "onnx:FILE" (see that page), and:
 
 - `input`: the name of the argument that is the sound; without it, the first one.
 - `call: {function: ...}`: a method ("infer_tf") or a signature ("serving_default"); without it the model itself
@@ -8,8 +8,8 @@ A YAML beside the folder, `FOLDER.yaml`, says the same as for "onnx:FILE" (see t
 - `call: {arguments: ...}`: other arguments, numbers or true and false, such as `{sample_rate: 16000}`.
 - `call: {is_batched: false}`: the function takes one clip (samples) and returns (frames, feature).
 
-Layers: what the function returns, by the keys of a dictionary, by numbers from 0 for several values, or "output". What lies
-inside cannot be reached.
+Layers: what the function returns, by the keys of a dictionary, by numbers from 0 for several values, or "output". Tensors
+inside of the function cannot be reached.
 
 Numbers are those of TensorFlow. A SavedModel is a program of TensorFlow's operators; one that reads or writes files, runs
 Python or opens connections is refused, and no library of operators is loaded. Nothing here is trained: fine-tuning and

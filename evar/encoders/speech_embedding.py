@@ -119,7 +119,7 @@ class SpeechEmbedding(Encoder):
         return 1 + (lengths - N_FFT) // HOP
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, time, mel) log-mel as the network takes it."""
+        """Compute (batch, time, mel) log-mel as the network takes it."""
         skipped = (N_FFT - WIN_LENGTH) // 2  # the window sits in the middle of 512 samples
         frames = self.network_input_frames(lengths)
         power = self.mel(waveform[:, skipped:] * FULL_SCALE)[:, : int(frames.max())]
@@ -129,7 +129,7 @@ class SpeechEmbedding(Encoder):
         return torch.maximum(decibels, loudest - RANGE_DB) / 10.0 + 2.0
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
-        """Frames of each layer that depend on the clip's own mel frames only.
+        """Return the frames of each layer that depend on the clip's own mel frames only.
 
         Example:
             >>> {name: int(n) for name, n in SpeechEmbedding().valid_frames(torch.tensor([12512])).items()}

@@ -11,8 +11,8 @@ patch model and 1 frame for the frame model. The stored table of 8 x 64 (1 x 512
 where fewer are needed, else bilinear interpolation; rows bilinear.
 
 Two ways to bring a clip to the network: `input="clip"` (default, as the authors' evaluation with a clip's own length) takes
-all frames at once, whatever their number; `input="padded"` fills with zeros, or CUTS, to 1024 frames before normalising, as
-in training. `window_frames` cuts long clips into windows of so many frames (0: none), which bounds time and memory; no
+all frames at once; `input="padded"` fills with zeros, or CUTS, to 1024 frames before normalising, as
+in training. `window_frames` cuts long clips into windows of that many frames (0: none), which bounds time and memory; no
 official vector depends on it.
 
 Layers block1..block12 (residual stream) and norm (the final LayerNorm of the last block, the default): mean over the bands
@@ -115,7 +115,7 @@ class Ssast(PatchEncoder):
         self.default_layers = ("norm",)
 
     def load_checkpoint(self, path: Path, name: str) -> None:
-        """Also says which encoder takes the file where it is another one."""
+        """Load a checkpoint; if it belongs to another encoder, say which one takes it."""
         state = state_dict_of(read_checkpoint(path))
         size = "" if self.size == "base" else f"_{self.size}"
         refuse_other(state, path, name, f"ssast.{self.kind}{size}")
@@ -134,20 +134,20 @@ class Ssast(PatchEncoder):
         return frames.clamp(max=PADDED_FRAMES) if self.input == "padded" else frames
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples) -> (batch, time, 128) log-mel before normalisation, at most 1024 frames where padded."""
+        """Map (batch, samples) to (batch, time, 128) log-mel before normalisation, at most 1024 frames where padded."""
         logmel = self.mel(waveform)
         return logmel[:, :PADDED_FRAMES] if self.input == "padded" else logmel
 
     def window_size(self, n_frames: int) -> int:
-        """What the patches cover; 1024 frames where the input is padded."""
+        """Count the frames that the patches cover; 1024 if the input is padded."""
         return PADDED_FRAMES if self.input == "padded" else super().window_size(n_frames)
 
     def window_steps(self, n_frames: int) -> int:
-        """Patches that fit into the window; into 1024 frames where the input is padded."""
+        """Count the patches that fit into the window; into 1024 frames if the input is padded."""
         return super().window_steps(PADDED_FRAMES if self.input == "padded" else n_frames)
 
     def position_table(self, n_columns: int) -> Tensor:
-        """(1, 2 + bands x columns, width): cls, dist, then the patches, columns (time) fastest."""
+        """Return (1, 2 + bands x columns, width): cls, dist, then the patches, columns (time) fastest."""
         return resize_table(self.pos_embed, self.stored, self.n_bands, n_columns)
 
     def every_layer(self, spectrogram: Tensor) -> Iterator[tuple[str, Tensor]]:

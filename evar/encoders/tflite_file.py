@@ -1,7 +1,7 @@
 """Any network in a TensorFlow Lite file: the encoder "tflite:FILE", with outputs and inner tensors of the graph as layers.
 
-A YAML beside the file, of the same name, says the same as for "onnx:FILE": see that page. Inner tensors are named as in the
-file, or by their number where a name is used twice.
+A YAML beside the file, of the same name, holds the same facts as for "onnx:FILE": see that page. Inner tensors are named as
+in the file, or by their number if a name is used twice.
 
 Numbers are those of LiteRT (the package ai-edge-litert, or tflite-runtime) on the CPU, with its fast kernels: listed
 tensors become outputs of a copy of the graph in memory, instead of keeping every tensor, which is twenty times as slow.

@@ -1,10 +1,9 @@
-"""TRILL's front-end: the log-mel that this network hears, without the network.
+"""TRILL's front-end: the log-mel that this network takes, without the network.
 
 Paper: Shor et al., "Towards Learning a Universal Non-Semantic Representation of Speech", Interspeech 2020 (arXiv
 2002.12764). The network was published as a TensorFlow SavedModel only, and its layers are in no repository; the encoder
-`trill` runs that file, and needs TensorFlow. Here is what lies before the network, from
-google-research/non_semantic_speech_benchmark (Apache-2.0): a baseline without parameters, next to which TRILL's rows can be
-read.
+`trill` runs that file, and needs TensorFlow. This encoder is the part before the network, from
+google-research/non_semantic_speech_benchmark (Apache-2.0): a baseline without parameters, to compare TRILL's rows with.
 
 Input: 16 kHz. Magnitude spectra of 400 samples every 160 in a Fourier transform of 512 (periodic Hann, whole frames
 only), 64 HTK mel bands from 125 to 7500 Hz (triangles linear in mel, peak 1), ln(max(x, 1e-12) + 0.001). Clips shorter
@@ -49,7 +48,7 @@ class TrillFront(Encoder):
         return self.mel.frames(lengths)
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples) -> (batch, time, 64) log-mel, natural logarithm."""
+        """Map (batch, samples) to (batch, time, 64) log-mel, natural logarithm."""
         return (self.mel(waveform).clamp(min=FLOOR) + OFFSET).log()
 
     def valid_frames(self, lengths: Tensor) -> Tensor:
@@ -57,7 +56,7 @@ class TrillFront(Encoder):
         return self.mel.frames(lengths)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
-        """(batch, samples) -> {"logmel": (batch, time, 64)}."""
+        """Map (batch, samples) to {"logmel": (batch, time, 64)}."""
         return {"logmel": self.network_input(waveform, lengths)}
 
     def cut_patches(self, waveform: Tensor, hop_frames: int = PATCH_FRAMES) -> Tensor:

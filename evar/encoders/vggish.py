@@ -144,7 +144,7 @@ class VGGish(Encoder):
         return self.mel.frames(lengths) // EXAMPLE_FRAMES * EXAMPLE_FRAMES
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples) -> (batch, examples x 96, 64) log-mel, natural logarithm."""
+        """Map (batch, samples) to (batch, examples x 96, 64) log-mel, natural logarithm."""
         n_frames = int(self.network_input_frames(lengths).max())
         return (self.mel(waveform)[:, :n_frames] + LOG_OFFSET).log()
 

@@ -15,7 +15,7 @@ spectrogram, pooled by mean; encoder (512), their average over time and frequenc
 of the clip, which is the default: both one vector a clip. `embed_frames` gives the original's frame mode.
 
 Differs from the original: each clip is standardised by itself. The original takes mean and deviation over the whole
-batch, so that a clip's vector depends on its batch-mates; with one clip the two are the same.
+batch, so that a clip's vector depends on the others; with one clip the two are the same.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Wav2Clip(Encoder):
         return 1 + lengths // HOP
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples) -> (batch, time, 257) ln(power + 1e-7), before it is standardised."""
+        """Map (batch, samples) to (batch, time, 257) ln(power + 1e-7), before it is standardised."""
         return run_by_length(lambda x: {"": self._compute_spectrogram(x)}, waveform, lengths, 2**22)[""]
 
     def valid_frames(self, lengths: Tensor) -> dict[str, Tensor]:
@@ -120,9 +120,9 @@ class Wav2Clip(Encoder):
         return standardise_clips(spectrogram, STD_FLOOR)
 
     def embed_frames(self, waveform: Tensor, frame: int = 16000, hop: int = 16000) -> Tensor:
-        """The original's frame mode: a vector for every frame of one clip.
+        """Compute a vector for every frame of one clip, as the original's frame mode does.
 
-        All frames are standardised by one mean and deviation. What is left over at the end is dropped, as it is there.
+        All frames are standardised by one mean and deviation. What is left over at the end is dropped, as in the original.
 
         Args:
             waveform: (1, samples) in [-1, 1] at 16 kHz, at least one frame long.

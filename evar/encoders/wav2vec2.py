@@ -116,7 +116,7 @@ class Wav2Vec2(Encoder):
 
     @classmethod
     def from_config(cls, config: EncoderConfig, *, weights: str | Path | None) -> Encoder:
-        """Also finds out whether the checkpoint has a CTC head, and refuses a folder of another architecture."""
+        """Build with a CTC head if the checkpoint has one, and refuse a folder of another architecture."""
         if weights is None:
             return super().from_config(config, weights=None)
         import dataclasses
@@ -139,11 +139,11 @@ class Wav2Vec2(Encoder):
         return lengths
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples), as `standardise_clips` gives it."""
+        """Compute (batch, samples), as `standardise_clips` gives it."""
         return standardise_clips(waveform, lengths)
 
     def valid_frames(self, lengths: Tensor) -> Tensor:
-        """(length - kernel) // stride + 1, seven times."""
+        """Count frames, (length - kernel) // stride + 1 seven times: (batch,) samples -> (batch,) frames."""
         for kernel, stride in zip(KERNELS, STRIDES, strict=True):
             lengths = (lengths - kernel) // stride + 1
         return lengths
@@ -176,7 +176,7 @@ class Wav2Vec2(Encoder):
         return layers
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, time, tokens) CTC logits; the tokens are those of the checkpoint's vocabulary.
+        """Compute (batch, time, tokens) CTC logits; the tokens are those of the checkpoint's vocabulary.
 
         Raises:
             ValueError: if the checkpoint came without a CTC head.
@@ -199,7 +199,7 @@ class Wav2Vec2(Encoder):
 
 
 def standardise_clips(waveform: Tensor, lengths: Tensor) -> Tensor:
-    """(batch, samples), each clip with mean 0 and variance 1 over its own (batch,) samples, zero beyond them."""
+    """Scale each clip of (batch, samples) to mean 0 and variance 1 over its own samples; zero beyond them."""
     inside = torch.arange(waveform.shape[1], device=waveform.device)[None, :] < lengths[:, None]
     count = lengths[:, None].to(waveform.dtype)
     deviation = (waveform - waveform.sum(dim=1, keepdim=True) / count) * inside

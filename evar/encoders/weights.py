@@ -274,7 +274,7 @@ def _fits(given: Any, own: Tensor) -> bool:
 
 
 def _kind(value: Any) -> str:
-    """A tensor's shape, with its type where that is no float, or what stands in a tensor's place."""
+    """Describe a tensor by its shape, and by its type if that is no float; describe anything else by its type."""
     if not isinstance(value, Tensor):
         return type(value).__name__
     return f"{tuple(value.shape)}" + (

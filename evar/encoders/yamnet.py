@@ -8,7 +8,7 @@ them; both load. Trained on AudioSet-2M with labels (521 of the classes).
 Input: 16 kHz. Zeros fill the end up to 15,600 samples, or up to 15,600 + k x 7,680. Log-mel of 400 samples every 160
 (periodic Hann, Fourier transform of 512, no padding), magnitude, 64 HTK mel bands from 125 to 7500 Hz (triangles linear
 in mel), ln(x + 0.001). Patches of 96 frames (0.96 s) every 48 frames (0.48 s) go through the network one by one, so that
-a clip of any length is heard whole.
+no part of a clip is left out.
 
 Network: a convolution 3 x 3 of stride 2, then 13 times a depthwise and a pointwise convolution, each with a batch
 normalisation (epsilon 1e-4, without scale) and ReLU; zeros around the map as TensorFlow's "SAME" puts them.
@@ -162,7 +162,7 @@ class Yamnet(Encoder):
         return {name: unpack(value, counts) for name, value in layers.items()}
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, 521) probabilities of the tags, the mean over the patches."""
+        """Compute (batch, 521) probabilities of the tags, the mean over the patches."""
         return self._average_patches(self._tag_patches(waveform, lengths).sigmoid(), lengths)
 
     def compute_logits(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:

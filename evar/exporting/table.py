@@ -79,7 +79,7 @@ class Table:
                     self.longest[name] = max(self.longest[name], len(text))
 
     def clips(self) -> Iterator[list[Row]]:
-        """The clips of one part after the other, in the order of the source.
+        """Return the clips of one part after the other, in the order of the source.
 
         Yields:
             The clips of a part that has any, each with all its rows.

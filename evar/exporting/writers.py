@@ -25,7 +25,7 @@ RESERVED = ("path", "seconds", "clip", "time", "hop", "meta")
 
 
 def write_parquet(path: Path, table: Table) -> None:
-    """One row a clip or frame, one row group a block; `meta` is the schema's metadata under the key "evar".
+    """Write one row for each clip or frame, and one row group for each block.
 
     Args:
         path: of the file, replaced where it is there.

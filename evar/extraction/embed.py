@@ -82,7 +82,7 @@ def embed(
     batch_size: int | None = None,
     errors: Literal["warn", "raise", "return"] = "warn",
 ) -> Any:
-    """One vector a clip, of one layer, several, or a fusion of layers.
+    """Compute one vector a clip, of one layer, several, or a fusion of layers.
 
     Files are decoded, mixed down and resampled as `evar lineval` does it, and the vectors are the same numbers. Several
     threads may call this at the same time, with one encoder or with several, and get the numbers that each gets alone.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def concat(layers: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Layers side by side, in the order given.
+    """Put layers side by side, in the order given.
 
     Args:
         layers: name -> (clips, width); the widths may differ.
@@ -41,7 +41,7 @@ def concat(layers: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
 
 
 def average(layers: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Mean of layers of equal width. Equals averaging frames only under mean pooling.
+    """Average layers of equal width; this equals averaging frames only under mean pooling.
 
     Args:
         layers: name -> (clips, width).
@@ -64,7 +64,7 @@ def average(layers: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
 def pca(
     layers: Mapping[str, NDArray[np.float32]], train: NDArray[np.int64], width: int | None = None
 ) -> NDArray[np.float32]:
-    """Layers side by side, compressed to their principal components over the training clips.
+    """Put layers side by side, and compress them to their principal components over the training clips.
 
     Each layer is standardised and divided by the square root of its width first, so that a wide layer does not drown a
     narrow one: each has a total variance of 1.

@@ -192,7 +192,7 @@ def read_stored(
 
 
 def pool_moments(moments: NDArray[np.float64], clips: NDArray[np.int64], where: str) -> tuple[float, float]:
-    """Mean and (population) standard deviation over all values of some clips, rounded to `DECIMALS`.
+    """Compute the mean and (population) standard deviation over all values of some clips, rounded to `DECIMALS`.
 
     Args:
         moments: (clips, 3) count, sum and sum of squares; NaN for clips that could not be read.

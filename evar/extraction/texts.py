@@ -22,7 +22,7 @@ LAYER = "text"
 def embed_text(
     encoder: Encoder | str, texts: str | Sequence[str], store: FeatureStore | None = None
 ) -> NDArray[np.float32]:
-    """One vector a text, in the space that the encoder's sounds share.
+    """Compute one vector a text, in the space that the encoder's sounds share.
 
     The similarity of a text and a clip is the cosine between its vector and that of `evar.embed`. The tokenizer's files are
     read from beside the encoder's checkpoint; nothing is fetched for them.

@@ -58,7 +58,7 @@ class Box:
 
 
 def measure_text(text: str, points: float, *, bold: bool = False) -> float:
-    """Width of a line of text in the figures' font, without drawing it."""
+    """Measure the width of a line of text in the figures' font, without drawing it."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextPath
 
@@ -114,7 +114,7 @@ def make_box(
 
 
 def place_boxes(boxes: Sequence[Box], caption: str = "") -> tuple[Figure, list[Axes], float]:
-    """A figure with an empty grid for each box, side by side as far as the page is wide; room for a foot below.
+    """Make a figure with an empty grid for each box, side by side as far as the page is wide, with room for a foot.
 
     Args:
         boxes: in reading order.
@@ -204,7 +204,7 @@ def fill_cells(
 
 
 def draw_colour_bar(figure: Figure, label: str, ends: tuple[str, str], foot: float) -> Axes:
-    """A bar from dark to light at the right of the foot, with what its ends mean.
+    """Draw a bar from dark to light at the right of the foot, with what its ends mean.
 
     Args:
         figure, foot: as `place_boxes` gave them.

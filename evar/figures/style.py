@@ -28,7 +28,7 @@ _CAPTION_MARGIN = 0.04  # inches
 
 
 def make_figure(width: float, height: float, caption: str = "", title: str = "", legend_inches: float = 0.0) -> Figure:
-    """An empty figure for PNG and SVG; no window system and no global state is touched.
+    """Make an empty figure for PNG and SVG; no window system and no global state is touched.
 
     Args:
         width, height: of the drawing with title and legend, in inches.
@@ -101,7 +101,7 @@ def draw_legend_below(
     caption: str = "",
     marker_scale: float = 1.6,
 ) -> None:
-    """A legend in the room that `make_figure` left above the caption."""
+    """Draw a legend in the room that `make_figure` left above the caption."""
     width, height = figure.get_size_inches()
     figure.legend(
         handles,

@@ -56,7 +56,7 @@ class Network(nn.Module):
         return tuple(info.name for info in self.infos)
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, samples) and (batch,) valid samples -> (batch, outputs)."""
+        """Map (batch, samples) and (batch,) valid samples to (batch, outputs)."""
         features = self.encoder.encode(waveform, lengths)
         pooled = [pool(features[info.name], features.frames[info.name], info.pooling) for info in self.infos]
         if self.mixing is None:
@@ -156,7 +156,7 @@ class SharedNorm(nn.BatchNorm1d):
         super().__init__(width, affine=False)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """(batch, width) -> the same shape."""
+        """Map (batch, width) to the same shape."""
         is_shared = torch.distributed.is_available() and torch.distributed.is_initialized()
         if not self.training or not is_shared:
             if self.training and len(embedding) == 1:
@@ -179,7 +179,7 @@ class SharedNorm(nn.BatchNorm1d):
 
 
 def mel_filters(encoder: Encoder) -> list[MelSpectrogram]:
-    """The mel front-ends of an encoder; usually one or none."""
+    """Find the mel front-ends of an encoder; usually one or none."""
     return [module for module in encoder.modules() if isinstance(module, MelSpectrogram)]
 
 
@@ -219,7 +219,7 @@ class Lars(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step."""
+        """Take one step."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:

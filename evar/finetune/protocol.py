@@ -173,7 +173,7 @@ def load_tuning_protocol(name: str) -> TuningProtocol:
 
 
 def change_protocol(protocol: TuningProtocol, given: dict[str, Any], where: str) -> TuningProtocol:
-    """The protocol with other hyper-parameters.
+    """Return the protocol with other hyper-parameters.
 
     Args:
         protocol: to change; it is not changed itself.

@@ -50,7 +50,7 @@ class Waveforms:
     def batch(
         self, clips: Sequence[int] | NDArray[np.int64], starts: NDArray[np.float64] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Clips as one batch.
+        """Put clips into one batch.
 
         Args:
             clips: positions.

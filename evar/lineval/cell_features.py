@@ -149,13 +149,13 @@ class Vectors:
         return self._frames[stats].of_layers(selection.layers)
 
     def width(self, selection: Selection) -> int:
-        """Features of a clip, at most."""
+        """Count the features of a clip, at most."""
         return sum(self.widths[name] for name in selection.layers)
 
     def fuse_layers(
         self, selection: Selection, stats: norm_stats.Statistics, train: NDArray[np.int64] | None = None
     ) -> NDArray[np.float32]:
-        """One vector a clip of the selected layers, (clips, width); bad clips are NaN.
+        """Compute one vector a clip of the selected layers, (clips, width); bad clips are NaN.
 
         Args:
             selection: layers, and how they become one.

@@ -15,7 +15,7 @@ _FLAGS = tuple(flag for flag in LINEVAL_FLAGS if flag.name not in ("dry_run", "r
 
 
 def evaluate(encoders: str | Sequence[str] = "", tasks: str | Sequence[str] = "", **flags: Any) -> Outcome:
-    """The command line from Python: the same words, the same results folder, the same rows.
+    """Run the command line from Python: the same words, the same results folder, the same rows.
 
     Nothing is printed: progress bars go to standard error where that is a terminal or a notebook, and messages to the logger
     "evar" of Python's `logging`. With quiet=True there is neither.

@@ -181,7 +181,7 @@ def choose_layers(
 
 
 def make_rounds(task: Task, vectors: Vectors, names: Sequence[str]) -> list[SearchRound]:
-    """The task's rounds without their test clips; bad clips are left out."""
+    """Make the task's rounds without their test clips; bad clips are left out."""
     usable, found = vectors.usable, []
     drawn = task.rounds(SEED)
     for a_round, stats in zip(drawn, vectors.of_rounds[SEED], strict=True):

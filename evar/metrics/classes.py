@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
-    """Share of clips whose predicted class is the true one.
+    """Compute the share of clips whose predicted class is the true one.
 
     Args:
         y_true: (clips,) true classes, integers or names.
@@ -35,7 +35,7 @@ def accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
 
 
 def chroma_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
-    """Share of clips whose pitch class is right, whatever the octave.
+    """Compute the share of clips whose pitch class is right, in any octave.
 
     Args:
         y_true: (clips,) true class numbers, where neighbouring classes are a semitone apart.
@@ -58,7 +58,7 @@ def chroma_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
 
 
 def balanced_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
-    """Mean over the classes that occur of the share of their clips that are recognised.
+    """Compute the share of clips that are recognised, as the mean over the classes that occur.
 
     Args:
         y_true: (clips,) true class numbers.
@@ -81,7 +81,7 @@ def balanced_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
 
 
 def weighted_key_score(y_true: ArrayLike, y_pred: ArrayLike) -> float:
-    """Mean credit of estimated musical keys: near keys are worth a part of a right one.
+    """Compute the mean credit of estimated musical keys: near keys are worth a part of a right one.
 
     Args:
         y_true: (clips,) true keys: 0 to 11 are major keys in semitones (class 0 first), 12 to 23 the minor keys on the same
@@ -131,7 +131,7 @@ def credit_keys(true: NDArray[np.int64], predicted: NDArray[np.int64]) -> NDArra
 
 
 def sensitivity_specificity(y_true: ArrayLike, y_pred: ArrayLike) -> float:
-    """Mean of sensitivity and specificity, where class 0 is the healthy one.
+    """Compute the mean of sensitivity and specificity, where class 0 is the healthy one.
 
     Args:
         y_true: (clips,) true class numbers; 0 is normal, all others are abnormal.
@@ -157,7 +157,7 @@ def sensitivity_specificity(y_true: ArrayLike, y_pred: ArrayLike) -> float:
 
 
 def macro_f1(y_true: ArrayLike, y_pred: ArrayLike) -> float:
-    """Mean over classes of F1, the harmonic mean of precision and recall.
+    """Compute the mean over classes of F1, the harmonic mean of precision and recall.
 
     Args:
         y_true: (clips,) true class numbers.

@@ -33,7 +33,7 @@ def find_collar(metric: str) -> float:
 def count_clip(
     true: NDArray[np.float64], found: NDArray[np.float64], collar: float = COLLAR
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Counts of one clip: true events, found events, and how they match.
+    """Count the events of one clip: true events, found events, and how they match.
 
     Args:
         true: (events, 3) class number, onset and offset in seconds.

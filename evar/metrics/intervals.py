@@ -93,7 +93,7 @@ def bootstrap_scores(
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> NDArray[np.float64]:
-    """The score of bootstrap samples of the test clips, drawn as in `bootstrap_interval`: mean over rounds.
+    """Compute the score of bootstrap samples of the test clips, drawn as in `bootstrap_interval`: mean over rounds.
 
     The draws depend on groups, rounds, n_resamples and seed alone: the samples of two encoders tested on the same clips
     are the same, and the difference of two results is a paired bootstrap of the difference.

@@ -61,7 +61,7 @@ def effective_rank(X: ArrayLike) -> float:
 
 
 def mean_cosine(X: ArrayLike) -> float:
-    """Mean cosine similarity between pairs of distinct clips: near 0 isotropic, near 1 all in a narrow cone.
+    """Compute the mean cosine similarity between pairs of distinct clips: near 0 isotropic, near 1 all in a narrow cone.
 
     Exact, through the sum of the vectors at length 1: (|sum(u)|^2 - n) / (n (n - 1)). Features are not centred, so that
     features that are never negative have a positive mean.
@@ -200,7 +200,7 @@ HINTS: dict[str, Callable[[ArrayLike], float]] = {
 def measure(
     vectors: Callable[[str], NDArray[Any]], layers: Sequence[str], seed: int = 0, max_clips: int = MAX_CLIPS
 ) -> dict[str, Any]:
-    """All hints of every layer on the same clips, reading one layer at a time.
+    """Compute all hints of every layer on the same clips, reading one layer at a time.
 
     Args:
         vectors: layer name -> (clips, width); a row that is not finite is a clip that cannot be used.

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def mean_average_precision(y_true: ArrayLike, y_score: ArrayLike) -> float:
-    """Mean over labels of the average precision with which a label's score ranks the clips ("macro mAP").
+    """Compute the mean over labels of the average precision with which a label's score ranks the clips ("macro mAP").
 
     Args:
         y_true: (clips, labels) 0 or 1.
@@ -34,7 +34,7 @@ def mean_average_precision(y_true: ArrayLike, y_score: ArrayLike) -> float:
 
 
 def auc(y_true: ArrayLike, y_score: ArrayLike) -> float:
-    """Mean over labels of the area under the ROC curve: how often a clip with the label outranks one without.
+    """Compute the mean over labels of the area under the ROC curve: how often a clip with the label outranks one without.
 
     Args:
         y_true: (clips, labels) 0 or 1.
@@ -57,7 +57,7 @@ def auc(y_true: ArrayLike, y_score: ArrayLike) -> float:
 
 
 def d_prime(y_true: ArrayLike, y_score: ArrayLike) -> float:
-    """The distance, in standard deviations, of two normal distributions that would have the mean AUC.
+    """Compute the distance, in standard deviations, of two normal distributions that would have the mean AUC.
 
     Args:
         y_true: (clips, labels) 0 or 1.
@@ -82,7 +82,7 @@ def d_prime(y_true: ArrayLike, y_score: ArrayLike) -> float:
 
 
 def eer(y_true: ArrayLike, y_score: ArrayLike) -> float:
-    """Mean over labels of the equal error rate: the share of errors where misses and false alarms are equally frequent.
+    """Compute the mean over labels of the equal error rate, where misses and false alarms are equally frequent.
 
     Args:
         y_true: (clips, labels) 0 or 1.
@@ -106,7 +106,7 @@ def eer(y_true: ArrayLike, y_score: ArrayLike) -> float:
 
 
 def equal_error_accuracy(y_true: ArrayLike, y_score: ArrayLike) -> float:
-    """Share of right decisions at the threshold where misses and false alarms are equally frequent: 1 - EER.
+    """Compute the share of right decisions at the threshold where misses and false alarms are equally frequent: 1 - EER.
 
     Args:
         y_true: (clips, labels) 0 or 1.

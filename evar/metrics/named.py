@@ -170,7 +170,7 @@ def _retrieval(direction: str) -> dict[str, Metric]:
     """The metrics of one direction of retrieval: R@1, R@5, R@10, mAP@10 and the median rank."""
     short, is_text = direction.replace("_", "-"), direction == "text_to_audio"
 
-    def averaged(stack: Callable[..., NDArray[np.float64]], chance: Chance | None, shown: str) -> Metric:
+    def make_average(stack: Callable[..., NDArray[np.float64]], chance: Chance | None, shown: str) -> Metric:
         return Metric(
             lambda true, ranks: float(compute_ratio(stack(true, ranks).sum(axis=0, keepdims=True))[0]),
             "captions",
@@ -181,10 +181,10 @@ def _retrieval(direction: str) -> dict[str, Metric]:
 
     def hits(most: int) -> Metric:
         stack = partial(stack_hits, direction=direction, most=most)
-        return averaged(stack, lambda true, _: guess_hits(true, direction, most), f"R@{most}")
+        return make_average(stack, lambda true, _: guess_hits(true, direction, most), f"R@{most}")
 
     found = {f"{direction}_recall_at_{most}": hits(most) for most in (1, 5, 10)}
-    precisions = averaged(
+    precisions = make_average(
         partial(stack_precisions, direction=direction),
         (lambda true, _: guess_precision(true)) if is_text else None,
         "mAP@10",

@@ -1,9 +1,10 @@
 """Retrieval between clips and their captions, from ranks.
 
-`y_true` and `y_pred` are (clips, 2 x captions), where a clip has at most `captions` of them. In the first half of `y_pred`
-stands, for each caption of a clip, the rank of the clip among all clips when the caption is the query (text to audio); in
-the second half the rank of that caption among all captions when the clip is the query (audio to text). The first rank is
-1; infinity stands for a clip that could not be read. `y_true` is 1 if there is a caption, and 0 if a clip has fewer.
+`y_true` and `y_pred` are (clips, 2 x captions), where `captions` is the largest number of captions of a clip. The first half
+of `y_pred` holds, for each caption of a clip, the rank of the clip among all clips when the caption is the query (text to
+audio). The second half holds the rank of that caption among all captions when the clip is the query (audio to text). The
+first rank is 1; the rank of a clip that could not be read is infinity. `y_true` is 1 for a caption, and 0 if a clip has
+fewer captions.
 """
 
 from __future__ import annotations
@@ -179,7 +180,7 @@ def guess_precision(y_true: NDArray[Any]) -> float:
 
 
 def _split(y_true: ArrayLike, y_pred: ArrayLike, direction: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Which captions there are, and their ranks in one direction; infinity if there is none."""
+    """Return which captions exist, and their ranks in one direction; infinity for those that do not exist."""
     true, ranks = np.asarray(y_true) > 0, np.asarray(y_pred, np.float64)
     half = true.shape[1] // 2
     part = slice(0, half) if direction == "text_to_audio" else slice(half, None)

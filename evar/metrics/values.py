@@ -32,7 +32,7 @@ def pearson(y_true: ArrayLike, y_pred: ArrayLike) -> float:
 
 
 def r2(y_true: ArrayLike, y_pred: ArrayLike) -> float:
-    """Share of the true values' variance that the predictions explain: the coefficient of determination.
+    """Compute the share of the true values' variance that the predictions explain: the coefficient of determination.
 
     Args:
         y_true: (clips,) numbers.
@@ -54,7 +54,7 @@ def r2(y_true: ArrayLike, y_pred: ArrayLike) -> float:
 
 
 def mean_absolute_error(y_true: ArrayLike, y_pred: ArrayLike) -> float:
-    """Mean distance between predicted and true values, in the labels' unit.
+    """Compute the mean distance between predicted and true values, in the labels' unit.
 
     Args:
         y_true: (clips,) numbers.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def standardisation(X: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and population standard deviation of each feature; 0 where rounding explains all the spread.
+    """Compute the mean and population standard deviation of each feature; 0 where rounding explains all the spread.
 
     Args:
         X: (clips, width) floating point.

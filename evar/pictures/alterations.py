@@ -64,7 +64,7 @@ class AlteredClip:
 
 
 def alter_clip(waveform: NDArray[np.float32], sample_rate: int, seed: int = 0) -> AlteredClip:
-    """Every altered version of a clip, all of its length.
+    """Make every altered version of a clip, all of its length.
 
     Nothing clips: where a shifted or noisy version would exceed full scale, all versions and the clip itself are lowered by
     the same gain first; then levels that would exceed full scale are left out.

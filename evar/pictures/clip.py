@@ -83,7 +83,7 @@ class ClipData:
     notes: tuple[str, ...] = ()
 
     def table(self) -> pd.DataFrame:
-        """One row a value: encoder, layer, feature (from 0), value."""
+        """Return one row for each value: encoder, layer, feature (from 0), value."""
         import pandas as pd
 
         return pd.concat(

@@ -47,7 +47,7 @@ def plot(
         norm_stats: None or "default" (an encoder's constants), (mean, std), or for "map" also "task".
         device: "cpu", "cuda", ...
         out: folder, or the path of the picture, ending in .png or .svg.
-        **flags: those of `PICTURES[picture]`; None or "" stands for the default.
+        **flags: those of `PICTURES[picture]`; None or "" means the default.
 
     Returns:
         The files written, and the data of a map.
@@ -110,7 +110,7 @@ def _check_statistics(picture: str, norm_stats: str | tuple[float, float] | None
 
 
 def _load_task(name: str, given: Mapping[str, Any]) -> Task:
-    """The task, with its clips where they are not rendered at first use."""
+    """Load the task, and prepare its clips unless they are rendered at first use."""
     from evar.data.task import load_task
 
     limit = given.get("limit")

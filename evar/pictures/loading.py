@@ -47,7 +47,7 @@ class Chosen:
         return self.encoder.name + (" (random weights)" if untrained else "")
 
     def note(self, norm_stats: tuple[float, float] | None) -> str:
-        """A sentence for the caption about the input statistics that were used; "" if none is needed."""
+        """Return a sentence for the caption about the input statistics that were used; "" if none is needed."""
         if not self.stats or norm_stats is None:
             return ""
         whose = {
@@ -59,7 +59,7 @@ class Chosen:
         return f"{self.encoder.name} normalises its log-mel by mean {mean} and standard deviation {std} ({whose})."
 
     def depth(self, selection: Selection) -> float:
-        """0 for the encoder's first layer, 1 for its last; of several layers, the deepest counts."""
+        """Return 0 for the encoder's first layer, 1 for its last; of several layers, the deepest counts."""
         names = [layer.name for layer in self.encoder.layer_infos]
         return max(names.index(layer) for layer in selection.layers) / max(1, len(names) - 1)
 
@@ -111,7 +111,7 @@ def choose_encoders(
 
 
 def parse_layers(text: str) -> str | tuple[str, ...]:
-    """The value of a `--layers`: "default", "all", or names.
+    """Read the value of a `--layers`: "default", "all", or names.
 
     Example:
         >>> parse_layers("all"), parse_layers("conv1,conv2")
@@ -186,7 +186,7 @@ def read_sound(path: str | Path, seconds: float, start: float = 0.0) -> Sound:
 
 
 def check_name(name: str, what: str, names: Sequence[str]) -> str:
-    """The name itself if it is one of `names`.
+    """Return the name if it is one of `names`.
 
     Raises:
         ValueError: else, with the nearest name.

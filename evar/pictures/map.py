@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from evar.storage.feature_store import FeatureStore
 
 TITLES = {"tsne": "t-SNE", "umap": "UMAP"}
-#: of which the share of the same class is the purity; fewer where the smallest class is smaller
+#: neighbours for the purity, the share of the same class among them; fewer if the smallest class is smaller
 MAX_NEIGHBOURS = 10
 #: classes, and lines of text, that a legend may take
 MAX_LEGEND, MAX_LEGEND_LINES = 40, 8
@@ -68,7 +68,7 @@ class Panel:
         is_default: whether the encoder's paper uses it frozen.
         clips: (points,) positions in `MapData.paths`: all but the bad ones.
         points: (points, 2) place in the plane; without unit.
-        silhouette: of the standardised vectors, -1..1; NaN where it is not defined.
+        silhouette: of the standardised vectors, -1..1; NaN if it is not defined.
         purity: of the standardised vectors, 0..1.
     """
 
@@ -106,7 +106,7 @@ class MapData:
     notes: tuple[str, ...] = ()
 
     def table(self) -> pd.DataFrame:
-        """One row a point: encoder, layer, clip, class, x, y."""
+        """Return one row for each point: encoder, layer, clip, class, x, y."""
         import pandas as pd
 
         return pd.concat(
@@ -127,7 +127,7 @@ class MapData:
         )
 
     def scores(self) -> pd.DataFrame:
-        """One row a panel: encoder, layer, clips, silhouette, purity, k, and the purity that chance would give."""
+        """Return one row for each panel: encoder, layer, clips, silhouette, purity, k, and the purity of chance."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -160,7 +160,7 @@ def make_map_data(
     """Encode a task's clips once, or take their vectors from the store, and lay out every selected layer.
 
     Args:
-        task: its clips are there.
+        task: with its clips.
         chosen: encoders and layers.
         store: where vectors live; the same that `evar lineval` uses.
         method: "tsne" or "umap".
@@ -263,7 +263,7 @@ def arrange_panels(panels: Sequence[Panel]) -> list[list[Panel]]:
 
 
 def draw_map(data: MapData) -> Figure:
-    """A panel a layer, coloured by class, with a legend below where the classes are not too many."""
+    """Draw one panel for each layer, coloured by class, with a legend if there are not too many classes."""
     rows = arrange_panels(data.panels)
     n_columns = max(map(len, rows))
     width = COLUMN_INCHES if n_columns == 1 else PAGE_INCHES

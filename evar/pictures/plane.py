@@ -43,7 +43,7 @@ def draw_balanced_subset(y: NDArray[np.int64], n_most: int, seed: int) -> NDArra
 
 
 def standardise(vectors: NDArray[np.floating]) -> NDArray[np.float64]:
-    """(clips, width) with mean 0 and standard deviation 1 of each feature; features that never change become 0."""
+    """Scale each feature of (clips, width) to mean 0 and standard deviation 1; features that never change become 0."""
     vectors = vectors.astype(np.float64)
     centred = vectors - vectors.mean(axis=0)
     deviation = centred.std(axis=0)
@@ -126,7 +126,7 @@ def require_method(method: str) -> None:
 
 
 def place_clips(vectors: NDArray[np.float64], method: str, seed: int) -> NDArray[np.float64]:
-    """Places in the plane, after principal components where there are more than MAX_COMPONENTS features.
+    """Place clips in the plane, after principal components if there are more than MAX_COMPONENTS features.
 
     Args:
         vectors: (clips, width), standardised.
@@ -169,7 +169,7 @@ def _find_start(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def choose_perplexity(n_clips: int) -> float:
-    """Of t-SNE: about how many neighbours count; a third of the clips at most.
+    """Choose t-SNE's perplexity, about how many neighbours count: a third of the clips at most.
 
     Example:
         >>> choose_perplexity(1000), choose_perplexity(31)

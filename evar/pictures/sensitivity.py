@@ -69,7 +69,7 @@ class SensitivityData:
     notes: tuple[str, ...] = ()
 
     def table(self) -> pd.DataFrame:
-        """One row an encoder, layer, alteration and value: with the cosine distance."""
+        """Return one row for each encoder, layer, alteration and value, with the cosine distance."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -129,7 +129,7 @@ def _measure_layers(one: Chosen, altered: AlteredClip, sample_rate: int) -> tupl
 
 
 def compute_cosine_distances(vectors: NDArray[np.floating], reference: NDArray[np.floating]) -> NDArray[np.float64]:
-    """1 - cosine of the angle to a reference: 0 same direction, 1 at right angles, 2 opposite.
+    """Compute 1 - cosine of the angle to a reference: 0 same direction, 1 at right angles, 2 opposite.
 
     Args:
         vectors: (clips, width).
@@ -159,7 +159,7 @@ def pick_layer_colours(layers: Sequence[Layer]) -> list[tuple[float, float, floa
 
 
 def draw_sensitivity(data: SensitivityData) -> Figure:
-    """One row of panels an encoder, one panel an alteration, one line a layer."""
+    """Draw one row of panels for each encoder, one panel for each alteration, one line for each layer."""
     figure_caption = "\n".join([_write_caption(data), *data.notes])
     n_rows, n_panels = len(data.layers), len(PANELS)
     figure = make_figure(PAGE_INCHES, 0.75 + 1.55 * n_rows, figure_caption, data.title)

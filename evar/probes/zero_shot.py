@@ -1,6 +1,6 @@
 """Zero-shot classes: a clip belongs to the class whose prompt is nearest to it. No clip is trained on.
 
-A task's prompts come from several templates. Which of them is used is chosen on the validation clips, or all are averaged;
+A task's prompts come from several templates. Either the validation clips choose one of them, or all are averaged;
 test clips choose nothing.
 """
 
@@ -22,7 +22,7 @@ WAYS = ("choose", "average")
 
 
 def to_directions(vectors: ArrayLike) -> NDArray[np.float64]:
-    """Scale vectors to length 1; one of zeros stays as it is.
+    """Scale vectors to length 1; a vector of zeros stays the same.
 
     Args:
         vectors: (..., width) in any unit.
@@ -45,7 +45,7 @@ class ZeroShotProbe(BaseEstimator):
     Args:
         templates: "choose" the template with the best score on validation clips (equal scores: the one that is listed
             first), or "average" the directions of all templates' prompts.
-        metric: that the choice is made by.
+        metric: that chooses.
         text: (templates, classes, width) vectors of the prompts.
 
     Attributes:
@@ -121,7 +121,7 @@ class ZeroShotProbe(BaseEstimator):
         return self._decide(self._check(X) @ self.prompts_.T)
 
     def predict_each(self, X: ArrayLike) -> list[NDArray[Any]]:
-        """Return what each template by itself would predict, to show how much the prompts matter.
+        """Return the predictions of each template by itself, to show how much the prompts matter.
 
         Args:
             X: (clips, width) vectors.
@@ -149,7 +149,7 @@ class ZeroShotProbe(BaseEstimator):
         return similar.argmax(axis=1)
 
     def _score(self, labels: NDArray[Any], similar: NDArray[np.float64]) -> float:
-        """Validation clips may lack labels that a metric needs; what has no score loses."""
+        """Validation clips may lack labels that a metric needs; a template without a score is never chosen."""
         try:
             return float(METRICS[self.metric].function(labels, self._decide(similar)))
         except ValueError:

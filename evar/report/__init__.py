@@ -48,7 +48,7 @@ _SOMETIMES = (
 
 
 def format_fusion_tables(out: Path | str, width: int = 100) -> str:
-    """The fusion tables of a results folder as plain text for the end of a run; "" where no search was run."""
+    """Format the fusion tables of a results folder as plain text for the end of a run; "" where no search was run."""
     return fusion.format_terminal(
         fusion.make_fusion_tables(load_searches(Path(out)), load_all(Path(out)), Path(out)), width
     )

@@ -116,7 +116,7 @@ def write_clean_scores(results: Sequence[Result], records: Sequence[Contaminatio
 
 
 def format_markdown(found: Sequence[CleanScore], records: Sequence[Contamination]) -> str:
-    """The table with its notes."""
+    """Format the table with its notes."""
     header = [
         "protocol",
         "encoder",
@@ -153,7 +153,7 @@ def format_markdown(found: Sequence[CleanScore], records: Sequence[Contamination
 
 
 def format_csv(found: Sequence[CleanScore]) -> str:
-    """The same for programs; scores are fractions."""
+    """Format the same table for programs; scores are fractions."""
     header = ["protocol", "encoder", "layers", "task", "score", "clean_score", "clean_low", "clean_high", "n_test"]
     return format_csv_table(
         [*header, "n_contaminated"],

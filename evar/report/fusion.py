@@ -55,7 +55,7 @@ class FusionTable:
 
 
 def make_fusion_tables(records: Sequence[SearchRecord], results: Sequence[Result], out: Path) -> list[FusionTable]:
-    """One table for all searches over the same tasks under one protocol and limit; the newest of each encoder.
+    """Make one table for all searches over the same tasks under one protocol and limit; the newest of each encoder.
 
     Args:
         records: of searches.
@@ -199,7 +199,7 @@ def format_markdown(found: Sequence[FusionTable]) -> str:
 
 
 def format_terminal(found: Sequence[FusionTable], width: int = 100) -> str:
-    """The tables as plain text, without their notes."""
+    """Format the tables as plain text, without their notes."""
     parts = []
     for table in found:
         body = [_format_cells(line, table.tasks, str, str, table.lines) for line in table.lines]

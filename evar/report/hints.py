@@ -252,7 +252,7 @@ def _align_table(lines: Sequence[Sequence[str]], n_text_columns: int) -> str:
 
 
 def format_csv(found: Sequence[HintTable]) -> str:
-    """One line a layer; correlations, which belong to all layers of a table, are repeated in each of its lines."""
+    """Format one line for each layer; correlations, which belong to all layers of a table, are repeated in each line."""
     columns = [
         *("encoder", "label", "weights", "weights_sha256", "task", "task_version", "limit", "protocol", "metric"),
         *("layer", "depth", "width", "default", "score", *HINTS, "n_clips", "n_usable"),

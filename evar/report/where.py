@@ -42,7 +42,7 @@ class Reading:
 
 
 def find_readings(results: Sequence[Result], out: Path) -> list[Reading]:
-    """Every encoder x task of which several single layers and the default were evaluated, in reading order."""
+    """Find every encoder and task of which several single layers and the default were evaluated, in reading order."""
     from evar.metrics import holm
 
     found = []
@@ -71,7 +71,7 @@ def find_readings(results: Sequence[Result], out: Path) -> list[Reading]:
 
 
 def group_by_encoder_and_task(results: Sequence[Result]) -> dict[tuple[str, ...], dict[Layers, list[Result]]]:
-    """(encoder, task, what else tells them apart) -> layers -> results by seed; the newest where two share a place."""
+    """Group results by encoder and task, then by layers and seed; the newest counts if two share a place."""
     groups: dict[tuple[str, ...], dict[Layers, dict[int, Result]]] = {}
     for result in sorted(results, key=lambda result: (result.created, result.id)):
         if result.fusion not in ("none", "concat"):
@@ -95,7 +95,7 @@ def write_where(found: Sequence[Reading], out: Path) -> list[Path]:
 
 
 def format_markdown(found: Sequence[Reading]) -> str:
-    """The table with its notes."""
+    """Format the table with its notes."""
     header = ["encoder", "task", "layer by validation", "score", "default layer", "score", "gain"]
     lines = []
     for one in found:
@@ -145,7 +145,7 @@ def summarise(found: Sequence[Reading]) -> str:
 
 
 def format_gain(gain: Difference | None, p_value: float | None) -> str:
-    """A difference in percent points, its interval, and a star where it is no accident.
+    """Format a difference in percent points, its interval, and a star if it is significant.
 
     Example:
         >>> format_gain(Difference(0.031, (0.004, 0.052), 0.01), 0.02)

@@ -84,7 +84,7 @@ def save_cost(out: Path | str, record: CostRecord) -> Path:
 
 
 def load_costs(out: Path | str) -> list[CostRecord]:
-    """Every record below `out/costs`, by file name; a file that cannot be read is named in a warning and left out."""
+    """Load every record below `out/costs`, by file name; a warning names a file that cannot be read."""
     return read_records(Path(out) / "costs", _make_record, "cost")
 
 

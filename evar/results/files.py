@@ -61,7 +61,7 @@ def load(path: Path) -> Result:
 
 
 def load_all(out: Path) -> list[Result]:
-    """Every result below `out/runs`, by file name; a file that cannot be read is named in a warning and left out."""
+    """Load every result below `out/runs`, by file name; a warning names a file that cannot be read."""
     return read_records(Path(out) / "runs", Result.from_dict, "result")
 
 
@@ -107,7 +107,7 @@ def clear_failure(out: Path, cell: Mapping[str, Any]) -> None:
 
 
 def load_failures(out: Path) -> list[Failure]:
-    """Every failed cell below `out/failures`, by file name; an unreadable file is named in a warning and left out."""
+    """Load every failed cell below `out/failures`, by file name; a warning names a file that cannot be read."""
     return [failure for _, failure in _read_failures(out)]
 
 

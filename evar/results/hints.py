@@ -120,7 +120,7 @@ class HintsRecord:
 
 
 def hints_id(identity: Mapping[str, Any], seed: int = 0) -> str:
-    """A file stem for the hints of these settings, ENCODER__all__TASK__hints__sSEED__HASH.
+    """Return a file stem for the hints of these settings, ENCODER__all__TASK__hints__sSEED__HASH.
 
     Args:
         identity: at least `HINTS_IDENTITY_KEYS`; other keys are ignored.
@@ -171,7 +171,7 @@ def read_hints(path: Path) -> HintsRecord:
 
 
 def load_hints(out: Path | str) -> list[HintsRecord]:
-    """Every record below `out/hints`, by file name; a file that cannot be read is named in a warning and left out."""
+    """Load every record below `out/hints`, by file name; a warning names a file that cannot be read."""
     return read_records(Path(out) / "hints", HintsRecord.from_dict, "hints")
 
 

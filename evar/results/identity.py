@@ -119,7 +119,7 @@ def _make_whole(value: Any) -> Any:
 
 
 def check_id(id: str) -> str:
-    """The id itself, if it is a plain file stem.
+    """Return the id if it is a plain file stem.
 
     Raises:
         ValueError: if it could leave its folder or is no legal file name everywhere.

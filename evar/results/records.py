@@ -29,7 +29,7 @@ LARGEST_FILE = 2**26
 
 
 def to_plain(record: Any) -> dict[str, Any]:
-    """A record's values as plain data, as in its JSON file."""
+    """Return a record's values as plain data, as in its JSON file."""
     return {entry.name: plain(getattr(record, entry.name), entry.name) for entry in dataclasses.fields(record)}
 
 
@@ -121,7 +121,7 @@ def _shorten(text: str) -> str:
 
 
 def read_records(folder: Path, make: Callable[[Any], R], what: str) -> list[R]:
-    """Every record of a folder, by file name; what cannot be read, or repeats an id, is named in a warning and left out."""
+    """Read every record of a folder, by file name; a warning names what cannot be read, or repeats an id."""
     found: dict[str, R] = {}
     for path in sorted(folder.glob("[!.]*.json")):
         try:

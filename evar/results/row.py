@@ -161,7 +161,7 @@ class Result:
 
 
 def utc_now() -> str:
-    """The time, as `Result.created` wants it."""
+    """Return the time in UTC, in the form of `Result.created`."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 

@@ -127,7 +127,7 @@ def load_search(path: Path) -> SearchRecord:
 
 
 def load_searches(out: Path) -> list[SearchRecord]:
-    """Every record below `out/searches`, by file name; an unreadable file is named in a warning and left out."""
+    """Load every record below `out/searches`, by file name; a warning names a file that cannot be read."""
     return read_records(Path(out) / "searches", _make_record, "search")
 
 

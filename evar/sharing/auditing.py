@@ -21,9 +21,9 @@ from evar.sharing.bundle import Bundle, make_table, open_bundle
 if TYPE_CHECKING:
     import numpy as np
 
-#: what an audit says of a row, from the worst to the best
+#: verdicts on a row, from the worst to the best
 DIFFERENT, NOT_RERUNNABLE, VERIFIED, IDENTICAL = "different", "not re-runnable here", "verified", "identical"
-#: scores and intervals are recomputed by the same operations, in the same order; what is left is the last digits
+#: scores and intervals are recomputed by the same operations, in the same order; only the last digits may differ
 TOLERANCE = 1e-9
 _SHARED_KEYS = (
     *("encoder", "weights_sha256", "encoder_options", "extraction", "layers", "fusion", "pooling"),
@@ -33,7 +33,7 @@ _SHARED_KEYS = (
 
 @dataclass(frozen=True)
 class RowVerdict:
-    """What is known of one row.
+    """The verdict on one row.
 
     Attributes:
         id: of the row.
@@ -41,7 +41,7 @@ class RowVerdict:
             the last digit, and the same predictions), "different", or "not re-runnable here" (its numbers follow from its
             predictions, but it could not be computed again).
         reasons: sentences: each difference, or why the row cannot be computed again.
-        score, score_again: as the bundle says it, and computed again here; None if it was not.
+        score, score_again: the score in the bundle, and the score when it was computed again here; None if it was not.
     """
 
     id: str
@@ -57,13 +57,13 @@ class AuditReport:
 
     Attributes:
         bundle: name of the file.
-        bundle_sha256: of it.
+        bundle_sha256: hash of the file.
         created: ISO 8601 time in UTC of the audit.
-        versions: packages and machine that recomputed.
+        versions: packages and the machine that the audit used.
         faults: sentences on the bundle as a whole: files that differ from their hash, labels that differ between rows,
             tests that do not follow from the predictions.
         rows: a verdict for each row.
-        n_sampled: rows that were to be computed again.
+        n_sampled: rows that were chosen to be computed again.
     """
 
     bundle: str
@@ -81,7 +81,7 @@ class AuditReport:
         return not self.faults and all(row.verdict != DIFFERENT for row in self.rows)
 
     def count(self, verdict: str) -> int:
-        """How many rows have that verdict."""
+        """Count the rows with that verdict."""
         return sum(row.verdict == verdict for row in self.rows)
 
 
@@ -141,7 +141,7 @@ def _check_rows(bundle: Bundle, name: str) -> tuple[AuditReport, dict[str, Resul
 
 
 def _load_rows(bundle: Bundle) -> tuple[dict[str, Result], list[str]]:
-    """The rows that can be read, and sentences on those that cannot, or that the manifest promises in vain."""
+    """Load the rows that can be read, and write a sentence on each row that cannot be read or is missing."""
     rows: dict[str, Result] = {}
     faults = []
     for path in sorted((bundle.folder / "runs").glob("*.json")):
@@ -174,7 +174,7 @@ def _check_row(row: Result, folder: Path) -> RowVerdict:
 
 
 def _check_name(row: Result) -> list[str]:
-    """Differences between the row, its specification and its name, which is the specification's hash."""
+    """List differences between the row, its specification and its name, which is the specification's hash."""
     spec = row.settings.get("spec")
     if not isinstance(spec, Mapping):
         return []  # a row of an older version, or of a fine-tuning
@@ -195,7 +195,7 @@ def _check_name(row: Result) -> list[str]:
 
 
 def _check_numbers(row: Result, predictions: Mapping[str, np.ndarray]) -> list[str]:
-    """Differences between the row's numbers and those that follow from its predictions."""
+    """List differences between the row's numbers and those that follow from its predictions."""
     import numpy as np
 
     from evar.metrics import METRICS
@@ -208,7 +208,7 @@ def _check_numbers(row: Result, predictions: Mapping[str, np.ndarray]) -> list[s
         return [f"its predictions are of {len(rounds)} rounds, but it has {len(row.round_scores)} scores of rounds"]
     reasons = []
     if len(predictions["clip"]) != row.n_test:
-        reasons.append(f"n_test is {row.n_test}, but there are predictions of {len(predictions['clip'])} clips")
+        reasons.append(f"n_test is {row.n_test}, but it has predictions of {len(predictions['clip'])} clips")
     true, predicted = predictions["y_true"], predictions["y_pred"]
     try:
         scores = score_rounds(row.metric, true, predicted, predictions["round"])
@@ -227,7 +227,7 @@ def _check_numbers(row: Result, predictions: Mapping[str, np.ndarray]) -> list[s
 
 
 def _compare_labels(rows: Mapping[str, Result], folder: Path) -> list[str]:
-    """Sentences on rows of one task whose true labels differ for the same clip."""
+    """Write a sentence on each two rows of one task whose true labels differ for the same clip."""
     first: dict[tuple[str, ...], tuple[str, dict[Any, Any]]] = {}
     faults = []
     for id, row in rows.items():
@@ -255,7 +255,7 @@ def _compare_labels(rows: Mapping[str, Result], folder: Path) -> list[str]:
 
 
 def _compare_table(bundle: Bundle) -> list[str]:
-    """A sentence if the tests and scores of `table.json` do not follow from the predictions."""
+    """Write a sentence if the tests and scores of `table.json` do not follow from the predictions."""
     path = bundle.folder / "table.json"
     if not path.exists():
         return ["table.json is not in the bundle"]
@@ -268,7 +268,7 @@ def _compare_table(bundle: Bundle) -> list[str]:
 
 
 def _find_difference(said: Any, found: Any, where: str) -> str:
-    """Where two pieces of plain data differ first; "" if nowhere. Numbers may differ in their last digits."""
+    """Find where two pieces of plain data differ first; "" if nowhere. Numbers may differ in their last digits."""
     if isinstance(said, dict) and isinstance(found, dict):
         pairs: list[tuple[Any, Any, Any]] = [(key, said.get(key), found.get(key)) for key in sorted({*said, *found})]
     elif isinstance(said, list) and isinstance(found, list) and len(said) == len(found):
@@ -296,12 +296,12 @@ def _run_again(row: Result, folder: Path, data_root: str | None, store: str, dev
     if new.score != row.score:
         reasons.append(f"the score is {row.score!r}, but computed again it is {new.score!r}")
     if n_changed:
-        reasons.append(f"{n_changed} of {new.n_test} predictions are other ones when they are computed again")
+        reasons.append(f"{n_changed} of {new.n_test} predictions differ when they are computed again")
     return RowVerdict(row.id, DIFFERENT if reasons else IDENTICAL, tuple(reasons), row.score, new.score)
 
 
 def _find_foreign_code(row: Result) -> str:
-    """Why a row of a stranger is not run: it names code; "" for rows that evar's own code makes."""
+    """Explain why a row of a stranger is not run: it names code. Return "" for rows that evar's own code makes."""
     request = row.settings
     named: Sequence[Any] = (
         *(row.encoder, request.get("encoder", ""), row.protocol, request.get("protocol", ""), row.metric),

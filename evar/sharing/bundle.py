@@ -1,8 +1,8 @@
 """Bundles: the rows of a results folder in one zip file that others can check.
 
-In the file are `manifest.json` (what the bundle is, and the sha256 of every other file), `table.json` (what the tables
-say), `runs/ID.json`, `predictions/ID.npz`, and the YAML files of tasks and protocols. There are no sounds, no absolute paths
-and no names of users or machines. A bundle of a stranger is read as data only: sizes, names and the number of files are
+The file holds `manifest.json` (the format, and the sha256 of every other file), `table.json` (the tables with their tests),
+`runs/ID.json`, `predictions/ID.npz`, and the YAML files of tasks and protocols. It holds no sounds, no absolute paths and
+no names of users or machines. A bundle of a stranger is read as data only: sizes, names and the number of files are
 checked before anything is unpacked.
 """
 
@@ -51,7 +51,7 @@ class Bundle:
 
     Attributes:
         folder: a results folder with its rows and predictions.
-        manifest: as the file says it.
+        manifest: content of `manifest.json`.
         sha256: of the zip file.
         faults: sentences on files that are missing, strange, or differ from their hash.
     """
@@ -204,7 +204,7 @@ def _read_manifest(path: Path, data: bytes | None) -> dict[str, Any]:
 
 
 def _find_bomb(data: bytes) -> str:
-    """Why arrays must not be loaded; "" if they may be."""
+    """Explain why arrays must not be loaded; return "" if they may be loaded."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             n_bytes = sum(one.file_size for one in archive.infolist())
@@ -241,7 +241,7 @@ def _collect_yamls(rows: Sequence[Result], names: frozenset[str]) -> dict[str, b
 
 
 def _make_table(kept: Sequence[tuple[Result, Mapping[str, Any]]]) -> bytes:
-    """What the tables say of these rows: scores over seeds, intervals, and the chance of so large a distance to the best."""
+    """Make `table.json` of these rows: scores over seeds, intervals, and p-values of the distance to the best row."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:

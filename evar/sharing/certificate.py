@@ -11,7 +11,7 @@ from evar.sharing.auditing import DIFFERENT, IDENTICAL, NOT_RERUNNABLE, VERIFIED
 
 
 def format_summary(report: AuditReport) -> str:
-    """Say in a few lines what an audit found.
+    """Summarise in a few lines what an audit found.
 
     Args:
         report: of `audit_bundle`.

@@ -2,7 +2,7 @@
 
 MTEB keeps `MODEL/REVISION/TASK.json` with the scores of each split; HEAR `MODEL/TASK/test.predicted-scores.json` with the
 scores of each fold and their mean. Neither has fields for predictions, intervals, the layers read, the probe's settings or
-the clips that could not be read: `LOST` says so, and so do the commands. What is read becomes published numbers, which
+the clips that could not be read: `LOST` lists them, and the commands print the list. What is read becomes published numbers, which
 tables show beside ours and never mix with them.
 """
 
@@ -117,7 +117,7 @@ def read_scores(folder: str | Path) -> tuple[dict[str, Any], list[str]]:
         "protocol": f"the protocol of {what}, whose files do not say its settings",
         "tasks": tasks,
         "other_tasks": {task: f"a task of {what} by that name" for task in tasks if task not in known},
-        "caveats": {task: "the clips and splits may be other ones than here" for task in tasks if task in known},
+        "caveats": {task: "the clips and splits may differ from those used here" for task in tasks if task in known},
         "rows": [{"label": model, "scores": [scores[task] for task in tasks]} for model, scores in found.items()],
     }, notes
 
@@ -193,7 +193,7 @@ def _take_hear(path: Path, data: Any) -> tuple[str, str, str, float] | None:
 
 
 def _find_task(name: str, prefix: str = "") -> str:
-    """Our name of a task, if one of ours is written like that; else its own."""
+    """Find our name of a task, if one of ours is spelled like it; else keep its own name."""
     plain = re.sub(r"-v\d.*$", "", name).lower().replace("-", "_")
     known = set(config.names("tasks"))
     for candidate in (f"{prefix}{plain}", plain):

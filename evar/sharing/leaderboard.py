@@ -53,7 +53,7 @@ class Leaderboard:
 
 @dataclass(frozen=True)
 class _Source:
-    """One bundle or folder: its rows, its verdicts, and what the page says of it."""
+    """One bundle or folder: its rows, its verdicts, and its line on the page."""
 
     folder: Path
     verdicts: Mapping[str, str]

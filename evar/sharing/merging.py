@@ -12,9 +12,9 @@ from evar.results import Result, load_all, load_predictions
 from evar.results.records import read_json
 from evar.storage.atomic import write_atomic
 
-#: file of a merged folder that says where each row comes from
+#: file of a merged folder with the origin of each row
 ORIGINS = "origins.json"
-#: what is copied beside runs and predictions, as it is
+#: folders that are copied unchanged beside runs and predictions
 _OTHER_FOLDERS = ("searches", "hints", "costs", "contamination", "sources", "failures", "robustness")
 
 
@@ -37,11 +37,11 @@ def merge_results(folders: Sequence[str | Path], out: str | Path) -> Merged:
     """Copy the rows of several results folders into one.
 
     A row that several folders hold is copied once if its numbers agree: score, scores of the rounds, and predictions.
-    `origins.json` says where each row comes from.
+    `origins.json` holds the origin of each row.
 
     Args:
         folders: results folders, which stay as they are.
-        out: results folder to write; what it holds already counts as one more folder.
+        out: results folder to write; the rows that it holds already count as one more folder.
 
     Raises:
         ValueError: if a folder holds no results.
@@ -77,7 +77,7 @@ def merge_results(folders: Sequence[str | Path], out: str | Path) -> Merged:
 
 
 def load_origins(out: str | Path) -> dict[str, list[str]]:
-    """Where the rows of a merged folder come from: id of a row -> names of folders; {} where nothing was merged."""
+    """Load the origins of the rows of a merged folder: id of a row -> names of folders; {} if nothing was merged."""
     try:
         data = read_json(Path(out) / ORIGINS)
     except (FileNotFoundError, ValueError):
@@ -88,7 +88,7 @@ def load_origins(out: str | Path) -> dict[str, list[str]]:
 
 
 def _find_difference(copies: Sequence[tuple[Path, Result]]) -> str:
-    """Say in what the copies of a row differ; "" where their numbers agree."""
+    """Describe how the copies of a row differ; return "" if their numbers agree."""
     import numpy as np
 
     first_source, first = copies[0]

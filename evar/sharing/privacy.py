@@ -1,4 +1,4 @@
-"""Take what names a machine or a person out of records: absolute paths, the user's name, the name of the machine."""
+"""Remove absolute paths, the user's name and the machine's name from records."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def scrub(value: Any, names: frozenset[str] | None = None) -> Any:
 
     Args:
         value: plain data; in texts and keys, an absolute path becomes its last part.
-        names: replaced by "…" where they stand as words; None takes the user's and the machine's.
+        names: replaced by "…" if they are whole words; None takes the names of the user and the machine.
 
     Example:
         >>> scrub({"weights": "/home/anna/models/a.pt", "address": "https://a.org/b/c.pt"}, frozenset())
@@ -53,7 +53,7 @@ def _scrub_text(text: str, names: frozenset[str]) -> str:
 
 
 def find_own_names() -> frozenset[str]:
-    """Names of the user and of the machine, without those that say nothing, such as "root"."""
+    """Find the names of the user and of the machine, without those that say nothing, such as "root"."""
     found = set()
     for ask in (getpass.getuser, socket.gethostname):
         try:

@@ -91,7 +91,7 @@ class FeatureStore:
     def load(
         self, key: FeatureKey, rows: Sequence[str], layer: str, where: Mapping[str, tuple[str, int]] | None = None
     ) -> NDArray[np.float32]:
-        """Vectors of one layer, in the order of `rows`.
+        """Load the vectors of one layer, in the order of `rows`.
 
         Args:
             key: everything that can change the vectors.
@@ -194,7 +194,7 @@ class FeatureStore:
         return SegmentWriter(key_folder)
 
     def contents(self) -> list[dict[str, Any]]:
-        """One entry a key for `evar store ls`: encoder, digest, clips, layers, bytes, clip policy, folder."""
+        """List one entry for each key for `evar store ls`: encoder, digest, clips, layers, bytes, clip policy, folder."""
         entries = []
         for record in sorted(self.folder.glob("*/*/key.json")):
             key = json.loads(record.read_text(encoding="utf-8"))

@@ -85,7 +85,7 @@ class StoredFrames(Frames):
         self._mapped: dict[tuple[int, str], NDArray[np.float16]] = {}
 
     def of_layers(self, layers: Sequence[str]) -> StoredFrames:
-        """The same clips, some layers of them."""
+        """Return the same clips with some layers of them."""
         some = copy.copy(self)
         some.widths = {name: self.widths[name] for name in layers}
         return some
@@ -130,7 +130,7 @@ class FrameStore(FeatureStore):
 
     @classmethod
     def beside(cls, store: FeatureStore) -> FrameStore:
-        """Frames in the folder, or at the address, of a store of vectors."""
+        """Return the frames in the folder, or at the address, of a store of vectors."""
         return cls(store.mirror.address if store.mirror else store.folder)
 
     def places(self, key: FeatureKey) -> dict[str, FramePlace]:
@@ -147,7 +147,7 @@ class FrameStore(FeatureStore):
         return self.places(key)
 
     def wider(self, key: FeatureKey) -> set[str]:
-        """Layers of a key that differs from this one by having more layers, if one is stored; else none."""
+        """Find the layers of a stored key that differs from this one only by having more layers; none if there is none."""
         if self.mirror:  # another machine may have stored them: the records are small
             self.mirror.fetch_named(make_safe_name(key.encoder), "key.json")
         own = json.loads(json.dumps(key.to_plain(), default=str))
@@ -192,7 +192,7 @@ class FrameWriter(SegmentWriter):
 
 
 def list_committed_frames(segment: Path) -> list[tuple[str, FramePlace]]:
-    """Clips of whole batches whose frames are all on disk; a torn last line or a short file ends the list."""
+    """List the clips of whole batches whose frames are all on disk; a torn last line or a short file ends the list."""
     widths: dict[str, int] = json.loads((segment / "frames.json").read_text(encoding="utf-8"))
     try:
         lines = (segment / "rows.jsonl").read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn

@@ -200,7 +200,7 @@ _results: dict[str, Mirror] = {}
 
 
 def at_hand(out: str, *also: str) -> str:
-    """The local folder of a results folder: itself, or the mirror of an address with all records fetched.
+    """Return the local folder of a results folder: itself, or the mirror of an address with all records fetched.
 
     What is written there through `evar.storage.atomic` is uploaded at once.
 

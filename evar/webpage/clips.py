@@ -1,4 +1,4 @@
-"""Which test clips the page tells of: what each row of a table predicted for them, chosen fairly over classes."""
+"""Choose the test clips that the page shows, evenly over classes, and collect what each row predicted for them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TaskClips:
         limit: of the table.
         index_sha256: hash of the task's index, as the rows have it.
         classes: names of the classes or labels.
-        clips: (clips,) paths as in the index; a clip that is tested in two rounds stands there twice.
+        clips: (clips,) paths as in the index; a clip that is tested in two rounds is listed twice.
         labels: for each clip the numbers of its classes.
         rows: rows that were tested on exactly these clips.
     """
@@ -104,10 +104,10 @@ def list_task_clips(context: Context) -> list[TaskClips]:
 
 
 def find_task(context: Context, name: str, limit: int | None) -> Task | None:
-    """Load a task with its clips' paths; None where its data, or its index, are not here. Calls no code of strangers.
+    """Load a task with its clips' paths; None if its data or its index are missing. No code of strangers is called.
 
     Args:
-        context: says where data are.
+        context: knows where data are.
         name: of the task.
         limit: clips of each split or fold.
     """
@@ -125,7 +125,7 @@ def find_task(context: Context, name: str, limit: int | None) -> Task | None:
 
 
 def name_classes(context: Context, result: Result) -> tuple[str, ...]:
-    """Return the names of a task's classes; numbers stand in where they are not known here.
+    """Return the names of a task's classes; numbers take the place of unknown names.
 
     Args:
         context: the results folder.

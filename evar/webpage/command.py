@@ -22,7 +22,7 @@ from evar.webpage.page import Part, render_page
 from evar.webpage.rows import make_rows
 from evar.webpage.summary import make_summary
 
-#: what becomes of the sounds
+#: legal values of --audio
 AUDIO_CHOICES = ("embed", "link", "none")
 MAP_CHOICES = ("default", "all", "none")
 
@@ -41,9 +41,9 @@ def write_report(
 
     Args:
         out: results folder.
-        file: where the page goes; None stands for `report.html` in the results folder.
+        file: path of the page; None means `report.html` in the results folder.
         audio: "embed" puts short compressed clips into the page (at most 20 MB and 200 clips), "link" points to the files
-            where they lie, "none" only names them.
+            in their folders, "none" only names them.
         data_root: folder that holds the tasks' folders; None takes EVAR_DATA, then ./data.
         store: folder of the feature store, for the maps; None takes EVAR_STORE, then the user's cache.
         published: numbers of others that the page offers: "all", names of config/published, or "" for none.
@@ -78,7 +78,7 @@ def write_report(
 
 
 def make_parts(context: Context) -> list[Part]:
-    """Make all parts of the page that there is something to show in; one that fails says so in its place.
+    """Make all parts of the page that are not empty; a part that fails shows the reason in its place.
 
     Args:
         context: the results folder.
@@ -98,11 +98,13 @@ def make_parts(context: Context) -> list[Part]:
 
 
 def _find_readings(context: Context) -> list[Reading]:
-    """Find where validation clips say to read encoders; none, and a warning, where that cannot be told."""
+    """Find the layers that validation clips choose; if that fails, warn and return none."""
     try:
         return find_readings(context.results, context.out)
     except Exception as error:
-        warnings.warn(f"the report does not say where to read encoders: {make_printable(error)}", stacklevel=2)
+        warnings.warn(
+            f"the report does not name the layers that validation clips choose: {make_printable(error)}", stacklevel=2
+        )
         return []
 
 

@@ -1,4 +1,4 @@
-"""What all parts of the page are made from: the records of a results folder, read once, and its tables."""
+"""The records of a results folder, read once, and its tables, from which all parts of the page are made."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Context:
     Attributes:
         settings: what the user asked for.
         results, failures, searches, hints: records that could be read.
-        tasks: names of tasks -> what `evar.webpage.clips` found of them; filled as parts ask for them.
+        tasks: name of a task -> what `evar.webpage.clips` found; filled when a part needs it.
     """
 
     settings: Settings
@@ -83,7 +83,7 @@ class Context:
 
 
 def name_row(row: Row, *, with_layers: bool = True) -> str:
-    """Return what a row is called in a sentence, a menu or a chart.
+    """Return the name of a row for a sentence, a menu or a chart.
 
     Args:
         row: of a table.
@@ -99,7 +99,7 @@ def name_row(row: Row, *, with_layers: bool = True) -> str:
 
 
 def try_part(name: str, title: str, make: Callable[[], Part | None]) -> Part | None:
-    """Make a part; what goes wrong is said in its place and as a warning, and the other parts are made.
+    """Make a part; an error becomes a warning and a sentence in its place, and the other parts are made.
 
     Args:
         name, title: of the part.
@@ -114,7 +114,7 @@ def try_part(name: str, title: str, make: Callable[[], Part | None]) -> Part | N
     except Exception as error:
         reason = make_printable(f"{type(error).__name__}: {error}", one_line=True)
         warnings.warn(f"the part {title} of the report could not be made: {reason}", stacklevel=2)
-        return Part(name, title, problem=f"This part could not be made, the others are there: {reason}")
+        return Part(name, title, problem=f"This part could not be made, but the others were: {reason}")
 
 
 def try_to_describe(name: str, make: Callable[[], T]) -> T | None:
@@ -147,7 +147,7 @@ def count_noun(n: int, noun: str) -> str:
 
 
 def join_words(words: Sequence[str], most: int = 6) -> str:
-    """Join words as a sentence does; of more than `most`, the number of others stands for the rest.
+    """Join words as a sentence does; beyond `most` words, the rest is counted.
 
     Example:
         >>> join_words(["a", "b", "c"]), join_words(["a", "b", "c", "d"], 2)

@@ -13,7 +13,7 @@ from evar.webpage.page import Part
 
 
 def make_cost(context: Context) -> Part | None:
-    """Make the part; None if no row tells its width or has a recorded cost.
+    """Make the part; None if no row has a width or a recorded cost.
 
     Args:
         context: the results folder.
@@ -29,7 +29,7 @@ def make_cost(context: Context) -> Part | None:
 
 
 def _describe_section(section: Section, records: Sequence[CostRecord]) -> dict[str, Any] | None:
-    """Describe the rows of one table that have a score; None if none tells what it costs."""
+    """Describe the rows of one table that have a score; None if none has a cost."""
     rows = []
     for row in section.rows:
         cost = None if row.published else find_cost(row, records)

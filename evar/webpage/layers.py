@@ -17,11 +17,11 @@ from evar.webpage.page import Part
 
 
 def make_layers(context: Context, readings: Sequence[Reading] = ()) -> Part | None:
-    """Make the part; None if no encoder has two single layers, and nothing was searched for or measured.
+    """Make the part; None if no encoder has two single layers, and there is no search and no hint.
 
     Args:
         context: the results folder.
-        readings: where validation clips say to read encoders.
+        readings: the layers that validation clips choose.
     """
     panels = [
         panel

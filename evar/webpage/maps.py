@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
     from evar.data.task import Task
 
-#: maps on the page, and clips of each, at most: a map of so many clips takes seconds
+#: the most maps on the page, and the most clips of each: a map of that size takes seconds
 MOST_MAPS, MOST_CLIPS = 40, 400
 
 
 def make_map(context: Context) -> Part | None:
-    """Make the part; None where maps were not asked for or no table has classes.
+    """Make the part; None if no maps were requested or no table has classes.
 
     Args:
         context: the results folder, of which `make_listen` collected the sounds.
@@ -166,7 +166,7 @@ def _make_map(
         scaled = 100 * centred / (np.abs(centred).max() or 1.0)
         shown = np.asarray(at)[finite]
         return {"clips": shown.tolist(), "x": scaled[:, 0].round(1).tolist(), "y": scaled[:, 1].round(1).tolist()}
-    return "its vectors are not in the store; --store says where it is"
+    return "its vectors are not in the store; name the right store with --store"
 
 
 def _fits(key: FeatureKey, result: Result) -> bool:

@@ -30,7 +30,7 @@ class Part:
         title: heading, and what the navigation shows.
         shown: values for the template.
         data: plain data for the scripts; None if there is nothing to draw.
-        problem: why the part could not be made; "" where it could.
+        problem: why the part could not be made; "" if it was made.
     """
 
     name: str
@@ -85,7 +85,7 @@ def make_policy(scripts: Sequence[str], styles: Sequence[str], *, links_files: b
     evaluated.
 
     Args:
-        scripts, styles: texts of the elements, as they stand in the page.
+        scripts, styles: texts of the elements, exactly as in the page.
         links_files: may sounds come from the page's own place or from the disk?
 
     Returns:
@@ -116,13 +116,13 @@ def _hash_source(text: str) -> str:
 
 
 def escape_json(data: Any) -> str:
-    r"""Write plain data as JSON that is safe inside a script element, whatever its texts hold.
+    r"""Write plain data as JSON that is safe inside a script element, even with hostile texts.
 
     Args:
         data: dicts, lists, texts, numbers, None; numbers that are not finite become null.
 
     Returns:
-        ASCII without `<`, `>`, `&` and `'`, which stand there by their numbers.
+        ASCII without `<`, `>`, `&` and `'`, which are written as escapes.
 
     Example:
         >>> print(escape_json({"label": "</script><b>", "score": float("nan")}))
@@ -164,7 +164,7 @@ def read_asset(name: str) -> str:
 
 @cache
 def read_plotly() -> str:
-    """Return plotly.js as it comes in the wheel of plotly, safe to stand in a script element.
+    """Return the plotly.js of plotly's wheel, safe inside a script element.
 
     Raises:
         ImportError: if plotly is not installed.

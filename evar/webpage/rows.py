@@ -15,7 +15,7 @@ from evar.webpage.clips import name_classes
 from evar.webpage.context import Context, name_row, round_number, to_percent, try_to_describe
 from evar.webpage.page import Part, escape_json
 
-#: bytes of JSON that all rows together take, and rows of single layers that are added where there is room
+#: the most bytes of JSON of all rows together, and the most rows of single layers
 MOST_BYTES, MOST_LAYER_ROWS = 5_000_000, 300
 MOST_CLASSES = 120
 N_BINS = 10

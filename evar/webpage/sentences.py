@@ -1,4 +1,4 @@
-"""What the numbers of a table say, in plain sentences that follow from them and from the tests between them."""
+"""Plain sentences about a table, which follow from its numbers and from the tests between them."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def describe_findings(section: Section, readings: Sequence[Reading] = ()) -> lis
     """Say in three sentences, or fewer where there is less to say, what a table shows.
 
     Args:
-        section: of which cells know whether they are significantly worse than the best of their column.
-        readings: where validation clips say to read encoders.
+        section: its cells know whether they are significantly worse than the best of their column.
+        readings: the layers that validation clips choose.
 
     Returns:
         The overall lead, the leads on single tasks, and where another layer helps or what is not above chance.

@@ -41,7 +41,7 @@ class Sounds:
     Attributes:
         entries: source and image of each sound, as the scripts read them.
         places: (task, path) -> number of its entry.
-        problems: sentences on what is not there.
+        problems: sentences on what is missing.
     """
 
     entries: list[dict[str, str]] = field(default_factory=list)
@@ -56,10 +56,10 @@ class Sounds:
 def collect_sounds(context: Context, chosen: Sequence[tuple[TaskClips, Sequence[int]]]) -> Sounds:
     """Read, compress and draw chosen clips, task by task in turn, until the page holds as much as it may.
 
-    A clip is only read where the task's own index names it: paths in result files are never opened.
+    A clip is only read if the task's own index names it: paths in result files are never opened.
 
     Args:
-        context: says whether sounds are embedded or linked, and where data are.
+        context: knows whether sounds are embedded or linked, and where data are.
         chosen: tasks, and positions of their clips in order of interest.
     """
     sounds = Sounds()
@@ -91,13 +91,17 @@ def collect_sounds(context: Context, chosen: Sequence[tuple[TaskClips, Sequence[
 
 
 def _explain_missing(clips: TaskClips, task: Task | None) -> str:
-    """Say why a task's clips cannot be heard; "" where they can."""
+    """Explain why a task's clips cannot be played; "" if they can."""
     if task is None:
-        return f"The data of {clips.task} are not here, so its clips have no sound; --data_root says where they are."
+        return (
+            f"The data of {clips.task} were not found, so its clips have no sound; name their folder with --data_root."
+        )
     if clips.index_sha256 and task.index_sha256 != clips.index_sha256:
-        return f"The index of {clips.task} is another one than that of the rows, so its clips have no sound."
+        return f"The index of {clips.task} differs from that of the rows, so its clips have no sound."
     if len(task) and not any(path.is_file() for path in task.paths[:20]):
-        return f"The sounds of {clips.task} are not under {task.config.folder}/; --data_root says where they are."
+        return (
+            f"The sounds of {clips.task} are not under {task.config.folder}/; name the right folder with --data_root."
+        )
     return ""
 
 

@@ -14,7 +14,7 @@ from evar.webpage.context import Context, name_row
 from evar.webpage.page import Part
 from evar.webpage.sentences import describe_comparison, describe_findings
 
-#: how the remarks below a table call what stands out in it; the templates escape
+#: the words of the remarks below a table for what is marked in it; the templates escape them
 _DRESS = Dress(str, str, str, "in bold", "underlined")
 
 
@@ -23,7 +23,7 @@ def make_summary(context: Context, readings: Sequence[Reading] = ()) -> Part:
 
     Args:
         context: the results folder.
-        readings: where validation clips say to read encoders, for a sentence.
+        readings: the layers that validation clips choose, for a sentence.
     """
     tables = [_describe_section(section, readings) for section in context.sections]
     for cell in (cell for table in tables for row in table["rows"] for cell in row["cells"]):

@@ -19,7 +19,7 @@ from evar.data.tables import read_frame
 
 
 def find_published_file(top: Path, name: str, get_it: str, also: tuple[str, ...] = ()) -> Path:
-    """A split list or table of a data set: in its folder or, where it is no part of the archive, beside it.
+    """Find a split list or table of a data set: in its folder or, where it is no part of the archive, beside it.
 
     Args:
         top: the data set's folder.
@@ -44,14 +44,14 @@ def find_published_file(top: Path, name: str, get_it: str, also: tuple[str, ...]
 
 
 def list_names(folder: Path, n: int = 6) -> str:
-    """The first names in a folder, for an error."""
+    """List the first names in a folder, for an error."""
     names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir()) if folder.is_dir() else []
     names = [name for name in names if not is_hidden(name)]
     return ", ".join(names[:n]) + (f", ... ({len(names)} in all)" if len(names) > n else "") if names else "nothing"
 
 
 def find_folder(top: Path, names: tuple[str, ...], example: str, get_it: str = "") -> str:
-    """The folder of sounds below `top`, as a prefix of paths: "" or "audio/".
+    """Find the folder of sounds below `top`, as a prefix of paths: "" or "audio/".
 
     Args:
         top: the data set's folder.
@@ -68,7 +68,7 @@ def find_folder(top: Path, names: tuple[str, ...], example: str, get_it: str = "
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """A CSV as text, after a check of its columns.
+    """Read a CSV as text, after a check of its columns.
 
     Raises:
         ValueError: if a column is missing or the file is no CSV.
@@ -130,7 +130,7 @@ def require_below(path: Path, places: Iterable[str]) -> None:
 
 
 def read_lines(path: Path, example: str) -> list[str]:
-    """The lines of a split list, without blank ones; every one ends in a path that stays below the data set's folder.
+    """Read the lines of a split list, without blank ones; each ends in a path that stays below the data set's folder.
 
     Args:
         path: of the list.

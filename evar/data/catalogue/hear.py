@@ -20,7 +20,7 @@ GET_IT = "it is in the task's tar of https://zenodo.org/records/6332517"
 
 
 def scenes(top: Path) -> pd.DataFrame:
-    """A task of whole clips: published splits, or HEAR's folds; sources are not published, so each clip is its own group."""
+    """Make the index of a task of whole clips: published splits, or HEAR's folds; each clip is its own group."""
     folder = _find_task_folder(top)
     metadata = _read_json(folder / "task_metadata.json")
     rate = _rate(folder)
@@ -43,7 +43,7 @@ def scenes(top: Path) -> pd.DataFrame:
 
 
 def events(top: Path) -> pd.DataFrame:
-    """A task of events: published splits, or HEAR's folds; the times of its JSON files are milliseconds."""
+    """Make the index of a task of events: published splits, or HEAR's folds; the times of its JSON files are milliseconds."""
     folder = _find_task_folder(top)
     metadata, rate, rows = _read_json(folder / "task_metadata.json"), _rate(folder), []
     for split in metadata.get("splits") or []:

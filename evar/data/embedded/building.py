@@ -138,7 +138,7 @@ def read_index(name: str) -> list[Row]:
 
 
 def content_digest(folder: Path, rows: Sequence[Row]) -> str:
-    """One SHA-256 over the paths and contents of all clips, in the order of their paths: 64 hexadecimal digits."""
+    """Compute one SHA-256 over the paths and contents of all clips, in the order of their paths: 64 hexadecimal digits."""
     digest = hashlib.sha256()
     for path in sorted(row["path"] for row in rows):
         digest.update(f"{path} {download.sha256_of(Path(folder) / path)}\n".encode())

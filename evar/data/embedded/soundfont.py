@@ -139,7 +139,7 @@ class SoundFont:
         ]
 
     def sample_names(self, program: int) -> set[str]:
-        """Every recording that a preset can play, over all keys and velocities.
+        """Return every recording that a preset can play, over all keys and velocities.
 
         Raises:
             ValueError: if the font has no such preset.

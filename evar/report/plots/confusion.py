@@ -44,7 +44,7 @@ def count_confusions(y_true: np.ndarray, y_pred: np.ndarray, n_classes: int) -> 
 
 
 def score_classes(counts: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
-    """One dict a class: name, clips, recall, precision, F1, and what it is taken for most; fractions 0..1.
+    """Score each class in a dict: name, clips, recall, precision, F1, and what it is taken for most; fractions 0..1.
 
     Args:
         counts: of `count_confusions`.

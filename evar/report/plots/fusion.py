@@ -58,7 +58,7 @@ class PairMap:
 
 
 def make_pair_maps(records: Sequence[SearchRecord]) -> list[PairMap]:
-    """The newest search of each encoder and set of tasks, by encoder."""
+    """Make the maps of the newest search of each encoder and set of tasks, by encoder."""
 
     newest = {}
     for record in sorted(records, key=lambda record: record.created):
@@ -179,7 +179,7 @@ class WeightCurve:
 
 
 def make_weight_curves(results: Sequence[Result]) -> list[WeightCurve]:
-    """One curve for each encoder x task with a weighted sum or attention over layers; the newest row of each seed."""
+    """Make one curve for each encoder and task with a weighted sum or attention over layers."""
     import numpy as np
 
     found: dict[tuple[str, str, tuple[str, ...], str], dict[int, Any]] = {}

@@ -42,7 +42,7 @@ def plot_similarity(maps: Sequence[SimilarityMap], out: Path) -> list[Path]:
 
 
 def make_similarity_maps(found: Sequence[tuple[str, HintsRecord]]) -> list[SimilarityMap]:
-    """One map an encoder: the mean over its tasks, since a map says more of the encoder than of the task.
+    """Make one map for each encoder, the mean over its tasks: a map says more about the encoder than about the task.
 
     Records of a limit, and of other layers, are maps of their own. Encoders with one layer have none.
 
@@ -69,7 +69,7 @@ def _average_known(values: Sequence[float | None]) -> float | None:
 
 
 def draw_similarity(maps: Sequence[SimilarityMap]) -> Figure:
-    """One square an encoder, shallow layers first; dark 0, light 1 in all of them."""
+    """Draw one square for each encoder, shallow layers first; dark is 0 and light is 1 in all of them."""
     tasks = sorted({task for one in maps for task in one.tasks})
     same = all(set(one.tasks) == set(tasks) for one in maps)
     over = _name_tasks(tasks, ", ".join(tasks)) if same else "mean over the tasks of each encoder"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def rank_rows(section: Section) -> tuple[list[str], Ranking] | str:
-    """Names and ranks of the rows that have every task; or one sentence why there are none."""
+    """Rank the rows that have every task, or say in one sentence why there are none."""
     from evar.metrics.significance import LEAST_ROWS, LEAST_TASKS, rank_rows
 
     rows = [
@@ -55,7 +55,7 @@ def plot_ranks(sections: Sequence[Section], out: Path) -> list[Path]:
 
 
 def draw_ranks(names: Sequence[str], found: Ranking, title: str) -> Figure:
-    """A figure: the axis of ranks, a line from each name to its mean rank, bars over rows that do not differ.
+    """Draw a figure: the axis of ranks, a line from each name to its mean rank, bars over rows that do not differ.
 
     Args:
         names: (rows,).

@@ -34,7 +34,7 @@ def is_single_layer(result: Result) -> bool:
 
 
 def find_depth(result: Result) -> float | None:
-    """(layer_index + 1) / n_layers of a single layer, 0..1; None if it is not known."""
+    """Compute (layer_index + 1) / n_layers of a single layer, 0..1; None if it is not known."""
     if result.depth is not None or not is_single_layer(result):
         return result.depth
     return (result.layer_index + 1) / result.n_layers if result.layer_index is not None and result.n_layers else None

@@ -89,7 +89,7 @@ def _is_paired(one: Tested, other: Tested) -> bool:
 
 
 def mark_equals(section: Section, out: Path | None) -> Section:
-    """The table, where each cell knows whether it is significantly worse than the best of its column.
+    """Mark in each cell whether it is significantly worse than the best of its column.
 
     All cells are compared with the best of their column; Holm's correction is over all pairs of rows in all columns, as
     the best is chosen by the same scores.

@@ -42,7 +42,7 @@ class Line:
 
 
 def compare_with_baseline(section: Section, baseline: str, out: Path) -> list[Line]:
-    """Every cell of a table minus that of the baseline in its column.
+    """Subtract the baseline of its column from every cell of a table.
 
     Args:
         section: the table.
@@ -89,7 +89,7 @@ HEADER = ("encoder", "layers", "task", "difference", "95 % interval", "p (Holm)"
 
 
 def format_lines(lines: Sequence[Line]) -> list[list[str]]:
-    """A line of texts each, for `HEADER`; differences in points of percent."""
+    """Format one line of texts for each difference, for `HEADER`; in points of percent."""
     body = []
     for line in lines:
         start, found = [line.encoder, line.layers, line.task], line.difference
@@ -103,7 +103,7 @@ def format_lines(lines: Sequence[Line]) -> list[list[str]]:
 
 
 def list_lines(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """A dict each, for programs: differences as fractions."""
+    """List one dict for each difference, for programs; as fractions."""
     return [
         {
             "encoder": line.encoder,

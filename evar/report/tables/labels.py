@@ -22,12 +22,12 @@ RowKey = tuple[str, tuple[str, ...], str, str]
 
 
 def make_column_key(result: Result) -> ColumnKey:
-    """(task, version, metric, hash of the index): results that differ in one of them never share a column."""
+    """Return (task, version, metric, hash of the index): results that differ in one of them never share a column."""
     return result.task, result.task_version, result.metric, result.index_sha256
 
 
 def make_row_key(result: Result) -> RowKey:
-    """(encoder, layers, fusion, everything else that makes it another encoder, as JSON)."""
+    """Return (encoder, layers, fusion, and as JSON everything else that makes it another encoder)."""
     variant = {**_describe_variant(result), "weights_sha256": result.weights_sha256, "pooling": dict(result.pooling)}
     return result.encoder, tuple(result.layers), result.fusion, json.dumps(variant, sort_keys=True)
 
@@ -44,7 +44,7 @@ def _describe_variant(result: Result) -> dict[str, str]:
 
 
 def label_limit(name: str, limit: int | None) -> str:
-    """A name, and in brackets the limit on the clips if there is one.
+    """Add the limit on the clips, if there is one, in brackets to a name.
 
     Example:
         >>> label_limit("esc10", 50)
@@ -105,7 +105,7 @@ def _find_differing(own: dict[str, str], variants: Sequence[dict[str, str]]) -> 
 
 
 def label_layers(layers: Sequence[str], fusion: str) -> str:
-    """The layers of a row; the middle of a long list is left out.
+    """Write the layers of a row; the middle of a long list is left out.
 
     Example:
         >>> label_layers(["conv1", "conv2", "conv3", "conv4"], "concat")

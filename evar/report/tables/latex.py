@@ -67,7 +67,7 @@ def shorten_class_path(label: str) -> str:
 def format_latex_table(
     title: str, header: Sequence[str], body: Sequence[Sequence[str]], n_text_columns: int, notes: Sequence[str] = ()
 ) -> str:
-    """One table environment; header, body and notes are LaTeX already, the title is not.
+    """Format one table environment; header, body and notes are LaTeX already, the title is not.
 
     Args:
         title: for the caption.

@@ -44,7 +44,7 @@ def escape_markdown(text: str) -> str:
 
 
 def format_percent(score: float, interval: tuple[float, float] | None = None) -> str:
-    """A fraction in percent, and half the width of its interval.
+    """Format a fraction in percent, and half the width of its interval.
 
     Example:
         >>> format_percent(0.853, (0.82, 0.882))

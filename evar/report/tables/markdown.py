@@ -33,7 +33,7 @@ def format_markdown(tables: Sequence[Section], *, by_layer: bool = False) -> str
 
 
 def format_markdown_table(header: Sequence[str], body: Sequence[Sequence[str]], n_text_columns: int) -> str:
-    """A table whose columns are aligned in the text too: the first ones to the left, numbers to the right.
+    """Format a table whose columns are aligned in the text too: the first ones to the left, numbers to the right.
 
     Example:
         >>> print(format_markdown_table(["encoder", "a"], [["x", "1.0"]], 1))

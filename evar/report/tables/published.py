@@ -31,7 +31,7 @@ def load_published(published: str | Sequence[str | PublishedConfig]) -> list[Pub
 
 
 def add_published_rows(section: Section, known: Sequence[PublishedConfig]) -> Section:
-    """The table with rows of published numbers below ours; they take no part in ranks, bold or averages.
+    """Return the table with rows of published numbers below ours; they take no part in ranks, bold or averages.
 
     Published numbers are of all clips and of their protocol, so a table of a limit, or of another kind of protocol, gets
     none: a subset's score is never set beside them.
@@ -55,7 +55,7 @@ def add_published_rows(section: Section, known: Sequence[PublishedConfig]) -> Se
 
 
 def explain_missing_rows(section: Section, known: Sequence[PublishedConfig]) -> str:
-    """One sentence on why a table that was to show published numbers has none; "" where it has some."""
+    """Explain in one sentence why a table has no published numbers; "" if it has some."""
     if not known or any(row.published for row in section.rows):
         return ""
     start = f"No published numbers beside {section.title}: "

@@ -25,7 +25,7 @@ def format_terminal_table(
     *,
     with_cost: bool = False,
 ) -> str:
-    """The main tables as plain text for the end of a run; a table too wide goes on below itself.
+    """Format the main tables as plain text for the end of a run; a table too wide goes on below itself.
 
     Args:
         results: in any order.
@@ -60,7 +60,7 @@ def format_terminal_sections(tables: Sequence[Section], width: int = 100) -> str
 def format_text_table(
     header: Sequence[Sequence[str]], body: Sequence[Sequence[str]], n_text_columns: int, width: int = 100
 ) -> str:
-    """A table for a terminal; one that is too wide goes on below itself, the first columns repeated."""
+    """Format a table for a terminal; one that is too wide goes on below itself, the first columns repeated."""
     lines = [*header, *body]
     widths = [max(map(measure_text, column)) for column in zip(*lines, strict=True)]
     blocks = []
