@@ -2,8 +2,8 @@
 
 MTEB keeps `MODEL/REVISION/TASK.json` with the scores of each split; HEAR `MODEL/TASK/test.predicted-scores.json` with the
 scores of each fold and their mean. Neither has fields for predictions, intervals, the layers read, the probe's settings or
-the clips that could not be read: `LOST` lists them, and the commands print the list. What is read becomes published numbers, which
-tables show beside ours and never mix with them.
+the clips that could not be read: `LOST` lists them, and the commands print the list. What is read becomes published numbers,
+which tables show beside ours and never mix with them.
 """
 
 from __future__ import annotations
