@@ -43,7 +43,7 @@ def scenes(top: Path) -> pd.DataFrame:
 
 
 def events(top: Path) -> pd.DataFrame:
-    """Make the index of a task of events: published splits, or HEAR's folds; the times of its JSON files are milliseconds."""
+    """Make the index of a task of events: published splits, or HEAR's folds; its JSON files give milliseconds."""
     folder = _find_task_folder(top)
     metadata, rate, rows = _read_json(folder / "task_metadata.json"), _rate(folder), []
     for split in metadata.get("splits") or []:
