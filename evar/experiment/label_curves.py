@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from evar.data.task import Task
 
 
-def test_draws(
+def predict_points(
     task: Task, probe: Any, features: NDArray[np.float32], readable: NDArray[np.int64], tested: NDArray[np.int64]
 ) -> list[TestedPoint]:
     """Predict the test clips of a round by every draw of a fitted `evar.probes.label_curve.LabelCurveProbe`.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from evar.experiment.label_curves import test_draws
+from evar.experiment.label_curves import predict_points
 from evar.experiment.probing import make_row_probe
 from evar.experiment.rounds import FittedRound, list_usable, place_predictions, score_round
 from evar.experiment.texts import embed_texts
@@ -160,7 +160,7 @@ def _test_rounds(cell: Cell, vectors: Vectors, fit: _RowFit) -> list[FittedRound
         y_pred = place_predictions(task, readable, predicted, centre)
         scored = score_round(task, a_round, readable, y_pred, shares, skip_bad=cell.spec.skip_bad)
         if hasattr(probe, "predict_draws"):
-            scored["curve"] = test_draws(task, probe, np.asarray(of_round[readable]), readable, scored["tested"])
+            scored["curve"] = predict_points(task, probe, np.asarray(of_round[readable]), readable, scored["tested"])
         if hasattr(probe, "predict_each"):
             scored["template_scores"] = _score_templates(cell, probe, of_round, readable, scored["tested"])
         fitted.append(

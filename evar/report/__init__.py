@@ -10,8 +10,11 @@ from evar.report.clean import write_clean_scores
 from evar.report.comparing import Comparison, compare
 from evar.report.guard import try_to_make
 from evar.report.hints import write_hints
+from evar.report.label_curves import find_curves, read_points
+from evar.report.label_tables import write_label_tables
 from evar.report.plots.fusion import plot_search, plot_weights
 from evar.report.plots.heatmap import plot_heatmap
+from evar.report.plots.label_curves import STEM, plot_label_curves
 from evar.report.plots.layer_curves import plot_layers
 from evar.report.plots.layers_by_name import plot_layers_by_name
 from evar.report.robustness import write_robustness
@@ -38,12 +41,14 @@ __all__ = [
 _ORDER = (
     *("table", "layers.png", "layers_by_name.png", "heatmap.png", "where", "hints"),
     *("fusion", "search.png", "weights.png", "clean", "robustness"),
+    *("label_curves", "label_curves.png"),
 )
 _SOMETIMES = (
     *("layers.md", "layers.csv", "layers.png", "layers.svg", "where.md", "where.csv"),
     *("fusion.md", "fusion.csv", "search.png", "search.svg", "weights.png", "weights.svg"),
     *("heatmap.png", "heatmap.svg", "layers_by_name.png", "layers_by_name.svg"),
     *("hints.md", "hints.csv", "hints.png", "hints.svg", "clean.md", "clean.csv"),
+    *("label_curves.md", "label_curves.csv"),
 )
 
 
@@ -104,8 +109,15 @@ def write_tables_and_plots(out: Path | str, *, with_cost: bool = False) -> list[
             steps["robustness"] = lambda: write_robustness(out)
         if contaminations:
             steps["clean"] = lambda: write_clean_scores(results, contaminations, out)
+        if any(read_points(result) for result in results):
+            curves = find_curves(results, out)
+            steps |= {
+                "label_curves": lambda: write_label_tables(curves, out),
+                "label_curves.png": lambda: plot_label_curves(curves, out),
+            }
         paths = [path for name in _ORDER if name in steps for path in try_to_make(name, steps[name])]
-        for name in _SOMETIMES:
+        drawn = [path.name for path in out.glob(f"{STEM}*") if path.suffix in (".png", ".svg")]
+        for name in (*_SOMETIMES, *drawn):
             if out / name not in paths and (out / name).exists():
                 remove(out / name)
     return paths

@@ -63,12 +63,15 @@ def merge_results(folders: Sequence[str | Path], out: str | Path) -> Merged:
     for id, copies in rows.items():
         if difference := _find_difference(copies):
             conflicts.append(f"{id}: {difference}")
-            for path in (out / "runs" / f"{id}.json", out / "predictions" / f"{id}.npz"):
+            for path in (
+                out / "runs" / f"{id}.json",
+                *(out / kind / f"{id}.npz" for kind in ("predictions", "curves")),
+            ):
                 path.unlink(missing_ok=True)
             continue
         n_same += len(copies) > 1
         origins[id] = _list_origins(id, copies, out, known)
-        _copy(copies[0][0], out, [f"runs/{id}.json", f"predictions/{id}.npz"])
+        _copy(copies[0][0], out, [f"runs/{id}.json", f"predictions/{id}.npz", f"curves/{id}.npz"])
     for source in sources:
         names = [str(path.relative_to(source)) for kind in _OTHER_FOLDERS for path in (source / kind).rglob("*")]
         _copy(source, out, [name for name in names if (source / name).is_file()])
