@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from evar.lineval.evaluate import evaluate as evaluate
     from evar.report.comparing import compare as compare
     from evar.robustness.measuring import measure_robustness as measure_robustness
+    from evar.tracing.exporting import export_network as export_network
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,7 @@ _PUBLIC = {
     "train_classifier": "evar.applying.training",
     "load_classifier": "evar.applying.classifier",
     "search": "evar.applying.search",
+    "export_network": "evar.tracing",
 }
 
 __all__ = [*_PUBLIC, "__version__"]

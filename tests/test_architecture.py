@@ -56,11 +56,12 @@ ALLOWED: dict[str, set[str]] = {
     "advising": {"config", "data", "figures", "metrics", "report", "results", "storage"},
     # probes of lineval on altered clips; the table in Python is that of the report
     "robustness": UP_TO_SIX | {"lineval", "report"},
+    "tracing": {"config", "encoders", "storage.atomic"},
     "rerun": UP_TO_SIX | {"lineval", "finetune"},
     "sharing": {"config", "metrics", "report", "rerun", "results", "storage.atomic", "webpage"},
     "cli": UP_TO_SIX
     | {"report", "exporting", "sharing", "applying", "classifiers", "lineval", "finetune", "pictures", "webpage"}
-    | {"rerun", "advising", "robustness"},
+    | {"rerun", "advising", "robustness", "tracing"},
     # public import paths that stay, and the package itself
     "features": {"encoders"},
     "hear": {"config", "encoders", "extraction"},

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from evar.cli.advise import advise
 from evar.cli.applying import predict, search, train
 from evar.cli.catalogue import check, encoders, layers, tasks, verify
+from evar.cli.export import export
 from evar.cli.features import embed, fuse, store
 from evar.cli.finetune import finetune
 from evar.cli.lineval import compare, lineval, rerun
@@ -45,6 +46,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "train": train,
     "predict": predict,
     "search": search,
+    "export": export,
     "store": store,
     "compare": compare,
     "advise": advise,
@@ -120,7 +122,7 @@ GROUPS = {
         "plot",
         "rerun",
     ],
-    "use: give me vectors, or a classifier": ["embed", "search", "train", "predict", "fuse", "store"],
+    "use: give me vectors, or a classifier": ["embed", "search", "train", "predict", "export", "fuse", "store"],
     "make: my own sounds, my own encoder": ["task", "prepare", "verify", "fingerprint", "check"],
     "share: results that others can check": ["merge", "export-results", "audit", "leaderboard", "import-scores"],
     "look: what is there?": ["encoders", "layers", "tasks"],

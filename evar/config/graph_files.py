@@ -124,7 +124,7 @@ class GraphLayer:
         tensor: its name in the file; "" where the layer has the same name.
         width: features of a frame, where the file is not there to tell.
         frames: of a full window; 1 is one vector a window, 0 unknown.
-        hop: samples between frames of a network that takes whole clips, where the file is not there to tell.
+        hop: samples between frames of a network that takes whole clips; 0: as measured on noise, or unknown.
         time_axis: axis that is time, counted with the batch as axis 0; -1: axis 1 of three, and none of two.
         mean_axes: axes to take the mean over, counted the same way.
         pooling: over time.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from evar.config.registry import near_miss
 from evar.encoders._clap_audio import run_pieces
 from evar.encoders._logmel import MelSpectrogram, mel_filterbank
+from evar.encoders._packing import count_missing
 from evar.encoders._swin import N_MELS, AudioSwin, unfold
 from evar.encoders._text import ReadsText
 from evar.encoders.features import LayerInfo
@@ -105,7 +106,7 @@ class HtsatClap(ReadsText):
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """Compute the log-mel in decibels of clips as they are, before repetition: (batch, samples) -> (batch, time, 64)."""
-        waveform = nn.functional.pad(waveform, (0, max(0, self.mel.min_samples - waveform.shape[1])))
+        waveform = nn.functional.pad(waveform, (0, count_missing(waveform.shape[1], self.mel.min_samples)))
         return decibels(self.mel(waveform, lengths.clamp(min=self.mel.min_samples)))
 
     def valid_frames(self, lengths: Tensor) -> Tensor:

@@ -76,6 +76,8 @@ def run_fixed_windows(
         >>> out["mean"].flatten().tolist()
         [1.0, 1.0, 0.5]
     """
+    if torch.jit.is_tracing():
+        return _run_equal_clips(network, waveform, list_windows(int(lengths[0]), window, hop), window, frames)
     places = [
         (clip, begin, own)
         for clip, length in enumerate(lengths.tolist())
@@ -99,3 +101,19 @@ def run_fixed_windows(
         name: nn.utils.rnn.pad_sequence([torch.cat(parts) for parts in clips], batch_first=True)
         for name, clips in rows.items()
     }
+
+
+def _run_equal_clips(
+    network: Network, waveform: Tensor, windows: list[tuple[int, int]], window: int, frames: Mapping[str, int]
+) -> dict[str, Tensor]:
+    """Do the same for clips of one length, whose number nothing may depend on: for `evar export`."""
+    parts: dict[str, list[Tensor]] = {name: [] for name in frames}
+    for begin, own in windows:
+        heard = waveform[:, begin : begin + window]
+        outputs = network(nn.functional.pad(heard, (0, window - int(heard.shape[1]))))
+        for name, total in frames.items():
+            value = outputs[name]
+            if value.shape[1] == 1:
+                value = value.expand(-1, total, -1)
+            parts[name].append(value[:, : -(-total * own // window)])
+    return {name: torch.cat(values, dim=1) for name, values in parts.items()}

@@ -153,7 +153,7 @@ class GraphEncoder(Encoder):
                 infos.append(LayerInfo(name, width, max(1, round(step)), layer.pooling, note))
             else:
                 infos.append(
-                    LayerInfo(name, width, layer.hop if self.graph is None else count, layer.pooling, layer.note)
+                    LayerInfo(name, width, layer.hop or (0 if self.graph is None else count), layer.pooling, layer.note)
                 )
         self.layer_infos = tuple(infos)
         if not getattr(self, "default_layers", ()):

@@ -277,6 +277,8 @@ class MelSpectrogram(nn.Module):
                 "zero-pad it first, as Encoder.encode does"
             )
         frames = self._pad_ends(waveform, lengths).unfold(1, self.win_length, self.hop)  # (batch, time, window)
+        if torch.jit.is_tracing():  # for `evar export`: a graph has no pieces of a size that it does not know
+            return self._bands(frames)
         chunk = _CPU_CHUNK if frames.device.type == "cpu" else _DEVICE_CHUNK
         n_frames = max(1, chunk // (len(frames) * self.n_fft))
         return torch.cat([self._bands(part) for part in frames.split(n_frames, dim=1)], dim=1)

@@ -232,7 +232,7 @@ def with_first(first: Tensor, tokens: Tensor) -> Tensor:
         >>> with_first(torch.ones(1, 1, 2), torch.zeros(3, 4, 2)).shape
         torch.Size([3, 5, 2])
     """
-    return torch.cat([first.expand(len(tokens), -1, -1), tokens], dim=1)
+    return torch.cat([first.expand(tokens.shape[0], -1, -1), tokens], dim=1)
 
 
 def grid_of(tokens: Tensor, n_bands: int, order: str) -> Tensor:

@@ -134,6 +134,8 @@ def run_windows(
         >>> out["sums"].flatten().tolist()
         [2.0, 2.0, 2.0, 1.0]
     """
+    if torch.jit.is_tracing():
+        return _run_equal_clips(network, frames, window_lengths(int(lengths[0]), unit), size, steps, per_window)
     begins: dict[int, list[tuple[int, int, int, int]]] = {}  # size -> (clip, first frame, frames, first time step)
     totals, n_windows = [], []
     for clip, length in enumerate(lengths.tolist()):
@@ -177,3 +179,28 @@ def _cut(frames: Tensor, windows: list[tuple[int, int, int, int]], given: int) -
         n = min(count, given)
         packed[row, :n] = frames[clip, first : first + n]
     return packed
+
+
+def _run_equal_clips(
+    network: Network,
+    frames: Tensor,
+    windows: list[int],
+    size: Callable[[int], int],
+    steps: Callable[[int], int],
+    per_window: tuple[str, ...],
+) -> dict[str, Tensor]:
+    """Run a network on the windows of clips of one length, whose number nothing may depend on: for `evar export`."""
+    parts: dict[str, list[Tensor]] = {}
+    first = 0
+    for count in windows:
+        if steps(count):
+            given = size(count)
+            own = frames[:, first : first + min(count, given)]
+            padding = (0, 0) * (frames.dim() - 2) + (0, given - min(count, given))
+            for name, value in network(torch.nn.functional.pad(own, padding)).items():
+                parts.setdefault(name, []).append(value if name in per_window else value[:, : steps(count)])
+        first += count
+    return {
+        name: torch.stack(values).mean(dim=0) if name in per_window else torch.cat(values, dim=1)
+        for name, values in parts.items()
+    }

@@ -45,7 +45,7 @@ import torch
 from torch import Tensor, nn
 
 from evar.encoders._logmel import MelSpectrogram
-from evar.encoders._packing import in_chunks, pack, unpack
+from evar.encoders._packing import count_missing, in_chunks, pack, unpack
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
 from evar.encoders.weights import state_dict_of
@@ -135,7 +135,7 @@ class AiSfx(Encoder):
         # and are exactly 0 after the logarithm, as if the clip were alone.
         padded = nn.functional.pad(waveform, (0, FRAME_HOP - 1))
         log_mel = torch.log10(self.mel(padded) * LOG_GAIN + 1.0) / LARGEST_LOG  # (batch, mel frame, mel)
-        log_mel = nn.functional.pad(log_mel, (0, 0, 0, max(0, WINDOW - log_mel.shape[1])))
+        log_mel = nn.functional.pad(log_mel, (0, 0, 0, count_missing(log_mel.shape[1], WINDOW)))
         counts = self.valid_frames(lengths)
         windows = pack(log_mel.unfold(1, WINDOW, self.hop_frames), counts).transpose(1, 2)  # (n, mel frame, mel)
         # In train mode batch statistics need all windows at once.

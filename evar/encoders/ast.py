@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from evar.config.registry import near_miss
 from evar.encoders._logmel import MelSpectrogram
+from evar.encoders._packing import count_missing
 from evar.encoders._patches import keep_shown
 from evar.encoders._transformers import load_transformers
 from evar.encoders.base import Encoder
@@ -171,7 +172,7 @@ class AST(Encoder):
         logmel = self.mel(waveform).clamp(min=LOG_FLOOR).log()
         if self.input == "clip":
             return logmel
-        logmel = nn.functional.pad(logmel[:, :PADDED_FRAMES], (0, 0, 0, max(0, PADDED_FRAMES - logmel.shape[1])))
+        logmel = nn.functional.pad(logmel[:, :PADDED_FRAMES], (0, 0, 0, count_missing(logmel.shape[1], PADDED_FRAMES)))
         beyond = (
             torch.arange(PADDED_FRAMES, device=logmel.device)[None, :] >= self.network_input_frames(lengths)[:, None]
         )
@@ -242,7 +243,7 @@ class AST(Encoder):
         """(batch, time, 128), normalised -> (batch, 12, 768)."""
         tokens = self.embeddings.patch_embeddings(patches)  # (batch, patch, 768)
         first = torch.cat([self.embeddings.cls_token, self.embeddings.distillation_token], dim=1)
-        tokens = torch.cat([first.expand(len(tokens), -1, -1), tokens], dim=1)
+        tokens = torch.cat([first.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         tokens = tokens + self.position_table(patches.shape[1])
         if self.patch_out is not None:
             columns = (patches.shape[1] - PATCH) // STRIDE + 1

@@ -40,6 +40,7 @@ from evar.encoders._clap_audio import SumProjection, run_pieces, two_layers
 from evar.encoders._clap_htsat import HtsatClap
 from evar.encoders._clap_names import to_laion_names
 from evar.encoders._clap_text import SMALL_BERT, SMALL_GPT2, build_laion_text, build_ms_text
+from evar.encoders._packing import count_missing
 from evar.encoders._text import BERT, GPT2, ReadsText, TextHalf
 from evar.encoders.cnn14 import Cnn14
 from evar.encoders.features import LayerInfo
@@ -227,7 +228,7 @@ class ClapMs2022(ReadsText):
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """Compute the log-mel in decibels of clips as they are, before repetition: (batch, samples) -> (batch, time, 64)."""
         least = self.audio.mel.min_samples
-        waveform = nn.functional.pad(waveform, (0, max(0, least - waveform.shape[1])))
+        waveform = nn.functional.pad(waveform, (0, count_missing(waveform.shape[1], least)))
         return self.audio.network_input(waveform, lengths.clamp(min=least))
 
     def valid_frames(self, lengths: Tensor) -> Tensor:

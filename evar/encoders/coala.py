@@ -163,7 +163,7 @@ class Coala(Encoder):
         counts = self.count_chunks(lengths)
         layers = in_chunks(self._run_network, self.scale_chunks(waveform, lengths), TOGETHER)
         return {
-            info.name: unpack(layers[info.name], counts).reshape(len(counts), -1, info.width)
+            info.name: unpack(layers[info.name], counts).reshape(counts.shape[0], -1, info.width)
             for info in self.layer_infos
         }
 

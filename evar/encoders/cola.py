@@ -132,7 +132,7 @@ class Cola(B0Encoder):
         n_windows = (lengths + WINDOW - 1) // WINDOW
         layers = in_chunks(self._run_windows, self.cut_examples(waveform, lengths), 64)
         return {
-            info.name: unpack(layers[info.name], n_windows).reshape(len(lengths), -1, info.width)
+            info.name: unpack(layers[info.name], n_windows).reshape(lengths.shape[0], -1, info.width)
             for info in self.layer_infos
         }
 

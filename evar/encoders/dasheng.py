@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from evar.config.registry import near_miss
 from evar.encoders._batch_norm_mel import HOP, N_MELS, BatchNormMel
+from evar.encoders._packing import as_count
 from evar.encoders._vit import Blocks, PatchEmbed
 from evar.encoders._windows import count_steps, run_windows
 from evar.encoders.features import LayerInfo
@@ -105,7 +106,7 @@ class Dasheng(BatchNormMel):
         layers = run_windows(
             self._network, bands, pieced, unit=PIECE, size=lambda n: n // PATCH * PATCH, steps=lambda n: n // PATCH
         )
-        n_times = int(self.valid_frames(lengths).max())
+        n_times = as_count(self.valid_frames(lengths).max())
         return {name: value[:, :n_times] for name, value in layers.items()}
 
     def classify(self, waveform: Tensor, lengths: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ from evar.config.registry import near_miss
 from evar.encoders._band_statistics import read_band_statistics
 from evar.encoders._checkpoints import refuse_other
 from evar.encoders._logmel import MelSpectrogram
+from evar.encoders._packing import count_missing
 from evar.encoders._patch_encoder import PatchEncoder
 from evar.encoders._patches import PatchGrid
 from evar.encoders._vit import Blocks, PatchEmbed, first_columns, sincos_table, with_first
@@ -152,7 +153,7 @@ class MaskSpec(PatchEncoder):
         if self.input == "stretched":
             return self.log_mel(waveform, lengths)
         if self.input == "padded":
-            waveform = nn.functional.pad(waveform, (0, max(0, WINDOW_SAMPLES - waveform.shape[1])))
+            waveform = nn.functional.pad(waveform, (0, count_missing(waveform.shape[1], WINDOW_SAMPLES)))
             return self.log_mel(waveform[:, :WINDOW_SAMPLES])
         n_windows = -(-waveform.shape[1] // WINDOW_SAMPLES)
         # Own frames of a shorter window hear its samples and zeros; how many zeros follow, up to 10 s, they do not hear.

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evar.encoders._packing import pack, unpack
+from evar.encoders._packing import as_count, pack, unpack
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
 
@@ -85,12 +85,13 @@ class SileroVad(Encoder):
         LSTM runs along time. It never looks ahead, so the zeros behind a shorter clip change nothing in it.
         """
         n_chunks = _n_chunks(lengths)
-        end = int(n_chunks.max()) * CHUNK
-        padded = nn.functional.pad(waveform[:, :end], (CONTEXT, max(0, end - waveform.shape[1])))
+        end = as_count(n_chunks.max()) * CHUNK
+        kept = waveform[:, :end]
+        padded = nn.functional.pad(kept, (CONTEXT, end - kept.shape[1]))
         chunks = pack(padded.unfold(1, CONTEXT + CHUNK, CHUNK), n_chunks)  # (chunk, context + chunk samples)
         layers = {}
         for name, value in self._convolve(chunks).items():  # (chunk, frame, feature)
-            layers[name] = unpack(value.flatten(1), n_chunks).reshape(len(waveform), -1, value.shape[2])
+            layers[name] = unpack(value.flatten(1), n_chunks).reshape(waveform.shape[0], -1, value.shape[2])
         layers["lstm"], _ = self.lstm(layers["conv4"])  # (batch, chunk, 128)
         layers["speech"] = self.speech(layers["lstm"].relu()).sigmoid()  # (batch, chunk, 1)
         return layers

@@ -28,7 +28,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from evar.encoders._logmel import make_vggish_mel
-from evar.encoders._packing import in_chunks, pack, unpack
+from evar.encoders._packing import as_count, in_chunks, pack, unpack
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
 from evar.encoders.weights import read_checkpoint, state_dict_of
@@ -145,7 +145,7 @@ class VGGish(Encoder):
 
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """Map (batch, samples) to (batch, examples x 96, 64) log-mel, natural logarithm."""
-        n_frames = int(self.network_input_frames(lengths).max())
+        n_frames = as_count(self.network_input_frames(lengths).max())
         return (self.mel(waveform)[:, :n_frames] + LOG_OFFSET).log()
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
@@ -163,7 +163,7 @@ class VGGish(Encoder):
         """(example, frames x width) -> (batch, time, width)."""
         clips = unpack(packed, counts)  # (batch, examples, frames x width)
         n_frames = ALIGNED_FRAMES if packed.shape[1] == 4096 * ALIGNED_FRAMES else 1
-        return clips.reshape(len(counts), clips.shape[1] * n_frames, -1)
+        return clips.reshape(counts.shape[0], clips.shape[1] * n_frames, -1)
 
     def _network(self, examples: Tensor) -> dict[str, Tensor]:
         """(example, 96, 64) -> layer -> (example, 6 x 4096) or (example, width)."""
@@ -192,5 +192,5 @@ class VGGish(Encoder):
 
 def _align_maps(maps: Tensor) -> Tensor:
     """(example, channel, time, mel) -> (example, 6 x channel x mel): time max-pooled to 6, frequency fastest."""
-    pooled = nn.functional.max_pool2d(maps, (maps.shape[2] // ALIGNED_FRAMES, 1))  # (example, channel, 6, mel)
+    pooled = nn.functional.max_pool2d(maps, (int(maps.shape[2]) // ALIGNED_FRAMES, 1))  # (example, channel, 6, mel)
     return pooled.transpose(1, 2).flatten(1)

@@ -31,7 +31,7 @@ from evar.encoders._keras import is_hdf5, read_keras_layers
 from evar.encoders._logmel import make_vggish_mel
 from evar.encoders._map_layers import BANDS
 from evar.encoders._mobile import make_convolution
-from evar.encoders._packing import in_chunks, pack, unpack
+from evar.encoders._packing import as_count, count_missing, in_chunks, pack, unpack
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
 from evar.encoders.weights import load_strict
@@ -141,8 +141,8 @@ class Yamnet(Encoder):
             >>> load_encoder("yamnet", "random").network_input(torch.zeros(1, 16000), torch.tensor([16000])).shape
             torch.Size([1, 144, 64])
         """
-        n_samples = int(self._count_samples(lengths).max())
-        filled = nn.functional.pad(waveform, (0, max(0, n_samples - waveform.shape[1])))[:, :n_samples]
+        n_samples = as_count(self._count_samples(lengths).max())
+        filled = nn.functional.pad(waveform, (0, count_missing(waveform.shape[1], n_samples)))[:, :n_samples]
         return (self.mel(filled) + LOG_OFFSET).log()
 
     def valid_frames(self, lengths: Tensor) -> Tensor:
