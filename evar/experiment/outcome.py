@@ -91,6 +91,10 @@ def load_row(out: str | Path, id: str) -> Result | None:
     Args:
         out: results folder.
         id: of the row.
+
+    Example:
+        >>> load_row("no such folder", "logmel__esc10") is None
+        True
     """
     try:
         return results.load(results.run_path(Path(out), id))

@@ -19,6 +19,11 @@ def choose_protocol(settings: Settings) -> ProtocolConfig:
 
     Raises:
         ValueError: if there is no such protocol, it has no learning rate, or the rate is not legal.
+
+    Example:
+        >>> from evar.experiment.settings import Settings
+        >>> choose_protocol(Settings(("logmel",), ("esc10",), protocol="linear")).name
+        'linear'
     """
     protocol = configs.load_protocol_config(settings.protocol)
     if settings.learning_rate is None:

@@ -91,7 +91,13 @@ def resolve_request(settings: Settings) -> GridSpec:
 
 
 def make_resources(settings: Settings) -> Resources:
-    """Return the settings of a request that cannot change a number."""
+    """Return the settings of a request that cannot change a number.
+
+    Example:
+        >>> from evar.experiment.settings import Settings
+        >>> make_resources(Settings(("logmel",), ("esc10",), jobs=2)).jobs
+        2
+    """
     names = ("data_root", "store", "out", "device", "batch_size", "frames_gb", "engine", "jobs", "address", "save_head")
     return Resources(**{name: getattr(settings, name) for name in names})
 

@@ -91,12 +91,23 @@ class Settings:
         _check_weights(self)
 
     def weights_of(self, encoder: str) -> str | None:
-        """Return the weights that are requested for one encoder; None: its own."""
+        """Return the weights that are requested for one encoder; None: its own.
+
+        Example:
+            >>> Settings(("logmel",), ("esc10",), weights="random").weights_of("logmel")
+            'random'
+        """
         found = weights_by_encoder(self.weights, self.encoders)
         return next((what for name, what in found if name in ("", encoder)), None)
 
     def wants(self, encoder: str, task: str) -> bool:
-        """Return whether a cell is to be run."""
+        """Return whether a cell is to be run.
+
+        Example:
+            >>> settings = Settings(("logmel",), ("esc10", "gm_pitch"), only=("logmel:esc10",))
+            >>> settings.wants("logmel", "esc10"), settings.wants("logmel", "gm_pitch")
+            (True, False)
+        """
         return not self.only or f"{encoder}:{task}" in self.only
 
 

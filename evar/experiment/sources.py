@@ -46,7 +46,12 @@ def keep_sources(out: Path, encoder: str) -> Path | None:
 
 
 def name_folder(out: Path, hashes: dict[str, str]) -> Path:
-    """Return the folder that files of these contents are kept in."""
+    """Return the folder that files of these contents are kept in.
+
+    Example:
+        >>> name_folder(Path("results"), {"mine.py": "ab"}).parent.as_posix()
+        'results/sources'
+    """
     return out / FOLDER / hashlib.sha256(repr(sorted(hashes.items())).encode()).hexdigest()[:16]
 
 

@@ -31,14 +31,24 @@ def show(value: Any) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether a value is a finite number, and no truth value."""
+    """Tell whether a value is a finite number, and no truth value.
+
+    Example:
+        >>> is_number(0.5), is_number(True), is_number(float("nan"))
+        (True, False, False)
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) <= LARGEST if isinstance(value, int) else math.isfinite(value)
 
 
 def is_whole(value: Any) -> bool:
-    """Tell whether a value is a whole number from 0 to `LARGEST`."""
+    """Tell whether a value is a whole number from 0 to `LARGEST`.
+
+    Example:
+        >>> is_whole(3), is_whole(-1), is_whole(3.0)
+        (True, False, False)
+    """
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST
 
 
@@ -53,22 +63,42 @@ def is_table(value: Any) -> bool:
 
 
 def is_text_table(value: Any) -> bool:
-    """Tell whether a value is a dict whose values are text."""
+    """Tell whether a value is a dict whose values are text.
+
+    Example:
+        >>> is_text_table({"a": "b"}), is_text_table({"a": 1})
+        (True, False)
+    """
     return is_table(value) and all(map(is_text, value.values()))
 
 
 def optional(condition: Condition) -> Condition:
-    """Return a condition that None fulfils too."""
+    """Return a condition that None fulfils too.
+
+    Example:
+        >>> optional(is_text)(None), optional(is_text)("a"), optional(is_text)(1)
+        (True, True, False)
+    """
     return lambda value: value is None or condition(value)
 
 
 def list_of(condition: Condition) -> Condition:
-    """Return the condition that a value is a list of values that fulfil another one."""
+    """Return the condition that a value is a list of values that fulfil another one.
+
+    Example:
+        >>> list_of(is_whole)([1, 2]), list_of(is_whole)([1, -2])
+        (True, False)
+    """
     return lambda value: isinstance(value, list | tuple) and all(map(condition, value))
 
 
 def table_of(condition: Condition) -> Condition:
-    """Return the condition that a value is a dict of values that fulfil another one."""
+    """Return the condition that a value is a dict of values that fulfil another one.
+
+    Example:
+        >>> table_of(is_number)({"a": 0.5}), table_of(is_number)({"a": "b"})
+        (True, False)
+    """
     return lambda value: is_table(value) and all(map(condition, value.values()))
 
 

@@ -32,7 +32,12 @@ class Failure:
 
 
 def run_path(out: Path, id: str) -> Path:
-    """Return the path of a result; raises ValueError if the id is no plain file stem."""
+    """Return the path of a result; raises ValueError if the id is no plain file stem.
+
+    Example:
+        >>> run_path(Path("results"), "logmel__esc10").as_posix()
+        'results/runs/logmel__esc10.json'
+    """
     return Path(out) / "runs" / f"{check_id(id)}.json"
 
 

@@ -142,7 +142,12 @@ def hints_id(identity: Mapping[str, Any], seed: int = 0) -> str:
 
 
 def hints_path(out: Path | str, id: str) -> Path:
-    """Return the path of the hints; raises ValueError if the id is no plain file stem."""
+    """Return the path of the hints; raises ValueError if the id is no plain file stem.
+
+    Example:
+        >>> hints_path(Path("results"), "toy").as_posix()
+        'results/hints/toy.json'
+    """
     return Path(out) / "hints" / f"{check_id(id)}.json"
 
 

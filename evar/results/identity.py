@@ -123,6 +123,14 @@ def check_id(id: str) -> str:
 
     Raises:
         ValueError: if it could leave its folder or is no legal file name everywhere.
+
+    Example:
+        >>> check_id("logmel__esc10")
+        'logmel__esc10'
+        >>> check_id("../a")
+        Traceback (most recent call last):
+        ...
+        ValueError: a run's id must be a plain file name of letters, digits and . _ + -, got '../a'
     """
     if not _SAFE_ID.fullmatch(id) or _DEVICE_NAME.match(id):
         raise ValueError(f"a run's id must be a plain file name of letters, digits and . _ + -, got {id!r}")

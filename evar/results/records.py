@@ -67,7 +67,15 @@ def from_plain(kind: type[R], data: Any, what: str, schema: int, *, every_key: b
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write plain data, whole or not at all."""
+    """Write plain data, whole or not at all.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_json(Path(folder) / "a.json", {"score": 0.5})
+        ...     read_json(Path(folder) / "a.json")
+        {'score': 0.5}
+    """
     text = json.dumps(data, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
     write_atomic(path, (text + "\n").encode("utf-8"))
 
@@ -102,6 +110,13 @@ def read_record(path: Path, make: Callable[[Any], T]) -> T:
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read or is no record; the file is named.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_json(Path(folder) / "a.json", {"score": 0.5})
+        ...     read_record(Path(folder) / "a.json", lambda data: data["score"])
+        0.5
     """
     data = read_json(Path(path))
     try:

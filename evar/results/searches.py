@@ -105,7 +105,12 @@ class SearchRecord:
 
 
 def search_path(out: Path, id: str) -> Path:
-    """Return the path of a record."""
+    """Return the path of a record.
+
+    Example:
+        >>> search_path(Path("results"), "toy").as_posix()
+        'results/searches/toy.json'
+    """
     return Path(out) / "searches" / f"{check_id(id)}.json"
 
 

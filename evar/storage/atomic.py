@@ -23,6 +23,13 @@ def write_atomic(path: Path, data: bytes) -> None:
 
     Raises:
         OSError: if the folder cannot be made or written; it names the file and what to do.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_atomic(Path(folder) / "new" / "a.txt", b"whole")
+        ...     (Path(folder) / "new" / "a.txt").read_bytes()
+        b'whole'
     """
     with explain_writing(path):
         _write_atomic(path, data)
@@ -50,7 +57,11 @@ def _write_atomic(path: Path, data: bytes) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file, if it is there."""
+    """Delete a file, if it is there.
+
+    Example:
+        >>> remove(Path("no such file"))
+    """
     path.unlink(missing_ok=True)
     report_change(path)
 
@@ -67,6 +78,9 @@ def remove_dead_parts(folder: Path) -> None:
 
     Args:
         folder: may be absent. Parts of other machines that share the folder are kept for a day.
+
+    Example:
+        >>> remove_dead_parts(Path("no such folder"))
     """
     for part in folder.glob("*.part"):
         pid = part.name.split(".")[-2]

@@ -136,4 +136,10 @@ def read_row_ids(segment: Path) -> list[str]:
 
 
 def make_safe_name(name: str) -> str:
+    """Replace characters that not every file system takes.
+
+    Example:
+        >>> make_safe_name("block 1/norm")
+        'block_1_norm'
+    """
     return re.sub(r"[^A-Za-z0-9._-]", "_", name)

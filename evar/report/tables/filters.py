@@ -57,7 +57,12 @@ def parse_filter(text: str) -> dict[str, list[str]]:
 
 
 def select_rows(rows: Sequence[Result], patterns: Mapping[str, Sequence[str]]) -> list[Result]:
-    """Rows whose every named column matches one of its patterns (`*` and `?` as in file names; case matters)."""
+    """Rows whose every named column matches one of its patterns (`*` and `?` as in file names; case matters).
+
+    Example:
+        >>> select_rows([], {"encoder": ["byol*"]})
+        []
+    """
     return [row for row in rows if all(_matches(COLUMNS[column](row), wanted) for column, wanted in patterns.items())]
 
 

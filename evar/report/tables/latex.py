@@ -67,13 +67,17 @@ def shorten_class_path(label: str) -> str:
 def format_latex_table(
     title: str, header: Sequence[str], body: Sequence[Sequence[str]], n_text_columns: int, notes: Sequence[str] = ()
 ) -> str:
-    """Format one table environment; header, body and notes are LaTeX already, the title is not.
+    r"""Format one table environment; header, body and notes are LaTeX already, the title is not.
 
     Args:
         title: for the caption.
         header, body: as for `format_markdown_table`.
         n_text_columns: the first ones, set to the left.
         notes: below the table in small print.
+
+    Example:
+        >>> print(format_latex_table("5 %", ["encoder", "esc10"], [["logmel", "71.0"]], 1).splitlines()[2])
+        \caption{5 \%}
     """
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{escape_latex(title)}}}", rf"\label{{{name_label(title)}}}"]
     lines += [rf"\begin{{tabular}}{{{'l' * n_text_columns}{'r' * (len(header) - n_text_columns)}}}", r"\toprule"]

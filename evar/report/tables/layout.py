@@ -24,7 +24,12 @@ FLAG_MEANINGS = {
 
 
 def count_text_columns(by_layer: bool) -> int:
-    """First columns of a table that name a row."""
+    """First columns of a table that name a row.
+
+    Example:
+        >>> count_text_columns(by_layer=False), count_text_columns(by_layer=True)
+        (2, 3)
+    """
     return 3 if by_layer else 2
 
 

@@ -60,7 +60,14 @@ def format_terminal_sections(tables: Sequence[Section], width: int = 100) -> str
 def format_text_table(
     header: Sequence[Sequence[str]], body: Sequence[Sequence[str]], n_text_columns: int, width: int = 100
 ) -> str:
-    """Format a table for a terminal; one that is too wide goes on below itself, the first columns repeated."""
+    """Format a table for a terminal; one that is too wide goes on below itself, the first columns repeated.
+
+    Example:
+        >>> print(format_text_table([["encoder", "esc10"]], [["logmel", "71.0"]], n_text_columns=1))
+        encoder  esc10
+        -------  -----
+        logmel    71.0
+    """
     lines = [*header, *body]
     widths = [max(map(measure_text, column)) for column in zip(*lines, strict=True)]
     blocks = []
@@ -88,6 +95,12 @@ def _split_columns(widths: Sequence[int], n_text_columns: int, width: int) -> li
 
 
 def align_columns(line: Sequence[str], widths: Sequence[int], n_text_columns: int) -> list[str]:
+    """Fill the texts of a line up to the widths of their columns: text to the left, numbers to the right.
+
+    Example:
+        >>> align_columns(["logmel", "85.3"], [8, 6], n_text_columns=1)
+        ['logmel  ', '  85.3']
+    """
     padded = []
     for column, (text, width) in enumerate(zip(line, widths, strict=True)):
         space = " " * (width - measure_text(text))
@@ -96,7 +109,12 @@ def align_columns(line: Sequence[str], widths: Sequence[int], n_text_columns: in
 
 
 def measure_text(text: str) -> int:
-    """Columns that a text takes in a terminal."""
+    r"""Columns that a text takes in a terminal.
+
+    Example:
+        >>> measure_text("ab"), measure_text("\u65e5\u672c")
+        (2, 4)
+    """
     return sum(
         0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
         for character in text
