@@ -25,11 +25,12 @@ after every convolution and pooling, which is what the convolution of the clip a
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from evar.encoders._folding import convolve_and_normalise, halve_by_maximum, rectify
 from evar.encoders._logmel import MelSpectrogram
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
@@ -52,6 +53,7 @@ class _ByolA(Encoder):
     min_samples = 7 * HOP
     norm_stats = EXAMPLE_STATS
     default_norm_stats = "train"
+    revision = 2  # normalisations are folded into convolutions: other roundings
     n_blocks: int
 
     def __init__(self) -> None:
@@ -98,11 +100,14 @@ class _ByolA(Encoder):
         maps = _silence_padding(maps, frames)
         found = []
         for block in range(self.n_blocks):
-            convolve, normalise, rectify, pool = self.features[4 * block : 4 * block + 4]
+            convolution, norm = cast(tuple[nn.Conv2d, nn.BatchNorm2d], self.features[4 * block : 4 * block + 2])
             frames = frames // 2
             # A pooled frame whose second half lies beyond the clip's end is beyond it itself. So zeros are needed
             # after pooling only: within the block no convolution follows.
-            maps = _silence_padding(pool(rectify(normalise(convolve(maps)))), frames)
+            maps = halve_by_maximum(
+                convolve_and_normalise(convolution, norm, maps)
+            )  # a maximum may come before the ReLU
+            maps = _silence_padding(rectify(maps), frames)
             found.append((maps, frames))
         return found
 
@@ -161,7 +166,7 @@ class ByolA(_ByolA):
         maps = self._maps(waveform, lengths)
         layers = {}
         for number, (map_, frames) in enumerate(maps, start=1):
-            values = map_.flatten(1, 2).transpose(1, 2)  # (batch, time, channel x mel)
+            values = _join_bands(map_)
             for _ in range(3 - number):
                 values, frames = average_pairs(values, frames)
             layers[f"conv{number}"] = values
@@ -202,8 +207,8 @@ class ByolA2(_ByolA):
         fc1 = self.fc[:2](flat)
         fc2 = self.fc[2:](fc1)
         return {
-            "conv1": average_pairs(first.flatten(1, 2).transpose(1, 2), frames)[0],
-            "conv2": second.flatten(1, 2).transpose(1, 2),  # (batch, time, channel x mel)
+            "conv1": average_pairs(_join_bands(first), frames)[0],
+            "conv2": _join_bands(second),
             "fc1": fc1,
             "fc2": fc2,
             "out": torch.cat([flat, fc2], dim=2),
@@ -227,7 +232,7 @@ def average_pairs(values: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         [2.0, 5.0]
     """
     half = values.shape[1] // 2
-    pairs = values[:, : 2 * half].unflatten(1, (half, 2)).mean(dim=2)  # (batch, time // 2, feature)
+    pairs = (values[:, 0 : 2 * half : 2] + values[:, 1 : 2 * half : 2]) / 2  # (batch, time // 2, feature)
     odd = frames % 2 == 1
     if bool(odd.any()):
         # Of an odd clip's last three frames a, b, c the last two are averaged, then the pair: a / 2 + b / 4 + c / 4.
@@ -236,6 +241,11 @@ def average_pairs(values: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         a, b, c = (values[rows, ends - back] for back in (3, 2, 1))
         pairs = pairs.index_put((rows, ends // 2 - 1), a / 2 + (b + c) / 4)
     return pairs, frames // 2
+
+
+def _join_bands(maps: Tensor) -> Tensor:
+    """(batch, channel, mel, time) -> (batch, time, channel x mel)."""
+    return maps.permute(0, 3, 1, 2).flatten(2)
 
 
 def _silence_padding(maps: Tensor, frames: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from evar.encoders._folding import convolve_and_normalise, rectify
 from evar.encoders._logmel import MelSpectrogram, mel_filterbank
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
@@ -65,6 +66,7 @@ class Cnn14(Encoder):
     default_layers = ("fc1",)
     ignored_tensors = ("spectrogram_extractor.", "logmel_extractor.")
     batch_seconds = 80.0
+    revision = 2  # normalisations are folded into convolutions: other roundings
 
     def __init__(self, sample_rate: int = 16000) -> None:
         super().__init__()
@@ -217,8 +219,8 @@ class _Block(nn.Module):
         self.pooled = pooled
 
     def forward(self, maps: Tensor, mask: _Mask) -> tuple[Tensor, _Mask]:
-        maps = mask(self.bn1(self.conv1(maps)).relu())
-        maps = mask(self.bn2(self.conv2(maps)).relu())
+        maps = mask(rectify(convolve_and_normalise(self.conv1, self.bn1, maps)))
+        maps = mask(rectify(convolve_and_normalise(self.conv2, self.bn2, maps)))
         if self.pooled:
             # A frame whose second half lies beyond the clip's end is beyond it itself: floors, as for the clip alone.
             mask = mask.halve()

@@ -27,12 +27,13 @@ Differs from the original: none known. A clip costs ten windows a second; `hop_s
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from evar.config.registry import near_miss
+from evar.encoders._folding import convolve_and_normalise, halve_by_maximum, rectify
 from evar.encoders._keras import is_hdf5, read_keras_layers
 from evar.encoders._logmel import MelSpectrogram
 from evar.encoders._packing import in_chunks, pack, unpack
@@ -73,6 +74,7 @@ class OpenL3(Encoder):
     default_layers = ("emb6144",)
     ignored_tensors = ("speclayer.",)
     batch_seconds = 20.0
+    revision = 2  # normalisations are folded into convolutions: other roundings
 
     def __init__(
         self,
@@ -221,9 +223,10 @@ class OpenL3(Encoder):
         maps = self.norms[0](decibels.transpose(1, 2)[:, None])  # (window, 1, band, time)
         layers = {}
         for number in range(7):
-            maps = self.norms[number + 1](self.convs[number](maps)).relu()
+            convolution, norm = cast(tuple[nn.Conv2d, nn.BatchNorm2d], (self.convs[number], self.norms[number + 1]))
+            maps = rectify(convolve_and_normalise(convolution, norm, maps))
             if number in (1, 3, 5):
-                maps = nn.functional.max_pool2d(maps, 2)
+                maps = halve_by_maximum(maps)
                 layers[f"pool{number // 2 + 1}"] = self._pool_time(maps)
         maps = self.convs[7](maps)  # (window, channel, band, 24)
         layers["conv8"] = self._pool_time(maps)

@@ -14,6 +14,7 @@ from evar.audio.reading import AudioError, length, read
 from evar.config.messages import warn
 from evar.exporting.parts import PartWriter
 from evar.extraction.batching import by_length, decode_ahead, in_batches, keep_float32, pad_clips
+from evar.extraction.freed_memory import keep_freed_memory
 from evar.extraction.loudness import LoudClips
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def encode(
         return read(part.clips[position].file, encoder.sample_rate)
 
     loud = LoudClips()
-    with ThreadPoolExecutor(8) as threads, torch.inference_mode():
+    with ThreadPoolExecutor(8) as threads, torch.inference_mode(), keep_freed_memory():
         parts = (PartWriter(folder, digest, clips, recipe.features, others) for digest, clips, others in portions)
         for batch, futures in decode_ahead(_make_batches(encoder, parts, batch_size, threads, bar), decode):
             clips: dict[_Item, NDArray[np.float32]] = {}

@@ -22,6 +22,7 @@ from evar.config.messages import progress_bar, tell
 from evar.encoders.pooling import pool
 from evar.extraction.batching import by_length, decode_ahead, keep_float32, pad_clips
 from evar.extraction.frame_request import FrameRequest
+from evar.extraction.freed_memory import keep_freed_memory
 from evar.extraction.loudness import LoudClips
 from evar.extraction.plan import Plan, inspect_clips, make_plan
 from evar.numeric.device import describe_device
@@ -143,6 +144,7 @@ def extract_each(
                 target.writer = locks.enter_context(store.writing(target.result.key))
                 stored = store.list_stored(target.result.key)  # another run may have stored some in the meantime
                 target.todo = {p for p in target.planned.todo if target.planned.rows[p] not in stored}
+            locks.enter_context(keep_freed_memory())
             _encode(encoder, paths, policy, wanting, label, frames)
             if not frames:
                 record_costs(encoder, wanting, store)
