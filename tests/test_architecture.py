@@ -55,7 +55,7 @@ ALLOWED: dict[str, set[str]] = {
     # advice from rows that are there: of tasks it reads the YAML only, of the feature store the times of encoding
     "advising": {"config", "data", "figures", "metrics", "report", "results", "storage"},
     # probes of lineval on altered clips; the table in Python is that of the report
-    "robustness": UP_TO_SIX | {"lineval", "report"},
+    "robustness": UP_TO_SIX | {"lineval", "report", "rerun"},
     "tracing": {"config", "encoders", "storage.atomic"},
     "rerun": UP_TO_SIX | {"lineval", "finetune"},
     "sharing": {"config", "metrics", "report", "rerun", "results", "storage.atomic", "webpage"},

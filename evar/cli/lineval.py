@@ -152,7 +152,8 @@ def rerun(
 
     Encoder, weights, layers, fusion, task, protocol, seed and every setting come from the file. If the checkpoint, the
     index of the task or the protocol are no longer those of the row, it says which and computes nothing. Vectors come from
-    the feature store where they are there; an empty --store encodes the clips again, too.
+    the feature store where they are there; an empty --store encodes the clips again, too. A record of `evar robust`
+    (results/robustness/ID.json) is computed again in the same way.
 
     Flags:
       --data_root=DIR  folder that holds the task's folder            (default: $EVAR_DATA, ./data)
@@ -166,6 +167,8 @@ def rerun(
 
     Exit status: 0 the same score to the last printed digit, 1 another, 2 it cannot be run again.
     """
+    if Path(run).parent.name == "robustness":
+        return _measure_again(run, data_root, store, device)
     from evar.rerun import rerun as again
 
     old, new, n_changed = again(
@@ -184,3 +187,16 @@ def rerun(
     if n_changed is not None:
         write_text(f"  {n_changed} of {new.n_test} predictions changed")
     return DONE if same else SOME_FAILED
+
+
+def _measure_again(path: str, data_root: str, store: str, device: str) -> int:
+    """Compute a record of `evar robust` again, and say whether the altered score is the same."""
+    from evar.robustness.again import measure_again
+
+    old, new, n_changed = measure_again(path, data_root or None, store or None, device)
+    is_same = f"{100 * old.score:.1f}" == f"{100 * new.score:.1f}"
+    write_text(
+        f"{old.id}\n  altered: then {100 * old.score:.4f} %, now {100 * new.score:.4f} %: "
+        f"{'the same' if is_same else 'DIFFERENT'}\n  {n_changed} of {len(new.predictions) * new.n_test} predictions changed"
+    )
+    return DONE if is_same else SOME_FAILED

@@ -18,7 +18,7 @@ from evar.storage.mirror import at_hand
 def robust(encoders: str = "", tasks: str = "", **flags: Any) -> int:
     """Fit probes on clean clips, test them on altered ones: which layer survives noise, rooms, codecs, a telephone?
 
-    evar robust ENCODERS TASKS [flags]
+    evar robust [ENCODERS TASKS | GRID] [flags]
 
     Each test clip is altered in every way at the recording's own rate, decoded once, and encoded once for each version, all
     layers in one pass. Training and validation clips stay clean, and so do all choices of settings. The vectors go to the

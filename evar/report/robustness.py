@@ -52,12 +52,22 @@ def _lay_out_survivors(section: RobustnessSection, out: Path) -> tuple[list[str]
             chosen = (
                 ("-", "-") if one.chosen is None else (one.chosen.layers, format_percent(one.chosen.means[name].score))
             )
-            gain = "" if one.gain is None else _format_gain(one.gain, one.p_holm)
+            gain = "" if one.gain is None else format_gain(one.gain, one.p_holm)
             body.append([title, encoder, one.best.layers, format_percent(record.score), change, *chosen, gain])
     return header, body
 
 
-def _format_gain(gain: tuple[float, float, float], p_holm: float | None) -> str:
+def format_gain(gain: tuple[float, float, float], p_holm: float | None) -> str:
+    """Write a gain in points of percent with its interval; a star if it is more than chance.
+
+    Args:
+        gain: value, low and high end, as fractions.
+        p_holm: corrected p; None if there is none.
+
+    Example:
+        >>> format_gain((0.05, 0.01, 0.09), 0.01)
+        '+5.0* [+1.0, +9.0]'
+    """
     value, low, high = (100 * one for one in gain)
     star = "*" if p_holm is not None and p_holm < LEVEL else ""
     return f"{value:+.1f}{star} [{low:+.1f}, {high:+.1f}]".replace("-", "\N{MINUS SIGN}")

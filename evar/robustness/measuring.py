@@ -44,11 +44,13 @@ class RobustnessRequest:
     conditions: tuple[Condition, ...]
 
 
-def measure_robustness(encoders: str | Sequence[str], tasks: str | Sequence[str], **flags: Any) -> RobustnessOutcome:
+def measure_robustness(
+    encoders: str | Sequence[str], tasks: str | Sequence[str] = "", **flags: Any
+) -> RobustnessOutcome:
     """Fit probes on clean clips, and test them on altered ones; the command `evar robust` from Python.
 
     Args:
-        encoders, tasks: names (a list or a comma list), or "all".
+        encoders, tasks: names (a list or a comma list), "all", or a grid.
         **flags: as `evar robust --help` lists them, such as alterations="noise,mp3", layers="all", data_root="/data".
 
     Returns:
@@ -75,14 +77,14 @@ def parse_robustness(encoders: str, tasks: str, flags: Mapping[str, Any]) -> Rob
     """Look up every name, try every alteration on a second of noise, and reject what cannot be done.
 
     Args:
-        encoders, tasks: comma lists, or "all".
+        encoders, tasks: comma lists, "all", or a grid without tasks.
         flags: a value for every flag but quiet and dry_run, as `evar.config.flags.read_flags` gives them.
 
     Raises:
         ValueError: if a name is unknown, or a setting is not legal.
     """
-    if not encoders or not tasks:
-        raise ValueError("expected ENCODERS and TASKS; see `evar encoders` and `evar tasks`")
+    if not encoders:
+        raise ValueError("expected ENCODERS and TASKS, or a grid; see `evar encoders` and `evar tasks`")
     alterations = choose_alterations(*(flags[name] or "" for name in _OWN_FLAGS))
     if flags.get("fusion") == "search":
         raise ValueError(

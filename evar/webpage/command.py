@@ -19,6 +19,7 @@ from evar.webpage.layers import make_layers
 from evar.webpage.listening import list_sounds, make_listen
 from evar.webpage.maps import make_map
 from evar.webpage.page import Part, render_page
+from evar.webpage.robustness import make_robustness
 from evar.webpage.rows import make_rows
 from evar.webpage.summary import make_summary
 
@@ -87,6 +88,7 @@ def make_parts(context: Context) -> list[Part]:
     steps: list[tuple[str, str, Callable[[], Part | None]]] = [
         ("summary", "Summary", lambda: make_summary(context, readings)),
         ("layers", "Layers", lambda: make_layers(context, readings)),
+        ("robustness", "Robustness", lambda: make_robustness(context)),
         ("cost", "Cost", lambda: make_cost(context)),
         ("row", "One row", lambda: make_rows(context)),
         ("listen", "Listen", lambda: make_listen(context)),

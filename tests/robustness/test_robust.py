@@ -21,6 +21,9 @@ from evar.extraction.conditions import list_conditions
 from evar.metrics.significance import compare_pairs
 from evar.results.robustness import load_altered_predictions, load_robustness
 from evar.storage.feature_store import FeatureStore
+from evar.webpage.context import Context, Settings
+from evar.webpage.page import render_page
+from evar.webpage.robustness import make_robustness
 
 PLANTED = Path(__file__).with_name("planted.py")
 ENCODER = f"{PLANTED}:Planted"
@@ -90,6 +93,14 @@ def test_a_second_run_encodes_nothing_and_new_severities_only_their_own(tones, c
     lines = json.loads((root / "results" / "robustness.json").read_text())
     assert {line["severity"] for line in lines} == {10.0, 0.0, "mean"}
     assert "best layer" in capsys.readouterr().out
+    # A record is computed again from its file, with an empty store.
+    path = root / "results" / "robustness" / f"{more.records[-1].id}.json"
+    assert run(["rerun", str(path), f"--store={root / 'empty'}"]) == cli.DONE and sum(Bands.calls) == 72 + 72
+    assert "0 of 48 predictions changed" in capsys.readouterr().out
+    # The report shows it as well.
+    part = make_robustness(Context(Settings(root / "results", root / "report.html"), []))
+    assert part is not None and len(part.shown["sections"][0]["rows"]) == 2
+    assert "Change of every layer" in render_page("tones", [part])
 
 
 @pytest.mark.parametrize(("kind", "fusion"), [("multiclass", "pca"), ("multilabel", "none"), ("regression", "concat")])
