@@ -220,7 +220,7 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
         import pyarrow.parquet as parquet
         from pyarrow import ArrowInvalid
     except ImportError as error:
-        raise ImportError("BirdSet's tables need pyarrow: pip install 'evar-audio[export]'") from error
+        raise ValueError("BirdSet's tables need pyarrow: pip install 'evar-audio[export]'") from error
     try:
         table = parquet.read_table(path)
     except ArrowInvalid as error:
