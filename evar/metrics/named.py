@@ -254,7 +254,8 @@ METRICS: dict[str, Metric] = {
     "pearson": Metric(
         pearson, "regression", resample_moments(correlate_moments), bounds=(-1.0, 1.0), chance=0.0, is_default=True
     ),
-    "r2": Metric(r2, "regression", resample_moments(explain_moments), bounds=(-np.inf, 1.0), chance=0.0),
+    # R2 has no least value; the end is finite, so that an interval that is not known can be written as JSON.
+    "r2": Metric(r2, "regression", resample_moments(explain_moments), bounds=(-1e6, 1.0), chance=0.0),
     "event_onset_f1": Metric(
         event_onset_f1,
         "events",
