@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from evar.applying.training import train_classifier as train_classifier
     from evar.data.task import load_task as load_task
     from evar.encoders import load_encoder as load_encoder
+    from evar.extraction.distance import frechet_distance as frechet_distance
     from evar.extraction.embed import embed as embed
     from evar.extraction.texts import embed_text as embed_text
     from evar.finetune.request import fine_tune as fine_tune
@@ -36,6 +37,7 @@ _PUBLIC = {
     "measure_robustness": "evar.robustness.measuring",
     "fine_tune": "evar.finetune.request",
     "embed": "evar.extraction.embed",
+    "frechet_distance": "evar.extraction.distance",
     "embed_text": "evar.extraction.texts",
     "compare": "evar.report.comparing",
     "advise": "evar.advising",

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from evar.cli.advise import advise
 from evar.cli.applying import predict, search, train
 from evar.cli.catalogue import check, encoders, layers, tasks, verify
+from evar.cli.distance import distance
 from evar.cli.export import export
 from evar.cli.features import embed, fuse, store
 from evar.cli.finetune import finetune
@@ -47,6 +48,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "predict": predict,
     "search": search,
     "export": export,
+    "distance": distance,
     "store": store,
     "compare": compare,
     "advise": advise,
@@ -122,7 +124,16 @@ GROUPS = {
         "plot",
         "rerun",
     ],
-    "use: give me vectors, or a classifier": ["embed", "search", "train", "predict", "export", "fuse", "store"],
+    "use: give me vectors, or a classifier": [
+        "embed",
+        "search",
+        "distance",
+        "train",
+        "predict",
+        "export",
+        "fuse",
+        "store",
+    ],
     "make: my own sounds, my own encoder": ["task", "prepare", "verify", "fingerprint", "check"],
     "share: results that others can check": ["merge", "export-results", "audit", "leaderboard", "import-scores"],
     "look: what is there?": ["encoders", "layers", "tasks"],
