@@ -11,11 +11,13 @@ from evar.audio.reading import (
     read_clip,
     resample,
 )
+from evar.audio.segments import Segment
 
 __all__ = [
     "AudioError",
     "AudioInfo",
     "ClipPolicy",
+    "Segment",
     "Sound",
     "describe",
     "inspect",

@@ -13,6 +13,10 @@ from evar.audio.errors import AudioError
 
 #: files above this are not held in memory
 _IN_MEMORY_BYTES = 64 << 20
+#: the same for files that stay open while parts of them are read
+PART_BYTES = 1 << 20
+#: bytes of a large file that are hashed at a time
+_HASHED_AT_ONCE = 8 << 20
 #: a file that changed within this time of being read may change again without another time stamp (FAT counts 2 s)
 _RACY_NS = 2_000_000_000
 
@@ -45,8 +49,16 @@ class Content:
         """Hash the bytes: 64 hexadecimal digits."""
         if isinstance(self.data, bytes):
             return hashlib.sha256(self.data).hexdigest()
-        with memoryview(self.data) as view:
-            return hashlib.sha256(view).hexdigest()
+        digest = hashlib.sha256()
+        for start in range(0, len(self.data), _HASHED_AT_ONCE):
+            digest.update(self.data[start : start + _HASHED_AT_ONCE])
+            self.forget(start, _HASHED_AT_ONCE)
+        return digest.hexdigest()
+
+    def forget(self, start: int = 0, n_bytes: int | None = None) -> None:
+        """Let the system take back memory of a large file that was looked at; the bytes are read again where needed."""
+        if isinstance(self.data, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            self.data.madvise(mmap.MADV_DONTNEED, start, len(self.data) - start if n_bytes is None else n_bytes)
 
 
 def state_of(status: os.stat_result) -> FileState:
@@ -59,8 +71,12 @@ def _is_settled(status: os.stat_result, now_ns: int) -> bool:
     return os.name != "nt" and now_ns - max(status.st_mtime_ns, status.st_ctime_ns) >= _RACY_NS
 
 
-def load_content(path: str | Path) -> Content:
+def load_content(path: str | Path, most_bytes: int = _IN_MEMORY_BYTES) -> Content:
     """Read a file.
+
+    Args:
+        path: of the file.
+        most_bytes: a larger file is not held in memory.
 
     Raises:
         AudioError: if it is missing, empty, no file, or cannot be read.
@@ -70,7 +86,7 @@ def load_content(path: str | Path) -> Content:
     try:
         with open(path, "rb", buffering=0) as file:
             before = os.fstat(file.fileno())
-            if before.st_size > _IN_MEMORY_BYTES:
+            if before.st_size > most_bytes:
                 data: bytes | mmap.mmap = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             else:
                 data = file.read()

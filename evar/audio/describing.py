@@ -11,7 +11,8 @@ import numpy as np
 from evar.audio.contents import load_content
 from evar.audio.errors import AudioError
 from evar.audio.opening import SPARE_SECONDS, Opened, open_sound, tell_cut_off
-from evar.audio.reading import MIN_SECONDS
+from evar.audio.reading import MIN_SECONDS, inspect
+from evar.audio.segments import Segment, file_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,34 +57,37 @@ class Sound:
     band_limit: float = 0.0
 
 
-def describe(path: str | Path, most_seconds: float | None = None) -> Sound:
-    """Decode a file block by block, and measure it.
+def describe(path: str | Path | Segment, most_seconds: float | None = None) -> Sound:
+    """Decode a file, or a part of it, block by block, and measure it.
 
     Args:
-        path: audio file.
+        path: audio file or segment; the hash of a segment is that of its file, with its place.
         most_seconds: stop after this time; None measures the whole file. A part does not tell the length.
 
     Raises:
         AudioError: if it is missing, unreadable, empty, cut off or no audio.
     """
-    content = load_content(path)
-    with open_sound(path, content) as sound:
+    info = inspect(path) if isinstance(path, Segment) else None
+    content = load_content(file_of(path))
+    with open_sound(content.path, content) as sound:
         measured = _Measured()
         most = np.inf if most_seconds is None else most_seconds * sound.sample_rate
-        for block in sound.blocks():
+        for block in sound.blocks(*(info.part if info and info.part else (0, None))):
             measured.add(block)
             if measured.n_samples >= most:
                 break
         else:
-            _require_sound(sound, measured.n_samples)
+            _require_sound(sound, measured.n_samples, info.part[1] if info and info.part else sound.n_samples)
         is_part = measured.n_samples >= most
-        return measured.describe(content.sha256(), sound, sound.n_samples if is_part else 0)
+        n_promised = info.part[1] if info and info.part else sound.n_samples
+        digest = info.content_id if info else content.sha256()
+        return measured.describe(digest, sound, n_promised if is_part else 0)
 
 
-def _require_sound(sound: Opened, n_samples: int) -> None:
+def _require_sound(sound: Opened, n_samples: int, n_promised: int) -> None:
     rate = sound.sample_rate
-    if n_samples < sound.n_samples - SPARE_SECONDS * rate:
-        raise AudioError(tell_cut_off(n_samples / rate, sound.n_samples / rate))
+    if n_samples < n_promised - SPARE_SECONDS * rate:
+        raise AudioError(tell_cut_off(n_samples / rate, n_promised / rate))
     if n_samples < MIN_SECONDS * rate:
         raise AudioError(f"{n_samples} samples at {rate} Hz are too short, under {MIN_SECONDS} s")
 

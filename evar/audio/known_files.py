@@ -16,7 +16,8 @@ from typing import TypeVar
 
 from evar.audio.contents import FileState, load_content, state_of
 from evar.audio.errors import AudioError
-from evar.audio.reading import AudioInfo, inspect
+from evar.audio.reading import AudioInfo, inspect, take_part
+from evar.audio.segments import Segment, file_of
 
 #: seconds to wait for another run that writes
 _PATIENCE = 10.0
@@ -93,9 +94,20 @@ class AudioIndex:
             self._start_anew(error)
         return None
 
-    def lookup(self, paths: Sequence[Path]) -> list[AudioInfo | None]:
-        """Look up each file; None for one that is unknown, gone, or has changed since."""
-        return [self._look(path) for path in paths]
+    def lookup(self, paths: Sequence[Path | Segment]) -> list[AudioInfo | None]:
+        """Look up each file; None for one that is unknown, gone or has changed, and for a segment outside its file."""
+        known: dict[Path, AudioInfo | None] = {}
+        found: list[AudioInfo | None] = []
+        for path in paths:
+            file = file_of(path)
+            if file not in known:
+                known[file] = self._look(file)
+            info = known[file]
+            try:
+                found.append(None if info is None else take_part(info, path))
+            except AudioError:
+                found.append(None)
+        return found
 
     def _look(self, path: Path) -> AudioInfo | None:
         if self._database is None:
@@ -129,7 +141,7 @@ class AudioIndex:
             self.remember([(name, info)])
         return info
 
-    def inspect(self, path: Path) -> tuple[str, AudioInfo]:
+    def inspect(self, path: Path | Segment) -> tuple[str, AudioInfo]:
         """Hash a file and find its length: what `remember` needs. Safe in threads.
 
         Raises:
@@ -137,7 +149,7 @@ class AudioIndex:
         """
         info = inspect(path)
         try:
-            return _name(path), info
+            return _name(file_of(path)), info
         except (OSError, RuntimeError) as error:
             raise AudioError(f"the file cannot be read ({error})") from error
 

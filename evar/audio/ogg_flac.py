@@ -166,7 +166,8 @@ def _find_last_sample(content: bytes) -> int:
 
 def _find_frame_end(header: bytes, block: int) -> int | None:
     """The sample behind a frame, from its header; None if the bytes are no header."""
-    if len(header) < 16 or header[3] & 1 or header[2] >> 4 == 0 or header[2] & 15 == 15:
+    n_bytes, header = len(header), header.ljust(16, b"\0")  # a frame of silence at the end of a file may be shorter
+    if n_bytes < 8 or header[3] & 1 or header[2] >> 4 == 0 or header[2] & 15 == 15:
         return None
     first = header[4]
     n_more = 0 if first < 0x80 else 8 - (first ^ 0xFF).bit_length() - 1
@@ -186,7 +187,7 @@ def _find_frame_end(header: bytes, block: int) -> int | None:
     else:
         size = 192 if code == 1 else 576 << code - 2 if code < 6 else 256 << code - 8
     at += {12: 1, 13: 2, 14: 2}.get(header[2] & 15, 0)
-    if at >= len(header) or _compute_crc8(header[:at]) != header[at]:
+    if at >= n_bytes or _compute_crc8(header[:at]) != header[at]:
         return None
     return (number if header[1] & 1 else number * block) + size
 

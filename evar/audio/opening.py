@@ -116,14 +116,15 @@ class Opened:
         same_rate = np.asarray(soxr.resample(whole, piece.samplerate, self.sample_rate, quality="HQ"), np.float32)
         return same_rate[start : start + n_samples]
 
-    def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """Decode the whole sound block by block: (samples, channels) float32; ends where the decoder ends.
+    def blocks(self, first: int = 0, n_samples: int | None = None) -> Iterator[NDArray[np.float32]]:
+        """Decode the whole sound, or a part, block by block: (samples, channels) float32; ends where the decoder ends.
 
         Raises:
             AudioError: if it cannot be decoded.
         """
-        for start in range(0, self.n_samples, _BLOCK):
-            block = self.read(start, min(_BLOCK, self.n_samples - start))
+        behind = self.n_samples if n_samples is None else first + n_samples
+        for start in range(first, behind, _BLOCK):
+            block = self.read(start, min(_BLOCK, behind - start))
             if not len(block):
                 return
             yield block
@@ -164,6 +165,14 @@ def tell_cut_off(seconds: float, declared: float, n_samples: int | None = None) 
     if n_samples is not None and seconds < 0.01:
         found += f", {n_samples} samples, which are too short"
     return f"{found}: the file is cut off or damaged; fetch or copy it again"
+
+
+def tell_too_long(seconds: float) -> str:
+    """The sentence on a clip that is too long to be encoded as a whole."""
+    return (
+        f"{seconds:.0f} s are too long for a whole clip (at most {MAX_SECONDS:g} s); embed it in windows "
+        "(--window=10 --hop=5), or give the rows of a table start and end, or the task a clip_seconds"
+    )
 
 
 def open_sound(path: str | Path, content: Content | None = None) -> Opened:
@@ -216,6 +225,8 @@ def _open_pieces(content: Content, layout: Layout) -> list[soundfile.SoundFile]:
         return [_open_bytes(piece) for piece in layout.pieces]
     if isinstance(content.data, bytes):
         return [_open_bytes(content.data)]
+    if os.name == "posix":  # by number, libsndfile reads without calling back into Python
+        return [soundfile.SoundFile(os.open(content.path, os.O_RDONLY), closefd=True)]
     return [soundfile.SoundFile(open(content.path, "rb"), closefd=True)]
 
 
@@ -245,7 +256,7 @@ def _read_frames(file: soundfile.SoundFile, start: int, n_samples: int) -> NDArr
     n_left = min(n_samples, int(file.frames) - start)
     if n_left <= 0:
         return np.zeros((0, int(file.channels)), np.float32)
-    if start or file.tell():
+    if file.tell() != start:
         file.seek(start)
     most = max(1, _VALUES_AT_ONCE // max(1, int(file.channels)))  # a damaged header may promise more than memory holds
     blocks: list[NDArray[np.float32]] = []

@@ -4,38 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, field
+import threading
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from evar.audio.containers import find_plain_length
-from evar.audio.contents import Content, FileState, load_content, state_of
+from evar.audio.contents import PART_BYTES, Content, FileState, load_content, state_of
+from evar.audio.decoding import MIN_SECONDS, RESAMPLER, count_resampled, decode_part, require_length, resample
 from evar.audio.errors import AudioError
-from evar.audio.opening import (
-    FFMPEG_SUFFIXES,
-    MAX_SECONDS,
-    SPARE_SECONDS,
-    Opened,
-    decode_by_ffmpeg,
-    open_plain,
-    open_sound,
-    tell_cut_off,
-)
+from evar.audio.ffmpeg_stream import count_samples
+from evar.audio.opening import FFMPEG_SUFFIXES, MAX_SECONDS, open_plain, open_sound, tell_too_long
+from evar.audio.segments import Segment, file_of
+from evar.audio.sound_pool import SoundPool
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["FFMPEG_SUFFIXES", "MAX_SECONDS", "AudioError", "AudioInfo", "ClipPolicy", "inspect", "length", "read"]
-__all__ += ["clip_length", "count_resampled", "read_clip", "resample"]
+__all__ += ["MIN_SECONDS", "RESAMPLER", "clip_length", "count_resampled", "measure", "read_clip", "resample"]
 
-#: name of the resampler in feature keys and results: soxr's "HQ" quality
-RESAMPLER = "soxr_hq"
-#: anything shorter holds no audible event and is nearly always a damaged file
-MIN_SECONDS = 0.01
-#: read beyond the window, so that resampling sees the audio that follows instead of an edge
-_MARGIN_SECONDS = 0.05
 #: of a WAV, in which its samples usually begin
 _HEAD_BYTES = 4096
 
@@ -50,6 +40,7 @@ class AudioInfo:
         sample_rate: Hz.
         state: of the file when it was hashed; None if it is not known.
         is_settled: the state alone tells whether it is the same file still; else its hash does.
+        part: first sample, and number of samples, of the segment that is the clip; None for the whole file.
     """
 
     sha256: str
@@ -57,6 +48,12 @@ class AudioInfo:
     sample_rate: int
     state: FileState | None = field(default=None, compare=False)
     is_settled: bool = field(default=False, compare=False)
+    part: tuple[int, int] | None = None
+
+    @property
+    def content_id(self) -> str:
+        """The file's hash and, of a segment, where it is in the file: clips of one id hold the same sound."""
+        return self.sha256 if self.part is None else f"{self.sha256}@{self.part[0]}+{self.part[1]}"
 
 
 @dataclass(frozen=True)
@@ -95,30 +92,111 @@ class ClipPolicy:
             >>> ClipPolicy(seconds=1.0).window(AudioInfo("00", n_samples=48000, sample_rate=16000))
             (0, 16000)
         """
+        first, n_samples = info.part or (0, info.n_samples)
         if self.seconds is None:
-            return 0, info.n_samples
-        n_wanted = min(info.n_samples, round(self.seconds * info.sample_rate))
-        if self.crop == "head" or n_wanted == info.n_samples:
-            return 0, n_wanted
-        draw = int.from_bytes(hashlib.sha256(f"{self.seed}:{info.sha256}".encode()).digest()[:8], "big")
-        return draw % (info.n_samples - n_wanted + 1), n_wanted
+            return first, n_samples
+        n_wanted = min(n_samples, round(self.seconds * info.sample_rate))
+        if self.crop == "head" or n_wanted == n_samples:
+            return first, n_wanted
+        draw = int.from_bytes(hashlib.sha256(f"{self.seed}:{info.content_id}".encode()).digest()[:8], "big")
+        return first + draw % (n_samples - n_wanted + 1), n_wanted
 
 
-def inspect(path: str | Path) -> AudioInfo:
-    """Hash a file and find out how much sound it holds.
+def inspect(path: str | Path | Segment) -> AudioInfo:
+    """Hash a file and find out how much sound it holds, or of a segment where it is in its file.
+
+    Raises:
+        AudioError: if it is missing, unreadable, empty, cut off or no audio, or a segment is not inside its file.
+    """
+    if isinstance(path, Segment):
+        return take_part(_inspect_once(path.file), path)
+    content = load_content(path)
+    found = find_plain_length(content.data, len(content.data)) if isinstance(content.data, bytes) else None
+    n_samples, sample_rate = found or _count_samples(path, content)
+    require_length(n_samples, sample_rate)
+    return AudioInfo(content.sha256(), n_samples, sample_rate, content.state, content.is_settled)
+
+
+def take_part(info: AudioInfo, path: str | Path | Segment) -> AudioInfo:
+    """Facts about a segment from those about its file; those of a whole file stay as they are.
+
+    Args:
+        info: of the file.
+        path: of the file, or the segment.
+
+    Raises:
+        AudioError: if the segment is not inside the file, or too short.
+
+    Example:
+        >>> take_part(AudioInfo("00", 16000 * 60, 16000), Segment(Path("field.wav"), 1.5, 4.0)).part
+        (24000, 40000)
+    """
+    if not isinstance(path, Segment):
+        return info
+    part = path.locate(info.n_samples, info.sample_rate)
+    require_length(part[1], info.sample_rate)
+    return replace(info, part=part)
+
+
+def measure(path: str | Path) -> tuple[int, int]:
+    """Samples per channel and rate in Hz of a whole file; a file that is known to be unchanged is opened once in a process.
+
+    Args:
+        path: audio file of any length.
 
     Raises:
         AudioError: if it is missing, unreadable, empty, cut off or no audio.
     """
-    content = load_content(path)
-    found = find_plain_length(content.data, len(content.data)) if isinstance(content.data, bytes) else None
-    if found is not None:
-        n_samples, sample_rate = found
-    else:
-        with open_sound(path, content) as sound:
-            n_samples, sample_rate = sound.n_samples, sound.sample_rate
-    _require_length(n_samples, sample_rate)
-    return AudioInfo(content.sha256(), n_samples, sample_rate, content.state, content.is_settled)
+    path = Path(path)
+    with _measuring:
+        try:
+            state = state_of(path.stat())
+        except OSError:
+            state = None
+        known = _measured.get(str(path))
+        if known is not None and known[0] == state:
+            return known[1]
+        content = load_content(path, PART_BYTES)
+        head = bytes(content.data[:_HEAD_BYTES])
+        found = find_plain_length(head, len(content.data)) or _count_samples(path, content)
+        require_length(*found)
+        content.forget()
+        if content.is_settled:
+            _measured[str(path)] = (content.state, found)
+        return found
+
+
+def _count_samples(path: str | Path, content: Content) -> tuple[int, int]:
+    with open_sound(path, content) as sound:
+        n_samples, sample_rate = sound.n_samples, sound.sample_rate
+        if sound.decoder == "ffmpeg" and n_samples > MAX_SECONDS * sample_rate:  # no more of it was decoded
+            n_samples = count_samples(Path(path))
+        return n_samples, sample_rate
+
+
+#: what `measure` found: path -> state of the file, samples and rate
+_measured: dict[str, tuple[FileState | None, tuple[int, int]]] = {}
+_measuring = threading.Lock()
+
+
+def _inspect_once(file: Path) -> AudioInfo:
+    """`inspect`, for the many segments of one file: a file that is known to be unchanged is not hashed again."""
+    try:
+        state = state_of(file.stat())
+    except OSError:
+        return inspect(file)
+    info = _inspected.get(str(file))
+    if info is None or not info.is_settled or info.state != state:
+        info = inspect(file)
+        if len(_inspected) >= _MOST_INSPECTED:
+            _inspected.clear()
+        _inspected[str(file)] = info
+    return info
+
+
+#: what `_inspect_once` keeps
+_inspected: dict[str, AudioInfo] = {}
+_MOST_INSPECTED = 1024
 
 
 def length(path: str | Path, sample_rate: int) -> int:
@@ -135,15 +213,13 @@ def length(path: str | Path, sample_rate: int) -> int:
         return count_resampled(sound.n_samples, sound.sample_rate, sample_rate)
 
 
-def _require_length(n_samples: int, sample_rate: int) -> None:
-    if n_samples < MIN_SECONDS * sample_rate:
-        raise AudioError(f"{n_samples} samples at {sample_rate} Hz are too short, under {MIN_SECONDS} s")
-
-
-def read(path: str | Path, sample_rate: int, start: int = 0, n_samples: int | None = None) -> NDArray[np.float32]:
+def read(
+    path: str | Path | Segment, sample_rate: int, start: int = 0, n_samples: int | None = None
+) -> NDArray[np.float32]:
     """Decode part of a file, mix it down to mono and resample it.
 
-    Only the part is read. The mix is the mean of the channels; the resampler is soxr at quality "HQ".
+    Only the part is read. Of a segment, the part is counted from its own beginning. The mix is the mean of the channels; the
+    resampler is soxr at quality "HQ".
 
     Args:
         path: wav, flac, ogg, mp3, aiff, au, another format of libsndfile, or one of ffmpeg if it is installed;
@@ -158,33 +234,20 @@ def read(path: str | Path, sample_rate: int, start: int = 0, n_samples: int | No
     Raises:
         AudioError: if it cannot be decoded, is empty, cut off, too short, too long for a whole clip or not finite.
     """
+    if isinstance(path, Segment):
+        info = inspect(path)
+        assert info.part is not None
+        n_left = info.part[1] - start
+        info = replace(info, part=(info.part[0] + start, n_left if n_samples is None else min(n_samples, n_left)))
+        return read_clip(path, info, ClipPolicy(None), sample_rate)
     return _read(load_content(path), sample_rate, start, n_samples)
 
 
 def _read(content: Content, sample_rate: int, start: int, n_samples: int | None) -> NDArray[np.float32]:
     with open_sound(content.path, content) as sound:
         if n_samples is None and sound.n_samples > MAX_SECONDS * sound.sample_rate:
-            raise AudioError(
-                f"{sound.n_samples / sound.sample_rate:.0f} s are too long for a whole clip (at most {MAX_SECONDS:g} s); "
-                "cut it, or give the task a clip_seconds"
-            )
-        return _decode_part(sound, sample_rate, start, n_samples)
-
-
-def _decode_part(sound: Opened, sample_rate: int, start: int, n_samples: int | None) -> NDArray[np.float32]:
-    """Decode, mix and resample, as `read` does."""
-    own_rate = sound.sample_rate
-    margin = 0 if own_rate == sample_rate else round(_MARGIN_SECONDS * own_rate)
-    wanted = sound.n_samples - start if n_samples is None else n_samples + margin
-    samples = _decode_whole(sound, start, wanted)
-    _require_length(len(samples), own_rate)
-    with np.errstate(invalid="ignore", over="ignore"):  # of damaged floats; refused below
-        mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)  # (samples,)
-    if not np.isfinite(mono).all():
-        raise AudioError(f"{int((~np.isfinite(mono)).sum())} of {len(mono)} samples are NaN or infinite")
-    n_native = len(mono) if n_samples is None else min(n_samples, len(mono))
-    mono = resample(mono, own_rate, sample_rate)
-    return np.ascontiguousarray(mono[: count_resampled(n_native, own_rate, sample_rate)], dtype=np.float32)
+            raise AudioError(tell_too_long(sound.n_samples / sound.sample_rate))
+        return decode_part(sound, sample_rate, start, n_samples)
 
 
 def _read_plain(
@@ -206,54 +269,29 @@ def _read_plain(
                 return None
             file.seek(0)
             with open_plain(Content(path, head, info.state, True), file.fileno()) as sound:
-                samples = _decode_part(sound, sample_rate, start, n_samples)
+                samples = decode_part(sound, sample_rate, start, n_samples)
             return samples if state_of(os.fstat(file.fileno())) == info.state else None
     except (OSError, RuntimeError, AudioError):  # the usual way says what is wrong
         return None
 
 
-def _decode_whole(sound: Opened, start: int, n_wanted: int) -> NDArray[np.float32]:
-    """Decode a part of a sound, by a second decoder where the first ends before the sound does.
-
-    Raises:
-        AudioError: if no decoder gives the whole part.
-    """
-    expected = max(0, min(n_wanted, sound.n_samples - start))
-    problem: AudioError | None = None
-    try:
-        samples = sound.read(start, n_wanted)
-    except AudioError as error:
-        problem, samples = error, np.zeros((0, 1), np.float32)
-    spare = SPARE_SECONDS * sound.sample_rate
-    if problem is None and len(samples) >= expected - spare:
-        return samples
-    if sound.decoder == "libsndfile" and (other := decode_by_ffmpeg(sound.content)) is not None:
-        with other:
-            if other.sample_rate == sound.sample_rate:
-                again = other.read(start, n_wanted)
-                if len(again) >= expected - spare:
-                    return again
-    if problem is not None:
-        raise problem
-    raise AudioError(tell_cut_off((start + len(samples)) / sound.sample_rate, sound.n_samples / sound.sample_rate))
-
-
-def resample(samples: NDArray[np.float32], from_rate: int, to_rate: int) -> NDArray[np.float32]:
-    """Resample (samples,) from one rate in Hz to another, by soxr at quality "HQ".
-
-    Example:
-        >>> len(resample(np.zeros(44100, np.float32), 44100, 16000))
-        16000
-    """
-    if from_rate == to_rate:
-        return samples
-    import soxr
-
-    return np.asarray(soxr.resample(samples, from_rate, to_rate, quality="HQ"), np.float32)
-
-
-def read_clip(path: str | Path, info: AudioInfo, policy: ClipPolicy, sample_rate: int) -> NDArray[np.float32]:
+def read_clip(
+    path: str | Path | Segment,
+    info: AudioInfo,
+    policy: ClipPolicy,
+    sample_rate: int,
+    pool: SoundPool | None = None,
+    turn: int | None = None,
+) -> NDArray[np.float32]:
     """Decode the part of a file that the policy names, padded as it says.
+
+    Args:
+        path: of the file, or a segment of it.
+        info: as `inspect` gives it.
+        policy: which part of the file, or of the segment, is the clip.
+        sample_rate: Hz to resample to.
+        pool: holds files open in which there are several segments; None opens the file for this clip.
+        turn: of a segment in the pool, see `SoundPool.book`.
 
     Returns:
         (samples,) float32; exactly `round(policy.seconds * sample_rate)` samples where the policy pads.
@@ -262,10 +300,12 @@ def read_clip(path: str | Path, info: AudioInfo, policy: ClipPolicy, sample_rate
         AudioError: as `read`, or if the file is not the one that `info` tells of any more.
     """
     start, n_samples = policy.window(info)
-    whole = n_samples == info.n_samples and policy.seconds is None
-    samples = _read_plain(Path(path), info, sample_rate, start, None if whole else n_samples)
-    if samples is None:
-        samples = _read_known(path, info, sample_rate, start, None if whole else n_samples)
+    if info.part is not None:
+        samples = _read_segment(file_of(path), info, (start, n_samples), sample_rate, pool, turn)
+    else:
+        whole = n_samples == info.n_samples and policy.seconds is None
+        plain = _read_plain(Path(path), info, sample_rate, start, None if whole else n_samples)
+        samples = _read_known(path, info, sample_rate, start, None if whole else n_samples) if plain is None else plain
     if policy.seconds is None:  # never more than was told: batches are laid out by it
         return samples[: clip_length(info, policy, sample_rate)]
     n_wanted = round(policy.seconds * sample_rate)
@@ -274,15 +314,31 @@ def read_clip(path: str | Path, info: AudioInfo, policy: ClipPolicy, sample_rate
     return samples[:n_wanted]
 
 
+def _read_segment(
+    file: Path, info: AudioInfo, window: tuple[int, int], sample_rate: int, pool: SoundPool | None, turn: int | None
+) -> NDArray[np.float32]:
+    def require_same(content: Content) -> None:
+        _require_same(content, info)
+
+    if pool is None:
+        with SoundPool() as own:
+            return own.read(file, *window, sample_rate, check=require_same)
+    return pool.read(file, *window, sample_rate, turn, require_same)
+
+
 def _read_known(
-    path: str | Path, info: AudioInfo, sample_rate: int, start: int, n_samples: int | None
+    path: str | Path | Segment, info: AudioInfo, sample_rate: int, start: int, n_samples: int | None
 ) -> NDArray[np.float32]:
     """`read`, for the very file that `info` tells of."""
-    content = load_content(path)
+    content = load_content(file_of(path))
+    _require_same(content, info)
+    return _read(content, sample_rate, start, n_samples)
+
+
+def _require_same(content: Content, info: AudioInfo) -> None:
     is_same = info.is_settled and content.state == info.state
     if not is_same and content.sha256() != info.sha256:
         raise AudioError("the file changed after it was looked at, and has other content now; run the command again")
-    return _read(content, sample_rate, start, n_samples)
 
 
 def clip_length(info: AudioInfo, policy: ClipPolicy, sample_rate: int) -> int:
@@ -292,13 +348,3 @@ def clip_length(info: AudioInfo, policy: ClipPolicy, sample_rate: int) -> int:
         return n_samples
     n_wanted = round(policy.seconds * sample_rate)
     return n_wanted if policy.pad == "zero_end" else min(n_samples, n_wanted)
-
-
-def count_resampled(n_samples: int, from_rate: int, to_rate: int) -> int:
-    """Count the samples after resampling, rounded up as a partial period still sounds.
-
-    Example:
-        >>> count_resampled(44100, 44100, 16000), count_resampled(3, 48000, 16000)
-        (16000, 1)
-    """
-    return -(-n_samples * to_rate // from_rate)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from evar.cli.terminal import DONE, SOME_FAILED, columns
-from evar.cli.words import UsageError, statistics, truth, whole
+from evar.cli.words import UsageError, decimal, statistics, truth, whole
 from evar.config.messages import write_text
 from evar.config.registry import near_miss
 
@@ -57,20 +57,24 @@ def embed(
     device: str = "auto",
     batch_size: str = "",
     skip_bad: bool = False,
+    window: str = "",
+    hop: str = "",
 ) -> int:
     """Write the vectors of any audio to a file (parquet, npz, h5), to be used anywhere else: take the feature home.
 
     evar embed ENCODER SOURCE... --output=FILE [flags]            (-o FILE is short for --output=FILE)
 
     SOURCE is an audio file, a folder (searched to the bottom, files by name, hidden ones left out) or a CSV with a column
-    `path`. A CSV's other columns, such as labels, are carried into the output as texts. Its relative paths begin at the
-    CSV's folder, or at --data_root, and may not leave it ("..", "\\"); absolute paths are taken as they are.
+    `path` and, where rows are parts of files, `start` and `end` in seconds. A CSV's other columns, such as labels, are
+    carried into the output as texts. Its relative paths begin at the CSV's folder, or at --data_root, and may not leave it
+    ("..", "\\"); absolute paths are taken as they are.
 
     Examples:
       evar embed cnn14.16k recordings/ -o features.parquet
       evar embed crepe.tiny clips.csv --data_root=/data --layers=conv3,conv5 -o features.npz
       evar embed ast one.wav two.flac --layers=block5,block12 --fusion=concat -o features.h5
       evar embed wav2vec2.base speech/ --frames -o frames.parquet
+      evar embed birdnet field/ --window=3 --hop=1.5 -o windows.parquet       recordings of any length
 
     Flags:
       --output=FILE, -o FILE           ends in .parquet (needs pyarrow), .npz, or .h5 (needs h5py)
@@ -79,6 +83,9 @@ def embed(
       --fusion=concat|average          make one column of the layers instead
       --frames                         a row a frame: `time` is when its hop begins, `hop` how long it is, in seconds;
                                        the layers must share one hop
+      --window=SECONDS --hop=SECONDS   a row for each window: they begin at 0, hop, 2 hop, ... (default of hop: the window).
+                                       The last one ends with its recording; it is left out if it is shorter than half a
+                                       window. Without --window, files of more than half an hour are refused
       --weights=PATH|URL|hf:ORG/NAME|random   another checkpoint
       --norm_stats=default|MEAN,STD    mean and std of the log-mel, for encoders that normalise by them
       --pooling=mean|max|mean_plus_max|mean_std|last|FILE.py:NAME   over time (default: as each layer declares)
@@ -88,9 +95,10 @@ def embed(
       --skip_bad                       unreadable clips are no reason for exit status 1
 
     Rows are in the order of the source: `path` (as in the CSV, else as you would open it), `seconds`, the CSV's columns,
-    and a vector for each layer (or "concat", "average"). With --frames, npz and h5 have `path`, `seconds` and the CSV's
-    columns once a clip, and `clip`, the clip's number, for each frame. All hold `meta`: encoder, weights and their hash,
-    layers, pooling, versions and bad clips; read_metadata(FILE) of evar.exporting reads it.
+    `start` and `end` in seconds from the beginning of the file (of windows, and of rows with times), and a vector for each
+    layer (or "concat", "average"). With --frames, npz and h5 have all but the vectors once a clip, and `clip`, the clip's
+    number, for each frame. All hold `meta`: encoder, weights and their hash, layers, pooling, versions and bad clips;
+    read_metadata(FILE) of evar.exporting reads it.
 
     You can stop it at any time: finished parts are kept in FILE.parts. The same command goes on and writes the same file.
     When all is there, of the same files (path, size, time of last change) with the same settings, nothing is encoded.
@@ -111,7 +119,7 @@ def embed(
         raise UsageError(f"--batch_size must be at least 1, got {size}")
     with_frames, skip = truth(frames, "frames"), truth(skip_bad, "skip_bad")
     require_format(Path(output))
-    clips = Source(source, data_root or None)
+    clips = Source(source, data_root or None, decimal(window, "window"), decimal(hop, "hop"))
     from evar.encoders import load_encoder
     from evar.exporting.recipe import Recipe
     from evar.numeric.device import pick_device

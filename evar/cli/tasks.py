@@ -77,14 +77,16 @@ def task(
     seed: str = "0",
     replace: bool = False,
     class_level: str = "",
+    annotations: str = "",
 ) -> int:
-    """Make a task of your own sounds: a folder with a sub-folder for each class, a CSV, or a data set in parquet files.
+    """Make a task of your own sounds: a folder with a sub-folder for each class, a table, annotations, or parquet files.
 
     evar task new NAME --folder=DIR [flags]
 
     Examples:
       evar task new my_birds --folder=~/birds                         class = sub-folder; a split is proposed and written
       evar task new calls --folder=~/calls --csv=calls.csv            path, label[, split | fold][, group]
+      evar task new birds --folder=~/field --annotations=~/selections     Raven tables or Audacity labels, one for a sound
       evar task new tags --folder=~/fx --csv=tags.csv --kind=multilabel --separator=,
       evar task new scenes --folder=~/scenes --parquet=~/hub/scenes    a copy of a Hugging Face data set (needs pyarrow)
       evar lineval logmel,crepe.tiny my_birds --layers=all            then
@@ -94,9 +96,17 @@ def task(
     parquet files, which are written below --folder as they are; files named train-..., validation-... and test-... tell
     the split.
 
+    Rows of a table with start and end, in seconds, are parts of files: each is a clip of its own, and the parts of one file
+    stay together in a split, unless a column group says otherwise. With --kind=events they are the events of whole files.
+
     Flags:
-      --csv=FILE             instead of class folders
-      --parquet=FILE|DIR     sounds and labels in parquet files; --label=COLUMN (default: label), --group=COLUMN of them
+      --csv=FILE             instead of class folders; CSV or JSON Lines; columns path, label[, start, end][, split | fold]
+                             [, group]
+      --annotations=FILE|DIR Raven selection tables or Audacity label files, named like their sounds (rec.selections.txt or
+                             rec.txt of rec.wav); also CSV or JSON Lines
+      --label=COLUMN         of a table or of parquet files: which column is the class     (default: label; of a Raven table
+                             the one that is no column of Raven's)
+      --parquet=FILE|DIR     sounds and labels in parquet files; --group=COLUMN of them
       --kind=multiclass|multilabel|regression|events                           (default: multiclass); the label of a clip
                              with events: "0.5-1.25 dog;3-3.5 cat", in seconds
       --clip_seconds=X       use the first X seconds of longer files           (default: whole files)
@@ -124,6 +134,8 @@ def task(
             raise UsageError("give --csv or --parquet, not both")
         column = "" if group == "alike" else group
         csv, separator = str(unpack_parquet(parquet, folder, label, column)), ";"
+    elif csv and annotations:
+        raise UsageError("give --csv or --annotations, not both")
     elif group not in ("", "alike"):
         raise UsageError(
             f"--group must be alike, got {group!r}; a column of the table that is named group is read anyway"
@@ -138,11 +150,11 @@ def task(
         seed=whole(seed, "seed") or 0,
         group_alike=group == "alike",
         class_level=whole(class_level, "class_level") or 0,
+        label_column="" if parquet or label == "label" else label,
     )
     root = data_root or os.environ.get("EVAR_DATA") or None
-    made = new_task(
-        name, folder, csv or None, options, to=to or user_folder(), data_root=root, replace=truth(replace, "replace")
-    )
+    table, again = csv or annotations or None, truth(replace, "replace")
+    made = new_task(name, folder, table, options, to=to or user_folder(), data_root=root, replace=again)
     _report_new_task(name, made)
     return DONE
 

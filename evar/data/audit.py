@@ -20,6 +20,7 @@ from evar.data.problems import count_labels, list_label_problems, list_late_even
 from evar.storage.atomic import write_atomic
 
 if TYPE_CHECKING:
+    from evar.audio.segments import Segment
     from evar.data.task import Task
 
 #: of the table, beside path and split: attributes of a sound
@@ -62,7 +63,7 @@ def audit(task: Task) -> Audit:
     sounds: dict[str, Sound] = {}
     bad: dict[str, str] = {}
 
-    def look(path: Path) -> Sound | str:
+    def look(path: Path | Segment) -> Sound | str:
         try:
             return describe(path)
         except AudioError as error:

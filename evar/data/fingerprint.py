@@ -8,6 +8,7 @@ clips may be shorter than a block.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from evar.data.word_index import WordIndex
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from evar.audio.segments import Segment
     from evar.data.task import Task
 
 #: of a file that are compared
@@ -103,7 +105,7 @@ def fingerprint(samples: NDArray[np.float32]) -> tuple[NDArray[np.uint32], NDArr
     return words, energies[1:].sum(axis=1) > _SILENCE
 
 
-def make_print(path: Path, seconds: float | None = None) -> SoundPrint:
+def make_print(path: Path | Segment, seconds: float | None = None) -> SoundPrint:
     """Decode one file and make its fingerprint.
 
     Args:
@@ -117,11 +119,12 @@ def make_print(path: Path, seconds: float | None = None) -> SoundPrint:
 
     info = inspect(path)
     words, is_sound = fingerprint(read_clip(path, info, ClipPolicy(seconds), RATE))
-    return SoundPrint(bytes.fromhex(info.sha256)[:HASH_BYTES], words, is_sound)
+    digest = info.sha256 if info.part is None else hashlib.sha256(info.content_id.encode()).hexdigest()
+    return SoundPrint(bytes.fromhex(digest)[:HASH_BYTES], words, is_sound)
 
 
 def make_prints(
-    files: Sequence[Path], clip_seconds: float | None, title: str
+    files: Sequence[Path | Segment], clip_seconds: float | None, title: str
 ) -> tuple[list[SoundPrint], dict[int, str]]:
     """Make the fingerprints of clips, in several threads.
 
@@ -137,7 +140,7 @@ def make_prints(
 
     seconds = min(clip_seconds or MAX_SECONDS, MAX_SECONDS)
 
-    def look(path: Path) -> SoundPrint | str:
+    def look(path: Path | Segment) -> SoundPrint | str:
         try:
             return make_print(path, seconds)
         except AudioError as error:
@@ -236,7 +239,7 @@ def find_alike_clips(task: Task, max_clips: int = MAX_CLIPS) -> list[tuple[str, 
 
 
 def find_alike(
-    files: Sequence[Path],
+    files: Sequence[Path | Segment],
     clip_seconds: float | None,
     parts: Sequence[object] | None,
     name: str,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from evar.audio.segments import Segment, file_of, format_address, name_file
 from evar.data.fingerprint import find_alike
 
 
@@ -29,16 +30,20 @@ class AlikePair:
     kind: str
 
 
-def find_identical(paths: Sequence[str], files: Sequence[Path]) -> list[AlikePair]:
-    """Find the pairs of clips with the same bytes: each later one with the first of its content."""
+def find_identical(paths: Sequence[str], files: Sequence[Path | Segment]) -> list[AlikePair]:
+    """Find the pairs of clips of the same bytes, or the same part of them: each later one with the first of its content."""
     first_of: dict[str, str] = {}
+    digest_of: dict[Path, str] = {}
     pairs = []
-    for path, file in zip(paths, files, strict=True):
+    for path, clip in zip(paths, files, strict=True):
+        file = file_of(clip)
         try:
-            with file.open("rb") as opened:
-                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            if file not in digest_of:
+                with file.open("rb") as opened:
+                    digest_of[file] = hashlib.file_digest(opened, "sha256").hexdigest()
         except OSError:
             continue  # verify names it
+        digest = digest_of[file] + (format_address("", clip.start, clip.end) if isinstance(clip, Segment) else "")
         first = first_of.setdefault(digest, path)
         if first != path:
             pairs.append(AlikePair(first, path, "identical"))
@@ -46,7 +51,11 @@ def find_identical(paths: Sequence[str], files: Sequence[Path]) -> list[AlikePai
 
 
 def find_sounding_alike(
-    paths: Sequence[str], files: Sequence[Path], clip_seconds: float | None, parts: Sequence[object] | None, name: str
+    paths: Sequence[str],
+    files: Sequence[Path | Segment],
+    clip_seconds: float | None,
+    parts: Sequence[object] | None,
+    name: str,
 ) -> list[AlikePair] | None:
     """Find pairs of clips of other content that sound alike, of different parts if parts are given; None: too many clips."""
     found = find_alike(files, clip_seconds, parts, name)
@@ -54,7 +63,7 @@ def find_sounding_alike(
 
 
 def join_groups(index: pd.DataFrame, pairs: Iterable[AlikePair]) -> list[str]:
-    """Find the group of each row after clips of a pair were put into one group; the path where a clip has none.
+    """Find the group of each row after clips of a pair were put into one group; the file where a clip has none.
 
     Example:
         >>> index = pd.DataFrame({"path": ["a", "b", "c"]})
@@ -62,7 +71,7 @@ def join_groups(index: pd.DataFrame, pairs: Iterable[AlikePair]) -> list[str]:
         ['a', 'b', 'a']
     """
     own = index["group"].tolist() if "group" in index else [""] * len(index)
-    own = [group or path for group, path in zip(own, index["path"], strict=True)]
+    own = [group or name_file(path) for group, path in zip(own, index["path"], strict=True)]
     leader = {group: group for group in own}
 
     def find(group: str) -> str:

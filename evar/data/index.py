@@ -54,7 +54,7 @@ class IndexCheck:
     def __init__(self, config: TaskConfig, on_disk: bool = False) -> None:
         self.config = config
         self.part = config.part
-        self._where = f"{config.name} ({config.index or 'index made from your copy'})"
+        self.where = f"{config.name} ({config.index or 'index made from your copy'})"
         # A header is above the rows of a CSV.
         self._line, self._first = ("line", 2) if config.index else ("clip", 1)
         self._n_clips = 0
@@ -76,7 +76,7 @@ class IndexCheck:
         """
         for column in ("path", "label", self.part):
             if column not in rows.columns:
-                raise ValueError(f"{self._where} lacks the column {column!r}; {near_miss(column, list(rows.columns))}")
+                raise ValueError(f"{self.where} lacks the column {column!r}; {near_miss(column, list(rows.columns))}")
         for row, text in enumerate(rows["path"].tolist()):
             if _SUSPICIOUS.search(text) and not stays_below(text):
                 raise ValueError(f"{self._name_row(row)}: path must stay below the task's folder, got {text!r}")
@@ -106,11 +106,11 @@ class IndexCheck:
         """
         n_twice, first = self._seen.find_repeats()
         if n_twice:
-            raise ValueError(f"{self._where} lists {n_twice} clips twice, first {first}")
+            raise ValueError(f"{self.where} lists {n_twice} clips twice, first {first}")
         n_leaked, group, parts = self._seen.find_leaks()
         if n_leaked:
             raise ValueError(
-                f"{self._where}: {n_leaked} groups are in more than one {self.part}, first {group!r} in "
+                f"{self.where}: {n_leaked} groups are in more than one {self.part}, first {group!r} in "
                 f"{', '.join(parts)}; clips of one source must stay together"
             )
         n_classes = 0 if self.config.kind in WITHOUT_CLASSES else int(self._has_class.sum())
@@ -118,15 +118,15 @@ class IndexCheck:
         expected = self.config.expected
         for what, number in (("clips", expected.clips), ("classes", expected.classes)):
             if number is not None and counts[what] != number:
-                raise ValueError(f"{self._where}: expected {number} {what}, got {counts[what]}; is it another version?")
+                raise ValueError(f"{self.where}: expected {number} {what}, got {counts[what]}; is it another version?")
         for name, number in expected.parts.items():
             if (got := self._n_of_part[name]) != number:
                 raise ValueError(
-                    f"{self._where}: expected {number} clips in {self.part} {name}, got {got}; is it another version?"
+                    f"{self.where}: expected {number} clips in {self.part} {name}, got {got}; is it another version?"
                 )
 
     def _name_row(self, row: int) -> str:
-        return f"{self._where} {self._line} {self._n_clips + row + self._first}"
+        return f"{self.where} {self._line} {self._n_clips + row + self._first}"
 
 
 class _Seen:

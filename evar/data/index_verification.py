@@ -6,6 +6,7 @@ from pathlib import Path
 
 from evar import config as configs
 from evar.data.index import IndexCheck, in_parts, with_classes
+from evar.data.segments import name_segments
 from evar.data.task import clips_folder, index_beside, load_task, prepare
 from evar.data.task_config import TaskConfig
 from evar.data.verification import Verification, verify_files
@@ -31,7 +32,7 @@ def verify_index(name: str, data_root: str | Path | None = None) -> Verification
     config = with_classes(config, in_parts(index_path))
     check, n_clips = IndexCheck(config, on_disk=True), 0
     for rows in in_parts(index_path):
-        check.add(rows)
+        check.add(name_segments(rows, check.where))
         n_clips += len(rows)
     check.finish()
     return verify_files(config, clips_folder(config, data_root), in_parts(index_path), n_clips)

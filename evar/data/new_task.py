@@ -22,12 +22,14 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from evar.config.tables import real_path, show_path
+from evar.audio.segments import name_file
+from evar.config.tables import show_path
 from evar.data.grouping import AlikePair, find_identical, find_sounding_alike, join_groups, tell_across, write_pairs
 from evar.data.index import list_class_names
 from evar.data.own_sounds import OwnSounds, leave_out_others, read_folder
 from evar.data.own_tables import read_own_table
 from evar.data.problems import list_label_problems
+from evar.data.segments import locate_clip, split_names
 from evar.data.task import Task
 from evar.data.task_config import LABEL_SEPARATOR, Expected, TaskConfig
 from evar.metrics.named import KINDS, find_default_metric
@@ -35,6 +37,8 @@ from evar.storage.atomic import write_atomic
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from evar.audio.segments import Segment
 
 SEED = 0
 #: of five parts: three train, one validates, one tests
@@ -85,6 +89,7 @@ class TaskOptions:
         seed: of the proposed split.
         group_alike: clips that sound alike share a group, as identical ones always do.
         class_level: which folder on the path is the class, 1 for the first; 0 chooses, and a note names the choice.
+        label_column: of the table, which holds the label; "" takes the one that is named so.
 
     Raises:
         ValueError: if there is no such kind.
@@ -99,6 +104,7 @@ class TaskOptions:
     seed: int = SEED
     group_alike: bool = False
     class_level: int = 0
+    label_column: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -121,9 +127,10 @@ def new_task(
         name: letters, digits, - and _; column label and command-line name.
         folder: of the sounds. Without a table each sub-folder is a class with everything below it; folders that are named
             like splits or folds are those.
-        table: CSV with the columns path (or file_name; below the folder) and label, and if known split (train, valid,
-            test) or fold, and group (clips of one source must stay together); of events also a row for each, with start and
-            end.
+        table: CSV or JSON Lines with the columns path (or file_name; below the folder) and label, and if known split (train,
+            valid, test) or fold, and group (clips of one source must stay together). Rows with start and end, in seconds,
+            are parts of files, or events of them. Or Raven selection tables or Audacity labels, see
+            `evar.data.annotations.read_sound_tables`.
         options: how the sounds are read and split.
         to: configuration folder.
         data_root: the folder is written relative to it where it lies below; else as an absolute path.
@@ -140,11 +147,11 @@ def new_task(
     sounds = (
         read_folder(folder, options.class_level)
         if table is None
-        else read_own_table(Path(table), folder, options.separator, options.kind)
+        else read_own_table(Path(table), folder, options.separator, options.kind, options.label_column)
     )
     leave_out_others(sounds, folder)
     index = sounds.index
-    files = [real_path(folder, path) for path in index["path"]]
+    files = [locate_clip(folder, path) for path in index["path"]]
     pairs = _find_equal_pairs(name, index, files, options)
     is_drawn = "split" not in index and "fold" not in index
     n_joined = _join(index, pairs) if is_drawn else 0
@@ -190,7 +197,9 @@ def _check_request(
         raise FileExistsError(f"{target} is there already; choose another name, or say --replace")
 
 
-def _find_equal_pairs(name: str, index: pd.DataFrame, files: Sequence[Path], options: TaskOptions) -> list[AlikePair]:
+def _find_equal_pairs(
+    name: str, index: pd.DataFrame, files: Sequence[Path | Segment], options: TaskOptions
+) -> list[AlikePair]:
     """Find identical clips, and where they share a group also clips that sound alike."""
     pairs = find_identical(index["path"].tolist(), files)
     if not options.group_alike:
@@ -245,7 +254,7 @@ def _make_task(name: str, entry: dict[str, Any], index: pd.DataFrame, folder: Pa
 
 def _write_task(target: Path, entry: dict[str, Any], index: pd.DataFrame) -> None:
     buffer = io.StringIO()
-    index.to_csv(buffer, index=False, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
+    split_names(index).to_csv(buffer, index=False, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(target.with_suffix(".csv"), buffer.getvalue().encode("utf-8"))
     write_atomic(target, yaml.safe_dump(entry, sort_keys=False, allow_unicode=True).encode("utf-8"))
@@ -330,7 +339,7 @@ def draw_parts(index: pd.DataFrame, values: Sequence[str], kind: str, seed: int)
     from sklearn.model_selection import StratifiedGroupKFold
 
     codes = _number_strata(index["label"], kind, len(values))
-    groups = index["group"] if "group" in index else index["path"]
+    groups = index["group"] if "group" in index else index["path"].map(name_file)
     n_groups = groups.nunique()
     if n_groups < len(values):
         advice = f"say --folds={min(3, n_groups)}, or " if n_groups >= 2 and len(values) > min(3, n_groups) else ""

@@ -11,6 +11,7 @@ import pandas as pd
 from evar.audio import AudioError, length
 from evar.audio.folders import AUDIO_SUFFIXES, LeftOut, find_audio
 from evar.audio.not_audio import name_content
+from evar.audio.segments import name_file
 from evar.config.tables import real_path, show_path
 from evar.data.tables import compose, read_fold, read_splits
 
@@ -171,7 +172,8 @@ def leave_out_others(sounds: OwnSounds, folder: Path) -> None:
         ValueError: if more than half of the files are none: then something is wrong with the copy.
     """
     reasons = {}
-    for path in dict.fromkeys(sounds.index["path"]):
+    names = [name_file(path) for path in sounds.index["path"]]
+    for path in dict.fromkeys(names):
         try:
             with real_path(folder, path).open("rb") as file:
                 start = file.read(_LOOKED_AT)
@@ -185,10 +187,10 @@ def leave_out_others(sounds: OwnSounds, folder: Path) -> None:
             reasons[path] = str(error)
     if not reasons:
         return
-    n_files = sounds.index["path"].nunique()
+    n_files = len(set(names))
     first = next(iter(reasons.items()))
     if 2 * len(reasons) > n_files:
         raise ValueError(f"{len(reasons)} of {n_files} files below {folder} are no audio, first {first[0]}: {first[1]}")
     sounds.left_out |= reasons
     sounds.notes.append(f"left out: {len(reasons)} of {n_files} files are no audio, first {first[0]}: {first[1]}")
-    sounds.index = sounds.index[~sounds.index["path"].isin(set(reasons))].reset_index(drop=True)
+    sounds.index = sounds.index[[name not in reasons for name in names]].reset_index(drop=True)

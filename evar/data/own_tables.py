@@ -9,7 +9,10 @@ import pandas as pd
 
 from evar.config.registry import stays_below
 from evar.config.tables import find_file, show_path
+from evar.data.annotations import find_format, read_json_lines, read_sound_tables
+from evar.data.own_segments import join_same_parts, name_parts
 from evar.data.own_sounds import OwnSounds
+from evar.data.segments import read_time
 from evar.data.tables import (
     compose,
     is_missing,
@@ -27,53 +30,84 @@ _ALIASES = {
     **dict.fromkeys(("path", "file_name", "filename", "file"), "path"),
     **dict.fromkeys(("label", "labels", "class", "category", "event_label"), "label"),
     **{name: name for name in ("split", "fold", "group")},
-    **dict.fromkeys(("start", "onset", "start_time", "start_seconds", "begin"), "start"),
-    **dict.fromkeys(("end", "offset", "end_time", "end_seconds", "stop"), "end"),
+    **dict.fromkeys(("start", "onset", "start_time", "start_seconds", "start_s", "begin"), "start"),
+    **dict.fromkeys(("end", "offset", "end_time", "end_seconds", "end_s", "stop"), "end"),
+    **dict.fromkeys(("duration", "duration_seconds"), "duration"),
+    **dict.fromkeys(("audio_filepath", "audio_path", "audio", "sound"), "path"),
 }
 
 
-def read_own_table(table: Path, folder: Path, separator: str, kind: str) -> OwnSounds:
+def read_own_table(table: Path, folder: Path, separator: str, kind: str, column: str = "") -> OwnSounds:
     """Read a table whose paths are below a folder.
 
     Args:
-        table: CSV with path and label, and if known split or fold, and group; of events also one row an event, with
-            start and end.
+        table: CSV or JSON Lines with path and label, and if known split or fold, and group; rows with start and end are
+            parts of files, or for events one row an event. Or a Raven selection table, an Audacity label file, or a folder
+            of these, one for each sound.
         folder: of the sounds.
         separator: between the labels of a clip, for multilabel.
         kind: of the task.
+        column: that holds the label; "" takes the one that is named so.
 
     Raises:
         FileNotFoundError: if there is no table, or none of its sounds.
         ValueError: if a cell can be read in two ways, or no label is left.
     """
-    if not table.is_file():
-        raise FileNotFoundError(f"no table {table}")
-    found = read_frame(table, _ALIASES)
-    for column in ("path", "label"):
-        if column not in found:
+    found, notes = _read_any(table, folder, column)
+    for wanted in ("path", "label"):
+        if wanted not in found:
             raise ValueError(f"{table} must have the columns path and label, got {', '.join(found.columns)}")
     if "split" in found and "fold" in found:
         raise ValueError(f"{table} must have split or fold, got both")
     if not len(found):
         raise ValueError(f"{table} has no rows below its header")
+    _settle_times(found, table)
     has_times = "start" in found and "end" in found
-    if has_times and kind != "events":
-        raise ValueError(
-            f"{table} has the columns start and end: for events say --kind=events; else delete them: clips are taken whole"
-        )
     known = [
         c for c in ("path", "label", "split", "fold", "group", *(("start", "end") if has_times else ())) if c in found
     ]
-    sounds = OwnSounds(found[known].copy())
+    sounds = OwnSounds(found[known].copy(), notes)
     _read_paths(sounds, table, folder)
-    if has_times:
+    if has_times and kind == "events":
         _join_events(sounds, table)
+    elif has_times:
+        name_parts(sounds, table, folder)
     _read_parts(sounds, table)
     _read_labels(sounds, table, separator, kind)
+    if has_times and kind != "events":
+        join_same_parts(sounds, table, kind)
     if not len(sounds.index):
         first = next(iter(sounds.left_out.items()))
         raise ValueError(f"{table}: no clip is left of {len(found)} rows, first {first[0]} ({first[1]})")
     return sounds
+
+
+def _read_any(table: Path, folder: Path, column: str) -> tuple[pd.DataFrame, list[str]]:
+    """Rows of a table of any format, as text, and how they were read."""
+    if not table.exists():
+        raise FileNotFoundError(f"no table {table}")
+    form = "sounds" if table.is_dir() else find_format(table)
+    if form in ("sounds", "raven", "audacity"):
+        read = read_sound_tables(table, folder, column)
+        return read.rows, read.notes
+    aliases = _ALIASES if not column else {name: to for name, to in _ALIASES.items() if to != "label"}
+    aliases = aliases | ({column.casefold(): "label"} if column else {})
+    return (read_json_lines(table, aliases) if form == "jsonl" else read_frame(table, aliases)), []
+
+
+def _settle_times(found: pd.DataFrame, table: Path) -> None:
+    """A start and a duration, or as speech manifests say an offset and a duration, are a start and an end."""
+    if "duration" not in found or ("start" in found and "end" in found):
+        return
+    if "end" in found:  # an offset beside a duration is where the part begins
+        found["start"] = found.pop("end")
+    if "start" not in found:
+        return
+    ends = []
+    for number, (start, duration) in enumerate(zip(found["start"], found["duration"], strict=True), start=2):
+        first, length = (read_time(cell, f"{table} line {number}") for cell in (start, duration))
+        ends.append("" if length is None else repr(round((first or 0.0) + length, 9)))
+    found["end"] = ends
 
 
 def _leave_out(sounds: OwnSounds, mask: pd.Series, reason: str, note: str) -> None:

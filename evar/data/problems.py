@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from evar.audio import AudioError, Sound, describe
+from evar.audio.segments import name_file
 from evar.data.task_config import WITHOUT_CLASSES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from evar.audio.segments import Segment
     from evar.data.task import Round, Task
 
 #: below this level, in dB of full scale (root mean square), a clip holds nothing to recognise
@@ -60,7 +63,8 @@ def list_label_problems(task: Task, seed: int = 0) -> list[str]:
 
     Returns:
         At most one sentence for each kind of problem: test clips of a class that has no training clips (they cannot be
-        right), training clips of one class only, splits without clips, and numbers that are all the same.
+        right), training clips of one class only, splits without clips, numbers that are all the same, and recordings whose
+        parts are in several splits.
     """
     try:
         rounds = task.rounds(seed)
@@ -74,7 +78,24 @@ def list_label_problems(task: Task, seed: int = 0) -> list[str]:
         for same in of_sort.values()
     ]
     unknown = describe_unknown_classes(task, rounds)
-    return [*texts, f"{unknown} and cannot be right"] if unknown else texts
+    shared = describe_shared_files(task)
+    return [*texts, *([f"{unknown} and cannot be right"] if unknown else []), *([shared] if shared else [])]
+
+
+def describe_shared_files(task: Task) -> str:
+    """A sentence on recordings whose parts are in several splits or folds; "" for none, or where groups are given."""
+    part = task.config.part
+    names = [name_file(name) for name in task.index["path"]]
+    if names == task.index["path"].tolist() or names != task.index["group"].tolist():
+        return ""
+    n_parts = task.index[part].groupby(pd.Series(names, index=task.index.index)).nunique()
+    shared = n_parts[n_parts > 1].index.tolist()
+    if not shared:
+        return ""
+    return (
+        f"{len(shared)} of {len(n_parts)} recordings have clips in more than one {part}, first {shared[0]}: scores are then "
+        "higher than for new recordings"
+    )
 
 
 def require_labels(task: Task, rounds: Sequence[Round]) -> None:
@@ -244,7 +265,7 @@ def sample_sound_problems(task: Task, n_clips: int = 12, sample_rate: int | None
     return [f"of {len(sounds)} clips looked at, {text}" for text in found]
 
 
-def _read_stamp(path: Path) -> tuple[int, int]:
+def _read_stamp(path: Path | Segment) -> tuple[int, int]:
     """Size and time of a file; zeros where it is missing."""
     try:
         status = path.stat()
@@ -254,7 +275,7 @@ def _read_stamp(path: Path) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=4)
-def _describe_once(files: tuple[tuple[Path, str, tuple[int, int]], ...]) -> dict[str, Sound]:
+def _describe_once(files: tuple[tuple[Path | Segment, str, tuple[int, int]], ...]) -> dict[str, Sound]:
     """Describe the beginnings of files (path, name, stamp); a process decodes them once for all encoders and rows."""
     sounds = {}
     for path, name, _ in files:

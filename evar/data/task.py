@@ -20,11 +20,13 @@ import pandas as pd
 
 from evar import config as configs
 from evar.audio.reading import ClipPolicy
+from evar.audio.segments import Segment, name_file
 from evar.config.own_code import may_call
 from evar.config.registry import resolve
 from evar.config.tables import real_path
 from evar.data.index import ROWS_AT_ONCE, IndexCheck, strata, with_classes
 from evar.data.pairs import Pair, load_pairs
+from evar.data.segments import locate_clip, name_segments
 from evar.data.task_config import SPLITS, TaskConfig, load_task_config
 from evar.data.verification import Verification, verify_files
 from evar.metrics.events import count_clip
@@ -58,7 +60,8 @@ class Task:
 
     Attributes:
         config: the YAML.
-        index: one row a clip: path, label, split or fold, group (str), stratum (int), which draws are balanced by.
+        index: one row a clip: path, label, split or fold, group (str), stratum (int), which draws are balanced by. The path
+            of a part of a file holds its times, such as "field.wav#t=1.5,4" (see `evar.data.segments`).
         y: (rows,) int64 class numbers; (rows, classes) uint8, 0 or 1, where clips have several labels; (rows,) float64
             where labels are numbers; (rows,) objects, each (events, 3) class number, onset and offset in seconds, or a tuple
             of captions.
@@ -103,9 +106,9 @@ class Task:
         return self.config.part == "fold" or "valid" not in set(self.index["split"])
 
     @cached_property
-    def paths(self) -> list[Path]:
-        """One file a row."""
-        return [real_path(self.folder, path) for path in self.index["path"]]
+    def paths(self) -> list[Path | Segment]:
+        """One file a row, or one part of a file."""
+        return [locate_clip(self.folder, path) for path in self.index["path"]]
 
     @cached_property
     def truth(self) -> NDArray[Any]:
@@ -128,7 +131,7 @@ class Task:
 
     @cached_property
     def groups(self) -> NDArray[np.str_]:
-        """(rows,) source recording, speaker or instrument that must not be in two splits; the path if unknown."""
+        """(rows,) source recording, speaker or instrument that must not be in two splits; the file if unknown."""
         return self.index["group"].to_numpy(str)
 
     @cached_property
@@ -212,8 +215,9 @@ class Task:
         return training[train], training[valid]
 
     def missing(self) -> list[str]:
-        """Paths of the index that do not exist; as text, since a million `Path` objects take a quarter of a gigabyte."""
-        return [path for path in self.index["path"].tolist() if not os.path.isfile(real_path(self.folder, path))]
+        """Clips whose file does not exist; as text, since a million `Path` objects take a quarter of a gigabyte."""
+        names = self.index["path"].tolist()
+        return [name for name in names if not os.path.isfile(real_path(self.folder, name_file(name)))]
 
     def require_files(self) -> None:
         """Fail before any work is done if a clip is not there.
@@ -333,11 +337,12 @@ def _check_index(config: TaskConfig, index: pd.DataFrame) -> tuple[pd.DataFrame,
     """The index with strata and groups, and the labels as in `Task.y`, after every check that needs no audio."""
     index = index.reset_index(drop=True)
     check = IndexCheck(config)
+    index = name_segments(index, check.where)
     y = check.add(index)
     check.finish()
     index = index.assign(stratum=strata(config, y))
     if "group" not in index or (index["group"] == "").all():
-        index["group"] = index["path"]
+        index["group"] = [name_file(path) for path in index["path"]]
     return index, y
 
 

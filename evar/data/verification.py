@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
 
 from evar.audio.reading import AudioError, ClipPolicy, inspect, read_clip
+from evar.audio.segments import name_file
+from evar.audio.sound_pool import SoundPool
 from evar.config.messages import progress_bar
-from evar.config.tables import real_path
+from evar.data.segments import locate_clip, name_segments
 from evar.data.task_config import TaskConfig
 
 #: names of bad clips that `Verification` keeps
@@ -72,27 +75,35 @@ def verify_files(config: TaskConfig, folder: Path, parts: Iterable[pd.DataFrame]
 
     policy = ClipPolicy(config.clip_seconds, config.pad, config.crop, 0)
 
-    def check(name: str, checksum: str) -> tuple[str, str, float]:
-        path = real_path(folder, name)
+    def check(name: str, checksum: str, pool: SoundPool) -> tuple[str, str, float]:
+        path = locate_clip(folder, name)
+        if not path.is_file():
+            return "missing", "", 0.0
         try:
             info = inspect(path)
-            read_clip(path, info, policy, info.sample_rate)
+            read_clip(path, info, policy, info.sample_rate, pool)
         except AudioError as error:
             return "undecodable", str(error), 0.0
         altered = bool(checksum) and not info.sha256.startswith(checksum)
         return "altered" if altered else "", "", policy.window(info)[1] / info.sample_rate
 
+    def check_each(clips: Sequence[tuple[str, str]]) -> list[tuple[str, str, float]]:
+        with SoundPool() as pool:
+            return [check(*clip, pool) for clip in clips]
+
     found = Verification()
     bar = progress_bar(total=n_clips, desc=f"verify {config.name}", unit="clip", leave=False)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
         for rows in parts:
+            rows = name_segments(rows, config.name)
             checksums = rows["sha256"].tolist() if "sha256" in rows else [""] * len(rows)
-            futures = [
-                pool.submit(check, path, checksum) if os.path.isfile(real_path(folder, path)) else None
-                for path, checksum in zip(rows["path"].tolist(), checksums, strict=True)
-            ]
-            for path, future in zip(rows["path"].tolist(), futures, strict=True):
-                found.add(path, *(future.result() if future else ("missing", "", 0.0)))
-                bar.update()
+            clips = zip(rows["path"].tolist(), checksums, strict=True)
+            # Segments of one file that follow each other are read by one thread, which opens the file once.
+            jobs = [list(own) for _, own in groupby(clips, key=lambda clip: name_file(clip[0]))]
+            futures = [threads.submit(check_each, job) for job in jobs]
+            for job, future in zip(jobs, futures, strict=True):
+                for (path, _), result in zip(job, future.result(), strict=True):
+                    found.add(path, *result)
+                    bar.update()
     bar.close()
     return found

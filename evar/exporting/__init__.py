@@ -21,7 +21,7 @@ from evar.config.disk import explain_writing
 from evar.config.messages import progress_bar, tell
 from evar.exporting.parts import digest_of, is_committed, record_file, remove_unfinished
 from evar.exporting.repeats import FileCounter, Homes
-from evar.exporting.sources import Source, portions
+from evar.exporting.sources import TIMES, Source, portions
 from evar.exporting.table import Table
 from evar.exporting.writers import FORMATS, RESERVED, read_metadata, require_format
 
@@ -80,7 +80,8 @@ class Exported:
             lines.append(f"bad clips: ... and {len(bad) - _SHOWN} more, all in the metadata of {output}")
         lines += [self.left_out] if self.left_out else []
         n_good = self.meta["n_clips"]
-        shown = f"{n_good} clips" if not bad else f"{n_good} of {n_good + len(bad)} clips"
+        noun = "windows" if "window_seconds" in self.meta else "clips"
+        shown = f"{n_good} {noun}" if not bad else f"{n_good} of {n_good + len(bad)} {noun}"
         if self.meta["rows"] == "frames":
             shown += f", {self.meta['n_rows']} frames"
         shapes = ", ".join(f"{name} ({width})" for name, width in self.meta["features"].items())
@@ -136,8 +137,8 @@ def export(
     output = Path(output)
     require_format(output)
     recipe = recipe or Recipe.of(encoder)
-    _require_own_names(source.columns, recipe)
-    settings = settings_of(encoder, recipe, source.columns)
+    _require_own_names([name for name in source.columns if name not in TIMES], recipe)
+    settings = settings_of(encoder, recipe, source.columns) | source.describe_windows()
     text = json.dumps(settings, default=str)
     before = _read_old_metadata(output)
     folder = output.with_name(f"{output.name}.parts")

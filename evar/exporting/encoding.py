@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evar.audio.reading import AudioError, length, read
+from evar.audio.reading import AudioError, count_resampled, length, measure, read
+from evar.audio.segments import Segment
+from evar.audio.sound_pool import SoundPool
 from evar.config.messages import warn
 from evar.exporting.parts import PartWriter
 from evar.extraction.batching import by_length, decode_ahead, in_batches, keep_float32, pad_clips
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 #: a clip on its way: its part, and its position there
 _Item = tuple[PartWriter, int]
+#: batches of parts of files that are decoded together, in the order of the files
+_BATCHES_A_PORTION = 2
 
 
 def encode(
@@ -52,28 +56,90 @@ def encode(
     import torch
 
     keep_float32()
-
-    def decode(item: _Item) -> NDArray[np.float32]:
-        part, position = item
-        return read(part.clips[position].file, encoder.sample_rate)
-
     loud = LoudClips()
-    with ThreadPoolExecutor(8) as threads, torch.inference_mode(), keep_freed_memory():
+    planned: deque[list[list[_Item]]] = deque()
+    with (
+        _Decoder(encoder.sample_rate) as decoder,
+        ThreadPoolExecutor(8) as threads,
+        torch.inference_mode(),
+        keep_freed_memory(),
+    ):
         parts = (PartWriter(folder, digest, clips, recipe.features, others) for digest, clips, others in portions)
-        for batch, futures in decode_ahead(_make_batches(encoder, parts, batch_size, threads, bar), decode):
+
+        def list_readings() -> Iterator[list[_Item]]:
+            for batches in _make_batches(encoder, parts, batch_size, threads, bar, decoder):
+                planned.append(batches)
+                yield decoder.book([item for batch in batches for item in batch])
+
+        for items, futures in decode_ahead(list_readings(), decoder.decode):
             clips: dict[_Item, NDArray[np.float32]] = {}
-            for item, future in zip(batch, futures, strict=True):
+            for item, future in zip(items, futures, strict=True):
                 try:
                     clips[item] = future.result()
-                    loud.look(item[0].clips[item[1]].path, clips[item])
+                    loud.look(item[0].clips[item[1]].name, clips[item])
                 except AudioError as error:
                     item[0].fail(item[1], str(error))
-            for items in [list(clips)] if encoder.batch_invariant else by_length(clips):
-                if items:
-                    _encode_batch(encoder, recipe, {item: clips[item] for item in items})
-            bar.update(sum(len(part.of_file[position]) for part, position in batch))
+            for batch in planned.popleft():
+                own = {item: clips[item] for item in batch if item in clips}
+                for equal in [list(own)] if encoder.batch_invariant else by_length(own):
+                    if equal:
+                        _encode_batch(encoder, recipe, {item: own[item] for item in equal})
+                bar.update(sum(len(part.of_file[position]) for part, position in batch))
     if text := loud.describe():
         warn(text)
+
+
+class _Decoder:
+    """Decodes clips, in threads; of parts of a file, in their order, with the file open."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self._sample_rate = sample_rate
+        self._pool = SoundPool()
+        #: (part, position) -> first sample and number of samples at the file's rate, and the turn in the pool
+        self._places: dict[_Item, tuple[int, int]] = {}
+        self._turns: dict[_Item, int] = {}
+
+    def measure(self, item: _Item) -> int:
+        """Samples of a clip at the encoder's rate, from its file's header.
+
+        Raises:
+            AudioError: if the file cannot be read, or the part is not inside it.
+        """
+        clip = item[0].clips[item[1]]
+        if clip.times is None:
+            return length(clip.file, self._sample_rate)
+        n_samples, sample_rate = measure(clip.file)
+        place = Segment(clip.file, *clip.times).locate(n_samples, sample_rate)
+        self._places[item] = place
+        return count_resampled(place[1], sample_rate, self._sample_rate)
+
+    def book(self, items: list[_Item]) -> list[_Item]:
+        """Put clips that will be decoded together in the order in which they are read."""
+        if any(item in self._places for item in items):
+            clip_of = {item: item[0].clips[item[1]] for item in items}
+            items = sorted(items, key=lambda item: (str(clip_of[item].file), self._places.get(item, (0, 0))))
+        for item in items:
+            if item in self._places:
+                self._turns[item] = self._pool.book(item[0].clips[item[1]].file)
+        return items
+
+    def decode(self, item: _Item) -> NDArray[np.float32]:
+        """(samples,) at the encoder's rate.
+
+        Raises:
+            AudioError: if the clip cannot be decoded.
+        """
+        file = item[0].clips[item[1]].file
+        place = self._places.pop(item, None)
+        if place is None:
+            return read(file, self._sample_rate)
+        return self._pool.read(file, *place, self._sample_rate, self._turns.pop(item))
+
+    def __enter__(self) -> _Decoder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.close()
 
 
 def _encode_batch(encoder: Encoder, recipe: Recipe, clips: dict[_Item, NDArray[np.float32]]) -> None:
@@ -91,12 +157,13 @@ def _make_batches(
     batch_size: int | None,
     threads: ThreadPoolExecutor,
     bar: Any,
-) -> Iterator[list[_Item]]:
-    """Batches of one part after the other; while one is planned, threads read the headers of the next."""
+    decoder: _Decoder,
+) -> Iterator[list[list[_Item]]]:
+    """Batches that are decoded together, part after part; while one is planned, threads read the headers of the next."""
     waiting: deque[tuple[PartWriter, dict[int, Future[int]]]] = deque()
     for part in parts:
         bar.update(len(part.clips) - sum(len(positions) for positions in part.of_file.values()))
-        headers = {first: threads.submit(length, part.clips[first].file, encoder.sample_rate) for first in part.of_file}
+        headers = {first: threads.submit(decoder.measure, (part, first)) for first in part.of_file}
         waiting.append((part, headers))
         if len(waiting) > 1:
             yield from _plan_batches(encoder, *waiting.popleft(), batch_size, bar)
@@ -106,7 +173,7 @@ def _make_batches(
 
 def _plan_batches(
     encoder: Encoder, part: PartWriter, headers: Mapping[int, Future[int]], batch_size: int | None, bar: Any
-) -> Iterator[list[_Item]]:
+) -> Iterator[list[list[_Item]]]:
     lengths = [0] * len(part.clips)
     usable = []
     for position, header in headers.items():
@@ -116,11 +183,23 @@ def _plan_batches(
         except AudioError as error:
             part.fail(position, str(error))
             bar.update(len(part.of_file[position]))
-    for batch in in_batches(
-        sorted(usable, key=lambda position: -lengths[position]),
-        lengths,
-        max(1, int(encoder.batch_seconds * encoder.sample_rate)),
-        batch_size=batch_size,
-        equal_lengths=not encoder.batch_invariant,
-    ):
-        yield [(part, position) for position in batch]
+    max_samples = max(1, int(encoder.batch_seconds * encoder.sample_rate))
+
+    def make_batches(positions: list[int]) -> list[list[_Item]]:
+        order = sorted(positions, key=lambda position: -lengths[position])
+        batches = in_batches(
+            order, lengths, max_samples, batch_size=batch_size, equal_lengths=not encoder.batch_invariant
+        )
+        return [[(part, position) for position in batch] for batch in batches]
+
+    if all(part.clips[position].times is None for position in usable):
+        yield from ([batch] for batch in make_batches(usable))
+        return
+    portion: list[int] = []
+    for position in sorted(usable, key=lambda at: (str(part.clips[at].file), part.clips[at].times or (0.0, 0.0))):
+        if portion and sum(lengths[at] for at in [*portion, position]) > _BATCHES_A_PORTION * max_samples:
+            yield make_batches(portion)
+            portion = []
+        portion.append(position)
+    if portion:
+        yield make_batches(portion)

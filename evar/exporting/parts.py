@@ -157,7 +157,7 @@ class PartWriter:
         usable = [(self.clips[position], self._places[position]) for position in sorted(self._places)]
         record: dict[str, Any] = {
             "clips": [[clip.path, clip.columns, *place] for clip, place in usable],
-            "bad": [[self.clips[position].path, self._bad[position]] for position in sorted(self._bad)],
+            "bad": [[self.clips[position].name, self._bad[position]] for position in sorted(self._bad)],
         }
         if self._bad or self._elsewhere:  # else the positions are 0, 1, 2, ...
             record |= {"positions": sorted(self._places), "bad_positions": sorted(self._bad)}

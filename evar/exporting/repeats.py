@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from evar.audio.segments import format_address
+
 if TYPE_CHECKING:
     from evar.exporting.sources import Clip
 
@@ -88,7 +90,7 @@ class Homes:
 
 
 def name_file(clip: Clip) -> str:
-    """Return the path by which a file is known again.
+    """Return the path by which a file, or a part of it, is known again.
 
     Example:
         >>> from pathlib import Path
@@ -96,7 +98,8 @@ def name_file(clip: Clip) -> str:
         >>> name_file(Clip("a", Path("sounds/../a.wav"))) == os.path.abspath("a.wav")
         True
     """
-    return os.path.abspath(clip.file)
+    path = os.path.abspath(clip.file)
+    return path if clip.times is None else format_address(path, *clip.times)
 
 
 def _hash_path(path: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from evar.exporting.parts import list_positions, locate_rows, read_record
+from evar.exporting.sources import TIMES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,6 +30,7 @@ class Row:
         clip: its number among all clips of the output.
         first: the piece begins at this row of the clip; 0 unless frames are many.
         n_rows: of the piece.
+        start, end: seconds from the beginning of the file, of the clip.
     """
 
     path: str
@@ -36,6 +39,8 @@ class Row:
     clip: int
     first: int
     n_rows: int
+    start: float
+    end: float
 
 
 @dataclass
@@ -46,7 +51,8 @@ class Table:
         folder: of the parts.
         digests: of the parts, in the order of the source.
         features: name -> width.
-        columns: names of the columns that are carried along.
+        columns: names of the columns that are carried along, without start and end.
+        has_times: clips are parts of files, so each has a start and an end.
         hop: seconds between frames; 0 if a row is a clip.
         homes: path of a file that repeats -> its part, and its position there.
         meta: metadata of the output.
@@ -66,8 +72,11 @@ class Table:
     n_rows: int = 0
     bad: list[list[str]] = field(default_factory=list)
     longest: dict[str, int] = field(default_factory=dict)
+    has_times: bool = False
 
     def __post_init__(self) -> None:
+        self.has_times = tuple(self.columns[-2:]) == TIMES
+        self.columns = tuple(self.columns[:-2] if self.has_times else self.columns)
         self.longest = dict.fromkeys(("path", *self.columns), 1)
         for digest in self.digests:
             entries, bad = self._read_part(digest)
@@ -75,7 +84,8 @@ class Table:
             self.n_clips += len(entries)
             for path, columns, _, _, n_rows, _ in entries:
                 self.n_rows += n_rows
-                for name, text in zip(self.longest, (path, *columns), strict=True):
+                texts = columns[:-2] if self.has_times else columns
+                for name, text in zip(self.longest, (path, *texts), strict=True):
                     self.longest[name] = max(self.longest[name], len(text))
 
     def clips(self) -> Iterator[list[Row]]:
@@ -99,7 +109,7 @@ class Table:
         for digest in self.digests:
             part = []
             for path, columns, seconds, _, n_rows, _ in self._read_part(digest)[0]:
-                part.append(Row(path, tuple(columns), seconds, number, 0, n_rows))
+                part.append(self._make_row(path, columns, seconds, number, 0, n_rows))
                 number += 1
             if part:
                 yield part
@@ -140,7 +150,7 @@ class Table:
                     first = 0
                     while first < n_rows:
                         n_piece = min(n_rows - first, most - n_block)
-                        piece = Row(path, tuple(columns), seconds, number, first, n_piece)
+                        piece = self._make_row(path, columns, seconds, number, first, n_piece)
                         block.append((piece, begin + first, home))
                         first, n_block = first + n_piece, n_block + n_piece
                         if n_block == most:
@@ -151,6 +161,12 @@ class Table:
             finally:
                 for file in files.values():
                     file.close()
+
+    def _make_row(self, path: str, columns: Sequence[str], seconds: float, clip: int, first: int, n_rows: int) -> Row:
+        start, end = (float(columns[-2]), float(columns[-1])) if self.has_times else (0.0, math.inf)
+        texts = tuple(columns[:-2] if self.has_times else columns)
+        end = end if math.isfinite(end) else start + seconds
+        return Row(path, texts, seconds, clip, first, n_rows, start, end)
 
     def _gather_vectors(
         self,

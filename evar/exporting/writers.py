@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from evar.exporting.table import Row, Table
 
 #: names that a carried column cannot have
-RESERVED = ("path", "seconds", "clip", "time", "hop", "meta")
+RESERVED = ("path", "seconds", "start", "end", "clip", "time", "hop", "meta")
 
 
 def write_parquet(path: Path, table: Table) -> None:
@@ -38,7 +38,8 @@ def write_parquet(path: Path, table: Table) -> None:
     import pyarrow.parquet
 
     texts = ("path", *table.columns)
-    numbers = ("seconds", "time", "hop") if table.hop else ("seconds",)
+    of_clips = _name_numbers(table)
+    numbers = (*of_clips, "time", "hop") if table.hop else of_clips
     schema = pyarrow.schema(
         [
             *(pyarrow.field(name, pyarrow.string()) for name in texts),
@@ -55,7 +56,7 @@ def write_parquet(path: Path, table: Table) -> None:
                     pyarrow.array([text for row in rows for text in [_list_texts(row)[i]] * row.n_rows])
                     for i in range(len(texts))
                 ),
-                pyarrow.array(np.repeat([row.seconds for row in rows], counts)),
+                *(pyarrow.array(np.repeat([getattr(row, name) for row in rows], counts)) for name in of_clips),
             ]
             if table.hop:
                 time = np.concatenate([_compute_times(row, table.hop) for row in rows])
@@ -69,6 +70,7 @@ def write_parquet(path: Path, table: Table) -> None:
 def write_npz(path: Path, table: Table) -> None:
     """Arrays for `numpy.load`, without pickle: `path`, `seconds` and the carried columns (clips,), `meta` (a text) and,
     per feature, (clips, width); with frames, each feature is (frames, width), with `clip` and `time` (frames,) and `hop`.
+    Parts of files have `start` and `end` (clips,) too, in seconds.
 
     Args:
         path: of the file, replaced where it is there.
@@ -92,8 +94,8 @@ def write_npz(path: Path, table: Table) -> None:
             kind = np.dtype(f"<U{table.longest[name]}")
             cells = (np.array([_list_texts(row)[place] for row in part], kind) for part in table.clips())
             _add(archive, name, kind, (table.n_clips,), cells, zipfile.ZIP_DEFLATED)
-        seconds = (np.array([row.seconds for row in part]) for part in table.clips())
-        _add(archive, "seconds", np.dtype("<f8"), (table.n_clips,), seconds)
+        for name in _name_numbers(table):
+            _add(archive, name, np.dtype("<f8"), (table.n_clips,), _list_numbers(table, name))
         if table.hop:
             clip, time = (np.dtype(kind) for kind in ("<i8", "<f8"))
             _add(
@@ -153,8 +155,8 @@ def write_h5(path: Path, table: Table) -> None:
         for place, name in enumerate(("path", *table.columns)):
             texts = file.create_dataset(name, (table.n_clips,), h5py.string_dtype())
             _fill(texts, (np.array([_list_texts(row)[place] for row in part], object) for part in table.clips()))
-        seconds = file.create_dataset("seconds", (table.n_clips,), "<f8")
-        _fill(seconds, (np.array([row.seconds for row in part]) for part in table.clips()))
+        for name in _name_numbers(table):
+            _fill(file.create_dataset(name, (table.n_clips,), "<f8"), _list_numbers(table, name))
         if table.hop:
             clip = file.create_dataset("clip", (table.n_rows,), "<i8")
             _fill(clip, _repeat_by_frame(table, lambda row: np.full(row.n_rows, row.clip)))
@@ -186,8 +188,18 @@ def _repeat_by_frame(table: Table, value: Callable[[Row], NDArray[Any]]) -> Iter
 
 
 def _compute_times(row: Row, hop: float) -> NDArray[np.float64]:
-    """Seconds at which the hop of each frame begins."""
-    return np.arange(row.first, row.first + row.n_rows, dtype=np.float64) * np.float64(hop)
+    """Seconds from the beginning of the file at which the hop of each frame begins."""
+    return row.start + np.arange(row.first, row.first + row.n_rows, dtype=np.float64) * np.float64(hop)
+
+
+def _name_numbers(table: Table) -> tuple[str, ...]:
+    """Numbers that each clip has."""
+    return ("seconds", "start", "end") if table.has_times else ("seconds",)
+
+
+def _list_numbers(table: Table, name: str) -> Iterator[NDArray[np.float64]]:
+    """One number of each clip, part by part."""
+    return (np.array([getattr(row, name) for row in part], np.float64) for part in table.clips())
 
 
 def _list_texts(row: Row) -> tuple[str, ...]:

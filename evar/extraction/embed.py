@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias, overload
 import numpy as np
 
 from evar.audio.reading import AudioError
+from evar.audio.segments import require_window
 from evar.config.messages import progress_bar
 from evar.config.registry import near_miss
 from evar.extraction.audio_input import Clip, decode_clip, list_clips, require_rate
 from evar.extraction.batching import in_batches, keep_float32, pad_clips
 from evar.extraction.fusion import FUSIONS, fuse
 from evar.extraction.loudness import LoudClips
+from evar.extraction.windows import Window, WindowVectors, decode_windows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,6 +73,12 @@ def embed(
     sample_rate: int | None = None, pooling: str | None = None, batch_size: int | None = None,
     errors: Literal["return"],
 ) -> tuple[dict[str, Vectors], dict[int, AudioError]]: ...  # fmt: skip
+@overload
+def embed(
+    encoder: Encoder | str, audio: Audio, layers: Layers | None = None, fusion: str | None = None, *,
+    sample_rate: int | None = None, pooling: str | None = None, batch_size: int | None = None,
+    errors: Literal["warn", "raise"] = "warn", window: float, hop: float | None = None,
+) -> WindowVectors: ...  # fmt: skip
 def embed(
     encoder: Encoder | str,
     audio: Audio,
@@ -81,8 +89,10 @@ def embed(
     pooling: str | None = None,
     batch_size: int | None = None,
     errors: Literal["warn", "raise", "return"] = "warn",
+    window: float | None = None,
+    hop: float | None = None,
 ) -> Any:
-    """Compute one vector a clip, of one layer, several, or a fusion of layers.
+    """Compute one vector a clip, of one layer, several, or a fusion of layers; or one for each window of a clip.
 
     Files are decoded, mixed down and resampled as `evar lineval` does it, and the vectors are the same numbers. Several
     threads may call this at the same time, with one encoder or with several, and get the numbers that each gets alone.
@@ -92,7 +102,7 @@ def embed(
         audio: a waveform (samples,) or (batch, samples), as array or tensor; the path of a file; the bytes of a file, or a
             binary file that is open, such as `io.BytesIO`; a dictionary {'array', 'sampling_rate'}, {'path'} or {'bytes'} as
             the package `datasets` gives them; or a list of any of these. Floats in [-1, 1]; integers are taken for PCM of
-            their type's range. Files are taken whole.
+            their type's range. Files are taken whole, up to half an hour, or in windows, of any length.
         layers: None for the encoder's default layers as one feature; "all", a list of names or positions (0 is the
             first layer, -1 the last), or "name,name".
         fusion: makes one feature of the layers: "concat" or "average".
@@ -102,11 +112,14 @@ def embed(
         errors: what happens to a file of a list that cannot be read. "warn": its row is NaN, and one warning names all
             of them; "return": its row is NaN, and the errors are returned; "raise": the first of them is raised. The only
             clip of a call, and a list without one readable clip, raise an error under "warn" too.
+        window: seconds; each clip is cut into windows, see `evar.audio.segments.cut_windows`. None takes clips whole.
+        hop: seconds from the beginning of a window to that of the next; None takes `window`.
 
     Returns:
         (batch, width) float32 where `fusion` is given or `layers` is None (several default layers are concatenated);
         else {layer: (batch, width) float32}. Clips are in the order given. Under errors="return" a pair: these vectors, and
-        {position: AudioError} of the clips that could not be read.
+        {position: AudioError} of the clips that could not be read. With `window`, a `WindowVectors` instead of the vectors:
+        windows x width, the clip of each window, and its start and end; clips that cannot be read have no windows.
 
     Raises:
         ValueError: if a layer, fusion or pooling is unknown, or a waveform is empty, not finite or of another shape.
@@ -123,6 +136,9 @@ def embed(
         >>> vectors, errors = embed(logmel, [np.zeros(16000), "missing.wav"], errors="return")
         >>> list(errors), np.isnan(vectors).all(axis=1).tolist()
         ([1], [False, True])
+        >>> found = embed(logmel, np.zeros(5 * 16000, np.float32), window=2.0, hop=1.0)
+        >>> found.vectors.shape, found.start.tolist(), found.end.tolist()
+        ((4, 128), [0.0, 1.0, 2.0, 3.0], [2.0, 3.0, 4.0, 5.0])
     """
     from evar.encoders import load_encoder
 
@@ -131,16 +147,71 @@ def embed(
     rate = None if sample_rate is None else require_rate(sample_rate)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if window is None and hop is not None:
+        raise ValueError(f"hop is the time between windows; give window too, got hop {hop:g} alone")
+    if window is not None:
+        require_window(window, hop or window)
     clips = list_clips(audio)
     if isinstance(encoder, str):
         encoder = load_encoder(encoder)
     names, fusion = selection(encoder, layers, fusion, pooling)
     must_raise = errors == "raise" or (errors == "warn" and len(clips) == 1)
+    if window is not None:
+        lengths = (window, hop or window)
+        return _embed_windows(encoder, clips, (names, fusion, pooling), (rate, batch_size, must_raise), lengths, errors)
     found, failed = _encode_clips(encoder, clips, names, pooling, rate, batch_size, must_raise)
     if failed and errors == "warn":
         _warn_or_raise(failed, len(clips))
     vectors = found if fusion is None else fuse(found, fusion)
     return (vectors, failed) if errors == "return" else vectors
+
+
+def _embed_windows(
+    encoder: Encoder,
+    clips: Sequence[Clip],
+    features: tuple[list[str], str | None, str | None],
+    settings: tuple[int | None, int | None, bool],
+    lengths: tuple[float, float],
+    errors: str,
+) -> Any:
+    """`embed` over windows: features are names, fusion and pooling; settings are rate, batch size, and whether to raise."""
+    names, fusion, pooling = features
+    sample_rate, batch_size, must_raise = settings
+    failed: dict[int, AudioError] = {}
+    found: dict[str, list[Vectors]] = {name: [] for name in names}
+    places: list[tuple[int, float, float]] = []
+
+    def take(portion: Sequence[Window]) -> None:
+        ready = [Clip(window.waveform) for window in portion]
+        vectors, _ = _encode_clips(encoder, ready, names, pooling, None, batch_size, True)
+        for name in names:
+            found[name].append(vectors[name])
+        places.extend((window.clip, window.start, window.end) for window in portion)
+
+    portion: list[Window] = []
+    n_samples = 0
+    for one in decode_windows(clips, encoder.sample_rate, sample_rate, lengths):
+        if not isinstance(one, Window):
+            if must_raise:
+                raise one[1]
+            failed[one[0]] = one[1]
+            continue
+        portion.append(one)
+        n_samples += len(one.waveform)
+        if n_samples >= 2 * encoder.batch_seconds * encoder.sample_rate:
+            take(portion)
+            portion, n_samples = [], 0
+    if portion:
+        take(portion)
+    if failed and errors == "warn":
+        _warn_or_raise(failed, len(clips))
+    if not places:  # every clip failed, and the reasons are returned
+        take([])
+    joined = {name: np.concatenate(own) for name, own in found.items()}
+    clip, start, end = (np.array([place[at] for place in places]) for at in range(3))
+    vectors = joined if fusion is None else fuse(joined, fusion)
+    result = WindowVectors(vectors, clip.astype(np.int64), start.astype(np.float64), end.astype(np.float64))
+    return (result, failed) if errors == "return" else result
 
 
 def _encode_clips(

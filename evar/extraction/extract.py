@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evar.audio.reading import AudioError, ClipPolicy, read_clip
+from evar.audio.segments import Segment
+from evar.audio.sound_pool import SoundPool
 from evar.config.messages import progress_bar, tell
 from evar.encoders.pooling import pool
 from evar.extraction.batching import by_length, decode_ahead, keep_float32, pad_clips
 from evar.extraction.frame_request import FrameRequest
 from evar.extraction.freed_memory import keep_freed_memory
 from evar.extraction.loudness import LoudClips
-from evar.extraction.plan import Plan, inspect_clips, make_plan
+from evar.extraction.plan import Plan, inspect_clips, make_plan, sort_by_place
 from evar.numeric.device import describe_device
 from evar.storage.costs import EncodingCost, append_cost
 from evar.storage.feature_store import FeatureStore
@@ -63,7 +65,7 @@ class Extraction:
 
 def extract(
     encoder: Encoder,
-    paths: Sequence[Path],
+    paths: Sequence[Path | Segment],
     policy: ClipPolicy,
     store: FeatureStore,
     batch_size: int | None = None,
@@ -76,7 +78,7 @@ def extract(
 
     Args:
         encoder: in eval mode, on its device.
-        paths: (clips,) audio files.
+        paths: (clips,) audio files, or segments of them.
         policy: which part of a file is the clip.
         store: where vectors live.
         batch_size: clips a batch; None takes as many as `encoder.batch_seconds` of audio.
@@ -105,7 +107,7 @@ def extract(
 def extract_each(
     encoder: Encoder,
     norm_stats: Sequence[tuple[float, float] | None],
-    paths: Sequence[Path],
+    paths: Sequence[Path | Segment],
     policy: ClipPolicy,
     store: FeatureStore,
     batch_size: int | None = None,
@@ -251,7 +253,7 @@ def _announce_frames(frames: FrameRequest, n_bytes: int, n_clips: int, store: Fe
 
 def _encode(
     encoder: Encoder,
-    paths: Sequence[Path],
+    paths: Sequence[Path | Segment],
     policy: ClipPolicy,
     targets: Sequence[Target],
     label: str,
@@ -260,31 +262,49 @@ def _encode(
     keep_float32()
     infos = targets[0].planned.infos
     wanted = set().union(*(target.todo for target in targets))
-    batches = [[p for p in batch if p in wanted] for batch in targets[0].planned.batches]
-    batches = [batch for batch in batches if batch]
+    portions = _choose_wanted(targets[0].planned, wanted)
+    pool, turns = SoundPool(), {}
+
+    def list_readings() -> Iterator[list[int]]:
+        for portion in portions:
+            clips = [position for batch in portion for position in batch]
+            clips = sort_by_place(clips, infos) if any(isinstance(paths[p], Segment) for p in clips) else clips
+            turns.update({p: pool.book(path.file) for p in clips if isinstance(path := paths[p], Segment)})
+            yield clips
 
     def decode(position: int) -> NDArray[np.float32]:
         info = infos[position]
         assert info is not None
-        return read_clip(paths[position], info, policy, encoder.sample_rate)
+        extra = (pool, turns.pop(position)) if info.part else ()
+        return read_clip(paths[position], info, policy, encoder.sample_rate, *extra)
 
     loud = LoudClips()
     bar = progress_bar(total=len(wanted), desc=label or encoder.name, unit="clip", smoothing=0.1, mininterval=0.5)
-    for batch, futures in decode_ahead(batches, decode):
-        clips: dict[int, NDArray[np.float32]] = {}
-        for position, future in zip(batch, futures, strict=True):
-            try:
-                clips[position] = future.result()
-                loud.look(paths[position], clips[position])
-            except AudioError as error:
+    with pool:
+        for portion, (read, futures) in zip(portions, decode_ahead(list_readings(), decode), strict=True):
+            clips: dict[int, NDArray[np.float32]] = {}
+            for position, future in zip(read, futures, strict=True):
+                try:
+                    clips[position] = future.result()
+                    loud.look(paths[position], clips[position])
+                except AudioError as error:
+                    for target in targets:
+                        mark_bad(target.result, position, str(error))
+            for batch in portion:
                 for target in targets:
-                    mark_bad(target.result, position, str(error))
-        for target in targets:
-            encode_batch(encoder, target, {p: clip for p, clip in clips.items() if p in target.todo}, frames)
-        bar.update(len(batch))
+                    own = {p: clips[p] for p in batch if p in clips and p in target.todo}
+                    encode_batch(encoder, target, own, frames)
+                bar.update(len(batch))
     bar.close()
     if text := loud.describe():
         tell(f"{label or encoder.name}: {text}")
+
+
+def _choose_wanted(planned: Plan, wanted: Collection[int]) -> list[list[list[int]]]:
+    """The portions of a plan without the clips that are stored."""
+    portions = [[[p for p in batch if p in wanted] for batch in portion] for portion in planned.portions]
+    portions = [[batch for batch in portion if batch] for portion in portions]
+    return [portion for portion in portions if portion]
 
 
 def encode_batch(

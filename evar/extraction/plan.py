@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evar.audio.known_files import AudioIndex
-from evar.audio.reading import RESAMPLER, AudioError, AudioInfo, ClipPolicy, clip_length
+from evar.audio.reading import RESAMPLER, AudioError, AudioInfo, ClipPolicy, clip_length, take_part
+from evar.audio.segments import Segment, file_of
 from evar.config.messages import progress_bar
 from evar.encoders.pooling import count_pooled_features, describe_pooling
 from evar.extraction.batching import in_batches
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from evar.encoders.base import Encoder
 
 
+#: batches of segments that are decoded together: clips of several lengths can then be batched with little padding
+_BATCHES_A_PORTION = 2
+
+
 @dataclass(frozen=True)
 class Plan:
     """The work of a pass before it starts; `evar lineval --dry_run` prints it.
@@ -33,7 +38,8 @@ class Plan:
         infos: (clips,) what each file holds, None for a bad clip.
         rows: (clips,) row ids, None for a bad clip.
         bad: position of a clip -> why it cannot be used.
-        batches: positions of the clips of each batch, over all clips, stored or not.
+        portions: batches that are decoded together, each of them the positions of its clips, over all clips, stored or not.
+            A portion is one batch, but for segments: those of a few batches are read in the order of the file.
         todo: positions of one clip for each row that is not stored yet.
         audio_seconds: of the clips in `todo`.
         n_bytes: that their vectors will take on disk.
@@ -43,10 +49,15 @@ class Plan:
     infos: list[AudioInfo | None]
     rows: list[str | None]
     bad: dict[int, str]
-    batches: list[list[int]]
+    portions: list[list[list[int]]]
     todo: set[int]
     audio_seconds: float
     n_bytes: int
+
+    @property
+    def batches(self) -> list[list[int]]:
+        """Positions of the clips of each batch."""
+        return [batch for portion in self.portions for batch in portion]
 
 
 def feature_key(
@@ -97,7 +108,7 @@ def feature_key(
 
 def plan(
     encoder: Encoder,
-    paths: Sequence[Path],
+    paths: Sequence[Path | Segment],
     policy: ClipPolicy,
     store: FeatureStore,
     batch_size: int | None = None,
@@ -107,7 +118,7 @@ def plan(
 
     Args:
         encoder: as `load_encoder` gives it.
-        paths: (clips,) audio files.
+        paths: (clips,) audio files, or segments of them.
         policy: which part of a file is the clip.
         store: where vectors live.
         batch_size: clips a batch; None takes as many as `encoder.batch_seconds` of audio.
@@ -161,13 +172,7 @@ def make_plan(
     for position, row in enumerate(rows):
         if row is not None:
             first_of_row.setdefault(row, position)
-    batches = in_batches(
-        sorted(first_of_row.values(), key=lambda position: (-lengths[position], str(rows[position]))),
-        lengths,
-        max(1, int(encoder.batch_seconds * encoder.sample_rate)),
-        batch_size=batch_size,
-        equal_lengths=not encoder.batch_invariant,
-    )
+    portions = _plan_portions(encoder, list(first_of_row.values()), infos, rows, lengths, batch_size)
     todo = {position for row, position in first_of_row.items() if row not in stored}
     seconds = sum(lengths[position] for position in todo) / encoder.sample_rate
     n_bytes = (
@@ -175,7 +180,58 @@ def make_plan(
         if frames
         else vector_bytes(encoder, len(todo))
     )
-    return Plan(key, infos, rows, bad, batches, todo, seconds, n_bytes)
+    return Plan(key, infos, rows, bad, portions, todo, seconds, n_bytes)
+
+
+def _plan_portions(
+    encoder: Encoder,
+    positions: list[int],
+    infos: Sequence[AudioInfo | None],
+    rows: Sequence[str | None],
+    lengths: Sequence[int],
+    batch_size: int | None,
+) -> list[list[list[int]]]:
+    """Batches, longest clips first; where there are segments, a few batches at a time, in the order of the files."""
+    max_samples = max(1, int(encoder.batch_seconds * encoder.sample_rate))
+
+    def make_batches(own: list[int]) -> list[list[int]]:
+        order = sorted(own, key=lambda position: (-lengths[position], str(rows[position])))
+        return in_batches(order, lengths, max_samples, batch_size=batch_size, equal_lengths=not encoder.batch_invariant)
+
+    if not any(infos[position].part for position in positions):  # type: ignore[union-attr]
+        return [[batch] for batch in make_batches(positions)]
+    portions: list[list[int]] = []
+    n_samples = 0
+    for position in sort_by_place(positions, infos):
+        if not portions or n_samples + lengths[position] > _BATCHES_A_PORTION * max_samples:
+            portions.append([])
+            n_samples = 0
+        portions[-1].append(position)
+        n_samples += lengths[position]
+    return [make_batches(portion) for portion in portions]
+
+
+def sort_by_place(positions: Iterable[int], infos: Sequence[AudioInfo | None]) -> list[int]:
+    """Sort clips by their file, and within a file by where they begin.
+
+    Args:
+        positions: of the clips.
+        infos: (clips,) what each file holds; None for a bad clip.
+
+    Returns:
+        The positions, sorted.
+
+    Example:
+        >>> infos = [AudioInfo("b", 9, 1), AudioInfo("a", 9, 1, part=(5, 2)), AudioInfo("a", 9, 1, part=(0, 5))]
+        >>> sort_by_place([0, 1, 2], infos)
+        [2, 1, 0]
+    """
+
+    def place(position: int) -> tuple[str, tuple[int, int], int]:
+        info = infos[position]
+        return ("", (0, 0), position) if info is None else (info.sha256, info.part or (0, 0), position)
+
+    return sorted(positions, key=place)
 
 
 def vector_bytes(encoder: Encoder, n_clips: int) -> int:
@@ -197,11 +253,13 @@ def vector_bytes(encoder: Encoder, n_clips: int) -> int:
     return estimate_bytes(widths, n_clips)
 
 
-def inspect_clips(paths: Sequence[Path], store: FeatureStore) -> tuple[list[AudioInfo | None], dict[int, str]]:
+def inspect_clips(
+    paths: Sequence[Path | Segment], store: FeatureStore
+) -> tuple[list[AudioInfo | None], dict[int, str]]:
     """Hash and header of every file, read only where the store's audio index does not know it.
 
     Args:
-        paths: (clips,) audio files.
+        paths: (clips,) audio files, or segments of them.
         store: its audio index is read first, and new files are added to it.
 
     Returns:
@@ -219,21 +277,29 @@ def inspect_clips(paths: Sequence[Path], store: FeatureStore) -> tuple[list[Audi
     """
     index = AudioIndex(store.folder)
     infos = index.lookup(paths)
-    unknown = [position for position, info in enumerate(infos) if info is None]
+    unknown: dict[Path, list[int]] = {}
+    for position, info in enumerate(infos):
+        if info is None:
+            unknown.setdefault(file_of(paths[position]), []).append(position)
+    files = list(unknown)
     bad: dict[int, str] = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool_of_threads:
-        bar = progress_bar(total=len(unknown), desc="reading headers", unit="file", delay=3, leave=False)
-        for begin in range(0, len(unknown), 500):
+        bar = progress_bar(total=len(files), desc="reading headers", unit="file", delay=3, leave=False)
+        for begin in range(0, len(files), 500):
             found = []
-            futures = {p: pool_of_threads.submit(index.inspect, paths[p]) for p in unknown[begin : begin + 500]}
-            for position, future in futures.items():
+            futures = {file: pool_of_threads.submit(index.inspect, file) for file in files[begin : begin + 500]}
+            for file, future in futures.items():
                 try:
                     name, info = future.result()
                 except AudioError as error:
-                    bad[position] = str(error)
-                else:
-                    infos[position] = info
-                    found.append((name, info))
+                    bad |= dict.fromkeys(unknown[file], str(error))
+                    continue
+                found.append((name, info))
+                for position in unknown[file]:
+                    try:
+                        infos[position] = take_part(info, paths[position])
+                    except AudioError as error:
+                        bad[position] = str(error)
             index.remember(found)
             bar.update(len(futures))
         bar.close()

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evar.audio.reading import RESAMPLER, AudioError, AudioInfo, ClipPolicy, read_clip
+from evar.audio.segments import Segment
+from evar.audio.sound_pool import SoundPool
 from evar.config.messages import progress_bar
 from evar.extraction.plan import inspect_clips
 from evar.storage.atomic import remove_dead_parts, write_atomic
@@ -92,7 +94,7 @@ def decode_task(task: Task, sample_rate: int, folder: Path) -> Waveforms:
     policy = ClipPolicy(seconds)
     # By content: a file that was replaced by one of its size and time must not give the old waveform.
     infos, unreadable = inspect_clips(task.paths, FeatureStore(folder.parent))
-    contents = [info.sha256 if info else None for info in infos]
+    contents = [info.content_id if info else None for info in infos]
     identity = [task.name, task.index_sha256, sample_rate, RESAMPLER, seconds, contents]
     stem = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
     data, index = folder / f"{task.name}-{stem}.f32", folder / f"{task.name}-{stem}.json"
@@ -128,12 +130,20 @@ def _decode_clips(
 ) -> None:
     """Decode every clip into one file, and say where each begins in another; the second is written last."""
 
+    sounds = SoundPool()
+    turns = {
+        position: sounds.book(path.file)
+        for position, path in enumerate(task.paths)
+        if isinstance(path, Segment) and infos[position] is not None
+    }
+
     def read(position: int) -> NDArray[np.float32] | str:
         info = infos[position]
         if info is None:
             return unreadable[position]
         try:
-            return read_clip(task.paths[position], info, policy, sample_rate)
+            extra = (sounds, turns[position]) if position in turns else ()
+            return read_clip(task.paths[position], info, policy, sample_rate, *extra)
         except (AudioError, OSError) as error:
             return str(error)
 
@@ -142,7 +152,7 @@ def _decode_clips(
     bad: dict[str, str] = {}
     part = data.with_suffix(f".{os.getpid()}.part")
     try:
-        with part.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
+        with part.open("wb") as file, sounds, ThreadPoolExecutor(os.cpu_count()) as pool:
             clips = pool.map(read, range(len(task)))
             bar = progress_bar(clips, f"decode {task.name}", len(task), unit="clip", leave=False)
             for position, clip in enumerate(bar):

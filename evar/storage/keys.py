@@ -60,10 +60,11 @@ class FeatureKey:
 
 
 def row_id(info: AudioInfo, start: int) -> str:
-    """Address of a clip within a key: the file's content and the first sample of the window.
+    """Address of a clip within a key: the file's content, the first sample of the window and, of a segment, its length.
 
     Example:
         >>> row_id(AudioInfo("ab" * 32, 16000, 16000), 0)
         'abababababababababababababababab@0'
     """
-    return f"{info.sha256[:32]}@{start}"
+    length = "" if info.part is None else f"+{info.part[1]}"
+    return f"{info.sha256[:32]}@{start}{length}"

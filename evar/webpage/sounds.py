@@ -18,6 +18,7 @@ import numpy as np
 from evar import audio
 from evar.audio.compressing import compress
 from evar.audio.errors import AudioError
+from evar.audio.segments import Segment, format_address
 from evar.webpage.clips import TaskClips, find_task
 from evar.webpage.context import Context
 
@@ -66,7 +67,7 @@ def collect_sounds(context: Context, chosen: Sequence[tuple[TaskClips, Sequence[
     if context.settings.audio == "none":
         sounds.problems.append("Sounds were left out on request (--audio=none).")
         return sounds
-    known: dict[str, dict[str, Path]] = {}
+    known: dict[str, dict[str, Path | Segment]] = {}
     for clips, _ in chosen:
         task = find_task(context, clips.task, clips.limit)
         problem = _explain_missing(clips, task)
@@ -113,7 +114,7 @@ def _take_turns(chosen: Sequence[tuple[TaskClips, Sequence[int]]]) -> Iterator[t
                 yield clips, positions[number]
 
 
-def _make_entry(path: Path, context: Context) -> tuple[dict[str, str] | None, int]:
+def _make_entry(path: Path | Segment, context: Context) -> tuple[dict[str, str] | None, int]:
     """Return what the scripts need of one clip, and the bytes of its sound; None if it cannot be read."""
     try:
         rate = audio.inspect(path).sample_rate
@@ -127,19 +128,23 @@ def _make_entry(path: Path, context: Context) -> tuple[dict[str, str] | None, in
     return {"source": f"data:{kind};base64,{_to_base64(data)}", "image": image}, len(data)
 
 
-def link_file(path: Path, page: Path) -> str:
+def link_file(path: Path | Segment, page: Path) -> str:
     """Return a relative address of a sound, as the page needs it.
 
     Args:
-        path: of the sound.
+        path: of the sound, or a part of it, which browsers play by the times behind the address.
         page: of the HTML file.
 
     Example:
         >>> link_file(Path("data/a b#.wav"), Path("results/report.html"))
         '../data/a%20b%23.wav'
+        >>> link_file(Segment(Path("data/field.wav"), 1.5, 4.0), Path("results/report.html"))
+        '../data/field.wav#t=1.5,4'
     """
     relative = os.path.relpath(path, page.parent).replace(os.sep, "/")
-    address = quote(os.fsencode(relative))
+    address = quote(os.fsencode(relative)) + (
+        format_address("", path.start, path.end) if isinstance(path, Segment) else ""
+    )
     return address if address.startswith(".") else f"./{address}"
 
 
