@@ -12,6 +12,7 @@ from pathlib import Path
 import soundfile
 from toy import RATE, tone
 
+from evar.data.catalogue.medical import CYCLES
 from evar.data.catalogue.music_tags import EMPTY_CLIPS, TOP_TAGS
 from evar.data.catalogue.voices import EMODB_TEST, EMODB_VALID, RAVDESS_TEST, RAVDESS_VALID
 
@@ -248,6 +249,18 @@ def fma_small(folder: Path) -> None:
     sounds(folder / "fma_small", [f"000/{10 * n + k:06d}.mp3" for n in range(3) for k in (0, 1)])
 
 
+def icbhi(folder: Path, shared: str = "199") -> None:
+    """Two cycles in each of 16 recordings of as many patients, but for the last: it is of `shared`."""
+    top, kinds, rows = folder / "ICBHI_final_database", ("0\t0", "1\t0", "0\t1", "1\t1"), []
+    for n in range(16):
+        patient = shared if n == 15 else str(101 + n)
+        name = f"{patient}_1b1_Al_sc_{'Litt3200' if n == 3 else 'Meditron'}"
+        table(top / f"{name}.txt", f"0.0\t0.05\t{kinds[n % 4]}", f"0.05\t0.1\t{kinds[n % 4]}")
+        sounds(top, [f"{name}.wav"])
+        rows.append(f"{patient}_1b1_Al_sc_Meditron\t{'test' if n >= 12 else 'train'}")
+    table(folder / "ICBHI_challenge_train_test.txt", *rows)
+
+
 COUNTS = {"train": 12, "valid": 4, "test": 4}
 EACH = {"train": 2, "valid": 2, "test": 2}
 FOLDS = dict.fromkeys("12345", 4)
@@ -286,6 +299,8 @@ MORE_COPIES: dict[str, tuple[Callable[[Path], None], list[str], dict[str, int]]]
     "emomusic_arousal_grouped": (partial(emomusic, last="Artist, 1"), [], {"train": 24, "test": 4}),
     "giantsteps_key": (giantsteps_key, ["Db major", "A minor"], {"train": 12, "test": 2}),
     "hear_maestro": (hear_maestro, ["21", "108"], {f"{n:02d}": 2 for n in range(5)}),
+    "icbhi": (icbhi, list(CYCLES.values()), {"train": 24, "test": 8}),
+    "icbhi_grouped": (partial(icbhi, shared="104"), list(CYCLES.values()), {"train": 22, "test": 8}),
     "circor_murmur": (
         partial(circor, column="Murmur", labels=("Absent", "Present")),
         ["Absent", "Present"],

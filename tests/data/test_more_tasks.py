@@ -131,6 +131,37 @@ def test_a_patient_who_came_twice_is_one_group(tmp_path):
         medical.circor_murmur(tmp_path)
 
 
+def test_cycles_of_breath_are_parts_of_recordings(copy, tmp_path):  # noqa: F811
+    top = copy("icbhi")
+    index = medical.icbhi(top)
+    assert index.iloc[1].tolist() == [
+        "ICBHI_final_database/101_1b1_Al_sc_Meditron.wav",
+        "0.05",
+        "0.1",
+        "normal",
+        "train",
+        "101",
+    ]
+    assert "104_1b1_Al_sc_Litt3200" in index["path"][6], "its device differs from the list's"
+    assert index["label"].tolist()[:8:2] == ["normal", "crackle", "wheeze", "both"]
+    task = load_task("icbhi")
+    assert str(task.index["path"][1]).endswith("101_1b1_Al_sc_Meditron.wav#t=0.05,0.1") and not task.missing()
+    table = top / "ICBHI_final_database" / "102_1b1_Al_sc_Meditron.txt"
+    whole = table.read_text()
+    table.write_text(whole.replace("1\t0", "2\t0", 1))
+    with pytest.raises(ValueError, match="102_1b1.* line 1: expected start, end, crackles and wheezes"):
+        medical.icbhi(top)
+    table.unlink()
+    with pytest.raises(
+        FileNotFoundError, match="1 of 16 recordings of the list have no table of cycles such as .*102_1b1"
+    ):
+        medical.icbhi(top)
+    table.write_text(whole)
+    (top / "ICBHI_challenge_train_test.txt").write_text("101_1b1_Al_sc_Meditron training")
+    with pytest.raises(ValueError, match="line 1: expected '101_1b1_Al_sc_Meditron test'"):
+        medical.icbhi(top)
+
+
 def test_actors_of_ravdess_follow_the_rule_that_is_stated():
     actors = sorted(f"{number:02d}" for number in range(1, 25))
     np.random.RandomState(0).shuffle(actors)
@@ -224,6 +255,7 @@ def test_metrics_that_are_new_rank_their_tasks(copy, tmp_path, capsys):  # noqa:
         "emomusic_valence": "r2",
         "circor_murmur": "balanced_accuracy",
         "giantsteps_key": "weighted_key_score",
+        "icbhi": "sensitivity_specificity",
     }
     for name in names:
         copy(name)
