@@ -91,7 +91,11 @@ def birdset_hsn(folder: Path) -> None:
         columns = dict(zip(("filepath", "ebird_code_multilabel", "recordist"), zip(*rows, strict=True), strict=True))
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"HSN_metadata_{name}.parquet"
-        pyarrow.parquet.write_table(pyarrow.table({key: list(value) for key, value in columns.items()}), file)
+        columns = {key: list(value) for key, value in columns.items()}
+        if name == "train":  # noise, then one event of another cluster, then two of one
+            columns["detected_events"] = [[[0.01, 0.02], [0.02, 0.03], [0.04, 0.05], [0.06, 0.07]]] * len(rows)
+            columns["event_cluster"] = [[-1, 1, 0, 0]] * len(rows)
+        pyarrow.parquet.write_table(pyarrow.table(columns), file)
         sounds(folder / name, [row[0] for row in rows])
 
 

@@ -162,6 +162,19 @@ def test_cycles_of_breath_are_parts_of_recordings(copy, tmp_path):  # noqa: F811
         medical.icbhi(top)
 
 
+def test_a_training_clip_of_birdset_begins_with_its_first_event(copy):  # noqa: F811
+    index = animals.birdset_hsn(copy("birdset_hsn"))
+    assert set(index["start"][index["split"] == "train"]) == {"0.04"} and set(index["start"][20:]) == {""}
+    assert index["group"][20] == "HSN_001_20150708_061805" and index["label"].tolist()[20:23] == [
+        "",
+        "gcrfin",
+        "gcrfin;whcspa",
+    ]
+    assert load_task("birdset_hsn").index["path"][0] == "train/XC0.ogg#t=0.04,"
+    for events, clusters, start in (([], [], ""), ([[0, 5]], [0], ""), ([[2, 3]], [-1], "2"), (None, None, "")):
+        assert animals._find_first_event({"detected_events": events, "event_cluster": clusters}) == start
+
+
 def test_actors_of_ravdess_follow_the_rule_that_is_stated():
     actors = sorted(f"{number:02d}" for number in range(1, 25))
     np.random.RandomState(0).shuffle(actors)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -190,7 +191,8 @@ def _fold(index: pd.DataFrame) -> pd.DataFrame:
 def birdset_hsn(top: Path) -> pd.DataFrame:
     """BirdSet HSN: trained on recordings of single birds, tested on windows of 5 s of soundscapes; from its parquet tables.
 
-    Group = recordist of a training clip where one is told, and recording of a test window.
+    A training clip begins with the first event of the largest cluster that the table tells, as most of what is heard before
+    is no bird. Group = recordist of a training clip where one is told, and recording of a test window.
     """
     files = {Path(path).name: Path(path) for path in find_audio(top)}
     tables = []
@@ -210,8 +212,28 @@ def birdset_hsn(top: Path) -> pd.DataFrame:
         else:
             groups = [re.sub(r"_\d+_\d+\.\w+$", "", name) for name in names]
         labels = [LABEL_SEPARATOR.join(sorted(map(str, row["ebird_code_multilabel"]))) for row in rows]
-        tables.append(pd.DataFrame({"path": places, "label": labels, "split": split, "group": groups}))
+        starts = [_find_first_event(row) if split == "train" else "" for row in rows]
+        columns = {"path": places, "start": starts, "label": labels, "split": split, "group": groups}
+        tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)
+
+
+def _find_first_event(row: dict[str, Any]) -> str:
+    """Seconds at which the first event of the largest cluster begins; "" for the beginning, or if none is told.
+
+    Events of cluster -1 are noise, and count only where there is nothing else. Source: birdset/datamodule/components/
+    event_mapping.py of https://github.com/DBD-research-group/BirdSet.
+    """
+    events = row.get("detected_events") or []
+    clusters = row.get("event_cluster") or [0] * len(events)
+    found = list(zip(clusters, events, strict=False))
+    found = [one for one in found if one[0] != -1] or found
+    if not found:
+        return ""
+    sizes = Counter(cluster for cluster, _ in found)
+    largest = min(sizes, key=lambda cluster: (-sizes[cluster], cluster))
+    start = float(next(event[0] for cluster, event in found if cluster == largest))
+    return f"{start:.9g}" if start > 0 else ""
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:
@@ -230,7 +252,8 @@ def _read_parquet(path: Path) -> list[dict[str, Any]]:
             raise ValueError(
                 f"{path} lacks the column {column!r}, it has {', '.join(table.column_names[:8])}; is it another version?"
             )
-    wanted = [name for name in ("filepath", "ebird_code_multilabel", "recordist") if name in table.column_names]
+    known = ("filepath", "ebird_code_multilabel", "recordist", "detected_events", "event_cluster")
+    wanted = [name for name in known if name in table.column_names]
     rows: list[dict[str, Any]] = table.select(wanted).to_pylist()
     for row in rows:
         row["ebird_code_multilabel"] = [name for name in row["ebird_code_multilabel"] or () if name]
