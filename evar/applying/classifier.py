@@ -12,6 +12,7 @@ import numpy as np
 
 from evar.applying.clips import Embedded, Sound, Statistics, VectorRecipe, embed_sounds
 from evar.applying.encoders import EncoderRequest, load_same_encoder
+from evar.applying.windows import Windows, embed_windows
 from evar.audio.reading import AudioError, ClipPolicy
 from evar.classifiers.file import read_classifier
 from evar.classifiers.predicting import Predicted, choose_heads, predict_vectors
@@ -108,6 +109,8 @@ class Classifier:
         self,
         audio: Any,
         *,
+        window: float | None = None,
+        hop: float | None = None,
         round: str = "",
         sample_rate: int | None = None,
         batch_size: int | None = None,
@@ -117,6 +120,9 @@ class Classifier:
 
         Args:
             audio: all that `evar.embed` takes: a path, samples, a dictionary of `datasets`, or a list of these.
+            window: seconds of a window; recordings of any length are then predicted window by window. None predicts clips,
+                cut as those of the task were.
+            hop: seconds from the beginning of a window to that of the next; None: windows touch each other.
             round: of a file with several heads, the one that predicts; "" averages all.
             sample_rate: Hz of samples that do not say it; None: the encoder's.
             batch_size: clips a batch; None takes as many as `encoder.batch_seconds` of audio.
@@ -124,8 +130,8 @@ class Classifier:
                 raises the reason of the first.
 
         Returns:
-            One row for each clip, in the order given: `path` (or "clip 0" for samples), `predicted`, `p_CLASS` for each
-            class, and `problem`, which is "" for clips that could be used. Clips are cut as those of the task were.
+            One row for each clip or window, in the order given: `path` (or "clip 0" for samples), of windows `start` and
+            `end` in seconds, `predicted`, `p_CLASS` for each class, and `problem`, which is "" for clips that could be used.
 
         Raises:
             ValueError: if a value is not legal, or as `encoder`.
@@ -139,22 +145,24 @@ class Classifier:
 
         if errors not in ("return", "raise"):
             raise ValueError(f"errors must be return or raise, got {errors!r}")
-        rows = []
+        rows, windows = [], Windows.of(window, hop)
         for one in self.predict_each(
             name_sounds(audio),
+            windows=windows,
             round=round,
             sample_rate=None if sample_rate is None else require_rate(sample_rate),
             batch_size=batch_size,
         ):
             if one.problem and errors == "raise":
                 raise AudioError(f"{one.sound.name}: {one.problem}")
-            rows.append(self.make_row(one))
-        return pd.DataFrame(rows, columns=self.list_columns())
+            rows.append(self.make_row(one, with_windows=windows is not None))
+        return pd.DataFrame(rows, columns=self.list_columns(with_windows=windows is not None))
 
     def predict_each(
         self,
         sounds: Iterable[Sound],
         *,
+        windows: Windows | None = None,
         round: str = "",
         sample_rate: int | None = None,
         batch_size: int | None = None,
@@ -163,6 +171,7 @@ class Classifier:
 
         Args:
             sounds: taken a few at a time.
+            windows: how each sound is cut; None for clips, cut as those of the task were.
             round, sample_rate, batch_size: as for `predict`.
 
         Raises:
@@ -180,7 +189,10 @@ class Classifier:
             ClipPolicy(clip.seconds, clip.pad, clip.crop),
             tuple(dict.fromkeys(statistics)),
         )
-        found = embed_sounds(self.encoder, sounds, recipe, sample_rate=sample_rate, batch_size=batch_size)
+        if windows is None:
+            found = embed_sounds(self.encoder, sounds, recipe, sample_rate=sample_rate, batch_size=batch_size)
+        else:
+            found = embed_windows(self.encoder, sounds, recipe, windows, sample_rate=sample_rate, batch_size=batch_size)
         portion: list[Embedded] = []
         for one in found:
             portion.append(one)
@@ -199,9 +211,9 @@ class Classifier:
         times = ["start", "end"] if with_windows else []
         return ["path", *times, *columns, "predicted", *(f"p_{name}" for name in self.classes), "problem"]
 
-    def make_row(self, one: ClipPrediction) -> list[Any]:
+    def make_row(self, one: ClipPrediction, *, with_windows: bool = False) -> list[Any]:
         """Return the cells of one row of a table of predictions; those of a clip that cannot be used are None."""
-        times = [] if one.start is None and one.end is None else [one.start, one.end]
+        times = [one.start, one.end] if with_windows else []
         shares = [one.shares.get(name) for name in self.classes]
         return [one.sound.name, *times, *one.sound.columns, one.label, *shares, one.problem]
 

@@ -120,12 +120,19 @@ def rank_rows(
     return _choose_best(((row, vectors[at : at + 1]) for at, row in enumerate(rows)), direction, k, set(without))
 
 
+def _compute_cosines(block: NDArray[np.float32], direction: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cosines (rows,) of vectors (rows, width) to a direction of length 1, in double precision."""
+    rows = block.astype(np.float64)
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    return np.asarray((rows @ direction) / np.where(lengths > 0, lengths, 1.0))
+
+
 def _choose_best(
     blocks: Iterable[tuple[int, NDArray[np.float32]]], direction: NDArray[np.float64], k: int, without: set[int]
 ) -> list[tuple[int, float]]:
     rows, cosines = np.zeros(0, np.int64), np.zeros(0)
     for first, block in blocks:
-        of_block = scale_rows(block) @ direction
+        of_block = _compute_cosines(block, direction)
         numbers = np.arange(first, first + len(block))
         kept = np.flatnonzero(~np.isin(numbers, list(without)) & np.isfinite(of_block))
         rows, cosines = np.concatenate([rows, numbers[kept]]), np.concatenate([cosines, of_block[kept]])

@@ -22,6 +22,7 @@ from evar.experiment.result_row import make_result
 from evar.lineval.cells import Workplace, encode_rows, group_rows
 from evar.lineval.fit import fit_rows
 from evar.lineval.run import open_workplace
+from evar.metrics import METRICS
 from evar.numeric.device import pick_device
 from evar.probes.choosing import choose_setting
 from evar.probes.protocol import report_fit
@@ -42,7 +43,7 @@ class Trained:
         card: of its model card.
         record: what the file says.
         n_encoded: clips that were encoded now; the others were stored.
-        layer_scores: where a layer was chosen, layer -> mean validation score over rounds.
+        layer_scores: where a layer was chosen, layer -> mean validation score over rounds, the best first.
     """
 
     path: Path
@@ -137,7 +138,8 @@ def _choose_row(
     best = choose_setting(cell.task.config.metric, scores, losses)
     names = ["+".join(row.layers) for row in rows]
     tell(f"{cell.label}: layer {names[best]} chosen on validation clips among {len(rows)}")
-    return rows[best], fits[best], dict(zip(names, scores, strict=True))
+    ranked = sorted(zip(names, scores, strict=True), key=lambda pair: -METRICS[cell.task.config.metric].orient(pair[1]))
+    return rows[best], fits[best], dict(ranked)
 
 
 def _average(values: Sequence[float | None]) -> float:

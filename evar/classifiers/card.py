@@ -46,7 +46,7 @@ def describe_classifier(record: ClassifierRecord, name: str) -> str:
         _warn_of_random(record),
         _describe_making(record, name),
         _list_scores(record),
-        _list_clips(record.heads[0]),
+        _list_clips(record),
         _list_thresholds(record),
         _list_licences(record),
         _show_use(record, name),
@@ -87,6 +87,8 @@ def _describe_making(record: ClassifierRecord, name: str) -> list[str]:
     if record.clip.pad == "zero_end":
         cut += ", shorter ones filled with silence"
     n = f"{head.n_train} training and {head.n_valid} validation clips"
+    if len(record.heads) > 1:
+        n += f" in the first of {len(record.heads)} rounds"
     limited = "" if task.limit is None else f" (at most {task.limit} clips of each part were used)"
     return [
         f"`{name}` holds {_clean(record.rule)}.",
@@ -130,13 +132,15 @@ def _format_interval(record: ClassifierRecord) -> str:
     return f"95 % interval {100 * low:.1f} to {100 * high:.1f} %"
 
 
-def _list_clips(head: HeadFacts) -> list[str]:
+def _list_clips(record: ClassifierRecord) -> list[str]:
+    head = record.heads[0]
     if not head.clips_per_class:
         return []
     counts = sorted(((str(k), int(v)) for k, v in head.clips_per_class.items()), key=lambda pair: (-pair[1], pair[0]))
     left_out = len(counts) - _SHOWN
     rows = counts if left_out <= 0 else [*counts[: _SHOWN // 2], *counts[-_SHOWN // 2 :]]
-    lines = ["## Training and validation clips of each class", "", "| class | clips |", "|---|---|"]
+    which = f", round {_clean(head.name)}" if len(record.heads) > 1 else ""
+    lines = [f"## Training and validation clips of each class{which}", "", "| class | clips |", "|---|---|"]
     lines += [f"| {_clean(name)} | {n} |" for name, n in rows]
     return lines if left_out <= 0 else [*lines, "", f"{left_out} classes in between are not shown; the file has all."]
 

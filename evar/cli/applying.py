@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evar.cli.terminal import DONE, SOME_FAILED
-from evar.cli.words import UsageError, takes_flags, truth, whole
+from evar.cli.words import UsageError, decimal, takes_flags, truth, whole
 from evar.config.applying_flags import SEARCH_FLAGS, TRAIN_FLAGS
 from evar.config.messages import write_text
 
@@ -45,8 +45,7 @@ def train(task: str, encoder: str = "", output: str = "", **flags: Any) -> int:
 
     done = train_classifier(task, encoder, output, **flags)
     if done.layer_scores:
-        best = sorted(done.layer_scores.items(), key=lambda pair: -pair[1])[:5]
-        shown = ", ".join(f"{name} {100 * score:.1f}" for name, score in best)
+        shown = ", ".join(f"{name} {100 * score:.1f}" for name, score in list(done.layer_scores.items())[:5])
         write_text(f"best layers on validation clips: {shown}")
     write_text("\n".join(list_summary(done.record)))
     write_text(f"written: {done.path} and {done.card.name}; {done.n_encoded} clips encoded")
@@ -58,6 +57,10 @@ def predict(
     classifier: str,
     *source: str,
     output: str = "",
+    window: str = "",
+    hop: str = "",
+    labels: str = "",
+    min_probability: str = "",
     round: str = "",
     weights: str = "",
     data_root: str = "",
@@ -76,10 +79,16 @@ def predict(
     Examples:
       evar predict birds.safetensors recordings/ -o table.csv
       evar predict results/heads/ID.safetensors one.wav two.wav
+      evar predict birds.safetensors night.wav --window=3 --hop=1.5 -o windows.csv --labels=night.txt
 
     Flags:
       --output=FILE, -o FILE   a CSV with a row for each clip, in the order of the source: path, the CSV's columns,
                                predicted, p_CLASS (the probability of each class), problem  (default: a table here)
+      --window=X               predict recordings of any length in windows of X seconds: columns start and end
+      --hop=X                  seconds from the beginning of a window to that of the next   (default: windows touch)
+      --labels=FILE.txt|DIR    the classes of windows as Audacity labels, neighbours joined; a folder gets a file for each
+                               recording
+      --min_probability=X      of a class, for such a label                                 (default: 0)
       --round=NAME             of a file with a head for each round, such as "fold 1"       (default: their average)
       --weights=PATH           where the encoder's checkpoint is now, if not where the file says
       --data_root=DIR          where the CSV's relative paths begin                         (default: the CSV's folder)
@@ -88,27 +97,29 @@ def predict(
       --skip_bad               unreadable clips are no reason for exit status 1
       --trust_code             import an encoder of an author's own that the file names
 
-    Clips are cut as those of the task were. Labels of a clip are joined by ";", those whose probability reaches the
+    Clips are cut as those of the task were; windows are taken as they are. The last window of a recording may be shorter; it
+    is left out if it is shorter than half a window. Labels of a clip are joined by ";", those whose probability reaches the
     threshold in the file; numbers have no probabilities. Encoders whose weights are others than those that the classifier
     was trained on are refused. Exit status: 0 every clip has a prediction, 1 some clip could not be used (its row has no
     values, and `problem` says why), 2 the command line is wrong.
     """
-    from evar.applying.tables import predict_files
+    from evar.applying.classifier import load_classifier
+    from evar.applying.tables import TableOptions, predict_files
+    from evar.applying.windows import Windows
 
     size = whole(batch_size, "batch_size")
     if size is not None and size < 1:
         raise UsageError(f"--batch_size must be at least 1, got {size}")
-    done = predict_files(
-        classifier,
-        source,
-        Path(output) if output else None,
+    options = TableOptions(
         round=round,
-        weights=weights or None,
         data_root=data_root or None,
-        device=device,
+        windows=Windows.of(decimal(window, "window"), decimal(hop, "hop")),
+        labels=Path(labels) if labels else None,
+        min_probability=decimal(min_probability, "min_probability") or 0.0,
         batch_size=size,
-        trust_code=truth(trust_code, "trust_code"),
     )
+    loaded = load_classifier(classifier, weights or None, device, trust_code=truth(trust_code, "trust_code"))
+    done = predict_files(loaded, source, Path(output) if output else None, options)
     write_text("\n".join(done.lines))
     return SOME_FAILED if done.n_bad and not truth(skip_bad, "skip_bad") else DONE
 
