@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evar.audio.reading import ClipPolicy, inspect, read_clip
+from evar.audio.segments import Segment
+from evar.audio.sound_pool import SoundPool
 from evar.extraction.audio_input import Clip, decode_clip
 from evar.extraction.embed import embed
 from evar.extraction.fusion import fuse
@@ -36,11 +38,13 @@ class Sound:
         name: for tables and messages.
         clip: a file or samples.
         columns: what a table says of it.
+        times: start and end in seconds, of a part of the file; None for the whole file.
     """
 
     name: str
     clip: Clip
     columns: tuple[str, ...] = ()
+    times: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,11 +105,11 @@ def embed_sounds(
     """
     waiting, loud = iter(sounds), LoudClips()
     portion: list[_Decoded] = []
-    with ThreadPoolExecutor(4) as threads:
+    with SoundPool() as pool, ThreadPoolExecutor(4) as threads:
         while block := list(islice(waiting, _CLIPS_AHEAD)):
             positions = range(len(block))
             decode = [
-                threads.submit(_decode, sound, position, encoder.sample_rate, recipe.policy, sample_rate)
+                threads.submit(_decode, sound, position, encoder.sample_rate, recipe.policy, sample_rate, pool)
                 for position, sound in zip(positions, block, strict=True)
             ]
             for future in decode:
@@ -130,11 +134,14 @@ class _Decoded:
     cut_seconds: float = 0.0
 
 
-def _decode(sound: Sound, position: int, to_rate: int, policy: ClipPolicy, sample_rate: int | None) -> _Decoded:
+def _decode(
+    sound: Sound, position: int, to_rate: int, policy: ClipPolicy, sample_rate: int | None, pool: SoundPool
+) -> _Decoded:
     try:
         if isinstance(sound.clip.source, Path):
-            info = inspect(sound.clip.source)
-            samples = read_clip(sound.clip.source, info, policy, to_rate)
+            place = sound.clip.source if sound.times is None else Segment(sound.clip.source, *sound.times)
+            info = inspect(place)
+            samples = read_clip(place, info, policy, to_rate, pool)
             seconds = info.n_samples / info.sample_rate
         else:
             samples = decode_clip(sound.clip, position, to_rate, sample_rate)

@@ -93,6 +93,10 @@ def predict_files(
     choose_heads(classifier.record, how.round)
     _require_labels(classifier, how)
     source, done = Source(words, how.data_root), PredictedFiles()
+    if how.windows and "start" in source.columns:
+        raise ValueError(
+            "the table names parts of files already; leave --window out, or delete its columns start and end"
+        )
     if classifier.record.encoder.is_random:
         tell(f"NOTE: {classifier.record.encoder.name} has random weights: these predictions are a baseline only")
     _ = classifier.encoder  # another one is refused before anything is decoded
@@ -102,7 +106,7 @@ def predict_files(
     if how.windows and seconds is not None and abs(seconds - how.windows.seconds) > 0.01:
         tell(f"NOTE: the classifier was trained on clips of {seconds:g} s, windows have {how.windows.seconds:g} s")
     with progress_bar(desc=classifier.record.encoder.name, unit=what[:-1], delay=2) as bar:
-        sounds = (Sound(clip.path, Clip(source=clip.file), clip.columns) for clip in source)
+        sounds = (Sound(clip.path, Clip(source=clip.file), clip.columns, clip.times) for clip in source)
         each = classifier.predict_each(sounds, windows=how.windows, round=how.round, batch_size=how.batch_size)
         found = _keep_labels(classifier, _count(each, done, bar), how, marks)
         if output is None:

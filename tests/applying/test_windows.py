@@ -70,3 +70,16 @@ def test_what_makes_no_sense_is_refused(recording, capsys, words, reason):
     root, path = recording
     assert run(["predict", str(root / "tones.safetensors"), str(path), *words]) == cli.WRONG
     assert reason in capsys.readouterr().err
+
+
+def test_parts_that_a_table_names_are_predicted_as_clips(recording, capsys):
+    root, path = recording
+    (root / "parts.csv").write_text(f"path,start,end,who\n{path},3.5,4.5,b\n{path},0.5,1.5,a\n{path},90,91,c\n")
+    words = [str(root / "tones.safetensors"), str(root / "parts.csv")]
+    assert run(["predict", *words, "-o", str(root / "t.csv")]) == cli.SOME_FAILED
+    with open(root / "t.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["predicted"] for row in rows] == ["high", "low", ""] and [row["who"] for row in rows] == ["b", "a", "c"]
+    assert "not inside the file" in rows[2]["problem"] and float(rows[0]["start"]) == 3.5
+    assert run(["predict", *words, "--window=1"]) == cli.WRONG
+    assert "leave --window out" in capsys.readouterr().err
