@@ -60,7 +60,8 @@ class FeatureTable:
         if self.feature not in widths:
             raise ValueError(f"{path} holds no feature {feature!r}; {near_miss(feature, widths)}")
         self.width = int(widths[self.feature])
-        self.facts = [name for name in (*_FACTS, *self.meta.get("columns", ())) if name in self._list_columns()]
+        there = self._list_columns()
+        self.facts = [name for name in dict.fromkeys((*_FACTS, *self.meta.get("columns", ()))) if name in there]
 
     @property
     def has_times(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -89,7 +90,8 @@ def embed_windows(
                 portion.append((sound, found))
                 seconds += len(found.waveform) / encoder.sample_rate
             else:
-                reason = str(found[1]).removeprefix(f"{sound.clip.source}: ").removeprefix("clip 0: ")
+                file = sound.clip.source if isinstance(sound.clip.source, Path) else "clip 0"
+                reason = str(found[1]).removeprefix(f"{file}: ")
                 portion.append((sound, " ".join(reason.split())))
             if seconds >= _SECONDS_AHEAD:
                 yield from _encode(encoder, portion, recipe, batch_size)

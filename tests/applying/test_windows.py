@@ -72,6 +72,16 @@ def test_what_makes_no_sense_is_refused(recording, capsys, words, reason):
     assert reason in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("ending", ["npz", "parquet"])
+def test_windows_of_a_recording_are_searched(recording, ending):
+    root, path = recording
+    features = root / f"windows.{ending}"
+    assert run(["embed", "toy", str(path), "--window=1", "-o", str(features)]) == cli.DONE
+    found = evar.search(features, "day.wav#t=1", k=5)
+    assert sorted(found["start"][:2]) == [0.0, 2.0] and sorted(found["start"][2:]) == [3.0, 4.0, 5.0]
+    assert evar.search(features, tone(2, 77), k=3)["start"].min() == 3.0
+
+
 def test_parts_that_a_table_names_are_predicted_as_clips(recording, capsys):
     root, path = recording
     (root / "parts.csv").write_text(f"path,start,end,who\n{path},3.5,4.5,b\n{path},0.5,1.5,a\n{path},90,91,c\n")
