@@ -32,27 +32,29 @@ def lineval(encoders: str = "", tasks: str = "", **flags: Any) -> int:
       evar lineval ge2e,aisfx gm_pitch --limit=40 --dry_run             what would be done, and how long it takes
       evar lineval crepe.tiny gm_pitch --layers=conv4,conv6 --fusion=concat
       evar lineval crepe.tiny gm_pitch,spoken_words --fusion=search --export=general
+      evar lineval logmel,silero_vad,aisfx esc10 --protocol=linear,knn,mteb     and how ranks move between protocols
+      evar lineval logmel,silero_vad,aisfx esc10 --protocol=curve       scores against the number of labelled clips
 
     {flags}
 
     Whatever was computed is on disk: stop it whenever you like, the same command goes on where it stopped.
     Exit status: 0 all rows are there, 1 some cell failed (its reason is in the table), 2 the command line is wrong.
     """
-    from evar.experiment.request import parse_request
-    from evar.experiment.resolving import resolve_request
+    from evar.experiment.request import parse_requests
+    from evar.experiment.resolving import resolve_requests
 
     out, dry_run, quiet = flags["out"], flags.pop("dry_run"), flags.pop("quiet")
     with_report, with_cost = flags.pop("report"), flags.pop("cost")
-    settings = parse_request(encoders, tasks, **flags)
+    requests = parse_requests(encoders, tasks, **flags)
     with call_nothing() if dry_run else nullcontext():
-        grid = resolve_request(settings)
+        grid = resolve_requests(requests)
     if dry_run:
         from evar.lineval.dry_run import describe
 
         write_text(describe(grid))
         return DONE
     from evar.lineval.engine import run
-    from evar.report import format_fusion_tables, format_terminal_table, write_tables_and_plots
+    from evar.report import describe_rank_moves, format_fusion_tables, format_terminal_table, write_tables_and_plots
     from evar.report.guard import try_to_write
 
     try:
@@ -67,8 +69,10 @@ def lineval(encoders: str = "", tasks: str = "", **flags: Any) -> int:
     if with_report and written:
         written += write_page(folder, flags)
     write_text("\n" + format_terminal_table(outcome.rows, outcome.failures, Path(folder), with_cost=with_cost))
-    if settings.fusion == "search":
+    if requests[0].fusion == "search":
         write_text("\n" + format_fusion_tables(folder))
+    if len(requests) > 1:
+        write_text("\n" + describe_rank_moves(folder))
     write_text(f"\n{len(outcome.rows)} rows, {outcome.n_new} of them new; {outcome.n_encoded} clips encoded")
     _tell_written(out, written)
     return SOME_FAILED if outcome.failures or not written else DONE

@@ -127,7 +127,15 @@ LINEVAL_FLAGS: tuple[Flag, ...] = (
         "these cells of the grid, and no others",
         _WHAT,
     ),
-    Flag("protocol", "text", "NAME", "hyper-parameters, config/protocols/NAME.yaml", _HOW, None, "linear"),
+    Flag(
+        "protocol",
+        "names",
+        "NAME,NAME",
+        "hyper-parameters, config/protocols/NAME.yaml; several read the same vectors, and protocol_ranks.md compares them",
+        _HOW,
+        None,
+        "linear",
+    ),
     _SHARED["seeds"],
     Flag(
         "learning_rate",

@@ -9,7 +9,7 @@ from evar.encoders import load_encoder
 
 if TYPE_CHECKING:
     from evar.encoders.base import Encoder
-    from evar.experiment.spec import CellSpec
+    from evar.experiment.spec import CellSpec, GridSpec
 
 
 def load_spec_encoder(spec: CellSpec, device: str) -> Encoder:
@@ -32,6 +32,33 @@ def load_spec_task(spec: CellSpec, data_root: str | None) -> Task:
         ValueError, OSError: as `evar.data.task.load_task`.
     """
     return load_task(spec.task, data_root, spec.limit, spec.protocol.validation_parts)
+
+
+def name_task(task: str, validation_parts: int) -> str:
+    """Return the key of a loaded task in a grid of several protocols, which may draw validation clips differently.
+
+    Example:
+        >>> name_task("esc10", 5)
+        'esc10, 1/5'
+    """
+    return f"{task}, 1/{validation_parts}"
+
+
+def find_task(grid: GridSpec, spec: CellSpec) -> Task:
+    """Return the task of a cell: the one that was loaded for the specs, or, in a process of its own, load it now.
+
+    Args:
+        grid: that the cell is part of.
+        spec: the cell.
+
+    Raises:
+        ValueError, OSError: as `evar.data.task.load_task`.
+    """
+    parts = spec.protocol.validation_parts
+    found = grid.tasks.get(name_task(spec.task, parts)) or grid.tasks.get(spec.task)
+    if found is not None and found.validation_parts == parts:
+        return found
+    return load_spec_task(spec, grid.resources.data_root)
 
 
 def provide_clips(task: Task, spec: CellSpec) -> None:

@@ -76,6 +76,33 @@ def parse_request(encoders: str = "", tasks: str = "", **flags: Any) -> Settings
     return Settings(**values)
 
 
+def parse_requests(encoders: str = "", tasks: str = "", **flags: Any) -> tuple[Settings, ...]:
+    """Make settings for each protocol of a comma list; all else is as in `parse_request`.
+
+    Args:
+        encoders, tasks, **flags: as for `parse_request`; `protocol` may name several.
+
+    Returns:
+        One for each protocol, in their order.
+
+    Raises:
+        ValueError: as `parse_request`; if a protocol is named twice; or if a fusion search, which chooses by one protocol,
+            is requested for several.
+
+    Example:
+        >>> [one.protocol for one in parse_requests("logmel", "esc10", protocol="linear,knn")]
+        ['linear', 'knn']
+    """
+    names = [name.strip() for name in str(flags.get("protocol") or "").split(",") if name.strip()]
+    if len(names) < 2:
+        return (parse_request(encoders, tasks, **flags),)
+    if len(set(names)) < len(names):
+        raise ValueError(f"protocols must be named once each, got {', '.join(names)}")
+    if flags.get("fusion") == "search":
+        raise ValueError(f"--fusion=search chooses layers by one protocol, got --protocol={','.join(names)}; name one")
+    return tuple(parse_request(encoders, tasks, **{**flags, "protocol": name}) for name in names)
+
+
 def _parse_names(encoders: str, tasks: str, given: dict[str, Any]) -> dict[str, Any]:
     """Names of encoders and tasks, and other settings of a grid; given settings win over those of the grid."""
     if configs.is_grid(encoders or "default"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from evar.data.task import load_task
 from evar.data.task_config import TaskConfig, load_task_config
 from evar.encoders import describe_encoder, load_encoder
 from evar.experiment.fusion_rules import require_fusion
+from evar.experiment.loading import name_task
 from evar.experiment.request import choose_protocol
 from evar.experiment.selection import count_seeds, list_selections
 from evar.experiment.settings import Settings
@@ -88,6 +89,37 @@ def resolve_request(settings: Settings) -> GridSpec:
         raise ValueError(at_fault[0])
     searches = {name: search for name in settings.encoders if (search := _make_search(settings, name, bases))}
     return GridSpec(tuple(cells), make_resources(settings), searches, tuple(rejections), tasks)
+
+
+def resolve_requests(requests: Sequence[Settings]) -> GridSpec:
+    """Make one grid of several requests that differ in their protocol: every encoder is loaded once for all of them.
+
+    Cells stand encoder by encoder, then task by task, so that the second protocol of a cell finds the vectors that the first
+    one has put into the store.
+
+    Args:
+        requests: as `evar.experiment.request.parse_requests` returns them.
+
+    Raises:
+        ValueError: as `resolve_request`.
+
+    Example:
+        >>> from evar.experiment.request import parse_requests
+        >>> grid = resolve_requests(parse_requests("logmel,ge2e", "esc10", protocol="linear,knn"))
+        >>> [(spec.encoder, spec.protocol.name) for spec in grid.cells]
+        [('logmel', 'linear'), ('logmel', 'knn'), ('ge2e', 'linear'), ('ge2e', 'knn')]
+    """
+    grids = [resolve_request(one) for one in requests]
+    if len(grids) == 1:
+        return grids[0]
+    first = requests[0]
+    places = {pair: at for at, pair in enumerate(itertools.product(first.encoders, first.tasks))}
+    cells = sorted((spec for grid in grids for spec in grid.cells), key=lambda spec: places[spec.encoder, spec.task])
+    tasks = {name: task for grid in reversed(grids) for name, task in grid.tasks.items()}
+    for grid in grids:
+        tasks |= {name_task(name, task.validation_parts): task for name, task in grid.tasks.items()}
+    rejections = tuple(rejection for grid in grids for rejection in grid.rejections)
+    return GridSpec(tuple(cells), grids[0].resources, {}, rejections, tasks)
 
 
 def make_resources(settings: Settings) -> Resources:

@@ -16,11 +16,12 @@ from evar.audio.reading import clip_length
 from evar.encoders import load_encoder
 from evar.encoders.locating import is_local, locate
 from evar.experiment.cell import Cell
-from evar.experiment.loading import load_spec_task
+from evar.experiment.loading import find_task
 from evar.extraction import input_statistics as norm_stats
 from evar.extraction.plan import Plan, plan, vector_bytes
 from evar.lineval.cell_features import find_needed_clips, request_frames
 from evar.numeric.device import pick_device
+from evar.probes.making import needs_text
 from evar.storage.feature_store import FeatureStore
 from evar.storage.mirror import at_hand
 
@@ -47,19 +48,24 @@ def describe(grid: GridSpec) -> str:
     resources, store, out = grid.resources, FeatureStore(grid.resources.store), Path(at_hand(grid.resources.out))
     lines = [f"will fail: {reason}" for reason in dict.fromkeys(one.reason for one in grid.rejections)]
     total_seconds, total_bytes, new_rows = 0.0, 0.0, 0
+    n_protocols = len({spec.protocol.name for spec in grid.cells})
+    counted: set[tuple[str, ...]] = set()
     for name in grid.encoders:
         encoder, speed = None, None
         for spec in grid.list_cells(name):
             encoder = encoder or _load_without_fetching(spec, pick_device(resources.device))
-            task = grid.tasks.get(spec.task) or load_spec_task(spec, resources.data_root)
+            task = find_task(grid, spec)
             cell = Cell(encoder, task, spec)
             rows = cell.list_rows()
             missing = [row for row in rows if not results.run_path(out, row.id).is_file()]
             new_rows += len(missing)
-            text = f"{name} x {task.name}: {len(missing)} of {len(rows)} rows to compute"
+            under = f" under {spec.protocol.name}" if n_protocols > 1 else ""
+            text = f"{name} x {task.name}{under}: {len(missing)} of {len(rows)} rows to compute"
             if missing:
                 layers = [layer for row in rows for layer in row.layers]
-                todo = _measure_cell(cell, resources, store, sorted({row.seed for row in missing}), layers)
+                seeds = sorted({row.seed for row in missing})
+                todo = _measure_cell(cell, resources, store, seeds, layers, is_counted=_name_heads(cell) in counted)
+                counted.add(_name_heads(cell))
                 speed = speed or _measure_speed(encoder)
                 seconds = todo.audio_seconds / speed
                 total_seconds, total_bytes = total_seconds + seconds, total_bytes + todo.n_bytes
@@ -95,10 +101,18 @@ class _Todo:
 
 
 def _measure_cell(
-    cell: Cell, resources: Resources, store: FeatureStore, seeds: Sequence[int], layers: Sequence[str]
+    cell: Cell,
+    resources: Resources,
+    store: FeatureStore,
+    seeds: Sequence[int],
+    layers: Sequence[str],
+    *,
+    is_counted: bool = False,
 ) -> _Todo:
+    """Count the work of a cell; of one whose vectors another protocol needs too, only what is further."""
     frames = request_frames(cell, layers, store, resources)
-    todo = _measure_heads(cell, resources, store, seeds, frames)
+    shared = _Todo(0, 0.0, 0, " (the same vectors as for the protocol above)")
+    todo = shared if is_counted else _measure_heads(cell, resources, store, seeds, frames)
     seconds, n_bytes, note = todo.audio_seconds, todo.n_bytes, todo.note
     if frames and n_bytes > frames.limit_bytes:
         note += f" (above --frames_gb={resources.frames_gb:g}: will be refused)"
@@ -107,6 +121,12 @@ def _measure_cell(
         seconds, n_bytes = seconds + seconds_more, n_bytes + vector_bytes(cell.encoder, n_windows)
         note += f" and {n_windows} random windows of training and validation clips"
     return _Todo(todo.n_clips, seconds, n_bytes, note)
+
+
+def _name_heads(cell: Cell) -> tuple[str, ...]:
+    """What two cells must share so that the vectors of the one serve the other: all but random windows."""
+    frames = cell.protocol.frame_seconds
+    return (cell.spec.encoder, cell.task.name, str(cell.statistics), str(frames), str(needs_text(cell.protocol)))
 
 
 def _load_without_fetching(spec: CellSpec, device: str) -> Encoder:

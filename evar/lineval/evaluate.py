@@ -35,10 +35,10 @@ def evaluate(encoders: str | Sequence[str] = "", tasks: str | Sequence[str] = ""
         >>> outcome.rows[0].score  # doctest: +SKIP
     """
     words = read_flags(_FLAGS, flags, "evar.evaluate")
-    from evar.experiment.request import parse_request  # with torch, and so only when something is computed
-    from evar.experiment.resolving import resolve_request
+    from evar.experiment.request import parse_requests  # with torch, and so only when something is computed
+    from evar.experiment.resolving import resolve_requests
     from evar.lineval.engine import run
 
     names = (value if isinstance(value, str) else ",".join(value) for value in (encoders, tasks))
     with silence(words.pop("quiet")):
-        return run(resolve_request(parse_request(*names, **words)))
+        return run(resolve_requests(parse_requests(*names, **words)))

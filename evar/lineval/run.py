@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evar.config.messages import tell
-from evar.data.task import Task
 from evar.experiment.cell import Cell
-from evar.experiment.loading import load_spec_encoder, load_spec_task
+from evar.experiment.loading import find_task, load_spec_encoder
 from evar.experiment.outcome import EXPECTED_ERRORS, Outcome, clear_failure, load_row, record_failure
 from evar.lineval.cells import Workplace, encode_rows, evaluate_cell
 from evar.lineval.fusion_search import run_search
@@ -23,7 +22,7 @@ from evar.storage.feature_store import FeatureStore
 from evar.storage.mirror import at_hand
 
 if TYPE_CHECKING:
-    from evar.experiment.spec import CellSpec, GridSpec
+    from evar.experiment.spec import GridSpec
 
 
 def run_grid(grid: GridSpec) -> Outcome:
@@ -50,7 +49,7 @@ def run_grid(grid: GridSpec) -> Outcome:
         done = []
         for spec in specs:
             try:
-                cell = Cell(encoder, _find_task(grid, spec), spec)
+                cell = Cell(encoder, find_task(grid, spec), spec)
                 evaluate_cell(cell, workplace, outcome)
             except EXPECTED_ERRORS as error:
                 record_failure(outcome, workplace.out, spec, error)
@@ -90,17 +89,12 @@ def encode_grid(grid: GridSpec) -> int:
         specs = grid.list_cells(name)
         encoder = load_spec_encoder(specs[0], pick_device(workplace.resources.device))
         for spec in specs:
-            cell = Cell(encoder, _find_task(grid, spec), spec)
+            cell = Cell(encoder, find_task(grid, spec), spec)
             rows = cell.list_rows()
             seeds = {row.seed for row in rows if load_row(workplace.out, row.id) is None}
             if seeds:
                 n_encoded += encode_rows(cell, workplace, seeds, [row.selection for row in rows]).n_encoded
     return n_encoded
-
-
-def _find_task(grid: GridSpec, spec: CellSpec) -> Task:
-    """Return the task of a cell: the one that was loaded for the specs, or, in a process of its own, load it now."""
-    return grid.tasks.get(spec.task) or load_spec_task(spec, grid.resources.data_root)
 
 
 def _run_search(cells: Sequence[Cell], grid: GridSpec, workplace: Workplace, outcome: Outcome) -> None:

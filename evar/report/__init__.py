@@ -17,6 +17,8 @@ from evar.report.plots.heatmap import plot_heatmap
 from evar.report.plots.label_curves import STEM, plot_label_curves
 from evar.report.plots.layer_curves import plot_layers
 from evar.report.plots.layers_by_name import plot_layers_by_name
+from evar.report.plots.protocol_ranks import plot_protocol_ranks
+from evar.report.protocol_ranks import describe_task, find_ranks, write_ranks
 from evar.report.robustness import write_robustness
 from evar.report.tables.terminal import format_terminal_table
 from evar.report.tables.writing import has_layer_curve, write_tables
@@ -30,6 +32,7 @@ from evar.storage.atomic import remove
 __all__ = [
     "Comparison",
     "compare",
+    "describe_rank_moves",
     "format_fusion_tables",
     "format_terminal_table",
     "plot_layers",
@@ -41,7 +44,7 @@ __all__ = [
 _ORDER = (
     *("table", "layers.png", "layers_by_name.png", "heatmap.png", "where", "hints"),
     *("fusion", "search.png", "weights.png", "clean", "robustness"),
-    *("label_curves", "label_curves.png"),
+    *("label_curves", "label_curves.png", "protocol_ranks", "protocol_ranks.png"),
 )
 _SOMETIMES = (
     *("layers.md", "layers.csv", "layers.png", "layers.svg", "where.md", "where.csv"),
@@ -49,6 +52,7 @@ _SOMETIMES = (
     *("heatmap.png", "heatmap.svg", "layers_by_name.png", "layers_by_name.svg"),
     *("hints.md", "hints.csv", "hints.png", "hints.svg", "clean.md", "clean.csv"),
     *("label_curves.md", "label_curves.csv"),
+    *("protocol_ranks.md", "protocol_ranks.csv", "protocol_ranks.png", "protocol_ranks.svg"),
 )
 
 
@@ -57,6 +61,15 @@ def format_fusion_tables(out: Path | str, width: int = 100) -> str:
     return fusion.format_terminal(
         fusion.make_fusion_tables(load_searches(Path(out)), load_all(Path(out)), Path(out)), width
     )
+
+
+def describe_rank_moves(out: Path | str) -> str:
+    """How the ranks of encoders move between the protocols of a results folder, in sentences for the end of a run."""
+    found = find_ranks(load_all(Path(out)), Path(out))
+    if not found:
+        return "Ranks of encoders cannot be compared between protocols: no task has two encoders under two protocols."
+    said = [f"{task.title}: {' '.join(describe_task(task))}" for task in found]
+    return "How ranks move between protocols (more in protocol_ranks.md):\n" + "\n".join(f"  {text}" for text in said)
 
 
 def write_tables_and_plots(out: Path | str, *, with_cost: bool = False) -> list[Path]:
@@ -114,6 +127,11 @@ def write_tables_and_plots(out: Path | str, *, with_cost: bool = False) -> list[
             steps |= {
                 "label_curves": lambda: write_label_tables(curves, out),
                 "label_curves.png": lambda: plot_label_curves(curves, out),
+            }
+        if len({result.protocol for result in results}) > 1 and (ranks := find_ranks(results, out)):
+            steps |= {
+                "protocol_ranks": lambda: write_ranks(ranks, out),
+                "protocol_ranks.png": lambda: plot_protocol_ranks(ranks, out),
             }
         paths = [path for name in _ORDER if name in steps for path in try_to_make(name, steps[name])]
         drawn = [path.name for path in out.glob(f"{STEM}*") if path.suffix in (".png", ".svg")]

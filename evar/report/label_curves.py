@@ -223,7 +223,7 @@ def _read_point(entry: Mapping[str, Any]) -> Point:
 
 def _list_curves(section: Section, index: int) -> list[Curve]:
     rows = [row for row in section.rows if (cell := row.cells[index]) is not None and cell.results]
-    mains = _choose_main(rows)
+    mains = choose_main_rows(rows)
     found = []
     for row in rows:
         cell = row.cells[index]
@@ -235,8 +235,15 @@ def _list_curves(section: Section, index: int) -> list[Curve]:
     return found
 
 
-def _choose_main(rows: Sequence[Row]) -> list[Row]:
-    """The row that stands for each encoder: its default layers, else its deepest."""
+def choose_main_rows(rows: Sequence[Row]) -> list[Row]:
+    """Choose the row that stands for each encoder: its default layers, else its deepest.
+
+    Args:
+        rows: of one table.
+
+    Returns:
+        One row an encoder, in their order.
+    """
     found = []
     for name in dict.fromkeys(row.encoder for row in rows):
         own = [row for row in rows if row.encoder == name]

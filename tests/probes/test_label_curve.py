@@ -154,3 +154,29 @@ def test_the_variance_over_draws_is_that_of_their_mean():
         "accuracy", (noisy == y).mean(axis=1), resample_draws("accuracy", y, noisy, range(200), [0] * 200)
     )
     assert single[0] < mean[0] < 0.8 < mean[1] < single[1]
+
+
+def test_mteb_draws_and_fits_as_mteb_does():
+    """Against the procedure written out: one list of places, shuffled again by a new generator of seed 42 each time."""
+    from evar.probes.mteb import MtebProbe
+
+    X, y = make_classes(90, 9, width=10)
+    places, draws = list(range(90)), []
+    for _ in range(3):
+        np.random.RandomState(42).shuffle(places)
+        kept: dict[int, list[int]] = {}
+        for place in places:
+            if len(kept.setdefault(y[place], [])) < 8:
+                kept[y[place]].append(place)
+        draws.append(sorted(place for own in kept.values() for place in own))
+    shuffled = np.random.default_rng(0).permutation(90)  # the clips of a round come in another order than the index
+    for number, draw in enumerate(draws):
+        clips = FittingClips(shuffled, shuffled.astype(str), is_valid_drawn=True)
+        probe = MtebProbe(random_state=number, clips=clips)
+        probe.fit(X[shuffled[:70]], y[shuffled[:70]], X[shuffled[70:]], y[shuffled[70:]])
+        assert sorted(shuffled[probe.drawn_].tolist()) == draw
+        reference = LogisticRegression(max_iter=100, random_state=42).fit(X[draw], y[draw])
+        np.testing.assert_allclose(probe.predict_proba(X), reference.predict_proba(X), atol=1e-3)
+    without = MtebProbe(clips=FittingClips(shuffled, shuffled.astype(str)))
+    without.fit(X[shuffled[:70]], y[shuffled[:70]], X[shuffled[70:]], y[shuffled[70:]])
+    assert without.drawn_.max() < 70  # published validation clips are no training clips
