@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,8 @@ import numpy as np
 from evar.applying.encoders import EncoderRequest, load_same_encoder
 from evar.applying.feature_table import FeatureTable
 from evar.applying.ranking import join_examples, rank_rows, require_index
+from evar.audio.reading import ClipPolicy, inspect, read_clip
+from evar.audio.segments import Segment, parse_address
 from evar.config.applying_flags import SEARCH_FLAGS
 from evar.config.flags import read_flags
 from evar.config.messages import silence
@@ -21,9 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evar.encoders.base import Encoder
-
-#: share of the mean of negative examples that is taken away
-WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ def search(
     Args:
         features: file that `evar embed` wrote.
         query: the name of a row of it (its path, or the end of it; of a window followed by "#t=SECONDS"), else a sound as
-            `evar.embed` takes it, which is encoded as the file says. A file that is a row is not encoded again.
+            `evar.embed` takes it, or a part of a file, "PATH#t=START,END", which is encoded as the file says. A row
+            is not encoded again.
         like: further positive examples.
         unlike: negative examples.
         **flags: as `evar search --help` lists them, such as k=10, text="dog barking", index="faiss".
@@ -105,6 +106,9 @@ def _find_example(table: FeatureTable, one: Any) -> _Example:
         return _Example(row=row)
     if os.path.isfile(name):
         return _Example(audio=name)
+    address = parse_address(str(name))
+    if address and os.path.isfile(address[0]):
+        return _Example(audio=Segment(Path(address[0]), address[1], address[2]))
     raise FileNotFoundError(
         f"{name!r} is neither a row of {table.path} nor a sound file here; rows are named by their paths"
         + (", windows by PATH#t=SECONDS" if table.has_times else "")
@@ -151,8 +155,13 @@ def _embed_sounds(table: FeatureTable, encoder: Encoder, sounds: Sequence[Any]) 
     from evar.extraction.embed import embed
 
     layers, fusion, pooling = _read_recipe(table, encoder)
-    made: Any = embed(encoder, list(sounds), layers, fusion, pooling=pooling, errors="raise")
+    audio = [_read_part(one, encoder.sample_rate) if isinstance(one, Segment) else one for one in sounds]
+    made: Any = embed(encoder, audio, layers, fusion, pooling=pooling, errors="raise")
     return np.asarray(made if fusion else made[table.feature], np.float32)
+
+
+def _read_part(part: Segment, sample_rate: int) -> NDArray[np.float32]:
+    return read_clip(part, inspect(part), ClipPolicy(seconds=None), sample_rate)
 
 
 def _read_recipe(table: FeatureTable, encoder: Encoder) -> tuple[list[str], str | None, str | None]:

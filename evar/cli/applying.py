@@ -32,6 +32,7 @@ def train(task: str, encoder: str = "", output: str = "", **flags: Any) -> int:
 
     The file holds numbers and text, no code: coefficients, classes, thresholds, and the hash of the encoder's checkpoint,
     which is not in it. FILE.md beside it is the model card: clips of each class, score with interval, licences, limits.
+
     {flags}
 
     Exit status: 0 the file is written, 2 the command line is wrong or the task cannot be used.
@@ -139,6 +140,7 @@ def search(*words: str, like: str = "", unlike: str = "", output: str = "", **fl
       evar search features.parquet --like=a.wav,b.wav --unlike=rain.wav -o found.csv
       evar search features.parquet --text="a dog barks"                 for encoders that read text
       evar search "day.wav#t=12.5" windows.parquet                      the window that begins there
+      evar search "other.wav#t=3,6" windows.parquet                     seconds 3 to 6 of another file
 
     Several examples become one direction: the mean of the positive ones, each scaled to length 1, minus --unlike_weight
     times the mean of the negative ones. The similarity is the cosine, computed exactly and block by block.
@@ -147,6 +149,7 @@ def search(*words: str, like: str = "", unlike: str = "", output: str = "", **fl
       --like=NAME,NAME               rows or files that are like what is looked for, beside QUERY
       --unlike=NAME,NAME             rows or files that are not
       --output=FILE, -o FILE         write what is found as CSV
+
     {flags}
 
     Exit status: 0 found, 2 the command line is wrong or an example cannot be used.

@@ -15,7 +15,7 @@ from evar.storage.atomic import write_atomic
 #: file of a merged folder with the origin of each row
 ORIGINS = "origins.json"
 #: folders that are copied unchanged beside runs and predictions
-_OTHER_FOLDERS = ("searches", "hints", "costs", "contamination", "sources", "failures", "robustness")
+_OTHER_FOLDERS = ("searches", "hints", "costs", "contamination", "sources", "failures", "robustness", "heads")
 
 
 @dataclass(frozen=True)

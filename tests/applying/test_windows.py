@@ -80,6 +80,9 @@ def test_windows_of_a_recording_are_searched(recording, ending):
     found = evar.search(features, "day.wav#t=1", k=5)
     assert sorted(found["start"][:2]) == [0.0, 2.0] and sorted(found["start"][2:]) == [3.0, 4.0, 5.0]
     assert evar.search(features, tone(2, 77), k=3)["start"].min() == 3.0
+    (root / "other.wav").write_bytes(path.read_bytes())  # not in the file of vectors
+    parts = [evar.search(features, f"{root / 'other.wav'}#t={part}", k=3)["start"] for part in ("0.2,1.2", "4.7,5.7")]
+    assert parts[0].max() == 2.0 and parts[1].min() == 3.0
 
 
 def test_parts_that_a_table_names_are_predicted_as_clips(recording, capsys):
