@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evar.metrics.named import get_display_name
 from evar.report.label_curves import CurveTask
 from evar.report.label_sentences import describe_task
 from evar.report.tables.csv_text import format_csv_table
@@ -50,6 +49,8 @@ def format_label_markdown(tasks: Sequence[CurveTask]) -> str:
         >>> format_label_markdown([]).splitlines()[0]
         '# Scores against the number of labels'
     """
+    from evar.metrics.named import get_display_name
+
     parts = ["# Scores against the number of labels"]
     for task in tasks:
         header = ["encoder", "layers", *(f"n = {n}" if n else "all" for n in task.numbers)]

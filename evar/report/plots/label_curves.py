@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evar.figures.style import COLOURS, FONT_POINTS, MARKERS, PAGE_INCHES, make_figure, save_figure
-from evar.metrics.named import get_display_name
 from evar.report.label_curves import Curve, CurveTask
 from evar.report.label_sentences import describe_task
 
@@ -52,6 +51,8 @@ def draw_label_curves(task: CurveTask) -> Figure:
     Returns:
         A figure whose caption says who leads where.
     """
+    from evar.metrics.named import get_display_name
+
     families = [
         own
         for name in dict.fromkeys(curve.name for curve in task.curves)
