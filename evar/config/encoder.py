@@ -30,7 +30,7 @@ class WeightsSource:
         urls: for "url": the same file at several places, tried in order.
         repo, revision, file: for "hub": Hugging Face repository id, commit or tag, file in it.
         page, file: for "page": where a person gets it, and what it is called there.
-        sha256: of the file itself; None is allowed where nobody has published it (then the hash is recorded at first
+        sha256: of the file itself; None if it was never published (then the hash is recorded at first
             use and checked ever after).
         sha256_prefix: its first digits, where only these are published (torch.hub puts them into file names).
         git_blob: the file's git object id, where only that is published.
@@ -107,7 +107,7 @@ def load_encoder_config(name: str) -> EncoderConfig:
     Any "hf:organisation/name" or "hf:FOLDER" is an encoder too: a `transformers` audio model, taken as it is. So are
     "hear:MODULE", a module of the HEAR API; "mteb:ORG/NAME", an audio model of the package mteb; "onnx:FILE",
     "tflite:FILE" and "savedmodel:FOLDER", networks that another runtime executes, with a YAML beside them; the path of a
-    YAML; and "module:Class" or "path/to/file.py:Class" of a class that nobody has written a YAML for yet. "random:NAME" is
+    YAML; and "module:Class" or "path/to/file.py:Class" of a class without a YAML. "random:NAME" is
     any of these with random weights, under a name of its own.
 
     Raises:

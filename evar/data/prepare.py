@@ -218,7 +218,7 @@ def _hash_md5(path: Path) -> str:
 
 
 def _read_stamp(folder: Path) -> dict[str, int] | None:
-    """Archive -> files unpacked; None for a folder that nobody prepared here."""
+    """Archive -> files unpacked; None for a folder that was not prepared here."""
     try:
         found = json.loads((folder / STAMP).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -118,7 +118,7 @@ def _reads_text(folder: Path) -> bool:
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError:
-        return False  # said by whoever builds the model
+        return False  # building the model raises the error
     return isinstance(settings, dict) and settings.get("model_type") == "clap"
 
 

@@ -1,4 +1,4 @@
-"""A certificate for any encoder, or for another toolkit's wrapper of one: what matters to whoever compares its vectors.
+"""A certificate for any encoder, or for another toolkit's wrapper of one: what matters when its vectors are compared.
 
 Wrappers behind public tables were found to feed the wrong sample rate, cut clips silently, read another tensor than they
 say, or return other vectors if a clip shares its batch. `measure_wrapper` tries these things on noise, and says what it

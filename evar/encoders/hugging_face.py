@@ -187,7 +187,7 @@ class HuggingFaceEncoder(ReadsText):
     def _declare_layers(self, folder: Path) -> tuple[LayerInfo, ...]:
         """The layers; parameters that none of them depends on are frozen.
 
-        Widths and stages of models that nobody has listed are known only from running them: a second of noise does.
+        The widths and stages of unknown models are found by running them on a second of noise.
         """
         n_samples = max(self.min_samples, self.sample_rate)
         noise = torch.randn(1, n_samples, generator=torch.Generator().manual_seed(0)) * 0.1

@@ -14,7 +14,7 @@ Three ways to bring a clip to the network, which takes 1000 frames (10 s) in 8 x
 only the patches that hold the clip's own frames, as the authors' downstream scripts do for shorter clips;
 `input="padded"` fills the waveform with zeros, or CUTS it, to 10 s;
 `input="stretched"` takes the clip's own frames and stretches them to 1000 by bicubic interpolation (or CUTS them), as the
-network does with inputs that nobody padded; its layers have one frame a clip.
+network does with inputs without padding; its layers have one frame a clip.
 A clip of 10 s gives the same vector all ways. The authors' GPU code rounds waveform and pre-emphasis to 16-bit floats, which
 lifts the quiet bands: `half_waveform=true` does so too, on any device.
 

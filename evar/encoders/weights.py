@@ -52,7 +52,7 @@ def own_state(path: Path) -> dict[str, Tensor] | None:
             if not all(key.startswith(OWN_PREFIX) for key in file.keys()):  # noqa: SIM118 - it is no dict
                 return None
     except SafetensorError:
-        return None  # said by whoever reads it
+        return None  # reading it raises the error
     return {key.removeprefix(OWN_PREFIX): value for key, value in read_checkpoint(path).items()}
 
 

@@ -73,7 +73,7 @@ def by_length(clips: Mapping[Item, NDArray[np.float32]]) -> list[list[Item]]:
 def decode_ahead(
     batches: Iterable[Sequence[Item]], decode: Callable[[Item], NDArray[np.float32]]
 ) -> Iterator[tuple[Sequence[Item], list[Future[NDArray[np.float32]]]]]:
-    """Decode in threads, a few batches ahead of whoever takes them.
+    """Decode in threads, a few batches ahead of the reader.
 
     Args:
         batches: clips of each batch; only a few batches are taken in advance, which limits memory.

@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: largest sample, in parts of full scale, that nobody asks about: lossy coding, gains and noise stay below it
+#: largest sample, in parts of full scale, without a warning: lossy coding, gains and noise stay below it
 FAR_BEYOND = 10.0
 
 

@@ -1,7 +1,7 @@
 """Newton's systems, curvature x step = -gradient, of many problems side by side, by preconditioned conjugate gradients.
 
 An item is a problem at one strength. Items need not keep step with each other: one whose system is solved waits until
-enough others are, is given its next system, and goes on. So products stay large and few of them are computed in vain.
+enough others are, is given its next system, and goes on. So products stay large and few of them are wasted.
 
 Source: truncated Newton steps, Nocedal & Wright, "Numerical Optimization" (2006), ch. 7.
 """

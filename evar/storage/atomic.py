@@ -67,10 +67,10 @@ def remove(path: Path) -> None:
 
 
 def report_change(path: Path) -> None:
-    """Tell whoever listens that a file was written or removed."""
-    for folder, told in listeners.items():
+    """Tell all listeners that a file was written or removed."""
+    for folder, listener in listeners.items():
         if path.is_relative_to(folder):
-            told(path)
+            listener(path)
 
 
 def remove_dead_parts(folder: Path) -> None:

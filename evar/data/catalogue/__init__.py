@@ -33,7 +33,7 @@ def find_published_file(top: Path, name: str, get_it: str, also: tuple[str, ...]
     for path in (top / name, top.parent / name, *(top / other for other in also)):
         if path.is_file():
             return path
-    # Mirrors unpack into folders of other names; where there are two, nobody can tell which is meant.
+    # Mirrors unpack into folders of other names; if there are two, it is unclear which is meant.
     inner = [path for pattern in (f"*/{name}", f"*/*/{name}") for path in top.glob(pattern) if path.is_file()]
     inner = [path for path in inner if "__MACOSX" not in path.parts]
     if len(inner) == 1:

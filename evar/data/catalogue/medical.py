@@ -17,12 +17,12 @@ CIRCOR = "it is in physionet.org/content/circor-heart-sound/1.0.3"
 
 
 def circor_murmur(top: Path) -> pd.DataFrame:
-    """CirCor: is there a murmur, told for a patient; a clip is one recording."""
+    """CirCor: is there a murmur, labelled for each patient; a clip is one recording."""
     return _read_circor(top, "Murmur", ("Absent", "Present", "Unknown"))
 
 
 def circor_outcome(top: Path) -> pd.DataFrame:
-    """CirCor: is the heart healthy, told for a patient; a clip is one recording."""
+    """CirCor: is the heart healthy, labelled for each patient; a clip is one recording."""
     return _read_circor(top, "Outcome", ("Abnormal", "Normal"))
 
 

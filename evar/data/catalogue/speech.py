@@ -74,7 +74,7 @@ def librispeech_speaker(top: Path) -> pd.DataFrame:
 
 
 def librispeech_gender(top: Path) -> pd.DataFrame:
-    """LibriSpeech: a woman or a man, told by `SPEAKERS.TXT`; train-clean-100, dev-clean and test-clean; group = reader."""
+    """LibriSpeech: a woman or a man, by `SPEAKERS.TXT`; train-clean-100, dev-clean and test-clean; group = reader."""
     path = find_published_file(top, "SPEAKERS.TXT", "it is in every archive of openslr.org/resources/12")
     gender = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -79,7 +79,7 @@ class Row:
         flags: facts that a reader must know about all scores of the row.
         average: mean over all columns, 0..1; None unless every column has a score, and all are of one metric.
         rank: mean rank over all columns, 1 the best; None unless every column has a score.
-        published: source of a row that others published and nobody measured here; "" for ours.
+        published: source of a published row, which was not measured here; "" for ours.
         cost: what it costs, in tables that show it; else None.
     """
 
