@@ -56,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     "advising": {"config", "data", "figures", "metrics", "report", "results", "storage"},
     # probes of lineval on altered clips; the table in Python is that of the report
     "robustness": UP_TO_SIX | {"lineval", "report", "rerun"},
-    "tracing": {"config", "encoders", "storage.atomic"},
+    "tracing": {"applying", "classifiers", "config", "encoders", "probes", "storage.atomic"},
     "rerun": UP_TO_SIX | {"lineval", "finetune"},
     "sharing": {"config", "metrics", "report", "rerun", "results", "storage.atomic", "webpage"},
     "cli": UP_TO_SIX

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evar.advising.features import Feature, fix_feature, group_features
+from evar.advising.features import Feature, fix_feature, group_features, make_feature_key
+from evar.report.label_curves import read_points
 from evar.report.tables.labels import make_column_key, make_variant_key
 from evar.results import Result
 
@@ -57,7 +58,7 @@ def estimate_at_labels(rows: Sequence[Result], feature: Feature, n_labels: int, 
 
 
 def list_points(rows: Sequence[Result], feature: Feature, out: Path) -> list[Point]:
-    """List the known scores of a feature, the fewest labels first; one protocol where several share a number."""
+    """List the known scores of a feature, the fewest labels first; a curve's where protocols share a number."""
     first = feature.first
     same = [
         row
@@ -68,8 +69,11 @@ def list_points(rows: Sequence[Result], feature: Feature, out: Path) -> list[Poi
         and row.limit == first.limit
     ]
     found: dict[int, Point] = {}
+    of_curves: dict[int, Point] = {}
     by_protocol: dict[tuple[str, str], list[Result]] = {}
     for row in same:
+        if make_feature_key(row) == feature.key:
+            of_curves |= {point.n_labels: point for point in list_curve_points(row)}
         by_protocol.setdefault((row.protocol, str(row.params.get("n_per_class", ""))), []).append(row)
     for (protocol, _), own in by_protocol.items():
         seeds = group_features(own).get(feature.key)
@@ -81,7 +85,22 @@ def list_points(rows: Sequence[Result], feature: Feature, out: Path) -> list[Poi
         of_protocol = fix_feature(group_features(own), feature.key, out, "only")
         low, high = of_protocol.interval or (None, None)
         found[n_labels] = Point(n_labels, of_protocol.score, low, high, protocol)
+    found |= of_curves  # draws of many numbers of labels tell more than those of one
     return [found[n] for n in sorted(found)]
+
+
+def list_curve_points(row: Result) -> list[Point]:
+    """List the points of a label-efficiency curve; the interval is that of a single draw, which is what a user has.
+
+    Args:
+        row: of any protocol; one without a curve has no points.
+    """
+    if not row.n_classes:
+        return []
+    return [
+        Point(round(one.n_per_class * row.n_classes), one.score, *one.one_draw, row.protocol)
+        for one in read_points(row)
+    ]
 
 
 def count_labels(row: Result) -> int | None:

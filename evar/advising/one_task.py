@@ -17,8 +17,12 @@ from evar.report.tables.labels import label_encoder, make_variant_key
 from evar.results import Result
 from evar.results.costs import CostRecord
 
-#: protocols whose rows are no answer to "which encoder, which layer": they train the encoder, or have no labels
-_OTHER_PROTOCOLS = ("finetune", "zero_shot", "retrieval")
+#: first words of protocols whose rows are taken only where there are no others: they train the encoder, have few labels or
+#: none, or ask another question
+_OTHER_PROTOCOLS = (
+    *("finetune", "fewshot", "curve"),
+    *("zero_shot", "retrieval", "sound_retrieval", "clustering", "pairs"),
+)
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,18 @@ from evar.config.messages import write_text
 
 
 def export(
-    encoder: str,
+    encoder: str = "",
     output: str = "",
     layers: str = "",
     pooled: bool = False,
     seconds: str = "",
     weights: str = "",
+    head: str = "",
+    round: str = "",
 ) -> int:
     """Write an encoder as an ONNX or TorchScript file: waveform in, layers out, with the same numbers.
 
-    evar export ENCODER --output=FILE [flags]            (-o FILE is short for --output=FILE)
+    evar export [ENCODER] --output=FILE [flags]          (-o FILE is short for --output=FILE)
 
     FILE ends in .onnx (a YAML is written beside it, with which "onnx:FILE" is an encoder again) or in .pt (TorchScript). The
     file is run before it is kept, at several batch sizes and lengths, and compared with the encoder itself; an encoder of
@@ -26,7 +28,8 @@ def export(
     Examples:
       evar export crepe.tiny -o crepe.onnx                      frames of the default layer
       evar export silero_vad --layers=all -o vad.pt
-      evar export aisfx --pooled --seconds=4 -o aisfx.onnx      one vector a clip
+      evar export aisfx --pooled -o aisfx.onnx                  one vector a clip
+      evar export --head=words.safetensors -o words.onnx        a classifier of evar train: probabilities of its classes
     then
       evar embed onnx:crepe.onnx recordings/ -o features.parquet
 
@@ -37,6 +40,8 @@ def export(
       --pooled                         one vector a clip, the pooled layers side by side, in place of frames
       --seconds=N                      of the sound that the network is traced with; if it takes one length only, this one
                                                                                             (default: 5)
+      --head=FILE.safetensors          a classifier file; its encoder and layers are exported, and its probabilities come out
+      --round=NAME                     of a classifier with several heads, the one that predicts   (default: their mean)
       --weights=PATH|URL|hf:ORG/NAME|random   another checkpoint
 
     docs/exporting_networks.md says which encoders take any batch and any length.
@@ -45,13 +50,17 @@ def export(
 
     if not output:
         raise UsageError("evar export needs --output=FILE (or -o FILE), which ends in .onnx or .pt")
+    if not encoder and not head:
+        raise UsageError("evar export needs ENCODER, or --head=FILE.safetensors")
     done = export_network(
-        encoder,
+        encoder or None,
         output,
         layers=layers or None,
         pooled=truth(pooled, "pooled"),
         seconds=decimal(seconds, "seconds"),
         weights=weights or None,
+        head=head or None,
+        round=round,
     )
     check = done.check
     length = "of any length" if check.any_length else f"of {check.n_samples} samples, no others"

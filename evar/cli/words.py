@@ -53,9 +53,16 @@ def check_words(name: str, command: Callable[..., int], words: Sequence[str]) ->
     if several:
         taken = [p for p in taken if list(parameters).index(p) <= list(parameters).index(several[0])]
     needed = [p for p in parameters if parameters[p].default is inspect.Parameter.empty]
-    most = {"lineval": 2, "finetune": 2, "robust": 2, "store": 1, "encoders": 1, "report": 1, "export-results": 1}.get(
-        name, len(needed)
-    )  # the others' optional words are flags only
+    most = {
+        "lineval": 2,
+        "finetune": 2,
+        "robust": 2,
+        "store": 1,
+        "encoders": 1,
+        "report": 1,
+        "export-results": 1,
+        "export": 1,
+    }.get(name, len(needed))  # the others' optional words are flags only
     if len(positionals) > most and not several:
         raise UsageError(
             f"evar {name} takes at most {most} words ({' '.join(list(parameters)[:most]).upper() or 'none'}) before the "

@@ -41,7 +41,7 @@ ADVISE_FLAGS: tuple[Flag, ...] = (
         "whole",
         "N",
         "say what score to expect with N labelled clips, from rows that were trained on few (evar lineval "
-        "--protocol=fewshot)",
+        "--protocol=curve)",
         _JUDGED,
     ),
     Flag(

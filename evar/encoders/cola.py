@@ -138,7 +138,7 @@ class Cola(B0Encoder):
 
     def _run_windows(self, windows: Tensor) -> dict[str, Tensor]:
         """(window, samples) -> layer -> (window, frames x feature)."""
-        mel = self.network_input(windows, torch.full((len(windows),), WINDOW, device=windows.device))
+        mel = self.network_input(windows, torch.full((windows.shape[0],), WINDOW, device=windows.device))
         return {name: value.flatten(1) for name, value in self.compute_layers(mel).items()}
 
     def compute_layers(self, mel: Tensor) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from evar.encoders._logmel import MelSpectrogram
-from evar.encoders._packing import count_missing, in_chunks, pack, unpack
+from evar.encoders._packing import as_count, count_missing, in_chunks, pack, unpack
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
 from evar.encoders.pooling import mean
@@ -81,7 +81,7 @@ class Ge2e(Encoder):
         (batch, samples) -> layer name -> (batch, time, width).
         """
         n_windows = self.valid_frames(lengths)
-        end = (int(n_windows.max()) - 1) * _HOP + _WINDOW
+        end = (as_count(n_windows.max()) - 1) * _HOP + _WINDOW
         mel = self.mel(nn.functional.pad(waveform, (0, count_missing(waveform.shape[1], end))))  # (batch, frame, mel)
         windows = pack(mel.unfold(1, WINDOW_FRAMES, STEP_FRAMES), n_windows)  # (window, mel, frame)
         packed = in_chunks(self._network, windows, _BLOCK)

@@ -231,7 +231,9 @@ class OpenL3(Encoder):
         maps = self.convs[7](maps)  # (window, channel, band, 24)
         layers["conv8"] = self._pool_time(maps)
         layers["emb512"] = maps.amax(dim=(2, 3))
-        fields = nn.functional.max_pool2d(maps, (maps.shape[2] // 4, maps.shape[3] // 3))  # (window, channel, 4, 3)
+        fields = nn.functional.max_pool2d(
+            maps, (int(maps.shape[2]) // 4, int(maps.shape[3]) // 3)
+        )  # (window, channel, 4, 3)
         layers["emb6144"] = fields.permute(0, 2, 3, 1).flatten(1)
         return layers
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from evar.storage.atomic import write_atomic
 from evar.tracing.checking import TOLERANCE, Check, Runner, check_batch, check_lengths, measure_error
+from evar.tracing.head import ClassifierHead, load_head
 from evar.tracing.metadata import add_metadata, collect_metadata, format_settings
 from evar.tracing.network import WaveformNetwork
 from evar.tracing.operations import OPSET, rewritten_operations
@@ -48,20 +50,22 @@ class Exported:
 
 
 def export_network(
-    encoder: Encoder | str,
+    encoder: Encoder | str | None,
     output: str | os.PathLike[str],
     *,
     layers: str | None = None,
     pooled: bool = False,
     seconds: float | None = None,
     weights: str | None = None,
+    head: str | None = None,
+    round: str = "",
 ) -> Exported:
     """Write an encoder as a file for other programs: waveform in, frames of layers or one vector a clip out.
 
     The file is run before it is kept, at several batch sizes and lengths, and compared with the encoder itself.
 
     Args:
-        encoder: name, or one that is loaded.
+        encoder: name, or one that is loaded; None takes that of the head.
         output: path that ends in .onnx (a YAML is written beside it, so that "onnx:FILE" reads it back) or .pt
             (TorchScript).
         layers: names or positions, separated by commas, "all", or None for the default layers.
@@ -69,6 +73,9 @@ def export_network(
         seconds: of the sound that the network is traced with: the one length that a network of fixed length then takes.
             None stands for 5 seconds.
         weights: of an encoder that is given by name: another checkpoint, or "random".
+        head: path of a classifier file (`evar train`): its encoder and layers are exported, with the probabilities of its
+            classes (or its number) as the output.
+        round: of a head that has several, the one that predicts; "" averages all.
 
     Returns:
         Files, outputs and what was checked.
@@ -89,28 +96,63 @@ def export_network(
         raise ValueError(f"the file must end in {' or '.join(FORMATS)}, got {path.name!r}")
     if seconds is not None and not 0 < seconds <= 600:
         raise ValueError(f"--seconds must be above 0 and at most 600, got {seconds:g}")
+    network, of_head = _make_network(encoder, layers, pooled, weights, head, round)
+    loaded = network.encoder
+    asked = seconds or (of_head.record.clip.seconds if of_head else None) or DEFAULT_SECONDS
+    n_samples = max(loaded.min_samples, int(asked * loaded.sample_rate + 0.5))
+    more = of_head.facts if of_head else {}
+    with _without_gradients(network):
+        if path.suffix == ".onnx":
+            data, check = _find_widest(network, n_samples, write_onnx, open_onnx)
+            facts = {**collect_metadata(network, check), **more}
+            settings = path.with_suffix(".yaml")
+            write_atomic(path, add_metadata(data, facts))
+            write_atomic(settings, format_settings(network, check, facts).encode("utf-8"))
+            files: tuple[Path, ...] = (path, settings)
+        else:
+            data, check = _find_widest(network, n_samples, partial(write_torchscript, more=more), open_torchscript)
+            write_atomic(path, data)
+            files = (path,)
+    return Exported(files, network.widths, check, loaded.sample_rate)
+
+
+def _make_network(
+    encoder: Encoder | str | None, layers: str | None, pooled: bool, weights: str | None, head: str | None, round: str
+) -> tuple[WaveformNetwork, ClassifierHead | None]:
+    """Load what is to be exported; arguments as for `export_network`."""
+    if head is not None:
+        if layers or pooled:
+            raise ValueError("a head says itself which pooled layers it reads; leave --layers and --pooled out")
+        of_head = load_head(head, round)
+        loaded = _load_encoder_of_head(of_head, head, encoder, weights)
+        feature = of_head.record.feature
+        of_layers = WaveformNetwork(loaded.cpu().eval(), feature.layers, head=of_head.network, fusion=feature.fusion)
+        return of_layers.eval(), of_head
+    if encoder is None:
+        raise ValueError("evar export needs an encoder, or --head with a classifier file")
     if isinstance(encoder, str):
         from evar.encoders import load_encoder
 
         encoder = load_encoder(encoder, weights or None)
     if getattr(encoder, "runs_file", False):
         raise ValueError(f"{encoder.name} is a file of another runtime already, and cannot be exported")
-    names = _choose_layers(encoder, layers)
-    network = WaveformNetwork(encoder.cpu().eval(), names, pooled=pooled).eval()
-    n_samples = max(encoder.min_samples, round((seconds or DEFAULT_SECONDS) * encoder.sample_rate))
-    with _without_gradients(network):
-        if path.suffix == ".onnx":
-            data, check = _find_widest(network, n_samples, write_onnx, open_onnx)
-            facts = collect_metadata(network, check)
-            settings = path.with_suffix(".yaml")
-            write_atomic(path, add_metadata(data, facts))
-            write_atomic(settings, format_settings(network, check, facts).encode("utf-8"))
-            files: tuple[Path, ...] = (path, settings)
-        else:
-            data, check = _find_widest(network, n_samples, write_torchscript, open_torchscript)
-            write_atomic(path, data)
-            files = (path,)
-    return Exported(files, network.widths, check, encoder.sample_rate)
+    return WaveformNetwork(encoder.cpu().eval(), _choose_layers(encoder, layers), pooled=pooled).eval(), None
+
+
+def _load_encoder_of_head(
+    head: ClassifierHead, path: str, encoder: Encoder | str | None, weights: str | None
+) -> Encoder:
+    """Load the encoder that a classifier was trained on, with its input statistics, and check that it is the same."""
+    from evar.applying.classifier import Classifier
+
+    facts = head.record.encoder
+    name = encoder if isinstance(encoder, str) or encoder is None else encoder.name
+    if name not in (None, facts.name, facts.request):
+        raise ValueError(f"{path} was trained on {facts.name}, got {name}; leave the encoder out, or name that one")
+    loaded = Classifier(path, weights, "cpu").encoder
+    if head.norm_stats is not None:
+        loaded.norm_stats = head.norm_stats
+    return loaded
 
 
 def _choose_layers(encoder: Encoder, layers: str | None) -> list[str]:
@@ -204,14 +246,19 @@ def write_onnx(network: WaveformNetwork, n_clips: int, n_samples: int, any_batch
 
 
 def write_torchscript(
-    network: WaveformNetwork, n_clips: int, n_samples: int, any_batch: bool, any_length: bool
+    network: WaveformNetwork,
+    n_clips: int,
+    n_samples: int,
+    any_batch: bool,
+    any_length: bool,
+    more: Mapping[str, Any] | None = None,
 ) -> bytes:
     """Trace a network and write it as TorchScript; the facts about it are in the archive as `evar.json`."""
     import json
 
     example = torch.randn(n_clips, n_samples, generator=torch.Generator().manual_seed(0)) * 0.1
     traced = torch.jit.trace(network, example, check_trace=False)
-    facts = collect_metadata(network, Check(any_batch, any_length, n_samples, 0.0))
+    facts = {**collect_metadata(network, Check(any_batch, any_length, n_samples, 0.0)), **(more or {})}
     buffer = io.BytesIO()
     torch.jit.save(traced, buffer, _extra_files={"evar.json": json.dumps(facts, sort_keys=True)})
     return buffer.getvalue()

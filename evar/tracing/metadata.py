@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from evar.config import load_encoder_config
 from evar.config.licences import allows_commercial_use
 from evar.tracing.checking import Check
-from evar.tracing.network import EMBEDDING, WaveformNetwork
+from evar.tracing.network import WaveformNetwork
 
 if TYPE_CHECKING:
     from evar.config.encoder import EncoderConfig
@@ -94,7 +94,7 @@ def format_settings(network: WaveformNetwork, check: Check, facts: dict[str, Any
             name: {"pooling": "mean"} if info is None else {"pooling": info.pooling, "time_axis": 1, "hop": info.hop}
             for name, info in network.outputs.items()
         },
-        "default_layers": [EMBEDDING] if network.pooled else _list_defaults(network),
+        "default_layers": list(network.outputs) if network.pooled else _list_defaults(network),
     }
     if check.any_length:
         settings["min_samples"] = encoder.min_samples

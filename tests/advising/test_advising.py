@@ -189,6 +189,18 @@ def test_scores_at_few_labels_are_measured_read_off_or_not_known(tmp_path):
         (0.6, 0.9)
     )  # 50 and 400 are far apart
     assert at[20].low is None and at[999].high is None
+    curve = [
+        {
+            "n": n, "n_per_class": n, "n_draws": 10, "n_short": 0, "score": score, "draw_scores": [score],
+            "interval": [score - 0.02, score + 0.02], "one_draw": [score - 0.1, score + 0.1],
+        }
+        for n, score in ((5, 0.7), (20, 0.8))
+    ]  # fmt: skip
+    plant(tmp_path, "a", draw(100, 0.9, 1), protocol="curve", params={"protocol_version": "1", "curve": curve})
+    found = evar.advise("esc10", out=tmp_path, labels=200, write=False)
+    at_200 = found.tasks[0].choice.at_labels
+    assert at_200.score == 0.8 and (at_200.low, at_200.high) == pytest.approx((0.7, 0.9))  # of a single draw
+    assert "With 200 labelled clips it reaches 80.0 % (70.0 to 90.0) (measured under curve)" in found.answer
     points = [Point(100, 0.5, 0.4, 0.6, "curve"), Point(400, 0.7, 0.6, 0.8, "curve")]
     assert read_off(points, 200).score == pytest.approx(0.6)
 

@@ -11,12 +11,15 @@ import toy
 import yaml
 from torch import Tensor, nn
 
+import evar
 from evar import cli
+from evar.classifiers.file import read_classifier
 from evar.cli import run
 from evar.encoders import load_encoder
 from evar.encoders.features import LayerInfo
 from evar.encoders.pooling import pool
 from evar.tracing import export_network
+from evar.tracing.head import load_head
 from evar.tracing.operations import Spectrum, cut_windows, rewritten_operations, transform, transform_signal
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -169,3 +172,35 @@ def test_rewritten_operations_equal_those_of_torch():
     with rewritten_operations():
         assert isinstance(torch.fft.rfft(wave), Tensor)  # only a trace meets the other ones
     assert torch.fft.rfft is before and Spectrum(wave, wave).transpose(0, 1).shape == (1000, 2)
+
+
+def test_a_head_gives_the_probabilities_of_the_classifier(tones, capsys):
+    root = tones()
+    classifier = root / "tones.safetensors"
+    assert run(["train", "tones", "--encoder=toy", "--layers=level,bands", "-o", str(classifier)]) == cli.DONE
+    assert run(["export", f"--head={classifier}", "-o", str(root / "tones.onnx"), "--seconds=0.5"]) == cli.DONE
+    assert "output: scores (3 wide)" in capsys.readouterr().out
+    waveforms = [toy.tone(at % 3, 900 + at, 0.8) for at in range(4)]
+    table = evar.load_classifier(str(classifier)).predict(waveforms, sample_rate=toy.RATE)
+    session = onnxruntime.InferenceSession(str(root / "tones.onnx"))
+    (found,) = session.run(None, {"waveform": np.stack(waveforms)})
+    np.testing.assert_allclose(found, table[["p_low", "p_middle", "p_high"]], atol=1e-5)
+    facts = {one.key: one.value for one in onnx.load(str(root / "tones.onnx")).metadata_props}
+    assert json.loads(facts["evar.classes"]) == ["low", "middle", "high"] and facts["evar.task"] == "tones"
+    assert run(["export", "logmel", f"--head={classifier}", "-o", str(root / "no.onnx")]) == cli.WRONG
+    assert "was trained on toy, got logmel" in capsys.readouterr().err
+    assert run(["export", f"--head={classifier}", "--pooled", "-o", str(root / "no.onnx")]) == cli.WRONG
+
+
+def test_heads_of_several_folds_are_averaged_or_named(tones):
+    root = tones(folds=True)
+    classifier = root / "tones.safetensors"
+    assert run(["train", "tones", "--encoder=toy", "-o", str(classifier)]) == cli.DONE
+    network = load_head(classifier).network
+    vectors = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
+    record = read_classifier(classifier)[0]
+    names = [head.name for head in record.heads]
+    each = torch.stack([load_head(classifier, name).network(vectors) for name in names])
+    assert torch.allclose(network(vectors), each.mean(dim=0), atol=1e-6)
+    with pytest.raises(ValueError, match="the classifier has no head 'fold 9'"):
+        load_head(classifier, "fold 9")
