@@ -226,7 +226,10 @@ def _describe_without_conditions(advice: TaskAdvice) -> list[str]:
     if free is None or free.feature is None:
         return []
     what = f"{describe_feature(free.feature.key)} of {free.facts.encoder}"
-    return [f"Without your conditions it would be {what}, {format_score(free.feature.score, free.feature.interval)}."]
+    reasons = [one.misfits for one in advice.left_out if one.facts.encoder == free.facts.encoder]
+    why = f"; it is left out, since {'; '.join(reasons[0])}" if reasons and reasons[0] else ""
+    score = format_score(free.feature.score, free.feature.interval)
+    return [f"Without your conditions it would be {what}, {score}{why}."]
 
 
 def describe_ranks(advice: RankedAdvice, new_task: str = "") -> list[str]:

@@ -234,6 +234,10 @@ def average_pairs(values: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
     half = values.shape[1] // 2
     pairs = (values[:, 0 : 2 * half : 2] + values[:, 1 : 2 * half : 2]) / 2  # (batch, time // 2, feature)
     odd = frames % 2 == 1
+    if torch.jit.is_tracing():  # for `evar export`: clips are of one length, odd or even
+        a, b, c = (values[:, frames[0] - back] for back in (3, 2, 1))
+        last = torch.where(odd[0], a / 2 + (b + c) / 4, pairs[:, -1])
+        return torch.cat([pairs[:, :-1], last[:, None]], dim=1), frames // 2
     if bool(odd.any()):
         # Of an odd clip's last three frames a, b, c the last two are averaged, then the pair: a / 2 + b / 4 + c / 4.
         rows = torch.arange(len(values), device=values.device)[odd]

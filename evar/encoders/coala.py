@@ -36,7 +36,7 @@ from evar.config.registry import near_miss
 from evar.encoders._by_length import flatten_channels
 from evar.encoders._coala_scaler import OFFSET, SCALE
 from evar.encoders._logmel import MelSpectrogram
-from evar.encoders._packing import in_chunks, pack, unpack
+from evar.encoders._packing import as_count, count_missing, in_chunks, pack, unpack
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
 from evar.encoders.weights import state_dict_of
@@ -130,7 +130,7 @@ class Coala(Encoder):
     def network_input(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """Map (batch, samples) to (batch, time, 96) log-mel, natural logarithm, of a clip with its padding."""
         padded = self._pad_lengths(lengths)
-        waveform = nn.functional.pad(waveform, (0, max(0, int(padded.max()) - waveform.shape[1])))
+        waveform = nn.functional.pad(waveform, (0, count_missing(waveform.shape[1], as_count(padded.max()))))
         if self.input == "padded" and self.noise:
             draw = np.random.RandomState(0).rand(PADDED)  # a frozen stream
             noise = (NOISE * torch.from_numpy(draw)).to(waveform)
@@ -152,7 +152,7 @@ class Coala(Encoder):
             torch.Size([2, 96, 96])
         """
         counts = self.count_chunks(lengths)
-        mel = self.network_input(waveform, lengths)[:, : int(counts.max()) * CHUNK]
+        mel = self.network_input(waveform, lengths)[:, : as_count(counts.max()) * CHUNK]
         return pack(mel.unflatten(1, (-1, CHUNK)), counts) * self.scale[:, None] + self.offset[:, None]
 
     def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:

@@ -37,6 +37,7 @@ from torch import Tensor, nn
 
 from evar.encoders._logmel import MelSpectrogram
 from evar.encoders._onnx_graph import read_onnx_tensors
+from evar.encoders._packing import as_count
 from evar.encoders.base import Encoder
 from evar.encoders.features import LayerInfo
 from evar.encoders.weights import load_strict, read_checkpoint
@@ -122,7 +123,7 @@ class SpeechEmbedding(Encoder):
         """Compute (batch, time, mel) log-mel as the network takes it."""
         skipped = (N_FFT - WIN_LENGTH) // 2  # the window sits in the middle of 512 samples
         frames = self.network_input_frames(lengths)
-        power = self.mel(waveform[:, skipped:] * FULL_SCALE)[:, : int(frames.max())]
+        power = self.mel(waveform[:, skipped:] * FULL_SCALE)[:, : as_count(frames.max())]
         decibels = 10.0 * power.clamp(min=LEAST_POWER).log10()
         own = torch.arange(decibels.shape[1], device=decibels.device)[None, :, None] < frames[:, None, None]
         loudest = decibels.masked_fill(~own, -torch.inf).amax(dim=(1, 2), keepdim=True)
