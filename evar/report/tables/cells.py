@@ -255,8 +255,9 @@ def _make_cell(results: list[Result], failures: list[Failure], column: Column, o
     if n_tested != [column.n_test]:
         notes.append(f"tested on n={' and '.join(map(str, n_tested))}")
     notes += _drop_repeats(f"{column.label}: {text}" for result in shown if (text := _describe_skipped_clips(result)))
-    for describe in (_describe_templates, _describe_retrieval, describe_comparison):
+    for describe in (_describe_templates, _describe_retrieval):
         notes += _drop_repeats(f"{column.label}: {text}" for result in shown if (text := describe(result)))
+    notes += [f"{column.label}: {text}"] if (text := describe_comparison(shown)) else []
     score = sum(result.score for result in shown) / len(shown)
     return Cell(shown, score, interval, tuple(_list_flags(shown)), tuple(notes))
 
