@@ -44,7 +44,9 @@ def main(out: Path, stem: Path) -> None:
     rows = load_all(out)
     tasks = sorted({row.task for row in rows})
     encoders = sorted({row.encoder for row in rows})
-    caption = "Lines: 95 % intervals from a bootstrap over groups of test clips. Depth 1 is the last layer. Nothing is trained."
+    caption = (
+        "Lines: 95 % intervals, bootstrap over groups of test clips. Depth 1 is the last layer. Nothing is trained."
+    )
     figure = make_figure(PAGE_INCHES, 4.2, caption, legend_inches=0.25)
     axes = figure.subplots(2, len(tasks), squeeze=False, sharex=True)
     lines: list[Any] = []
