@@ -48,7 +48,8 @@ def test_every_field_of_the_settings_has_a_flag() -> None:
         ({"frames_gb": "much"}, "--frames_gb must be a number"),
         ({"skip_bad": "perhaps"}, "--skip_bad must be true or false"),
         ({"norm_stats": (1.0, 2.0, 3.0)}, "two numbers MEAN,STD"),
-        ({"protocol": ["linear"]}, "--protocol must be text"),
+        ({"engine": ["local"]}, "--engine must be text"),
+        ({"protocol": True}, "--protocol must be text"),
     ],
 )
 def test_python_is_told_what_is_wrong_before_any_work(given: dict, message: str) -> None:
@@ -59,6 +60,7 @@ def test_python_is_told_what_is_wrong_before_any_work(given: dict, message: str)
 def test_python_values_and_typed_text_mean_the_same() -> None:
     python = {"limit": 20, "layers": ["a", "b"], "norm_stats": (-5.5, 5.0), "skip_bad": True, "learning_rate": 0.1}
     typed = {"limit": "20", "layers": "a,b", "norm_stats": "-5.5,5.0", "skip_bad": "true", "learning_rate": "0.1"}
+    python["protocol"], typed["protocol"] = ["linear", "knn"], "linear,knn"  # several are legal
     assert read_flags(LINEVAL_FLAGS, python, "x") == read_flags(LINEVAL_FLAGS, typed, "x")
     nothing = read_flags(LINEVAL_FLAGS, {"limit": None, "layers": ""}, "x")
     assert nothing["limit"] is None and nothing["layers"] is None and nothing["out"] == "results"
