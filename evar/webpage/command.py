@@ -15,6 +15,7 @@ from evar.results.hints import load_hints
 from evar.storage.atomic import write_atomic
 from evar.webpage.context import Context, Settings, try_part
 from evar.webpage.costs import make_cost
+from evar.webpage.labels import make_labels, make_protocols
 from evar.webpage.layers import make_layers
 from evar.webpage.listening import list_sounds, make_listen
 from evar.webpage.maps import make_map
@@ -89,6 +90,8 @@ def make_parts(context: Context) -> list[Part]:
         ("summary", "Summary", lambda: make_summary(context, readings)),
         ("layers", "Layers", lambda: make_layers(context, readings)),
         ("robustness", "Robustness", lambda: make_robustness(context)),
+        ("labels", "Labels", lambda: make_labels(context)),
+        ("protocols", "Protocols", lambda: make_protocols(context)),
         ("cost", "Cost", lambda: make_cost(context)),
         ("row", "One row", lambda: make_rows(context)),
         ("listen", "Listen", lambda: make_listen(context)),

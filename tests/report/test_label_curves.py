@@ -195,3 +195,16 @@ def test_kendall_is_that_of_scipy():
     first, second = rng.integers(0, 4, (30, 6)), rng.integers(0, 4, (30, 6))
     expected = [kendalltau(one, other).statistic for one, other in zip(first, second, strict=True)]
     np.testing.assert_allclose(compute_kendall(first, second), expected)
+
+
+def test_the_page_shows_curves_with_their_sentences(planted):
+    from evar.webpage.context import Context, Settings
+    from evar.webpage.labels import make_labels, make_protocols
+    from evar.webpage.page import render_page
+
+    context = Context(Settings(planted, planted / "report.html"), results.load_all(planted))
+    part = make_labels(context)
+    assert make_protocols(context) is None  # one protocol
+    page = render_page("planted", [part])
+    assert 'src="data:image/png;base64,' in page and "of all labels" in page and "10 draws" not in page
+    assert "6 draws of 1.0 clips per class" in page and "n = 20" in page
