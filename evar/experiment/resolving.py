@@ -140,6 +140,11 @@ def _check_protocol(protocol: ProtocolConfig) -> None:
     except TypeError as error:
         raise ValueError(f"protocol {protocol.name}: {error}") from error
     metric = METRICS.get(protocol.metric)
+    if protocol.metric and not compares_clips(protocol):
+        raise ValueError(
+            f"protocol {protocol.name}: metric goes with probes that compare test clips; those that predict labels are "
+            f"scored by the task's own metric, got {protocol.metric!r}"
+        )
     if protocol.metric and (metric is None or not metric.higher_is_better or metric.resampled is None):
         known = [name for name, one in METRICS.items() if one.kind in COMPARING_KINDS and one.higher_is_better]
         raise ValueError(

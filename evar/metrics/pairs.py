@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-#: between the groups of the two clips of a pair
-BETWEEN_GROUPS = "\t"
+#: between the groups of the two clips of a pair, and between their names
+BETWEEN_GROUPS, BETWEEN_NAMES = "\t", " and "
 
 #: (..., thresholds) false alarms and misses, as shares -> (...)
 OfErrors = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]

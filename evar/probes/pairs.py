@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evar.metrics.pairs import BETWEEN_GROUPS
+from evar.metrics.pairs import BETWEEN_GROUPS, BETWEEN_NAMES
 from evar.probes.comparing import Compared, ComparedClips, ComparingProbe
 from evar.probes.protocol import ProbeTraits
 from evar.probes.spaces import SPACES
@@ -17,6 +17,8 @@ from evar.probes.spaces import SPACES
 UNITS = ("groups", "classes")
 #: clips up to which all of their pairs are listed before some are drawn: 8 million pairs
 _MOST_LISTED = 4000
+#: numbers of directions in memory at once: 32 MB
+_NUMBERS_AT_ONCE = 2**22
 #: draws without a new pair, after which no more are looked for
 _PATIENCE = 20
 
@@ -99,17 +101,26 @@ class PairsProbe(ComparingProbe):
             both, is_same = known
             facts = {"pairs": "published", "n_published": len(self.published)}
         first, second = both.T
-        scores = np.einsum("ij,ij->i", directions[first], directions[second], dtype=np.float64, optimize=False)
+        scores = _compare_pairs(directions, both)
         is_read = clips.is_readable[first] & clips.is_readable[second]
         scores = np.where(is_read, scores, np.where(is_same, -np.inf, np.inf))
         units = clips.groups if self.interval_over == "groups" else clips.y.astype(str)
         return Compared(
-            _join(clips.names, first, second, " and "),
+            _join(clips.names, first, second, BETWEEN_NAMES),
             _join(units, first, second, BETWEEN_GROUPS),
             is_same.astype(np.float64),
             scores,
             {**facts, "n_same": int(is_same.sum()), "n_different": int((~is_same).sum())},
         )
+
+
+def _compare_pairs(directions: NDArray[np.float32], both: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(pairs,) cosines, some at a time: the directions of all pairs may not fit into memory."""
+    at_once = max(1, _NUMBERS_AT_ONCE // max(1, directions.shape[1]))
+    parts = [both[start : start + at_once] for start in range(0, len(both), at_once)]
+    return np.concatenate(
+        [(directions[pairs[:, 0]].astype(np.float64) * directions[pairs[:, 1]]).sum(axis=1) for pairs in parts]
+    )
 
 
 def _join(texts: NDArray[np.str_], first: NDArray[np.int64], second: NDArray[np.int64], between: str) -> NDArray[Any]:

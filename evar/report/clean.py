@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from evar.metrics.pairs import BETWEEN_NAMES
 from evar.report.tables.cells import make_sections
 from evar.report.tables.csv_text import format_csv_table
 from evar.report.tables.layout import escape_markdown, format_percent
@@ -87,7 +88,7 @@ def _score_clean_clips(
     scores, runs, first, n_bad = [], [], None, 0
     for result in results:
         run = load_row_predictions(out, result)
-        is_clean = np.array([clip not in contaminated for clip in run["clip"].tolist()])
+        is_clean = np.array([not is_contaminated(clip, contaminated) for clip in run["clip"].tolist()])
         n_bad = int((~is_clean).sum())
         rounds = np.unique(run["round"])
         kept = {name: values[is_clean] for name, values in run.items()}
@@ -102,6 +103,20 @@ def _score_clean_clips(
     if len(runs) == len(results) and METRICS[results[0].metric].resampled is not None:
         interval = score_interval(results[0].metric, first["y_true"], runs, first["group"], first["round"])
     return float(np.mean(scores)), interval, len(is_clean), n_bad
+
+
+def is_contaminated(name: str, contaminated: frozenset[str]) -> bool:
+    """Tell whether a clip, or one of two that are named as a pair, is among contaminated clips.
+
+    Example:
+        >>> bad = frozenset(["a and b.wav"])
+        >>> is_contaminated("a and b.wav and c.wav", bad), is_contaminated("b.wav and c.wav", bad)
+        (True, False)
+    """
+    words = name.split(BETWEEN_NAMES)
+    return name in contaminated or any(
+        BETWEEN_NAMES.join(part) in contaminated for at in range(1, len(words)) for part in (words[:at], words[at:])
+    )
 
 
 def write_clean_scores(results: Sequence[Result], records: Sequence[Contamination], out: Path) -> list[Path]:

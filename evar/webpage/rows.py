@@ -104,11 +104,17 @@ def _list_facts(result: Result) -> list[list[str]]:
         ["Clips", f"{result.n_train} to train, {result.n_valid} to validate, {result.n_test} tested over all rounds"],
         ["Width", f"{result.width} features a clip" if result.width else "unknown"],
         ["Chosen strengths", ", ".join(map(str, chosen)) if isinstance(chosen, list | tuple) else "none"],
-        ["Other metrics", ", ".join(f"{name} {value:.4g}" for name, value in result.extras.items()) or "none"],
+        ["Other metrics", ", ".join(_describe_extra(result, name) for name in result.extras) or "none"],
         ["Flags", "; ".join(result.flags) or "none"],
         ["Clips that could not be used", str(len(result.skipped))],
         ["Computed", f"{result.created}, in {result.seconds:.1f} s"],
     ]
+
+
+def _describe_extra(result: Result, name: str) -> str:
+    """Write a further metric with its interval, where it has one."""
+    ends = result.extra_intervals.get(name)
+    return f"{name} {result.extras[name]:.4g}" + (f" ({ends[0]:.4g} to {ends[1]:.4g})" if ends else "")
 
 
 def _list_settings(result: Result) -> dict[str, Any]:

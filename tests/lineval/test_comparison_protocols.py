@@ -166,3 +166,7 @@ def test_illegal_requests_are_refused_before_any_work(place):
     (place / "config" / "protocols" / "mine.yaml").write_text(text.replace("name: pairs", "name: mine"))
     with pytest.raises(ValueError, match="metric must be one where higher is better, such as .*pair_auc"):
         resolve_request(parse_request("toy", "tones", protocol="mine"))
+    text = (evar.config.find("protocols", "linear")).read_text().replace("name: linear", "name: mine\nmetric: nmi")
+    (place / "config" / "protocols" / "mine.yaml").write_text(text)
+    with pytest.raises(ValueError, match="metric goes with probes that compare test clips"):
+        resolve_request(parse_request("toy", "tones", protocol="mine"))
