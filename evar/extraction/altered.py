@@ -7,7 +7,7 @@ encoder's rate and padded as its task says. Vectors of all layers go to the stor
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -66,8 +66,8 @@ class AlteredPass:
 
 
 def extract_altered(
-    work: AlteredPass, conditions: Sequence[Condition], norm_stats: Sequence[Statistics]
-) -> dict[Condition, dict[Statistics, Extraction]]:
+    work: AlteredPass, conditions: Sequence[Condition], norm_stats: Statistics = None
+) -> dict[Condition, Extraction]:
     """Make sure that the vectors of every clip under every condition are in the store, all layers in one pass.
 
     What is stored already is neither decoded nor encoded. Memory holds a few batches, however many conditions there are.
@@ -75,58 +75,37 @@ def extract_altered(
     Args:
         work: encoder, clips and store.
         conditions: distinct.
-        norm_stats: distinct (mean, std) of the input, or None alone for an encoder without.
+        norm_stats: (mean, std) of the input, or None for an encoder without.
 
     Returns:
-        For each condition and each of `norm_stats` an extraction, as `evar.extraction.extract.extract_each` gives it.
+        For each condition an extraction, as `evar.extraction.extract.extract` gives it.
 
     Raises:
         OSError: if the vectors would not fit on the disk.
     """
     began = time.perf_counter()
     infos, bad = inspect_clips(work.paths, work.store)
-    targets: dict[Condition, list[Target]] = {}
+    targets: dict[Condition, Target] = {}
     for condition in conditions:
-        alteration = condition.describe()
-        for stats in norm_stats:
-            with work.encoder.normalising_by(stats):
-                planned = make_plan(
-                    work.encoder, infos, bad, work.policy, work.store, work.batch_size, alteration=alteration
-                )
-            result = Extraction(planned.key, list(planned.rows), dict(planned.bad))
-            targets.setdefault(condition, []).append(Target(stats, planned, result))
-    wanting = {
-        condition: found for condition, of in targets.items() if (found := [one for one in of if one.planned.todo])
-    }
-    require_space(work.store, sum(one.planned.n_bytes for of in wanting.values() for one in of), work.label)
-    for group in _group_conditions(work.encoder, wanting):
-        _run_group(work, group)
-    for target in (one for of in targets.values() for one in of):
-        target.result.n_stored = sum(row is not None for row in target.result.rows) - target.result.n_encoded
-        target.result.seconds = time.perf_counter() - began
-    return {condition: {one.norm_stats: one.result for one in of} for condition, of in targets.items()}
+        key = condition.describe()
+        with work.encoder.normalising_by(norm_stats):
+            planned = make_plan(work.encoder, infos, bad, work.policy, work.store, work.batch_size, alteration=key)
+        targets[condition] = Target(norm_stats, planned, Extraction(planned.key, list(planned.rows), dict(planned.bad)))
+    wanting = {condition: one for condition, one in targets.items() if one.planned.todo}
+    require_space(work.store, sum(one.planned.n_bytes for one in wanting.values()), work.label)
+    n_at_once = max(1, _MOST_FILES // (len(work.encoder.layer_infos) + 2))  # nearly always all of them
+    names = list(wanting)
+    for begin in range(0, len(names), n_at_once):
+        _run_group(work, {condition: wanting[condition] for condition in names[begin : begin + n_at_once]})
+    for one in targets.values():
+        one.result.n_stored = sum(row is not None for row in one.result.rows) - one.result.n_encoded
+        one.result.seconds = time.perf_counter() - began
+    return {condition: one.result for condition, one in targets.items()}
 
 
-def _group_conditions(
-    encoder: Encoder, wanting: dict[Condition, list[Target]]
-) -> Iterator[dict[Condition, list[Target]]]:
-    """Yield as many conditions as may have their files open at once; nearly always all of them."""
-    per_target = len(encoder.layer_infos) + 2
-    group: dict[Condition, list[Target]] = {}
-    n_files = 0
-    for condition, found in wanting.items():
-        if group and n_files + per_target * len(found) > _MOST_FILES:
-            yield group
-            group, n_files = {}, 0
-        group[condition] = found
-        n_files += per_target * len(found)
-    if group:
-        yield group
-
-
-def _run_group(work: AlteredPass, group: dict[Condition, list[Target]]) -> None:
+def _run_group(work: AlteredPass, group: dict[Condition, Target]) -> None:
     """Encode what is missing of some conditions, while their keys are locked."""
-    every = sorted((one for of in group.values() for one in of), key=lambda target: target.result.key.digest)
+    every = sorted(group.values(), key=lambda target: target.result.key.digest)
     with ExitStack() as locks:
         for target in every:  # locks are taken in one order everywhere: two runs never wait for each other
             target.writer = locks.enter_context(work.store.writing(target.result.key))
@@ -138,11 +117,10 @@ def _run_group(work: AlteredPass, group: dict[Condition, list[Target]]) -> None:
         drop_failed(target.result, work.store.list_stored(target.result.key))
 
 
-def _encode_altered(work: AlteredPass, group: dict[Condition, list[Target]]) -> None:
+def _encode_altered(work: AlteredPass, group: dict[Condition, Target]) -> None:
     keep_float32()
-    planned = next(iter(group.values()))[0].planned
-    wanted = {condition: set().union(*(one.todo for one in of)) for condition, of in group.items()}
-    every = set().union(*wanted.values())
+    planned = next(iter(group.values())).planned
+    every: set[int] = set().union(*(target.todo for target in group.values()))
     batches = [kept for batch in planned.batches if (kept := [p for p in batch if p in every])]
     # A clip is decoded unpadded and at its own rate: noise fills a recording, and not what a task pads it with.
     unpadded = ClipPolicy(work.policy.seconds, "none", work.policy.crop, work.policy.seed)
@@ -153,20 +131,22 @@ def _encode_altered(work: AlteredPass, group: dict[Condition, list[Target]]) -> 
         return read_clip(work.paths[position], info, unpadded, info.sample_rate)
 
     bar = progress_bar(
-        total=sum(map(len, wanted.values())), desc=work.label or work.encoder.name, unit="clip", mininterval=0.5
+        total=sum(len(target.todo) for target in group.values()),
+        desc=work.label or work.encoder.name,
+        unit="clip",
+        mininterval=0.5,
     )
     for batch, futures in decode_ahead(batches, decode):
-        clips = _take_clips(batch, futures, [one for of in group.values() for one in of])
-        tasks = [[(condition, p) for p in clips if p in wanted[condition]] for condition in group]
+        clips = _take_clips(batch, futures, list(group.values()))
+        tasks = [[(condition, p) for p in clips if p in target.todo] for condition, target in group.items()]
 
         def alter(item: tuple[Condition, int], clips: Decoded = clips) -> NDArray[np.float32]:
             return _alter_clip(work, planned.infos[item[1]], item[0], clips[item[1]], str(planned.rows[item[1]]))
 
         for items, altered in decode_ahead([items for items in tasks if items], alter):
-            condition = items[0][0]
-            found = _take_clips([p for _, p in items], altered, group[condition])
-            for target in group[condition]:
-                encode_batch(work.encoder, target, {p: clip for p, clip in found.items() if p in target.todo}, None)
+            target = group[items[0][0]]
+            found = _take_clips([p for _, p in items], altered, [target])
+            encode_batch(work.encoder, target, found, None)
             bar.update(len(items))
     bar.close()
 

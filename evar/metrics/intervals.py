@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -131,9 +132,33 @@ def bootstrap_scores(
     def statistic(rows: NDArray[np.int64], index: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
         return of_metric(true[rows], predicted[rows], index, counts)
 
+    # A row is compared with many others, and ranking all labels again takes seconds: the last few samples are kept.
+    is_kept = not METRICS[metric].is_mean
+    key = (of_metric, n_resamples, seed, _hash_arrays(true, predicted, group_of, round_of)) if is_kept else None
+    if (known := _kept_scores.get(key)) is not None:
+        return known.copy()
     drawn = split_groups(group_of) if METRICS[metric].kind == "pairs" else group_of
     found = _resample(statistic, drawn, round_of, n_resamples, seed)
-    return np.full(n_resamples, np.nan) if found is None else found
+    scores = np.full(n_resamples, np.nan) if found is None else found
+    if is_kept:
+        while len(_kept_scores) >= _MOST_KEPT:
+            _kept_scores.pop(next(iter(_kept_scores), None), None)
+        _kept_scores[key] = scores.copy()
+    return scores
+
+
+#: scores of the bootstrap samples that were computed last, 8 to 16 KB each, and how many are kept
+_kept_scores: dict[Any, NDArray[np.float64]] = {}
+_MOST_KEPT = 64
+
+
+def _hash_arrays(*arrays: NDArray[Any]) -> bytes:
+    """Tell arrays apart by their content."""
+    digest = hashlib.sha256()
+    for one in arrays:
+        digest.update(f"{one.dtype.str} {one.shape} ".encode())
+        digest.update(np.ascontiguousarray(one).tobytes())
+    return digest.digest()
 
 
 def bootstrap_many(

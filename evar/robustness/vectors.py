@@ -32,13 +32,13 @@ class AlteredVectors:
 
     Attributes:
         clean: vectors of the unaltered clips.
-        positions: (clips,) the encoded clips' positions in the task, sorted.
-        extractions: of these clips, by condition and input statistics.
+        positions: input statistics -> (clips,) positions in the task of the clips that are tested under them, sorted.
+        extractions: of these clips, by input statistics and condition.
     """
 
     clean: Vectors
-    positions: NDArray[np.int64]
-    extractions: Mapping[Condition, Mapping[Statistics, Extraction]]
+    positions: Mapping[Statistics, NDArray[np.int64]]
+    extractions: Mapping[Statistics, Mapping[Condition, Extraction]]
     _where: dict[tuple[Condition, Statistics], dict[str, tuple[str, int]]] = field(default_factory=dict)
 
     @property
@@ -49,9 +49,9 @@ class AlteredVectors:
     def list_failed(self, condition: Condition) -> dict[int, str]:
         """Return position of a clip in the task -> why it could not be altered or encoded."""
         found: dict[int, str] = {}
-        for extraction in self.extractions[condition].values():
-            for place, reason in extraction.bad.items():
-                found.setdefault(int(self.positions[place]), reason)
+        for stats, of in self.extractions.items():
+            for place, reason in of[condition].bad.items():
+                found.setdefault(int(self.positions[stats][place]), reason)
         return dict(sorted(found.items()))
 
     def read_parts(
@@ -74,8 +74,8 @@ class AlteredVectors:
         Yields:
             Positions (some clips,) and features (some clips, width).
         """
-        extraction = self.extractions[condition][stats]
-        rows = dict(zip(self.positions.tolist(), extraction.rows, strict=True))
+        extraction = self.extractions[stats][condition]
+        rows = dict(zip(self.positions[stats].tolist(), extraction.rows, strict=True))
         known = np.array([at for at in wanted.tolist() if rows.get(at) is not None], np.int64)
         where = self._find_rows(condition, stats, extraction)
         for begin in range(0, len(known), _CLIPS_AT_ONCE):
@@ -124,15 +124,22 @@ def encode_altered(
     Raises:
         OSError: if the vectors would take too much of the disk.
     """
-    tested = np.unique(np.concatenate([one.test for seed in seeds for one in cell.task.rounds(seed)]))
-    positions = tested[clean.usable[tested]]
-    stats = list(dict.fromkeys(found for seed in seeds for found in clean.of_rounds[seed]))
-    work = AlteredPass(
-        cell.encoder,
-        [cell.task.paths[at] for at in positions],
-        cell.task.policy(),
-        workplace.store,
-        workplace.resources.batch_size,
-        f"{cell.label}, altered",
-    )
-    return AlteredVectors(clean, positions, extract_altered(work, conditions, stats))
+    tested: dict[Statistics, list[NDArray[np.int64]]] = {}
+    for seed in seeds:
+        for stats, a_round in zip(clean.of_rounds[seed], cell.task.rounds(seed), strict=True):
+            tested.setdefault(stats, []).append(a_round.test)
+    positions: dict[Statistics, NDArray[np.int64]] = {}
+    extractions: dict[Statistics, Mapping[Condition, Extraction]] = {}
+    for stats, rounds in tested.items():  # a clip is tested in its own rounds only, and so under their statistics
+        found = np.unique(np.concatenate(rounds))
+        positions[stats] = found[clean.usable[found]]
+        work = AlteredPass(
+            cell.encoder,
+            [cell.task.paths[at] for at in positions[stats]],
+            cell.task.policy(),
+            workplace.store,
+            workplace.resources.batch_size,
+            f"{cell.label}, altered",
+        )
+        extractions[stats] = extract_altered(work, conditions, stats)
+    return AlteredVectors(clean, positions, extractions)

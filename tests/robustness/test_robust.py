@@ -132,13 +132,21 @@ def test_a_clip_is_altered_alike_alone_and_in_a_batch(tones, tmp_path):
     policy, vectors = ClipPolicy(seconds=None), []
     for name, chosen in (("all", paths), ("one", paths[2:3])):
         store = FeatureStore(tmp_path / name)
-        found = extract_altered(AlteredPass(encoder, chosen, policy, store), conditions, [None])
-        of = [found[condition][None] for condition in conditions]
+        found = extract_altered(AlteredPass(encoder, chosen, policy, store), conditions)
+        of = [found[condition] for condition in conditions]
         vectors.append([store.load(one.key, one.rows[-2 if name == "all" else 0 :][:1], "bands") for one in of])
     for together, alone in zip(*vectors, strict=True):
         assert np.array_equal(together, alone)
     first, second = (conditions[0].apply(tone(0, 1), RATE, clip) for clip in ("a", "b"))
     assert not np.array_equal(first, second)  # each clip has a noise of its own
+
+
+def test_test_clips_are_encoded_under_the_statistics_of_their_own_round_only(tones):
+    root = tones(folds=True)
+    path = write_alteration(root, "keep_all", "times", [1.0])
+    outcome = measure(root, "toy_normalised", alterations=str(path), layers="bands")
+    assert outcome.n_encoded == 3 * 36 and outcome.n_altered == 36  # three folds, three pairs of statistics
+    assert [record.loss for record in outcome.records] == [0.0]
 
 
 def test_clips_that_cannot_be_altered_count_as_wrong_and_are_named(tones):
