@@ -20,7 +20,7 @@ from evar.extraction.conditions import Condition, list_conditions
 from evar.extraction.plan import inspect_clips, make_plan, vector_bytes
 from evar.lineval.run import open_workplace
 from evar.numeric.device import pick_device
-from evar.probes.making import needs_text
+from evar.probes.making import needs_training
 from evar.results import Failure, utc_now
 from evar.robustness.cell import RobustnessOutcome, measure_cell
 
@@ -105,8 +105,10 @@ def _require_rows(spec: CellSpec) -> None:
             f"evar robust tests probes that read one vector a clip, but protocol {protocol.name} reads frames; "
             "use --protocol=linear"
         )
-    if needs_text(protocol):
-        raise ValueError(f"evar robust tests probes that are fitted on clips, but protocol {protocol.name} reads texts")
+    if not needs_training(protocol):
+        raise ValueError(
+            f"evar robust tests probes that are fitted on clips, but protocol {protocol.name} fits none; use --protocol=linear"
+        )
 
 
 def run_robustness(request: RobustnessRequest) -> RobustnessOutcome:

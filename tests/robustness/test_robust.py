@@ -182,6 +182,7 @@ def test_the_key_of_clean_vectors_is_as_before_and_altered_ones_differ(tones):
         (["--alterations=mp3", "--severities=mp3=33"], "kbps must be a bit rate of mp3"),
         (["--background=nowhere.wav"], "no file nowhere.wav"),
         (["--protocol=attentive"], "reads frames"),
+        (["--protocol=clustering"], "fits none"),
         (["--fusion=search"], "looks for layers"),
     ],
 )
