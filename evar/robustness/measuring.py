@@ -107,7 +107,8 @@ def _require_rows(spec: CellSpec) -> None:
         )
     if not needs_training(protocol):
         raise ValueError(
-            f"evar robust tests probes that are fitted on clips, but protocol {protocol.name} fits none; use --protocol=linear"
+            f"evar robust tests probes that are fitted on clips, but protocol {protocol.name} fits none; use "
+            "--protocol=linear"
         )
 
 
