@@ -175,6 +175,7 @@ class _Sound:
             self._opened = open_sound(self.file, content)
             # The decoder has the file; what was read of it to open it need not stay in memory.
             self._opened.content = replace(content, data=bytes(content.data[:_HEAD_BYTES]))
+            self._opened.layout = replace(self._opened.layout, pieces=())
             content.forget()
         return self._opened.sample_rate
 

@@ -10,7 +10,7 @@ import soundfile
 import yaml
 from toy import RATE, Bands, write_config
 
-from evar.audio import ClipPolicy, Segment
+from evar.audio import ClipPolicy, Segment, read
 from evar.data.index_verification import verify_index
 from evar.data.segments import name_segments
 from evar.data.task import Task, load_task
@@ -117,3 +117,17 @@ def test_rows_without_times_are_whole_files_and_bad_times_are_named():
         name_segments(pd.DataFrame({"path": ["b.wav"], "start": ["4"], "end": ["3"]}))
     with pytest.raises(ValueError, match="start and end must be seconds from 0 on, got '1:30'"):
         name_segments(pd.DataFrame({"path": ["b.wav"], "start": ["1:30"], "end": ["2:00"]}))
+
+
+def test_audits_waveforms_and_the_report_take_segments(joined, tmp_path):
+    from evar.data.audit import audit
+    from evar.finetune.waveforms import decode_task
+    from evar.webpage.sounds import link_file
+
+    task = load_task("field")
+    found = audit(task)
+    assert not found.bad and {round(sound.seconds, 3) for sound in found.sounds.values()} == {0.5}
+    waveforms = decode_task(task, RATE, tmp_path / "waves")
+    assert np.diff(waveforms.starts).tolist() == [RATE // 2] * 36
+    np.testing.assert_allclose(waveforms.samples[RATE // 2 : RATE], read(task.paths[1], RATE), atol=1e-6)
+    assert link_file(task.paths[1], tmp_path / "report.html").endswith("field/train0.flac#t=0.5,1")
