@@ -97,6 +97,9 @@ def predict_files(
         raise ValueError(
             "the table names parts of files already; leave --window out, or delete its columns start and end"
         )
+    own = classifier.list_columns(with_windows=how.windows is not None)
+    if clash := [name for name in source.columns if name in own]:
+        raise ValueError(f"the CSV's column {clash[0]!r} has the name of a column of the output; rename it in the CSV")
     if classifier.record.encoder.is_random:
         tell(f"NOTE: {classifier.record.encoder.name} has random weights: these predictions are a baseline only")
     _ = classifier.encoder  # another one is refused before anything is decoded

@@ -48,7 +48,7 @@ def test_one_bad_file_among_good_ones_has_a_row_without_values(tones, capsys):
     assert run(["predict", str(classifier), str(folder), "-o", str(root / "t.csv"), "--skip_bad"]) == cli.DONE
 
 
-def test_a_table_gives_its_columns_and_its_order(tones):
+def test_a_table_gives_its_columns_and_its_order(tones, capsys):
     root = tones()
     classifier = train(root)
     (root / "clips.csv").write_text("path,site\nmiddle_1.wav,=A1\nlow_3.wav,north\nmissing.wav,south\n")
@@ -59,6 +59,9 @@ def test_a_table_gives_its_columns_and_its_order(tones):
         ("middle_1.wav", "middle"), ("low_3.wav", "low"), ("missing.wav", ""),
     ]  # fmt: skip
     assert rows[0]["site"] == "'=A1"  # no spreadsheet runs it
+    (root / "clips.csv").write_text("path,predicted\nlow_3.wav,low\n")
+    assert run(["predict", str(classifier), *words]) == cli.WRONG
+    assert "'predicted' has the name of a column of the output" in capsys.readouterr().err
 
 
 def test_three_lines_of_python_take_what_embed_takes(tones):
