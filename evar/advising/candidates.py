@@ -97,6 +97,8 @@ def find_licence(row: Result) -> tuple[str, str]:
     """
     if row.weights == "none":
         return NO_CHECKPOINT, YES
+    if row.is_random:
+        return "no checkpoint: random weights", UNKNOWN
     try:
         source = load_encoder_config(row.encoder).weights
     except (ValueError, OSError):

@@ -107,8 +107,9 @@ def describe_task(advice: TaskAdvice) -> list[str]:
     feature = choice.feature
     name = get_display_name(advice.metric)
     limit = f", of which rows used at most {advice.limit} of each split" if advice.limit else ""
+    how = "" if advice.protocol == "linear" else f" under the protocol {advice.protocol}"
     text = f"Read {describe_feature(feature.key)} of {choice.facts.encoder} for {advice.task}: {name} "
-    text += f"{format_score(feature.score, feature.interval)} on {advice.n_test} test clips{limit}."
+    text += f"{format_score(feature.score, feature.interval)} on {advice.n_test} test clips{limit}{how}."
     found = [text]
     if feature.n_agree < feature.n_rounds:
         found.append(

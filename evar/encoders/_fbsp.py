@@ -90,6 +90,8 @@ class WaveletSpectrum(nn.Module):
             centred[row, before : before + length] = waveform[row, :length].to(centred.dtype)
         kernels, window = self._get_kernels(centred), make_window().to(centred)
         frames = centred.unfold(1, FRAME, HOP)
+        if torch.jit.is_tracing():
+            return self._to_decibels(frames * window, kernels)
         parts = frames.split(max(1, _CHUNK // len(frames)), dim=1)
         return torch.cat([self._to_decibels(part * window, kernels) for part in parts], dim=1)
 

@@ -58,6 +58,8 @@ class TensorflowMel(nn.Module):
     def forward(self, waveform: Tensor) -> Tensor:
         """Map (batch, samples) to (batch, time, mel) magnitudes."""
         frames = waveform.unfold(1, self.win_length, self.hop)
+        if torch.jit.is_tracing():
+            return compute_single_magnitudes(frames, self.n_fft) @ self.filterbank
         parts = [compute_single_magnitudes(part, self.n_fft) @ self.filterbank for part in frames.split(_CHUNK, dim=1)]
         return torch.cat(parts, dim=1)
 
@@ -81,9 +83,11 @@ def compute_single_magnitudes(frames: Tensor, n_fft: int) -> Tensor:
     """
     from scipy.fft import rfft
 
-    n = frames.shape[-1]
+    n = int(frames.shape[-1])
     angles = np.float32(2 * np.pi) * np.arange(n, dtype=np.float32) / np.float32(n)
     hann = np.float32(0.5) - np.float32(0.5) * np.cos(angles)
+    if torch.jit.is_tracing():  # for `evar export`: no trace follows what scipy does
+        return torch.fft.rfft(frames * torch.from_numpy(hann), n=n_fft).abs()
     windowed = frames.detach().cpu().numpy() * hann
     return torch.from_numpy(np.abs(rfft(windowed, n_fft))).to(frames.device)
 

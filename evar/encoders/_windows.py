@@ -30,7 +30,7 @@ def window_lengths(length: int, unit: int) -> list[int]:
     """
     if not unit:
         return [length]
-    full, rest = divmod(length, unit)
+    full, rest = divmod(int(length), int(unit))
     return [unit] * full + ([rest] if rest else [])
 
 

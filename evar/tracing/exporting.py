@@ -6,7 +6,7 @@ import io
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -231,7 +231,7 @@ def write_onnx(network: WaveformNetwork, n_clips: int, n_samples: int, any_batch
     for name in network.output_names:
         axes[name] = {**first, **({1: "time"} if any_length and not network.pooled else {})}
     buffer = io.BytesIO()
-    with rewritten_operations(), redirect_stdout(io.StringIO()):  # a failed export prints its whole graph
+    with rewritten_operations(), _without_graph_log():
         torch.onnx.export(
             network,
             (torch.randn(n_clips, n_samples, generator=torch.Generator().manual_seed(0)) * 0.1,),
@@ -243,6 +243,19 @@ def write_onnx(network: WaveformNetwork, n_clips: int, n_samples: int, any_batch
             dynamic_axes={name: one for name, one in axes.items() if one},
         )
     return buffer.getvalue()
+
+
+@contextmanager
+def _without_graph_log() -> Iterator[None]:
+    """Keep a failed export from printing its whole graph, where this torch lets itself be told so."""
+    switch = getattr(torch._C, "_jit_set_onnx_log_enabled", None)
+    if switch is not None:
+        switch(False)
+    try:
+        yield
+    finally:
+        if switch is not None:
+            switch(True)
 
 
 def write_torchscript(
