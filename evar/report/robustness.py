@@ -13,6 +13,7 @@ from evar.report.tables.altered import (
     LEVEL,
     RobustnessSection,
     find_survivors,
+    format_points,
     list_lines,
     make_robustness_sections,
 )
@@ -31,8 +32,7 @@ def format_loss(record: RobustnessRecord, p_holm: float) -> str:
         record: of one or several severities.
         p_holm: corrected p.
     """
-    text = f"{-100 * record.loss:+.1f}".replace("-", "\N{MINUS SIGN}")
-    return text + ("*" if p_holm < LEVEL else "")
+    return format_points(-record.loss) + ("*" if p_holm < LEVEL else "")
 
 
 def _lay_out_survivors(section: RobustnessSection, out: Path) -> tuple[list[str], list[list[str]]]:
@@ -45,10 +45,8 @@ def _lay_out_survivors(section: RobustnessSection, out: Path) -> tuple[list[str]
                 continue
             one = of[name]
             record = one.best.means[name]
-            low, high = (-100 * end for end in reversed(record.loss_interval))
-            change = f"{format_loss(record, one.best.p_holm[name])} [{low:+.1f}, {high:+.1f}]".replace(
-                "-", "\N{MINUS SIGN}"
-            )
+            low, high = (format_points(-end) for end in reversed(record.loss_interval))
+            change = f"{format_loss(record, one.best.p_holm[name])} [{low}, {high}]"
             chosen = (
                 ("-", "-") if one.chosen is None else (one.chosen.layers, format_percent(one.chosen.means[name].score))
             )
@@ -68,9 +66,9 @@ def format_gain(gain: tuple[float, float, float], p_holm: float | None) -> str:
         >>> format_gain((0.05, 0.01, 0.09), 0.01)
         '+5.0* [+1.0, +9.0]'
     """
-    value, low, high = (100 * one for one in gain)
+    value, low, high = map(format_points, gain)
     star = "*" if p_holm is not None and p_holm < LEVEL else ""
-    return f"{value:+.1f}{star} [{low:+.1f}, {high:+.1f}]".replace("-", "\N{MINUS SIGN}")
+    return f"{value}{star} [{low}, {high}]"
 
 
 def _lay_out_losses(section: RobustnessSection) -> tuple[list[str], list[list[str]]]:

@@ -135,7 +135,7 @@ def make_record(
         clean_interval=first.interval,
         score=float(np.mean([np.mean(score_rounds(metric, truth, run, rounds)) for run in runs])),
         interval=[float(low), float(high)],
-        loss=sign * difference.value,
+        loss=sign * difference.value + 0.0,  # no minus zero
         loss_interval=ends,
         p=difference.p,
         test=difference.test,

@@ -10,6 +10,7 @@ from evar.report.tables.altered import (
     RobustnessSection,
     Survivor,
     find_survivors,
+    format_points,
     make_robustness_sections,
 )
 from evar.report.tables.layout import format_percent
@@ -83,9 +84,9 @@ def _describe_cell(row: AlteredRow, name: str) -> dict[str, Any]:
 
 
 def _describe_loss(record: RobustnessRecord, p_holm: float) -> str:
-    low, high = (-100 * end for end in reversed(record.loss_interval))
+    low, high = (format_points(-end) for end in reversed(record.loss_interval))
     severities = ", ".join(f"{one:g}" for one in record.severities)
     return (
-        f"{format_percent(record.score)} % in place of {format_percent(record.clean_score)} %; change [{low:+.1f}, "
-        f"{high:+.1f}]; p {p_holm:.2g} ({record.test}, Holm); {record.unit}: {severities}; {record.n_test} clips"
+        f"{format_percent(record.score)} % in place of {format_percent(record.clean_score)} %; change [{low}, {high}]; "
+        f"p {p_holm:.2g} ({record.test}, Holm); {record.unit}: {severities}; {record.n_test} clips"
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from evar.figures.grids import LABEL_POINTS, draw_colour_bar, fill_cells, make_box, place_boxes
 from evar.figures.style import COLOURS, FONT_POINTS, PAGE_INCHES, make_figure, save_figure
-from evar.report.tables.altered import AlteredRow, RobustnessSection
+from evar.report.tables.altered import AlteredRow, RobustnessSection, format_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,7 +102,7 @@ def draw_losses(section: RobustnessSection) -> Figure:
 def _write_change(row: AlteredRow, name: str) -> str:
     if name not in row.means:
         return "-"
-    return f"{-100 * row.means[name].loss:+.1f}".replace("-", _MINUS)
+    return format_points(-row.means[name].loss)
 
 
 def _shade(row: AlteredRow, name: str) -> float | None:

@@ -274,3 +274,14 @@ def _make_line(one: RobustnessRecord, p_holm: float) -> tuple[Any, ...]:
         *(one.alteration, severity, one.unit, one.clean_score, clean[0], clean[1], one.score, *one.interval),
         *(one.loss, *one.loss_interval, one.p, p_holm, one.test, one.n_test, one.n_failed, " ".join(one.runs), one.id),
     )
+
+
+def format_points(value: float) -> str:
+    """Write a difference of fractions in points of percent, with its sign; nothing is written as 0.0.
+
+    Example:
+        >>> format_points(0.1234), format_points(-0.0001), format_points(-0.05)
+        ('+12.3', '0.0', '−5.0')
+    """
+    points = round(100 * value, 1) + 0.0
+    return f"{points:+.1f}".replace("-", "\N{MINUS SIGN}") if points else "0.0"
