@@ -115,6 +115,8 @@ def test_drawn_pairs_are_balanced_fixed_and_never_of_one_group():
         assert not np.array_equal(pairs, draw_pairs(y, groups, 400, seed=1))
     with pytest.raises(ValueError, match="no pair of clips of one class in different groups"):
         draw_pairs(np.array([0, 0, 1]), np.array(["a", "a", "b"]), 10, seed=0)
+    speakers = PairsProbe(spaces=("raw",), interval_over="classes").fit(None, None, None, None)
+    assert set(speakers.compare(np.eye(4), _clips([0, 0, 1, 1])).groups) == {"0\t0", "0\t1", "1\t1"}
     with pytest.raises(ValueError, match="interval_over must be groups or classes, got 'clips'"):
         PairsProbe(spaces=("raw",), interval_over="clips").fit(None, None, None, None).compare(
             np.eye(2), _clips([0, 1])
