@@ -108,8 +108,11 @@ def value_queries(y_pred: ArrayLike, what: str) -> NDArray[np.float64]:
         IEEE TPAMI 33 (2011): whether the first N hold a right one.
 
     Example:
-        >>> [value_queries([[0.583, 2, 3, 4]], what).tolist() for what in ("map", "recall_at_1", "precision_at_5")]
-        [[0.583], [0.0], [0.6]]
+        >>> found = np.array([[0.583, 2, 3, 4]])
+        >>> value_queries(found, "map").item(), value_queries(found, "recall_at_1").item()
+        (0.583, 0.0)
+        >>> value_queries(found, "precision_at_5").item()
+        0.6
     """
     columns = np.asarray(y_pred, np.float64)
     if what == "map":
@@ -135,8 +138,8 @@ def guess_queries(y_true: NDArray[Any], what: str) -> float:
 
     Example:
         >>> y_true = np.array([[1, 4, 0, 0]])  # one right clip of four
-        >>> [round(guess_queries(y_true, what), 4) for what in ("map", "recall_at_1", "precision_at_5")]
-        [0.5208, 0.25, 0.2]
+        >>> round(guess_queries(y_true, "map"), 4), guess_queries(y_true, "recall_at_1")
+        (0.5208, 0.25)
     """
     each, counts = np.unique(y_true[:, [_N_RIGHT, _N_SEARCHED]], axis=0, return_counts=True)
     values = [_guess_one(int(n_right), int(n_searched), what) for n_right, n_searched in each]
