@@ -195,11 +195,18 @@ def record_costs(encoder: Encoder, targets: Sequence[Target], store: FeatureStor
 
 
 def drop_failed(result: Extraction, stored: Collection[str]) -> None:
-    """Take out the rows that failed at another place: the same file may stand at several.
+    """Take out the rows of files that failed at another place of the index.
 
     Args:
         result: of a pass.
         stored: row ids that are in the store after it.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> result = SimpleNamespace(rows=["a@0", "b@0"], bad={})
+        >>> drop_failed(result, {"a@0"})
+        >>> result.rows, result.bad
+        (['a@0', None], {1: 'the same audio failed at another place of the index'})
     """
     for position, row in enumerate(result.rows):
         if row is not None and row not in stored:
@@ -310,7 +317,14 @@ def _choose_wanted(planned: Plan, wanted: Collection[int]) -> list[list[list[int
 def encode_batch(
     encoder: Encoder, target: Target, clips: dict[int, NDArray[np.float32]], frames: FrameRequest | None
 ) -> None:
-    """Encode decoded clips under the target's input statistics, and store the finite vectors."""
+    """Encode decoded clips under the target's input statistics, and store the finite vectors.
+
+    Args:
+        encoder: in eval mode, on its device.
+        target: a plan with its input statistics, whose writer is open.
+        clips: position of a clip -> (samples,) float32 at the encoder's rate.
+        frames: also store frames; None for vectors only.
+    """
     assert target.writer is not None
     for positions in [list(clips)] if encoder.batch_invariant else by_length(clips):
         if not positions:
@@ -342,6 +356,20 @@ def _select_clips(value: Any, kept: NDArray[np.bool_]) -> Any:
 
 
 def mark_bad(result: Extraction, position: int, reason: str) -> None:
+    """Note that a clip cannot be used.
+
+    Args:
+        result: of a pass; it is changed.
+        position: of the clip.
+        reason: one sentence.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> result = SimpleNamespace(rows=["a@0", "b@0"], bad={})
+        >>> mark_bad(result, 1, "the file is empty")
+        >>> result.rows, result.bad
+        (['a@0', None], {1: 'the file is empty'})
+    """
     result.bad[position] = reason
     result.rows[position] = None
 

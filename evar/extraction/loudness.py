@@ -29,14 +29,30 @@ class LoudClips:
         self._first = ""
 
     def look(self, name: object, samples: NDArray[np.float32]) -> None:
-        """Look at a clip, (samples,); its name is for the sentence."""
+        """Look at a clip.
+
+        Args:
+            name: of the clip, for the sentence.
+            samples: (samples,) float32, nominally in [-1, 1].
+
+        Example:
+            >>> found = LoudClips()
+            >>> found.look("a.wav", np.zeros(4, np.float32))
+            >>> found.describe()
+            ''
+        """
         peak = float(np.abs(samples).max(initial=0.0))
         if peak > FAR_BEYOND:
             self._first = self._first or f"{name} (peak {peak:.0f})"
             self._n_found += 1
 
     def describe(self) -> str:
-        """Say how many there were, and what to do; "" where there were none."""
+        """Say how many loud clips were found, and what to do; "" if there were none.
+
+        Example:
+            >>> LoudClips().describe()
+            ''
+        """
         if not self._n_found:
             return ""
         return (
