@@ -127,7 +127,7 @@ def decode_whole(sound: Opened, start: int, n_wanted: int) -> NDArray[np.float32
 
 
 def resample(samples: NDArray[np.float32], from_rate: int, to_rate: int) -> NDArray[np.float32]:
-    """(samples,) at one rate, in Hz, to (samples',) at another, by soxr at quality "HQ".
+    """Resample (samples,) from one rate in Hz to another, by soxr at quality "HQ".
 
     Example:
         >>> len(resample(np.zeros(44100, np.float32), 44100, 16000))
@@ -141,7 +141,7 @@ def resample(samples: NDArray[np.float32], from_rate: int, to_rate: int) -> NDAr
 
 
 def count_resampled(n_samples: int, from_rate: int, to_rate: int) -> int:
-    """Samples after resampling, rounded up as a partial period still sounds.
+    """Count the samples after resampling, rounded up as a partial period still sounds.
 
     Example:
         >>> count_resampled(44100, 44100, 16000), count_resampled(3, 48000, 16000)

@@ -168,7 +168,7 @@ def tell_cut_off(seconds: float, declared: float, n_samples: int | None = None) 
 
 
 def tell_too_long(seconds: float) -> str:
-    """The sentence on a clip that is too long to be encoded as a whole."""
+    """Write the sentence on a clip that is too long to be encoded as a whole."""
     return (
         f"{seconds:.0f} s are too long for a whole clip (at most {MAX_SECONDS:g} s); embed it in windows "
         "(--window=10 --hop=5), or give the rows of a table start and end, or the task a clip_seconds"

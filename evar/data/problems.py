@@ -83,7 +83,7 @@ def list_label_problems(task: Task, seed: int = 0) -> list[str]:
 
 
 def describe_shared_files(task: Task) -> str:
-    """A sentence on recordings whose parts are in several splits or folds; "" for none, or where groups are given."""
+    """Write a sentence on recordings whose parts are in several splits or folds; "" for none, or if groups are given."""
     part = task.config.part
     names = [name_file(name) for name in task.index["path"]]
     if names == task.index["path"].tolist() or names != task.index["group"].tolist():

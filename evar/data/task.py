@@ -215,7 +215,7 @@ class Task:
         return training[train], training[valid]
 
     def missing(self) -> list[str]:
-        """Clips whose file does not exist; as text, since a million `Path` objects take a quarter of a gigabyte."""
+        """List clips whose file does not exist; as text, since a million `Path` objects take a quarter of a gigabyte."""
         names = self.index["path"].tolist()
         return [name for name in names if not os.path.isfile(real_path(self.folder, name_file(name)))]
 

@@ -141,7 +141,7 @@ def save_robustness(out: Path | str, record: RobustnessRecord) -> Path:
 
 
 def load_robustness(out: Path | str) -> list[RobustnessRecord]:
-    """Every record below `out/robustness`, by file name; an unreadable file is named in a warning and left out."""
+    """Load every record below `out/robustness`, by file name; a warning names a file that cannot be read."""
     return read_records(Path(out) / FOLDER, make_robustness_record, "record of robustness")
 
 
