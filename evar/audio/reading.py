@@ -139,7 +139,7 @@ def take_part(info: AudioInfo, path: str | Path | Segment) -> AudioInfo:
 
 
 def measure(path: str | Path) -> tuple[int, int]:
-    """Measure samples per channel and rate in Hz of a whole file; a file that is known to be unchanged is opened once in a process.
+    """Measure samples per channel and rate in Hz of a whole file; an unchanged file is opened once in a process.
 
     Args:
         path: audio file of any length.
