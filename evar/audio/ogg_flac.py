@@ -6,12 +6,15 @@ Source: RFC 3533, section 6 (the Ogg page); RFC 9639, sections 8.2 (STREAMINFO),
 from __future__ import annotations
 
 import functools
+import mmap
 from dataclasses import dataclass
 
 _BEGINS, _ENDS = 2, 4  # flags of a page
 #: how the first page of a stream of sound begins: Vorbis, Opus, Speex, FLAC
 _SOUND_STARTS = (b"\x01vorbis", b"OpusHead", b"Speex   ", b"\x7fFLAC")
 _FLAC_STARTS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
+#: bytes of a large file that are searched at a time
+_SEARCHED_AT_ONCE = 1 << 25
 #: bytes from the end of a FLAC file in which its last frame begins
 _LAST_FRAME_BYTES = 1 << 20
 
@@ -132,7 +135,7 @@ def split_flac(data: bytes) -> list[FlacStream] | None:
     """Split a FLAC file into its streams, each with its real length; None for a single stream with a length."""
     starts = [0]
     while True:
-        places = [place for mark in _FLAC_STARTS if (place := data.find(mark, starts[-1] + 4)) >= 0]
+        places = [place for mark in _FLAC_STARTS if (place := _find_mark(data, mark, starts[-1] + 4)) >= 0]
         if not places:
             break
         starts.append(min(places))
@@ -145,6 +148,19 @@ def split_flac(data: bytes) -> list[FlacStream] | None:
     if len(streams) == 1 and streams[0].n_samples == streams[0].n_declared:
         return None
     return [FlacStream(_set_length(one.content, one.n_samples), one.n_samples, one.n_declared) for one in streams]
+
+
+def _find_mark(data: bytes | mmap.mmap, mark: bytes, start: int) -> int:
+    """Find bytes in a file, -1 if they are not there; of a large file, little stays in memory meanwhile."""
+    while start < len(data):
+        behind = min(len(data), start + _SEARCHED_AT_ONCE)
+        if (place := data.find(mark, start, behind + len(mark) - 1)) >= 0:
+            return place
+        if isinstance(data, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+            data.madvise(mmap.MADV_DONTNEED, first, max(1, behind - first))
+        start = behind
+    return -1
 
 
 def _set_length(content: bytes, n_samples: int) -> bytes:

@@ -1,7 +1,7 @@
 """Predictions over windows as files: Audacity labels, where neighbours are joined, and CSV with a row for each window.
 
-`evar predict classifier FILES --window=3 --hop=1.5 -o labels` calls `write_windows`, and so may any other program that names
-the class of parts of a recording.
+`evar predict CLASSIFIER FILES --window=3 --hop=1.5 --labels=labels -o table.csv` calls `write_windows`, and so may any other
+program that names the class of parts of a recording.
 """
 
 from __future__ import annotations
