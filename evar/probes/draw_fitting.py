@@ -188,10 +188,7 @@ def choose_strength(coordinates: NDArray[np.float64], draw: Draw) -> float | Non
     """
     settings = draw.settings
     classes, numbers = np.unique(draw.y, return_inverse=True)
-    members = list_members(draw.groups)
-    n_groups = np.zeros(len(classes), np.int64)
-    for own in members:
-        n_groups[np.unique(numbers[own])] += 1
+    members, n_groups = _count_groups(draw.groups, numbers, len(classes))
     if (n_groups >= LEAST_GROUPS).sum() < 2:
         return None
     is_wide = len(draw) <= draw.X.shape[1]
@@ -202,47 +199,61 @@ def choose_strength(coordinates: NDArray[np.float64], draw: Draw) -> float | Non
     axes = coordinates / np.sqrt(energies)
     targets = np.eye(len(classes))[numbers]
     scores, losses = [], []
-    for strength in strengths:
-        alpha = len(classes) / strength
-        left_out = predict_left_out(axes, energies / (energies + alpha), targets, members)
+    alphas = len(classes) / np.array(strengths)
+    for left_out in predict_left_out(axes, energies / (energies + alphas[:, None]), targets, members):
         scores.append(float(METRICS[settings.metric].function(draw.y, classes[left_out.argmax(axis=1)])))
         losses.append(float(np.square(left_out - targets).mean()))
     return strengths[choose_setting(settings.metric, np.round(scores, 12), losses, strengths)]
+
+
+def _count_groups(
+    groups: NDArray[Any], numbers: NDArray[np.int64], n_classes: int
+) -> tuple[list[NDArray[np.int64]] | None, NDArray[np.int64]]:
+    """Members of each group, None where every clip is its own; and the groups of each class."""
+    if len(np.unique(groups)) == len(groups):
+        return None, np.bincount(numbers, minlength=n_classes)
+    members = list_members(groups)
+    n_groups = np.zeros(n_classes, np.int64)
+    for own in members:
+        n_groups[np.unique(numbers[own])] += 1
+    return members, n_groups
 
 
 def predict_left_out(
     axes: NDArray[np.float64],
     shares: NDArray[np.float64],
     targets: NDArray[np.float64],
-    members: Sequence[NDArray[np.int64]],
+    members: Sequence[NDArray[np.int64]] | None = None,
 ) -> NDArray[np.float64]:
-    """Predict each clip by the ridge regression on all clips but its group, in closed form.
+    """Predict each clip by ridge regressions on all clips but its group, in closed form.
 
     The intercept is not penalised.
 
     Args:
         axes: (clips, rank) orthonormal, centred columns that the features span.
-        shares: (rank,) of each axis that the penalty leaves, 0..1.
+        shares: (penalties, rank) of each axis that each penalty leaves, 0..1.
         targets: (clips, outputs).
-        members: positions of the clips of each group; every clip lies in one.
+        members: positions of the clips of each group, where every clip lies in one; None: every clip is its own group.
 
     Returns:
-        (clips, outputs); the mean of the other clips for a group whose clips the fit follows exactly.
+        (penalties, clips, outputs).
 
     Example:
         >>> X = np.array([[-3.0], [-1.0], [1.0], [3.0]])
-        >>> axes, groups = X / np.sqrt(20), [np.array([at]) for at in range(4)]
-        >>> predict_left_out(axes, np.ones(1), 2 * X + 5, groups).ravel().round(6).tolist()
+        >>> predict_left_out(X / np.sqrt(20), np.ones((1, 1)), 2 * X + 5).ravel().round(6).tolist()
         [-1.0, 3.0, 7.0, 11.0]
     """
-    n_clips = len(axes)
-    fitted = targets.mean(axis=0) + (axes * shares) @ (axes.T @ targets)
-    residuals = targets - fitted
-    if len(members) == n_clips:
-        rest = 1 - 1 / n_clips - np.square(axes) @ shares
-        return np.asarray(targets - residuals / np.maximum(rest, 1e-9)[:, None])
-    found = np.empty_like(targets)
-    for own in members:
-        hat = (axes[own] * shares) @ axes[own].T + 1 / n_clips
-        found[own] = targets[own] - np.linalg.lstsq(np.eye(len(own)) - hat, residuals[own], rcond=1e-9)[0]
-    return found
+    n_clips, n_outputs = targets.shape
+    weights = shares.T[:, :, None] * (axes.T @ targets)[:, None]  # (rank, penalties, outputs)
+    fitted = (axes @ weights.reshape(len(weights), -1)).reshape(n_clips, -1, n_outputs) + targets.mean(axis=0)
+    residuals = targets[:, None] - fitted  # (clips, penalties, outputs)
+    if members is None:
+        rest = 1 - 1 / n_clips - np.square(axes) @ shares.T  # (clips, penalties)
+        found = targets[:, None] - residuals / np.maximum(rest, 1e-9)[:, :, None]
+        return np.asarray(found.swapaxes(0, 1))
+    every = np.empty((len(shares), n_clips, n_outputs))
+    for at, share in enumerate(shares):
+        for own in members:
+            kept = np.eye(len(own)) - 1 / n_clips - (axes[own] * share) @ axes[own].T
+            every[at, own] = targets[own] - np.linalg.lstsq(kept, residuals[own, at], rcond=1e-9)[0]
+    return every

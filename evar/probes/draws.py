@@ -75,6 +75,8 @@ def draw_groups(y: NDArray[Any], groups: ArrayLike, n_per_class: int, seed: Seed
         >>> draw_groups(y, range(6), 2, seed=0).tolist() == draw_clips(y, 2, seed=0).tolist()
         True
     """
+    if len(np.unique(np.asarray(groups))) == len(y):
+        return draw_clips(y, n_per_class, seed)
     classes, numbers = np.unique(y, return_inverse=True)
     members = list_members(groups)
     counts, taken = np.zeros(len(classes), np.int64), []
@@ -107,35 +109,6 @@ def list_members(groups: ArrayLike) -> list[NDArray[np.int64]]:
     order = np.argsort(numbers, kind="stable")
     parts = np.split(order, np.cumsum(np.bincount(numbers))[:-1])
     return [parts[at] for at in np.argsort(first)]
-
-
-def halve_groups(y: NDArray[Any], groups: ArrayLike, seed: Seed) -> NDArray[np.bool_]:
-    """Divide clips into two halves by whole groups, so that each class lies in both halves where it has two groups.
-
-    Args:
-        y: (clips,) labels.
-        groups: (clips,) group of each clip.
-        seed: of the order in which groups are gone through.
-
-    Returns:
-        (clips,) True for the clips of the second half.
-
-    Example:
-        >>> halves = halve_groups(np.array([0, 0, 0, 0, 1, 1]), ["a", "a", "b", "b", "c", "d"], seed=0)
-        >>> halves.sum(), len(set(halves[:2])), len(set(halves[[0, 2]])), len(set(halves[4:]))
-        (np.int64(3), 1, 2, 2)
-    """
-    classes, numbers = np.unique(y, return_inverse=True)
-    members = list_members(groups)
-    counts = np.zeros((2, len(classes)), np.int64)
-    second = np.zeros(len(y), bool)
-    for number in np.random.default_rng(seed).permutation(len(members)):
-        own = numbers[members[number]]
-        lead = counts[:, own].sum(axis=1)  # clips of these classes in each half
-        half = int(lead[1] < lead[0] or (lead[0] == lead[1] and counts[1].sum() < counts[0].sum()))
-        np.add.at(counts[half], own, 1)
-        second[members[number]] = bool(half)
-    return second
 
 
 def list_points(n_most: int) -> list[int]:

@@ -27,7 +27,7 @@ Split = tuple[ArrayLike, ArrayLike, ArrayLike | None, ArrayLike | None]
 BYTES_TOGETHER = 2**28
 #: draws of one number of clips hold about this many times the clips that there are, so that large draws, which hardly
 #: differ from each other, do not cost more than all smaller ones together
-LABELS_OF_DRAWS = 2.0
+LABELS_OF_DRAWS = 1.5
 #: draws of any number of clips but all, at least
 LEAST_DRAWS = 3
 
@@ -57,8 +57,8 @@ class LabelCurveProbe(ClassifierMixin, BaseEstimator):
     within them, by leaving out one group after another. `evar.probes.draw_fitting` says how.
 
     Args:
-        n_draws: draws of each number of clips at most; fewer where they hold twice all clips together, but 3 at least. Of
-            all clips there is one draw.
+        n_draws: draws of each number of clips at most; fewer where they hold 1.5 times all clips together, but 3 at least.
+            Of all clips there is one draw.
         strengths: values of C to choose from; those above `most_separable` only where a draw has more clips than features.
         strength: C where a draw is too small to choose: fewer than two of its classes have three groups.
         most_separable: largest C for draws that any labels of theirs could be separated in; a larger one changes next to
@@ -86,9 +86,9 @@ class LabelCurveProbe(ClassifierMixin, BaseEstimator):
         >>> X = rng.normal(size=(90, 20)) + 3 * np.eye(20)[y]
         >>> probe = LabelCurveProbe(n_draws=4).fit(X[:60], y[:60])
         >>> [(point.n, len(point.draws)) for point in probe.points_]
-        [(1, 4), (2, 4), (5, 4), (10, 4), (None, 1)]
+        [(1, 4), (2, 4), (5, 4), (10, 3), (None, 1)]
         >>> [labels.shape for labels in probe.predict_draws(X[60:])][-2:]
-        [(4, 30), (1, 30)]
+        [(3, 30), (1, 30)]
     """
 
     # The fits run in parts of `BYTES_TOGETHER`; the split holds every clip in single precision.

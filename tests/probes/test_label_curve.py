@@ -42,12 +42,14 @@ def test_leaving_groups_out_in_closed_form_is_what_fitting_again_gives(groups):
     X = X.astype(np.float64)
     X -= X.mean(axis=0)
     targets = np.eye(3)[y]
-    alpha = 2.5
+    alphas = np.array([2.5, 0.1])
     left, sizes, _ = np.linalg.svd(X, full_matrices=False)
-    members = [np.flatnonzero(groups == one) for one in np.unique(groups)]
-    found = predict_left_out(left, sizes**2 / (sizes**2 + alpha), targets, members)
-    expected = cross_val_predict(Ridge(alpha=alpha), X, targets, cv=LeaveOneGroupOut(), groups=groups)
-    np.testing.assert_allclose(found, expected, atol=1e-9)
+    is_alone = len(np.unique(groups)) == 30
+    members = None if is_alone else [np.flatnonzero(groups == one) for one in np.unique(groups)]
+    found = predict_left_out(left, sizes**2 / (sizes**2 + alphas[:, None]), targets, members)
+    for alpha, values in zip(alphas, found, strict=True):
+        expected = cross_val_predict(Ridge(alpha=alpha), X, targets, cv=LeaveOneGroupOut(), groups=groups)
+        np.testing.assert_allclose(values, expected, atol=1e-9)
 
 
 def test_a_draw_is_fitted_as_scikit_learn_fits_it():
@@ -114,7 +116,7 @@ def test_large_draws_are_fewer_but_never_one():
     probe = LabelCurveProbe(n_draws=10).fit(X, y)
     assert [(point.n, len(point.draws)) for point in probe.points_] == [
         *[(n, 10) for n in (1, 2, 5, 10)],
-        *[(20, 8), (50, 3), (None, 1)],
+        *[(20, 6), (50, 3), (None, 1)],
     ]
 
 
