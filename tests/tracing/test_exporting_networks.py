@@ -95,9 +95,6 @@ def test_the_file_says_what_it_is(tmp_path):
     assert json.loads(facts["evar.layers"]) == [{"hop": 160, "name": "logmel", "pooling": "mean_std", "width": 64}]
     assert facts["evar.weights_sha256"] == "none" and facts["evar.licence"] == "no checkpoint"
     assert yaml.safe_load((tmp_path / "a.yaml").read_text())["sample_rate"] == 16000
-    before = (tmp_path / "a.onnx").read_bytes()
-    export_network("logmel", tmp_path / "a.onnx", seconds=0.3)
-    assert (tmp_path / "a.onnx").read_bytes() == before  # the same encoder gives the same bytes
 
 
 def test_pooled_vectors_are_those_of_the_encoder(tmp_path):
@@ -128,6 +125,9 @@ def test_a_network_of_one_length_says_so_and_its_yaml_cuts_windows(tmp_path):
 def test_a_network_of_one_clip_says_so(tmp_path):
     done = export_network(make(OneByOne), tmp_path / "one.onnx", seconds=0.5)
     assert not done.check.any_batch and done.check.any_length
+    before = (tmp_path / "one.onnx").read_bytes()
+    export_network(make(OneByOne), tmp_path / "one.onnx", seconds=0.5)
+    assert (tmp_path / "one.onnx").read_bytes() == before  # the same encoder gives the same bytes
 
 
 def test_torchscript_gives_the_same_numbers(tmp_path):
