@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from evar.audio.reading import AudioError, AudioInfo, ClipPolicy, count_resampled, read_clip, resample
+from evar.audio.segments import Segment
 from evar.config.messages import progress_bar
 from evar.extraction.batching import decode_ahead, keep_float32
 from evar.extraction.conditions import Condition
@@ -50,7 +51,7 @@ class AlteredPass:
 
     Attributes:
         encoder: in eval mode, on its device.
-        paths: (clips,) audio files.
+        paths: (clips,) audio files, or segments of them.
         policy: which part of a file is the clip.
         store: where vectors live.
         batch_size: clips a batch; None takes as many as `encoder.batch_seconds` of audio.
@@ -58,7 +59,7 @@ class AlteredPass:
     """
 
     encoder: Encoder
-    paths: Sequence[Path]
+    paths: Sequence[Path | Segment]
     policy: ClipPolicy
     store: FeatureStore
     batch_size: int | None = None

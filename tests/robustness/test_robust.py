@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import yaml
 from toy import RATE, Bands, tone
 
 import evar
 from evar import cli, results
 from evar.audio.reading import ClipPolicy
+from evar.audio.segments import Segment
 from evar.cli import run
 from evar.config.alteration import choose_alterations
 from evar.encoders import load_encoder
@@ -137,6 +139,15 @@ def test_a_clip_is_altered_alike_alone_and_in_a_batch(tones, tmp_path):
         vectors.append([store.load(one.key, one.rows[-2 if name == "all" else 0 :][:1], "bands") for one in of])
     for together, alone in zip(*vectors, strict=True):
         assert np.array_equal(together, alone)
+    # A part of a long recording is altered like a file that holds nothing else, up to what is drawn.
+    long = tmp_path / "long.wav"
+    soundfile.write(long, np.concatenate([tone(0, 1), tone(1, 2), tone(2, 3)]), RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "part.wav", tone(1, 2), RATE, subtype="FLOAT")
+    level = list_conditions(choose_alterations("level", "level=-20"))
+    store, parts = FeatureStore(tmp_path / "parts"), [Segment(long, 0.5, 1.0), tmp_path / "part.wav"]
+    (of_parts,) = extract_altered(AlteredPass(encoder, parts, policy, store), level).values()
+    one, other = store.load(of_parts.key, of_parts.rows, "bands")
+    assert not of_parts.bad and np.array_equal(one, other)
     first, second = (conditions[0].apply(tone(0, 1), RATE, clip) for clip in ("a", "b"))
     assert not np.array_equal(first, second)  # each clip has a noise of its own
 
@@ -200,8 +211,6 @@ def test_a_dry_run_counts_and_encodes_nothing(tones, capsys):
 
 
 def test_a_recording_is_mixed_in_and_known_by_its_content(tones, tmp_path):
-    import soundfile
-
     tones()
     sound = tmp_path / "crowd.wav"
     soundfile.write(sound, np.random.default_rng(0).standard_normal(3000) * 0.1, RATE)
