@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from evar.audio.segments import Segment
+    from evar.audio.sound_pool import SoundPool
     from evar.data.task import Task
 
 #: of a file that are compared
@@ -105,12 +106,13 @@ def fingerprint(samples: NDArray[np.float32]) -> tuple[NDArray[np.uint32], NDArr
     return words, energies[1:].sum(axis=1) > _SILENCE
 
 
-def make_print(path: Path | Segment, seconds: float | None = None) -> SoundPrint:
-    """Decode one file and make its fingerprint.
+def make_print(path: Path | Segment, seconds: float | None = None, pool: SoundPool | None = None) -> SoundPrint:
+    """Decode one file, or a part of one, and make its fingerprint.
 
     Args:
-        path: of the file.
-        seconds: how much of the file's beginning is used; None takes the whole file.
+        path: of the file, or a segment of it.
+        seconds: how much of its beginning is used; None takes the whole.
+        pool: keeps files open of which there are several segments.
 
     Raises:
         AudioError: if the file cannot be read.
@@ -118,7 +120,7 @@ def make_print(path: Path | Segment, seconds: float | None = None) -> SoundPrint
     from evar.audio.reading import ClipPolicy, inspect, read_clip
 
     info = inspect(path)
-    words, is_sound = fingerprint(read_clip(path, info, ClipPolicy(seconds), RATE))
+    words, is_sound = fingerprint(read_clip(path, info, ClipPolicy(seconds), RATE, pool))
     digest = info.sha256 if info.part is None else hashlib.sha256(info.content_id.encode()).hexdigest()
     return SoundPrint(bytes.fromhex(digest)[:HASH_BYTES], words, is_sound)
 
@@ -137,16 +139,17 @@ def make_prints(
         A fingerprint for each file, without words if the file could not be read; and number of a file -> why it could not.
     """
     from evar.audio.errors import AudioError
+    from evar.audio.sound_pool import SoundPool
 
     seconds = min(clip_seconds or MAX_SECONDS, MAX_SECONDS)
 
     def look(path: Path | Segment) -> SoundPrint | str:
         try:
-            return make_print(path, seconds)
+            return make_print(path, seconds, sounds)
         except AudioError as error:
             return str(error)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with SoundPool() as sounds, ThreadPoolExecutor(os.cpu_count()) as pool:
         looked = list(progress_bar(pool.map(look, files), title, len(files), unit="clip", leave=False))
     nothing = SoundPrint(b"", np.zeros(0, np.uint32), np.zeros(0, bool))
     bad = {number: one for number, one in enumerate(looked) if isinstance(one, str)}
