@@ -118,14 +118,27 @@ def _name(pair: Pair, lead: Lead) -> str:
 
 
 def _list_proven(pair: Pair, proven: Sequence[Lead]) -> str:
-    """Name the numbers of labels at which each of the two leads significantly."""
+    """Name the numbers of labels at which each of the two leads significantly, the one of fewer labels first."""
     parts = []
     for sign, name in ((1, pair.first), (-1, pair.second)):
-        numbers = ["all" if lead.n is None else str(lead.n) for lead in proven if lead.sign == sign]
-        if numbers:
-            joined = " and ".join([", ".join(numbers[:-1]), numbers[-1]] if len(numbers) > 1 else numbers)
-            parts.append((proven.index(next(lead for lead in proven if lead.sign == sign)), f"{name} at {joined}"))
+        own = [lead for lead in proven if lead.sign == sign]
+        if own:
+            parts.append((proven.index(own[0]), f"{name} {_list_numbers([lead.n for lead in own])}"))
     return ", ".join(text for _, text in sorted(parts))
+
+
+def _list_numbers(numbers: Sequence[int | None]) -> str:
+    """Write numbers of labels in a row.
+
+    Example:
+        >>> _list_numbers([1, 5, 10]), _list_numbers([5, None]), _list_numbers([None])
+        ('at n = 1, 5 and 10', 'at n = 5 and with all labels', 'with all labels')
+    """
+    known = [str(n) for n in numbers if n is not None]
+    text = "at n = " + (" and ".join([", ".join(known[:-1]), known[-1]]) if len(known) > 1 else "".join(known))
+    if None not in numbers:
+        return text
+    return f"{text} and with all labels" if known else "with all labels"
 
 
 def _describe_short_classes(task: CurveTask) -> list[str]:

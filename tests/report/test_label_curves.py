@@ -172,12 +172,12 @@ def test_crossings_are_marked_when_they_are_not_significant():
     both = Pair("A", "B", (lead(1, 0.1, sure), lead(5, 0.02, unsure), lead(10, -0.1, sure), lead(None, -0.1, sure)))
     assert describe_crossing(both) == (
         "Below 10 labels per class A leads, from 10 labels per class on B; "
-        "both leads are significant (A at 1, B at 10 and all)."
+        "both leads are significant (A at n = 1, B at n = 10 and with all labels)."
     )
     one = Pair("A", "B", (lead(1, 0.1, unsure), lead(None, -0.1, sure)))
     assert describe_crossing(one) == (
         "Below all labels A leads, with all labels B; "
-        "this change is not significant, since only one of the leads is (B at all)."
+        "this change is not significant, since only one of the leads is (B with all labels)."
     )
     none = Pair("A", "B", (lead(1, -0.1, unsure), lead(5, 0.1, unsure)))
     assert describe_crossing(none).startswith(

@@ -34,7 +34,7 @@ def plot_label_curves(tasks: Sequence[CurveTask], out: Path) -> list[Path]:
     written: list[Path] = []
     names: set[str] = set()
     for task in tasks:
-        name = re.sub(r"[^A-Za-z0-9_-]+", "_", task.title)[:60] or "task"
+        name = re.sub(r"[^A-Za-z0-9_-]+", "_", task.title).strip("_")[:60] or "task"
         while name in names:
             name += "_"
         names.add(name)
