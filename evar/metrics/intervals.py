@@ -141,15 +141,20 @@ def bootstrap_scores(
     found = _resample(statistic, drawn, round_of, n_resamples, seed)
     scores = np.full(n_resamples, np.nan) if found is None else found
     if is_kept:
-        while len(_kept_scores) >= _MOST_KEPT:
-            _kept_scores.pop(next(iter(_kept_scores), None), None)
-        _kept_scores[key] = scores.copy()
+        _keep_scores(key, scores)
     return scores
 
 
 #: scores of the bootstrap samples that were computed last, 8 to 16 KB each, and how many are kept
 _kept_scores: dict[Any, NDArray[np.float64]] = {}
 _MOST_KEPT = 64
+
+
+def _keep_scores(key: Any, scores: NDArray[np.float64]) -> None:
+    """Keep the scores of bootstrap samples in place of the oldest ones."""
+    while len(_kept_scores) >= _MOST_KEPT:
+        _kept_scores.pop(next(iter(_kept_scores), None), None)
+    _kept_scores[key] = scores.copy()
 
 
 def _hash_arrays(*arrays: NDArray[Any]) -> bytes:

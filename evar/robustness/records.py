@@ -112,7 +112,6 @@ def make_record(
     runs = [predicted for of in altered for predicted in of]
     difference = compare_pairs(metric, truth, clean.predictions, runs, groups, rounds)
     sign = 1.0 if METRICS[metric].higher_is_better else -1.0
-    ends = sorted((sign * difference.low, sign * difference.high))
     low, high = score_interval(metric, truth, runs, groups, rounds)
     first, config = clean.results[0], conditions[0].config
     return RobustnessRecord(
@@ -128,15 +127,13 @@ def make_record(
         condition=[one.describe() for one in conditions],
         n_test=len(tested),
         n_failed=len(failed),
-        failed=[
-            {"clip": str(task.index["path"][at]), "reason": reason} for at, reason in list(failed.items())[:_NAMED]
-        ],
+        failed=[{"clip": str(task.index["path"][at]), "reason": failed[at]} for at in list(failed)[:_NAMED]],
         clean_score=float(np.mean([one.score for one in clean.results])),
         clean_interval=first.interval,
-        score=float(np.mean([np.mean(score_rounds(metric, truth, run, rounds)) for run in runs])),
+        score=float(np.mean([score_rounds(metric, truth, run, rounds) for run in runs])),
         interval=[float(low), float(high)],
         loss=sign * difference.value + 0.0,  # no minus zero
-        loss_interval=ends,
+        loss_interval=sorted((sign * difference.low, sign * difference.high)),
         p=difference.p,
         test=difference.test,
         valid_score=_average_valid_scores(clean),
