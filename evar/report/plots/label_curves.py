@@ -63,7 +63,7 @@ def draw_label_curves(task: CurveTask) -> Figure:
     n_rows = -(-len(panels) // n_columns)
     caption = " ".join(describe_task(task)[:_N_SENTENCES])
     caption += " Bands: 95 % intervals over draws and test clips; the last point is all labels, one draw."
-    figure = make_figure(PAGE_INCHES if n_columns > 1 else 0.75 * PAGE_INCHES, 2.9 * n_rows, caption)
+    figure = make_figure(PAGE_INCHES if n_columns > 1 else 0.75 * PAGE_INCHES, 3.2 * n_rows, caption)
     axes = figure.subplots(n_rows, n_columns, squeeze=False, sharey=True)
     for index, ax in enumerate(axes.flat):
         if index >= len(panels):
@@ -103,4 +103,4 @@ def _draw_panel(ax: Axes, task: CurveTask, curves: Sequence[Curve], title: str, 
     ax.grid(True, color="0.9", linewidth=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(fontsize=FONT_POINTS - 1.5, frameon=False, loc="best")
+    ax.legend(fontsize=FONT_POINTS - 1.5, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
