@@ -142,28 +142,36 @@ def embed(
     """
     from evar.encoders import load_encoder
 
-    if errors not in ERRORS:
-        raise ValueError(f"errors must be one of {', '.join(ERRORS)}, got {errors!r}")
-    rate = None if sample_rate is None else require_rate(sample_rate)
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    if window is None and hop is not None:
-        raise ValueError(f"hop is the time between windows; give window too, got hop {hop:g} alone")
-    if window is not None:
-        require_window(window, hop or window)
+    rate, lengths = _check_options(sample_rate, batch_size, errors, window, hop)
     clips = list_clips(audio)
     if isinstance(encoder, str):
         encoder = load_encoder(encoder)
     names, fusion = selection(encoder, layers, fusion, pooling)
     must_raise = errors == "raise" or (errors == "warn" and len(clips) == 1)
-    if window is not None:
-        lengths = (window, hop or window)
+    if lengths is not None:
         return _embed_windows(encoder, clips, (names, fusion, pooling), (rate, batch_size, must_raise), lengths, errors)
     found, failed = _encode_clips(encoder, clips, names, pooling, rate, batch_size, must_raise)
     if failed and errors == "warn":
         _warn_or_raise(failed, len(clips))
     vectors = found if fusion is None else fuse(found, fusion)
     return (vectors, failed) if errors == "return" else vectors
+
+
+def _check_options(
+    sample_rate: int | None, batch_size: int | None, errors: str, window: float | None, hop: float | None
+) -> tuple[int | None, tuple[float, float] | None]:
+    """Check the options of `embed`; returns the rate in Hz, and (window, hop) in seconds or None for whole clips."""
+    if errors not in ERRORS:
+        raise ValueError(f"errors must be one of {', '.join(ERRORS)}, got {errors!r}")
+    rate = None if sample_rate is None else require_rate(sample_rate)
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if window is None:
+        if hop is not None:
+            raise ValueError(f"hop is the time between windows; give window too, got hop {hop:g} alone")
+        return rate, None
+    require_window(window, hop or window)
+    return rate, (window, hop or window)
 
 
 def _embed_windows(

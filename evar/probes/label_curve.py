@@ -49,6 +49,7 @@ class CurvePoint:
     models: list[DrawModel] = field(default_factory=list)
 
 
+@dataclass(eq=False, repr=False)
 class LabelCurveProbe(ClassifierMixin, BaseEstimator):
     """Logistic regression on 1, 2, 5, 10, 20, ... labelled clips per class, drawn many times, and on all clips.
 
@@ -100,29 +101,17 @@ class LabelCurveProbe(ClassifierMixin, BaseEstimator):
         ),
     )
 
-    def __init__(
-        self,
-        n_draws: int = 10,
-        strengths: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
-        strength: float = 0.1,
-        most_separable: float = 0.1,
-        refit: str = "train_and_valid",
-        metric: str = "accuracy",
-        tol: float = 3e-4,
-        max_iter: int = 100,
-        random_state: int = 0,
-        clips: FittingClips | None = None,
-    ) -> None:
-        self.n_draws = n_draws
-        self.strengths = strengths
-        self.strength = strength
-        self.most_separable = most_separable
-        self.refit = refit
-        self.metric = metric
-        self.tol = tol
-        self.max_iter = max_iter
-        self.random_state = random_state
-        self.clips = clips
+    # Settings are fields, which scikit-learn reads from the constructor that they make.
+    n_draws: int = 10
+    strengths: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+    strength: float = 0.1
+    most_separable: float = 0.1
+    refit: str = "train_and_valid"
+    metric: str = "accuracy"
+    tol: float = 3e-4
+    max_iter: int = 100
+    random_state: int = 0
+    clips: FittingClips | None = None
 
     def fit(
         self, X: ArrayLike, y: ArrayLike, X_valid: ArrayLike | None = None, y_valid: ArrayLike | None = None
