@@ -137,7 +137,7 @@ def _tells_validation(seeds: Mapping[int, Result]) -> bool:
 
 
 def find_valid_score(seeds: Mapping[int, Result]) -> float | None:
-    """Mean validation score over rounds and seeds, 0..1; None if a row does not tell it."""
+    """Average the validation score over rounds and seeds, 0..1; None if a row does not tell it."""
     if not _tells_validation(seeds):
         return None
     scores = [one["valid_score"] for row in seeds.values() for one in row.rounds]

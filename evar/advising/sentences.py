@@ -48,7 +48,7 @@ def join_words(words: Sequence[str]) -> str:
 
 
 def format_score(score: float, interval: tuple[float, float] | None) -> str:
-    """A score in percent with the ends of its interval.
+    """Write a score in percent with the ends of its interval.
 
     Example:
         >>> format_score(0.865, (0.824, 0.907))
@@ -59,7 +59,7 @@ def format_score(score: float, interval: tuple[float, float] | None) -> str:
 
 
 def format_difference(verdict: Verdict) -> str:
-    """A difference in points with its interval, "" where there is none.
+    """Write a difference in percentage points with its interval; "" where there is none.
 
     Example:
         >>> format_difference(Verdict("worse", -0.08, -0.123, -0.04))
@@ -89,7 +89,7 @@ def describe_need(verdict: Verdict, unit: str) -> str:
 
 
 def _round(n: int) -> int:
-    """Two digits: an estimate has no more."""
+    """Round to two digits: an estimate has no more."""
     digits = max(0, len(str(n)) - 2)
     return -(-n // 10**digits) * 10**digits
 
@@ -166,7 +166,7 @@ def describe_verdicts(others: Sequence[tuple[str, Verdict | None]], tie: float, 
 
 
 def _write_difference(verdict: Verdict) -> str:
-    """A difference as it stands inside brackets."""
+    """Write a difference as it stands inside brackets."""
     value, low, high = (100 * (one or 0.0) for one in (verdict.difference, verdict.low, verdict.high))
     return f"{value:+.1f} points, {low:+.1f} to {high:+.1f}"
 

@@ -23,7 +23,7 @@ LEFT_HEADER = ("encoder", "why it is left out", "licence")
 
 
 def list_task_lines(advice: TaskAdvice) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of the candidates that fit, the choice first."""
+    """Return the header and the lines of the table of candidates that fit the wishes, the choice first."""
     header = [*TASK_HEADER, *COST_HEADER]
     with_labels = advice.wishes.labels is not None
     if with_labels:
@@ -50,7 +50,7 @@ def list_task_lines(advice: TaskAdvice) -> tuple[list[str], list[list[str]]]:
 
 
 def list_rank_lines(advice: RankedAdvice) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of the candidates over several tasks, the choice first; one column of scores a task."""
+    """Return header and lines of the table over several tasks: the choice first, a column of scores for each task."""
     header = [*RANK_HEADER, *advice.tasks, *COST_HEADER]
     lines = []
     for one in advice.fitting:
@@ -68,7 +68,7 @@ def list_rank_lines(advice: RankedAdvice) -> tuple[list[str], list[list[str]]]:
 
 
 def list_left_out(left_out: Sequence[Candidate | RankedCandidate]) -> list[list[str]]:
-    """Lines of those that do not fit."""
+    """List a line for each candidate that does not fit the wishes: encoder, reasons and licence."""
     return [[one.facts.encoder, "; ".join(one.misfits), one.facts.licence] for one in left_out]
 
 
@@ -108,8 +108,8 @@ def describe_places(facts: Sequence[Facts]) -> str:
     return " or ".join(found)
 
 
-def plain_task(advice: TaskAdvice) -> dict[str, Any]:
-    """Plain data of the advice on a task; scores are fractions."""
+def make_plain_task(advice: TaskAdvice) -> dict[str, Any]:
+    """Return the advice on a task as plain data for JSON; scores are fractions, 0..1."""
     return {
         "task": advice.task,
         "metric": advice.metric,
@@ -119,13 +119,15 @@ def plain_task(advice: TaskAdvice) -> dict[str, Any]:
         "protocol_version": advice.protocol_version,
         "limit": advice.limit,
         "chosen_by": advice.chosen_by,
-        "without_conditions": None if advice.without_conditions is None else plain_candidate(advice.without_conditions),
-        "candidates": [plain_candidate(one) for one in (*advice.fitting, *advice.left_out)],
+        "without_conditions": None
+        if advice.without_conditions is None
+        else make_plain_candidate(advice.without_conditions),
+        "candidates": [make_plain_candidate(one) for one in (*advice.fitting, *advice.left_out)],
     }
 
 
-def plain_candidate(one: Candidate) -> dict[str, Any]:
-    """Plain data of a candidate."""
+def make_plain_candidate(one: Candidate) -> dict[str, Any]:
+    """Return a candidate as plain data for JSON; scores are fractions, 0..1."""
     feature = one.feature
     found: dict[str, Any] = {
         "facts": asdict(one.facts),
@@ -153,8 +155,8 @@ def plain_candidate(one: Candidate) -> dict[str, Any]:
     return found
 
 
-def plain_ranks(advice: RankedAdvice) -> dict[str, Any]:
-    """Plain data of the advice over tasks."""
+def make_plain_ranks(advice: RankedAdvice) -> dict[str, Any]:
+    """Return the advice over several tasks as plain data for JSON."""
     return {
         "tasks": list(advice.tasks),
         "chosen_by": advice.chosen_by,

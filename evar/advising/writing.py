@@ -14,8 +14,8 @@ from evar.advising.tables import (
     list_left_out,
     list_rank_lines,
     list_task_lines,
-    plain_ranks,
-    plain_task,
+    make_plain_ranks,
+    make_plain_task,
 )
 from evar.config.plain_text import make_printable
 from evar.report.tables.layout import escape_markdown
@@ -47,7 +47,7 @@ RANK_NOTE = (
 
 
 def format_text(found: Advice) -> str:
-    """All of it for a terminal."""
+    """Write answer, tables and notes as text for a terminal."""
     answer = [textwrap.fill(make_printable(line, one_line=True), _WIDTH) for line in found.answer.splitlines()]
     parts = ["\n".join(answer)]
     for title, header, lines, left in _list_tables(found):
@@ -62,7 +62,7 @@ def format_text(found: Advice) -> str:
 
 
 def format_markdown(found: Advice, *, picture: bool = False) -> str:
-    """All of it as Markdown.
+    """Write answer, tables and notes as Markdown.
 
     Args:
         found: the advice.
@@ -89,7 +89,7 @@ def format_markdown(found: Advice, *, picture: bool = False) -> str:
 
 
 def _list_tables(found: Advice) -> list[tuple[str, list[str], list[list[str]], list[list[str]]]]:
-    """Title, header, lines, and lines of what is left out."""
+    """List the tables: title, header, lines, and lines of what is left out."""
     tables = []
     if found.over_tasks is not None:
         title = "Over similar tasks" if found.new_task else "Over all tasks"
@@ -123,14 +123,14 @@ def list_notes(found: Advice) -> list[str]:
 
 
 def format_json_text(found: Advice) -> str:
-    """All of it as JSON: request, answer, and each number with the ids of its rows."""
+    """Write everything as JSON: the request, the answer, and each number with the ids of its rows."""
     data: dict[str, Any] = {
         "schema": SCHEMA,
         "request": dict(found.request),
         "answer": found.answer,
         "new_task": found.new_task,
-        "tasks": [plain_task(one) for one in found.tasks],
-        "over_tasks": None if found.over_tasks is None else plain_ranks(found.over_tasks),
+        "tasks": [make_plain_task(one) for one in found.tasks],
+        "over_tasks": None if found.over_tasks is None else make_plain_ranks(found.over_tasks),
         "unmeasured": [_plain(one) for one in found.unmeasured],
         "notes": list_notes(found),
         "commands": list(found.commands),

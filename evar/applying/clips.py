@@ -154,7 +154,7 @@ def _decode(
 
 
 def _cut(samples: NDArray[np.float32], policy: ClipPolicy, rate: int) -> NDArray[np.float32]:
-    """The head of a waveform as the policy has it; random parts are those of files, which have a hash."""
+    """Cut the head of a waveform as the policy has it; random parts are those of files, which have a hash."""
     if policy.seconds is None:
         return samples
     n_wanted = round(policy.seconds * rate)

@@ -121,7 +121,7 @@ def rank_rows(
 
 
 def _compute_cosines(block: NDArray[np.float32], direction: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cosines (rows,) of vectors (rows, width) to a direction of length 1, in double precision."""
+    """Compute the cosines (rows,) of vectors (rows, width) to a direction of length 1, in double precision."""
     rows = block.astype(np.float64)
     lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
     return np.asarray((rows @ direction) / np.where(lengths > 0, lengths, 1.0))

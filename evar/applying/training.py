@@ -120,7 +120,7 @@ def _train(task: str, encoder: str, path: Path, values: dict[str, Any], folder: 
 def _choose_row(
     cell: Cell, workplace: Workplace, vectors: Vectors, rows: Sequence[RowSpec]
 ) -> tuple[RowSpec, list[FittedRound], dict[str, float]]:
-    """The row whose layers have the best validation score, mean over rounds (of equal ones the smaller loss)."""
+    """Choose the row whose layers have the best validation score, mean over rounds (of equal ones the smaller loss)."""
     fits: list[list[FittedRound]] = []
     for together in group_rows(cell, vectors, rows):
         wanted = [(row.selection, row.seed) for row in together]

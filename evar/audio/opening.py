@@ -288,7 +288,7 @@ def decode_by_ffmpeg(content: Content) -> Opened | None:
 
 
 def _open_by_ffmpeg(content: Content, error: Exception) -> Opened:
-    """The first sound of a file that libsndfile does not read (m4a, wma, webm, video), decoded whole in memory by ffmpeg.
+    """Open the first sound of a file that libsndfile does not read (m4a, wma, webm, video), decoded whole by ffmpeg.
 
     Raises:
         AudioError: if the file is no audio, ffmpeg is not installed, or does not read it either.

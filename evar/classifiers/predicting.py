@@ -83,7 +83,7 @@ def average_thresholds(heads: Sequence[HeadFacts]) -> NDArray[np.float64]:
 
 
 def _spread_shares(record: ClassifierRecord, probe: Any, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Probabilities of all classes of the task, (clips, classes); a class without training clips has 0."""
+    """Spread probabilities over all classes of the task, (clips, classes); a class without training clips has 0."""
     if hasattr(probe, "predict_proba"):
         found = np.asarray(probe.predict_proba(rows))
     else:

@@ -65,7 +65,7 @@ def _measure_seconds(file: Path) -> float:
 
 
 def join_same_parts(sounds: OwnSounds, table: Path, kind: str) -> None:
-    """Rows of one part of a file are one clip: equal labels count once, and several are joined for multilabel.
+    """Join the rows of one part of a file, which are one clip: equal labels count once, several are joined for multilabel.
 
     Raises:
         ValueError: if a part has several labels, and the task is not multilabel.

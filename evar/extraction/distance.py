@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,23 +185,40 @@ def frechet_distance(
     wanted = _resolve_layers(encoder, layers)
     opened = store if isinstance(store, FeatureStore) else FeatureStore(store)
     vectors = _Vectors.make(encoder, [*paths[0], *paths[1]], wanted, parsed, opened, batch_size)
-    rows, n_first = vectors.extraction.rows, len(paths[0])
-    usable = [[at for at in part if rows[at] is not None] for part in (range(n_first), range(n_first, len(rows)))]
     names = (_name_sounds(first), _name_sounds(second))
     bad = {str([*paths[0], *paths[1]][at]): reason for at, reason in sorted(vectors.extraction.bad.items())}
-    for name, positions in zip(names, usable, strict=True):
-        if not positions:
-            raise ValueError(f"no sound of {name} could be used, first {': '.join(next(iter(bad.items())))}")
+    usable = _find_usable(vectors.extraction, len(paths[0]), names, bad)
     found = {}
     for layer in wanted:
         (one, of_one), (other, of_other) = (vectors.read(layer, positions) for positions in usable)
         found[layer] = measure_frechet_distance(one, other, of_one, of_other, seed=seed)
-    key = vectors.extraction.key
-    extraction = {name: getattr(key, name) for name in ("sample_rate", "resampler", "norm_stats", "revision")}
-    extraction["layers"] = {name: key.layers[name] for name in wanted}
+    extraction = _describe_extraction(vectors.extraction, wanted)
     return FolderDistance(
         encoder.name, encoder.weights_label, encoder.weights_sha256, parsed, names, found, bad, seed, extraction
     )
+
+
+def _find_usable(
+    extraction: Extraction, n_first: int, names: tuple[str, str], bad: Mapping[str, str]
+) -> tuple[list[int], list[int]]:
+    """Find the positions of the files of both sets that have vectors; the first `n_first` files are the first set.
+
+    Raises:
+        ValueError: if a set has none; it is named, with the first file of `bad` (path -> reason).
+    """
+    usable = [at for at, row in enumerate(extraction.rows) if row is not None]
+    sets = [at for at in usable if at < n_first], [at for at in usable if at >= n_first]
+    for name, positions in zip(names, sets, strict=True):
+        if not positions:
+            raise ValueError(f"no sound of {name} could be used, first {': '.join(next(iter(bad.items())))}")
+    return sets
+
+
+def _describe_extraction(extraction: Extraction, layers: Sequence[str]) -> dict[str, Any]:
+    """Return what can change a vector of these layers, as plain data."""
+    key = extraction.key
+    facts = {name: getattr(key, name) for name in ("sample_rate", "resampler", "norm_stats", "revision")}
+    return {**facts, "layers": {name: key.layers[name] for name in layers}}
 
 
 def _resolve_layers(encoder: Encoder, layers: str | Sequence[str | int]) -> list[str]:

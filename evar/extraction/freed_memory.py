@@ -52,7 +52,7 @@ def keep_freed_memory() -> Iterator[None]:
 
 
 def _find_glibc() -> ctypes.CDLL | None:
-    """The C library of this process, if it is glibc with its own allocator, untuned."""
+    """Find the C library of this process, if it is glibc with its own allocator, untuned."""
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return None
     if "LD_PRELOAD" in os.environ or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):

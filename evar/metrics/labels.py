@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from evar.metrics.pairs import find_eer
+
 
 def mean_average_precision(y_true: ArrayLike, y_score: ArrayLike) -> float:
     """Compute the mean over labels of the average precision with which a label's score ranks the clips ("macro mAP").
@@ -232,12 +234,7 @@ def equal_error_rates(
         with np.errstate(invalid="ignore", divide="ignore"):
             misses = np.pad(missed / missed[:, -1:], ((0, 0), (1, 0)))
             alarms = 1 - np.pad(below / below[:, -1:], ((0, 0), (1, 0)))
-            gap = misses - alarms  # grows from -1 to 1
-            place = np.maximum(np.argmax(gap >= 0, axis=1), 1)
-            rows = np.arange(len(weights))
-            before, after = gap[rows, place - 1], gap[rows, place]
-            share = before / (before - after)
-            found[:, label] = misses[rows, place - 1] + share * (misses[rows, place] - misses[rows, place - 1])
+            found[:, label] = find_eer(misses, alarms)  # from the lowest threshold, so that misses rise
     return found
 
 

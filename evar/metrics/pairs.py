@@ -56,10 +56,11 @@ def find_eer(alarms: NDArray[np.float64], misses: NDArray[np.float64]) -> NDArra
     """Find the equal error rate: where misses and false alarms are equally frequent, on the line between thresholds.
 
     Args:
-        alarms, misses: (..., thresholds), as `find_errors` gives them.
+        alarms, misses: (..., thresholds), as `find_errors` gives them, from the highest threshold to the lowest. From the
+            lowest to the highest, please give the misses first: the first of the two rises from 0 to 1.
 
     Returns:
-        (...) 0..1.
+        (...) 0..1; NaN where the errors are NaN.
 
     Source: as usual in speaker verification, such as Nagrani, Chung & Zisserman, "VoxCeleb", Interspeech 2017; the point
         of the ROC curve, joined by straight lines, that lies on the other diagonal.

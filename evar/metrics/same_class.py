@@ -147,7 +147,7 @@ def guess_queries(y_true: NDArray[Any], what: str) -> float:
 
 
 def _guess_one(n_right: int, n_searched: int, what: str) -> float:
-    """The expected value of one query; at rank k a clip is right with chance R / N."""
+    """Compute the expected value of one query; at rank k a clip is right with chance R / N."""
     if what == "map":
         ranks = np.arange(1, n_searched + 1)
         share = (n_right - 1) / (n_searched - 1) if n_searched > 1 else 0.0

@@ -264,10 +264,10 @@ def _extrapolate(sides: Sequence[_Side], rng: np.random.Generator) -> Extrapolat
 
 
 def _jackknife(sides: Sequence[_Side], rng: np.random.Generator) -> float:
-    """Standard error of the extrapolated distance: it is computed without each of the parts, by halves and their whole.
+    """Compute the standard error of the extrapolated distance, which is computed without each of the parts.
 
-    Without a part, twice the distance of all that is left, less the mean distance of its halves, is where the line through
-    these two sizes meets the axis.
+    Without a part, twice the distance of all that is left, less the mean distance of its two halves, is where the line
+    through these two sizes meets the axis.
 
     Source: delete-a-group jackknife, Kott, "The delete-a-group jackknife", J. Official Statistics 17 (2001).
     """

@@ -209,7 +209,7 @@ def choose_strength(coordinates: NDArray[np.float64], draw: Draw) -> float | Non
 def _count_groups(
     groups: NDArray[Any], numbers: NDArray[np.int64], n_classes: int
 ) -> tuple[list[NDArray[np.int64]] | None, NDArray[np.int64]]:
-    """Members of each group, None where every clip is its own; and the groups of each class."""
+    """Count the members of each group, None where every clip is its own; and the groups of each class."""
     if len(np.unique(groups)) == len(groups):
         return None, np.bincount(numbers, minlength=n_classes)
     members = list_members(groups)

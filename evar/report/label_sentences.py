@@ -58,7 +58,7 @@ def describe_stability(task: CurveTask) -> str:
 
 
 def _find_start(is_true: Sequence[bool]) -> int:
-    """Position from which on all are True; the last one at most.
+    """Find the position from which on all are True; the last one at most.
 
     Example:
         >>> _find_start([True, False, True, True]), _find_start([False, False])

@@ -230,7 +230,7 @@ def _resample(cells: Sequence[Sequence[Cell]], out: Path, seed: int) -> NDArray[
 
 
 def _average(tasks: Sequence[RankTask], samples: Sequence[NDArray[np.float64]]) -> RankTask:
-    """The mean over tasks of ranks and of correlations, whose samples are drawn task by task."""
+    """Average ranks and correlations over tasks, whose samples are drawn task by task."""
     import numpy as np
 
     first = tasks[0]

@@ -113,18 +113,13 @@ def make_record(
     difference = compare_pairs(metric, truth, clean.predictions, runs, groups, rounds)
     sign = 1.0 if METRICS[metric].higher_is_better else -1.0
     low, high = score_interval(metric, truth, runs, groups, rounds)
-    first, config = clean.results[0], conditions[0].config
+    first = clean.results[0]
     return RobustnessRecord(
         id=name_record(clean.rows, conditions),
         **{name: getattr(first, name) for name in _FROM_ROW},
         seeds=[row.seed for row in clean.rows],
         runs=[one.id for one in clean.results],
-        alteration=config.name,
-        title=config.title,
-        parameter=config.parameter,
-        unit=config.unit,
-        severities=[float(one.severity) for one in conditions],
-        condition=[one.describe() for one in conditions],
+        **_describe_conditions(conditions),
         n_test=len(tested),
         n_failed=len(failed),
         failed=[{"clip": str(task.index["path"][at]), "reason": failed[at]} for at in list(failed)[:_NAMED]],
@@ -149,6 +144,19 @@ _FROM_ROW = (
     *("encoder", "weights", "weights_sha256", "encoder_options", "layers", "fusion", "depth", "default"),
     *("task", "task_version", "index_sha256", "limit", "metric", "chance", "protocol"),
 )
+
+
+def _describe_conditions(conditions: Sequence[Condition]) -> dict[str, Any]:
+    """Return the fields of a record that say what was done to the clips."""
+    config = conditions[0].config
+    return {
+        "alteration": config.name,
+        "title": config.title,
+        "parameter": config.parameter,
+        "unit": config.unit,
+        "severities": [float(one.severity) for one in conditions],
+        "condition": [one.describe() for one in conditions],
+    }
 
 
 def _average_valid_scores(clean: CleanRow) -> float | None:

@@ -100,20 +100,29 @@ def export_network(
     loaded = network.encoder
     asked = seconds or (of_head.record.clip.seconds if of_head else None) or DEFAULT_SECONDS
     n_samples = max(loaded.min_samples, int(asked * loaded.sample_rate + 0.5))
-    more = of_head.facts if of_head else {}
     with _without_gradients(network):
-        if path.suffix == ".onnx":
-            data, check = _find_widest(network, n_samples, write_onnx, open_onnx)
-            facts = {**collect_metadata(network, check), **more}
-            settings = path.with_suffix(".yaml")
-            write_atomic(path, add_metadata(data, facts))
-            write_atomic(settings, format_settings(network, check, facts).encode("utf-8"))
-            files: tuple[Path, ...] = (path, settings)
-        else:
-            data, check = _find_widest(network, n_samples, partial(write_torchscript, more=more), open_torchscript)
-            write_atomic(path, data)
-            files = (path,)
+        files, check = _write_files(network, path, n_samples, of_head.facts if of_head else {})
     return Exported(files, network.widths, check, loaded.sample_rate)
+
+
+def _write_files(
+    network: WaveformNetwork, path: Path, n_samples: int, more: Mapping[str, Any]
+) -> tuple[tuple[Path, ...], Check]:
+    """Write the network in the format of the path, traced with `n_samples`; `more` are facts about a head.
+
+    Returns:
+        The files that were written, and what the network was found to be able to do.
+    """
+    if path.suffix == ".onnx":
+        data, check = _find_widest(network, n_samples, write_onnx, open_onnx)
+        facts = {**collect_metadata(network, check), **more}
+        settings = path.with_suffix(".yaml")
+        write_atomic(path, add_metadata(data, facts))
+        write_atomic(settings, format_settings(network, check, facts).encode("utf-8"))
+        return (path, settings), check
+    data, check = _find_widest(network, n_samples, partial(write_torchscript, more=more), open_torchscript)
+    write_atomic(path, data)
+    return (path,), check
 
 
 def _make_network(
@@ -212,7 +221,7 @@ def _find_widest(
 
 
 def _shorten(problem: Exception) -> str:
-    """The part of an exporter's message that a reader can use, without the graph that it prints."""
+    """Return the part of an exporter's message that a reader can use, without the graph that it prints."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip() and not line.lstrip().startswith("%")]
     text = " ".join(lines[:1]) or type(problem).__name__
     return text[:240]

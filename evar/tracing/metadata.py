@@ -48,7 +48,7 @@ def collect_metadata(network: WaveformNetwork, check: Check) -> dict[str, Any]:
 
 
 def _find_config(network: WaveformNetwork) -> EncoderConfig | None:
-    """The YAML of the encoder, which states licence and origin of the published checkpoint; None where there is none."""
+    """Find the YAML of the encoder, which states licence and origin of the checkpoint; None where there is none."""
     try:
         return load_encoder_config(network.encoder.asked_as or network.encoder.name)
     except (ValueError, OSError):
@@ -104,6 +104,6 @@ def format_settings(network: WaveformNetwork, check: Check, facts: dict[str, Any
 
 
 def _list_defaults(network: WaveformNetwork) -> list[str]:
-    """The encoder's default layers as far as the file has them, else the last layer."""
+    """List the encoder's default layers as far as the file has them, else the last layer."""
     names = [info.name for info in network.infos]
     return [name for name in network.encoder.default_layers if name in names] or names[-1:]

@@ -44,11 +44,11 @@ class Spectrum:
         return Spectrum(self.real.mT, self.imag.mT)
 
     def abs(self) -> Tensor:
-        """Magnitude."""
+        """Return the magnitude of each value, 0 or more; any shape."""
         return (self.real * self.real + self.imag * self.imag).sqrt()
 
     def angle(self) -> Tensor:
-        """Phase in radians."""
+        """Return the phase of each value in radians; any shape."""
         return torch.atan2(self.imag, self.real)
 
     def transpose(self, first: int, second: int) -> Spectrum:
@@ -61,7 +61,7 @@ class Spectrum:
 
 @lru_cache(maxsize=16)
 def _make_basis(n_fft: int, size: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, (size, bin) float64, of a transform of n_fft samples of which the first `size` are not zero."""
+    """Compute cosines and sines, (size, bin) float64; of n_fft samples only the first `size` are not zero."""
     angles = -2 * torch.pi * torch.outer(torch.arange(size).double(), torch.arange(n_fft // 2 + 1).double()) / n_fft
     return angles.cos(), angles.sin()
 
@@ -90,7 +90,7 @@ def transform(frames: Tensor, n: int | None = None, dim: int = -1, norm: str | N
 
 
 def cut_windows(values: Tensor, dimension: int, size: int, step: int) -> Tensor:
-    """Windows of one axis, as `Tensor.unfold` cuts them: the samples of a window become the last axis.
+    """Cut one axis into windows, as `Tensor.unfold` does: the samples of a window become the last axis.
 
     Args:
         values: any shape.
@@ -122,7 +122,7 @@ def transform_signal(
     return_complex: bool | None = None,
     **others: Any,
 ) -> Spectrum:
-    """Short-time Fourier transform, as `torch.stft` computes it: (batch, samples) -> (batch, bin, frame).
+    """Compute the short-time Fourier transform as `torch.stft` does: (batch, samples) -> (batch, bin, frame).
 
     Args:
         waveform: (batch, samples).

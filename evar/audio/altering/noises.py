@@ -53,7 +53,23 @@ def add_noise(waveform: NDArray[np.float32], snr_db: float, seed: int) -> NDArra
 def add_white_noise(
     waveform: NDArray[np.float32], sample_rate: int, *, snr_db: float, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Add white Gaussian noise up to half the recording's sample rate, as `mix_at_ratio` does."""
+    """Add white Gaussian noise, with the same power at all frequencies up to half the recording's sample rate.
+
+    Args:
+        waveform: (samples,) float32. A silent clip stays silent.
+        sample_rate: Hz; it changes nothing here.
+        snr_db: 10 log10 of the clip's power over the noise's power, dB; exact, as for `mix_at_ratio`.
+        rng: source of random numbers for the noise.
+
+    Returns:
+        (samples,) float32.
+
+    Example:
+        >>> clip = np.ones(8000, np.float32)
+        >>> noisy = add_white_noise(clip, 8000, snr_db=20.0, rng=np.random.default_rng(0))
+        >>> round(float(np.mean((noisy - clip) ** 2)), 4)
+        0.01
+    """
     return mix_at_ratio(waveform, rng.standard_normal(len(waveform)), snr_db)
 
 
@@ -65,14 +81,26 @@ def add_pink_noise(
     Args:
         waveform: (samples,) float32.
         sample_rate: Hz.
-        snr_db: exact, as for `mix_at_ratio`.
-        rng: of the noise.
+        snr_db: 10 log10 of the clip's power over the noise's power, dB; exact, as for `mix_at_ratio`.
+        rng: source of random numbers for the noise.
+
+    Returns:
+        (samples,) float32.
     """
     return mix_at_ratio(waveform, make_pink_noise(len(waveform), sample_rate, rng), snr_db)
 
 
 def make_pink_noise(n_samples: int, sample_rate: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draw noise whose power falls as 1 / frequency, (samples,), with no constant part."""
+    """Draw Gaussian noise whose power falls as 1 / frequency above 20 Hz, with no constant part.
+
+    Args:
+        n_samples: length.
+        sample_rate: Hz.
+        rng: source of random numbers.
+
+    Returns:
+        (n_samples,) float64.
+    """
     spectrum = np.fft.rfft(rng.standard_normal(n_samples))
     frequencies = np.fft.rfftfreq(n_samples, 1 / sample_rate)
     spectrum /= np.sqrt(np.maximum(frequencies, LOWEST_PINK))
@@ -88,9 +116,12 @@ def add_recording(
     Args:
         waveform: (samples,) float32.
         sample_rate: Hz; the recording is resampled to it.
-        snr_db: exact, as for `mix_at_ratio`.
+        snr_db: 10 log10 of the clip's power over the noise's power, dB; exact, as for `mix_at_ratio`.
         recording: path of a sound file.
-        rng: of the place where the part begins.
+        rng: source of random numbers, which draws where the part begins.
+
+    Returns:
+        (samples,) float32.
 
     Raises:
         AudioError: if the recording cannot be read.

@@ -29,7 +29,7 @@ def add_reverberation(
         waveform: (samples,) float32.
         sample_rate: Hz.
         rt60_seconds: time in which the reverberation falls by 60 dB.
-        rng: of the room.
+        rng: source of random numbers, which draws the room.
         direct_db: energy of the direct sound over that of the reverberation, dB.
 
     Example:
@@ -55,7 +55,7 @@ def make_impulse_response(
     Args:
         sample_rate: Hz.
         rt60_seconds: time in which it falls by 60 dB; it ends there.
-        rng: of the noise.
+        rng: source of random numbers for the noise.
         direct_db: energy of the impulse over that of the noise, dB.
 
     Returns:

@@ -36,7 +36,7 @@ HUMBUG_TABLE = "neurips_2021_zenodo_0_0_1.csv"
 
 
 def draw_as_beans(labels: Sequence[Any]) -> list[str]:
-    """The split of BEANS: 60, 20 and 20 % of the rows of a table, stratified, with its seed 42.
+    """Draw the split of BEANS: 60, 20 and 20 % of the rows of a table, stratified, with its seed 42.
 
     Args:
         labels: of the rows, in the order of the published table.

@@ -163,7 +163,7 @@ def _label_encoders(firsts: Sequence[RobustnessRecord]) -> dict[str, str]:
 def _sort_records(
     records: Sequence[RobustnessRecord], order: dict[str, int]
 ) -> tuple[dict[str, RobustnessRecord], dict[str, list[RobustnessRecord]]]:
-    """The record with the most severities of each alteration, and those of single severities."""
+    """Sort records: the one with the most severities of each alteration, and those of single severities."""
     means: dict[str, RobustnessRecord] = {}
     single: dict[str, list[RobustnessRecord]] = {}
     for name in order:
