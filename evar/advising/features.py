@@ -66,7 +66,7 @@ class Feature:
 
 
 def make_feature_key(row: Result) -> FeatureKey:
-    """Return what tells the features of one encoder apart."""
+    """Return what tells the features of one encoder apart: layers, fusion and pooling."""
     return tuple(row.layers), row.fusion, json.dumps(dict(row.pooling), sort_keys=True)
 
 
@@ -127,7 +127,14 @@ def choose_feature(rows: Rows, out: Path, fits: Callable[[Result], bool] = lambd
 
 
 def fix_feature(rows: Rows, key: FeatureKey, out: Path, how: str) -> Feature:
-    """Return the score of a feature that was chosen elsewhere, the same in every round."""
+    """Make the feature that was chosen elsewhere and is the same in every round, with its score.
+
+    Args:
+        rows: of the encoder on the task, by feature and seed.
+        key: of the feature.
+        out: results folder, for the predictions.
+        how: what chose it, as the tables say it.
+    """
     n_rounds = len(next(iter(rows[key].values())).round_scores)
     return _make_feature(rows, key, [key] * n_rounds, how, out)
 

@@ -18,7 +18,14 @@ _FARTHEST = 4.0
 
 @dataclass(frozen=True)
 class Point:
-    """A score at a number of labelled clips."""
+    """A score at a number of labelled clips.
+
+    Attributes:
+        n_labels: labelled clips, training and validation together.
+        score: 0..1.
+        low, high: ends of its interval; None where there is none.
+        protocol: under which it was measured.
+    """
 
     n_labels: int
     score: float
@@ -58,7 +65,15 @@ def estimate_at_labels(rows: Sequence[Result], feature: Feature, n_labels: int, 
 
 
 def list_points(rows: Sequence[Result], feature: Feature, out: Path) -> list[Point]:
-    """List the known scores of a feature, the fewest labels first; a curve's where protocols share a number."""
+    """List the known scores of a feature, the fewest labels first.
+
+    Where a label-efficiency curve and another protocol have the same number of labels, the curve's score is taken.
+
+    Args:
+        rows: of the results folder, of any protocol.
+        feature: encoder and layers on the task.
+        out: results folder, for the predictions.
+    """
     first = feature.first
     same = [
         row
@@ -112,7 +127,14 @@ def count_labels(row: Result) -> int | None:
 
 
 def read_off(points: Sequence[Point], n_labels: int) -> LabelScore:
-    """Read a score off known points: between two that are near each other on a logarithmic scale, else as a range.
+    """Estimate a score between known points: on the line between two near ones (logarithmic scale), else as a range.
+
+    Args:
+        points: known scores, the fewest labels first.
+        n_labels: number of labels to estimate at.
+
+    Returns:
+        The score, or the range that it lies in, and how it was found.
 
     Example:
         >>> near = [Point(100, 0.5, 0.4, 0.6, "curve"), Point(400, 0.7, 0.6, 0.8, "curve")]

@@ -219,7 +219,7 @@ def _make_candidate(label: str, rows: Sequence[Result], source: Source, wishes: 
 
 
 def make_filter(facts: Facts, wishes: Wishes) -> Callable[[Result], bool]:
-    """Return the condition that a row of an encoder fits the wishes."""
+    """Make a function that tells whether a row of an encoder fits the wishes."""
 
     def fits(row: Result) -> bool:
         return not wishes.find_misfit(

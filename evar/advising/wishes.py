@@ -93,6 +93,13 @@ class Wishes:
 def parse_count(text: str | int | None, name: str) -> int | None:
     """Read a number such as 5000000, 5e6 or 5M; empty text gives None.
 
+    Args:
+        text: the number; k, M and G at its end are thousands, millions and billions.
+        name: of the flag, for the error.
+
+    Raises:
+        ValueError: if the text is no such number.
+
     Example:
         >>> parse_count("5M", "max_parameters"), parse_count("750k", "max_parameters"), parse_count("", "x")
         (5000000, 750000, None)

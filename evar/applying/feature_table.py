@@ -87,7 +87,11 @@ class FeatureTable:
         return found
 
     def read_facts(self, names: Sequence[str]) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
-        """Yield the number of the first row of each block, and column -> values of its rows."""
+        """Yield, block by block, the number of the first row and column -> (rows,) values.
+
+        Args:
+            names: columns to read.
+        """
         first = 0
         for block in _FACT_BLOCKS[self.path.suffix.lower()](self.path, list(names)):
             yield first, block

@@ -32,7 +32,19 @@ def require_length(n_samples: int, sample_rate: int) -> None:
 
 
 def decode_part(sound: Opened, sample_rate: int, start: int, n_samples: int | None) -> NDArray[np.float32]:
-    """Decode, mix and resample, as `evar.audio.reading.read` does."""
+    """Decode a part of a sound, mix its channels and resample it, as `evar.audio.reading.read` does.
+
+    Args:
+        sound: an open file.
+        sample_rate: Hz of the result.
+        start, n_samples: of the part, in samples at the file's own rate; n_samples None reads to the end.
+
+    Returns:
+        (samples,) float32 at `sample_rate`.
+
+    Raises:
+        AudioError: if the part is too short, damaged, or holds NaN or infinity.
+    """
     own_rate = sound.sample_rate
     margin = 0 if own_rate == sample_rate else round(MARGIN_SECONDS * own_rate)
     wanted = sound.n_samples - start if n_samples is None else n_samples + margin
@@ -102,6 +114,13 @@ def resample_part(
 
 def decode_whole(sound: Opened, start: int, n_wanted: int) -> NDArray[np.float32]:
     """Decode a part of a sound, by a second decoder where the first ends before the sound does.
+
+    Args:
+        sound: an open file.
+        start, n_wanted: of the part, in samples at the file's own rate.
+
+    Returns:
+        (samples, channels) float32.
 
     Raises:
         AudioError: if no decoder gives the whole part.

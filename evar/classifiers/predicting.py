@@ -78,7 +78,14 @@ def predict_vectors(
 
 
 def average_thresholds(heads: Sequence[HeadFacts]) -> NDArray[np.float64]:
-    """Return the threshold of each label, mean over heads: (labels,)."""
+    """Average the threshold of each label over several probes.
+
+    Args:
+        heads: what is known of each probe; thresholds are probabilities, 0..1.
+
+    Returns:
+        (labels,) 0..1.
+    """
     return np.mean([head.thresholds for head in heads], axis=0)
 
 

@@ -48,6 +48,10 @@ ALL_ROUNDS = (
 def head_path(out: Path, id: str) -> Path:
     """Return where the classifier file of a row is kept.
 
+    Args:
+        out: results folder.
+        id: of the row.
+
     Example:
         >>> head_path(Path("results"), "logmel__x").as_posix()
         'results/heads/logmel__x.safetensors'
@@ -79,8 +83,13 @@ def save_heads(out: Path, cell: Cell, result: Result, fitted: Sequence[FittedRou
 def save_classifier(path: Path, record: ClassifierRecord, probes: Sequence[SavedProbe]) -> list[Path]:
     """Write a classifier file, and its model card beside it.
 
+    Args:
+        path: of the classifier file.
+        record: what the file says of encoder, task, test and rights.
+        probes: its fitted probes, in the order of `record.heads`.
+
     Returns:
-        The paths of both.
+        The paths of both files.
     """
     return [write_classifier(path, record, probes), write_card(path, record)]
 

@@ -116,6 +116,12 @@ def describe_curve(task: Task, fitted: Sequence[FittedRound]) -> dict[str, Any]:
 
 
 def save_curve(out: Path, id: str, fitted: Sequence[FittedRound]) -> None:
-    """Write the predictions of all draws of a row, if it has a curve; clips stand as in its other predictions."""
+    """Write the predictions of all draws of a row, if it has a curve; clips are in the order of its other predictions.
+
+    Args:
+        out: results folder.
+        id: of the row.
+        fitted: its rounds.
+    """
     if fitted[0].curve:
         results.save_draws(out, id, [predicted for _, predicted in join_rounds(fitted)])

@@ -109,6 +109,12 @@ class FolderDistance:
 def parse_window(window: str | float) -> str | float:
     """Read what a vector stands for: "clip", "frame", or seconds.
 
+    Args:
+        window: one of the words, or a number above 0, also as text.
+
+    Returns:
+        The word, or the seconds as a number.
+
     Raises:
         ValueError: if it is none of these.
 
@@ -235,6 +241,9 @@ def _name_sounds(sounds: Sounds) -> str:
 
 def list_sounds(sounds: Sounds) -> list[Path]:
     """List the audio files of a folder, or those that are given.
+
+    Args:
+        sounds: a folder, which is searched to the bottom, or paths of files.
 
     Raises:
         ValueError: if there is none.

@@ -190,7 +190,7 @@ def gaussian_frechet_distance(
 
 
 def combine_moments(one: _Moments, other: _Moments) -> float:
-    """Compute the distance of two sets by their moments; never below 0."""
+    """Compute the squared Fréchet distance of two sets from their means and covariances; never below 0."""
     if other.factor is not None and (one.factor is None or len(other.factor) < len(one.factor)):
         one, other = other, one
     factor = _find_root(one.covariance) if one.factor is None else one.factor  # (rows, width)
@@ -207,7 +207,7 @@ def combine_moments(one: _Moments, other: _Moments) -> float:
 
 
 def _find_root(covariance: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    """(width, width) F with F.T @ F = covariance."""
+    """Find a matrix F, (width, width), with F.T @ F = covariance."""
     assert covariance is not None
     values, axes = np.linalg.eigh(covariance)
     return np.sqrt(np.maximum(values, 0.0))[:, None] * axes.T
@@ -234,7 +234,7 @@ class _Side:
         return cls(counts, sums, np.stack([part.T @ part for part in parts]))
 
     def take(self, parts: NDArray[np.int64]) -> _Moments:
-        """Mean and covariance of some of the parts."""
+        """Compute mean and covariance of some of the parts."""
         n = int(self.counts[parts].sum())
         mean = self.sums[parts].sum(axis=0) / n
         if self.products is None:

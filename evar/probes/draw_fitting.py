@@ -51,13 +51,13 @@ class DrawSettings:
     max_iter: int
 
     def be_closer(self, times: float) -> DrawSettings:
-        """Return the same settings with a tolerance that is some times smaller."""
+        """Return the same settings with a tolerance that is `times` times smaller."""
         return replace(self, tol=self.tol / times)
 
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """Labelled clips.
+    """The labelled clips of one draw, and how a probe is fitted on them.
 
     Attributes:
         X: (clips, width) vectors.
@@ -125,7 +125,10 @@ class PreparedDraw:
 
     @classmethod
     def of(cls, draw: Draw) -> PreparedDraw:
-        """Standardise a draw by its own clips, turn it, and choose its strength.
+        """Standardise a draw by its own clips, rotate it to its principal axes, and choose its strength.
+
+        Args:
+            draw: clips and settings.
 
         Example:
             >>> settings = DrawSettings((0.01, 0.1), 0.1, 0.1, "accuracy", 1e-4, 100)
@@ -152,7 +155,7 @@ class PreparedDraw:
         return cls(draw, mean, scale, basis, problem, strength is not None)
 
     def make_model(self, fit: LogisticFit) -> DrawModel:
-        """Turn the solution of the problem into weights of features as given."""
+        """Turn the solution in principal coordinates into weights for the features as they were given."""
         varies = self.scale > 0
         weights = np.zeros((self.problem.n_classes, len(self.scale)))
         weights[:, varies] = (fit.weights[0, 0] @ self.basis.T).numpy() / self.scale[varies]

@@ -122,7 +122,15 @@ class RobustnessRecord:
 
 
 def robustness_path(out: Path | str, id: str) -> Path:
-    """Return the path of a record; raises ValueError if the id is no plain file stem."""
+    """Return the path of a record.
+
+    Args:
+        out: results folder.
+        id: of the record.
+
+    Raises:
+        ValueError: if the id is no plain file stem, so that the path could lead out of the folder.
+    """
     return Path(out) / FOLDER / f"{check_id(id)}.json"
 
 

@@ -117,13 +117,21 @@ def _load_all(
 
 
 def group_severities(conditions: Sequence[Condition]) -> list[list[Condition]]:
-    """Return what gets a record: each condition, and all severities of an alteration together, where there are several."""
+    """Group conditions by the records that are written: one for each condition, and one more for each alteration with
+    several severities, whose scores it averages.
+
+    Args:
+        conditions: alterations at their severities.
+
+    Returns:
+        The conditions of each record.
+    """
     found = [[one] for one in conditions]
     return found + [of for of in group_alterations(conditions) if len(of) > 1]
 
 
 def group_alterations(conditions: Sequence[Condition]) -> list[list[Condition]]:
-    """Return the conditions of each alteration."""
+    """Group conditions by alteration: all severities of one alteration together."""
     together: dict[str, list[Condition]] = {}
     for condition in conditions:
         together.setdefault(condition.config.name, []).append(condition)

@@ -47,7 +47,7 @@ class AlteredVectors:
         return sum(one.n_encoded for of in self.extractions.values() for one in of.values())
 
     def list_failed(self, condition: Condition) -> dict[int, str]:
-        """Return position of a clip in the task -> why it could not be altered or encoded."""
+        """List the clips that could not be altered or encoded: position in the task -> reason."""
         found: dict[int, str] = {}
         for stats, of in self.extractions.items():
             for place, reason in of[condition].bad.items():

@@ -71,17 +71,44 @@ def measure_error(network: WaveformNetwork, run: Runner, n_clips: int, n_samples
 
 
 def list_lengths(network: WaveformNetwork, n_samples: int) -> list[int]:
-    """List the lengths at which a file is tried beside the traced one, in samples."""
+    """List the other lengths at which a file is tried: a part of the traced length, and a long sound.
+
+    Args:
+        network: of which the file was made.
+        n_samples: length that it was traced with.
+
+    Returns:
+        Two lengths in samples, at the encoder's sample rate.
+    """
     rate, least = network.encoder.sample_rate, network.encoder.min_samples
     return [max(least, round(n_samples * _OTHER_SHARE)), max(least, round(_LONG_SECONDS * rate))]
 
 
 def check_batch(network: WaveformNetwork, run: Runner, n_samples: int) -> tuple[float, str]:
-    """Compare at other numbers of clips than the traced one."""
+    """Compare a file with the network at other numbers of clips than the traced one: 1 and 3.
+
+    Args:
+        network: of which the file was made.
+        run: runs the file.
+        n_samples: length of the clips.
+
+    Returns:
+        The larger difference, as for `measure_error`, and its reason.
+    """
     return max((measure_error(network, run, n_clips, n_samples) for n_clips in (1, 3)), key=lambda found: found[0])
 
 
 def check_lengths(network: WaveformNetwork, run: Runner, n_samples: int, n_clips: int) -> tuple[float, str]:
-    """Compare at other lengths than the traced one."""
+    """Compare a file with the network at other lengths than the traced one, those of `list_lengths`.
+
+    Args:
+        network: of which the file was made.
+        run: runs the file.
+        n_samples: length that it was traced with.
+        n_clips: number of clips.
+
+    Returns:
+        The larger difference, as for `measure_error`, and its reason.
+    """
     found = [measure_error(network, run, n_clips, other) for other in list_lengths(network, n_samples)]
     return max(found, key=lambda one: one[0])

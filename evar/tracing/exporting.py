@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: seconds of the sound that a network is traced with, unless the user says otherwise
 DEFAULT_SECONDS = 5.0
 FORMATS = (".onnx", ".pt")
-#: makes the bytes of a file from a network, clips and samples to trace with, and whether batch and length shall be open
+#: makes the bytes of a file: of a network, clips and samples to trace with, and whether it takes any batch and any length
 Writer = Callable[[WaveformNetwork, int, int, bool, bool], bytes]
 
 
@@ -174,7 +174,7 @@ def _choose_layers(encoder: Encoder, layers: str | None) -> list[str]:
 
 @contextmanager
 def _without_gradients(network: WaveformNetwork) -> Iterator[None]:
-    """Trace without gradients and without the warnings of the tracer, whose fears are what is checked afterwards."""
+    """Trace without gradients, and without the tracer's warnings: what it warns of is checked afterwards."""
     needing = [one for one in network.parameters() if one.requires_grad]
     for one in needing:
         one.requires_grad_(False)
@@ -232,8 +232,11 @@ def write_onnx(network: WaveformNetwork, n_clips: int, n_samples: int, any_batch
 
     Args:
         network: in evaluation mode.
-        n_clips, n_samples: to trace with.
-        any_batch, any_length: whether the file shall declare these as open.
+        n_clips, n_samples: number and length of the clips to trace with.
+        any_batch, any_length: whether the file declares that it takes any number of clips, and any length.
+
+    Returns:
+        Bytes of the file.
     """
     first = {0: "batch"} if any_batch else {}
     axes = {"waveform": {**first, **({1: "samples"} if any_length else {})}}
@@ -275,7 +278,17 @@ def write_torchscript(
     any_length: bool,
     more: Mapping[str, Any] | None = None,
 ) -> bytes:
-    """Trace a network and write it as TorchScript; the facts about it are in the archive as `evar.json`."""
+    """Trace a network and write it as TorchScript; the facts about it are in the archive as `evar.json`.
+
+    Args:
+        network: in evaluation mode.
+        n_clips, n_samples: number and length of the clips to trace with.
+        any_batch, any_length: what the facts say: whether the file takes any number of clips, and any length.
+        more: further facts, such as those about a classifier.
+
+    Returns:
+        Bytes of the file.
+    """
     import json
 
     example = torch.randn(n_clips, n_samples, generator=torch.Generator().manual_seed(0)) * 0.1

@@ -58,6 +58,13 @@ def _find_config(network: WaveformNetwork) -> EncoderConfig | None:
 def add_metadata(data: bytes, facts: dict[str, Any]) -> bytes:
     """Write facts into an ONNX file, each as a text; lists and tables as JSON.
 
+    Args:
+        data: bytes of the ONNX file.
+        facts: name -> value, as `collect_metadata` gives them; the file holds them under "evar.NAME".
+
+    Returns:
+        Bytes of the file with the facts.
+
     Raises:
         ImportError: if the package onnx is not installed.
     """
@@ -77,7 +84,16 @@ def add_metadata(data: bytes, facts: dict[str, Any]) -> bytes:
 
 
 def format_settings(network: WaveformNetwork, check: Check, facts: dict[str, Any]) -> str:
-    """Write the YAML beside an ONNX file."""
+    """Write the YAML beside an ONNX file, with which "onnx:FILE" reads it back as an encoder.
+
+    Args:
+        network: that was exported.
+        check: what the file was found to be able to do; a file of one length is read in windows of that length.
+        facts: as `collect_metadata` gives them.
+
+    Returns:
+        The text of the YAML file.
+    """
     import yaml
 
     config = _find_config(network)

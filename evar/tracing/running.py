@@ -13,7 +13,13 @@ from evar.tracing.checking import Runner
 
 
 def open_onnx(data: bytes) -> Runner:
-    """Open an ONNX file with onnxruntime.
+    """Open an ONNX file with onnxruntime, on the CPU.
+
+    Args:
+        data: bytes of the file.
+
+    Returns:
+        A function from (batch, samples) float32 to the list of the file's outputs.
 
     Raises:
         ImportError: if onnxruntime is not installed.
@@ -36,7 +42,14 @@ def open_onnx(data: bytes) -> Runner:
 
 
 def open_torchscript(data: bytes) -> Runner:
-    """Open a TorchScript file."""
+    """Open a TorchScript file.
+
+    Args:
+        data: bytes of the file.
+
+    Returns:
+        A function from (batch, samples) float32 to the list of the file's outputs.
+    """
     loaded = torch.jit.load(io.BytesIO(data))
 
     def run(waveform: NDArray[np.float32]) -> list[NDArray[Any]]:

@@ -73,7 +73,14 @@ def change_rate(waveform: NDArray[np.float32], sample_rate: int, *, rate_hz: int
 
 
 def fit_length(waveform: NDArray[np.float32], n_samples: int) -> NDArray[np.float32]:
-    """Cut a clip at its end, or put zeros there.
+    """Bring a clip to a length: cut it at its end, or put zeros there.
+
+    Args:
+        waveform: (samples,) float32.
+        n_samples: length wanted.
+
+    Returns:
+        (n_samples,) float32.
 
     Example:
         >>> fit_length(np.ones(2, np.float32), 3).tolist(), fit_length(np.ones(2, np.float32), 1).tolist()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def convert_db(level: float) -> float:
-    """Turn a level in dB into the factor on the amplitude.
+    """Turn a level in dB into the factor on the amplitude, 10 ** (level / 20).
 
     Example:
         >>> convert_db(-20.0)
