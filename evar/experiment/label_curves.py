@@ -11,8 +11,7 @@ import numpy as np
 
 from evar import results
 from evar.experiment.rounds import DIGITS, FittedRound, TestedPoint, place_predictions
-from evar.metrics import METRICS
-from evar.metrics.draws import estimate_draw_intervals, resample_draws
+from evar.metrics.draws import measure_draws
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,12 +88,7 @@ def describe_curve(task: Task, fitted: Sequence[FittedRound]) -> dict[str, Any]:
     metric, truth, groups = task.config.metric, task.truth[rows], task.groups[rows]
     found = []
     for points, predicted in join_rounds(fitted):
-        of_rounds = [
-            [METRICS[metric].function(truth[rounds == at], row[rounds == at]) for row in predicted]
-            for at in range(len(fitted))
-        ]
-        scores = np.mean(of_rounds, axis=0)  # (draws,)
-        mean, single = estimate_draw_intervals(metric, scores, resample_draws(metric, truth, predicted, groups, rounds))
+        scores, mean, single = measure_draws(metric, truth, predicted, groups, rounds)
         strengths = Counter(strength for point in points for strength in point.strengths)
         n_clips = float(np.mean([point.n_clips for point in points]))
         found.append(

@@ -79,6 +79,35 @@ def average_draws(resampled: NDArray[np.float64], seed: int = 0) -> NDArray[np.f
     return (weigh_draws(resampled.shape[0], resampled.shape[1], seed) * resampled).sum(axis=0)
 
 
+def measure_draws(
+    metric: str, y_true: ArrayLike, y_preds: ArrayLike, groups: ArrayLike, rounds: ArrayLike
+) -> tuple[NDArray[np.float64], tuple[float, float], tuple[float, float]]:
+    """Score every draw of labelled clips, and estimate the intervals of `estimate_draw_intervals`.
+
+    Args:
+        metric, y_true, y_preds, groups, rounds: as in `resample_draws`.
+
+    Returns:
+        (draws,) scores, means over rounds; (low, high) of their mean; (low, high) of a single draw.
+
+    Raises:
+        ValueError: as `evar.metrics.bootstrap_many`.
+
+    Example:
+        >>> scores, mean, single = measure_draws("accuracy", [0, 1] * 8, [[0, 1] * 8, [1, 1] * 8], range(16), [0] * 16)
+        >>> scores.tolist(), mean[0] >= single[0]
+        ([1.0, 0.5], True)
+    """
+    true, predicted, round_of = np.asarray(y_true), np.asarray(y_preds), np.asarray(rounds)
+    of_rounds = [
+        [METRICS[metric].function(true[round_of == at], row[round_of == at]) for row in predicted]
+        for at in np.unique(round_of)
+    ]
+    scores = np.mean(of_rounds, axis=0)
+    resampled = resample_draws(metric, true, predicted, groups, round_of)
+    return scores, *estimate_draw_intervals(metric, scores, resampled)
+
+
 def estimate_draw_intervals(
     metric: str, scores: ArrayLike, resampled: NDArray[np.float64], *, level: float = 0.95
 ) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evar.results.checks import check_kind, check_time, show
-from evar.results.identity import check_id, plain
+from evar.results.identity import check_id, plain, run_id
 from evar.results.predictions import load_predictions
 from evar.results.records import from_plain, read_records, to_plain, write_json
 from evar.results.row import utc_now
@@ -119,6 +119,32 @@ class RobustnessRecord:
     def severity(self) -> float | None:
         """The severity; None for a mean over several."""
         return self.severities[0] if len(self.severities) == 1 else None
+
+
+def name_robustness(
+    specs: Sequence[Mapping[str, Any]],
+    alteration: str,
+    severities: Sequence[float],
+    condition: Sequence[Mapping[str, Any]],
+) -> str:
+    """Make the id of a record: a file stem that is made from everything that can change a number.
+
+    Args:
+        specs: specifications of the clean rows, one for each seed.
+        alteration, severities, condition: as in `RobustnessRecord`.
+
+    Raises:
+        ValueError: if a value is no plain data.
+    """
+    first, severity = specs[0], f"{severities[0]:g}" if len(severities) == 1 else "mean"
+    return run_id(
+        {
+            **{key: first[key] for key in ("encoder", "layers", "task", "seed")},
+            "protocol": f"{alteration}_{severity}",
+            "rows": [dict(spec) for spec in specs],
+            "conditions": [dict(one) for one in condition],
+        }
+    )
 
 
 def robustness_path(out: Path | str, id: str) -> Path:

@@ -12,10 +12,8 @@ import numpy as np
 from evar import results
 from evar.audio.altering.codecs import name_codec_library
 from evar.experiment.result_row import versions
-from evar.metrics import METRICS, score_interval
-from evar.metrics.intervals import score_rounds
-from evar.metrics.significance import compare_pairs
-from evar.results.robustness import FOLDER, RobustnessRecord
+from evar.metrics.losses import measure_loss
+from evar.results.robustness import FOLDER, RobustnessRecord, name_robustness
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,18 +64,11 @@ def name_record(rows: Sequence[RowSpec], conditions: Sequence[Condition]) -> str
         rows: clean rows, one for each seed.
         conditions: of one alteration, a severity each.
     """
-    first = rows[0].to_plain()
-    severity = f"{conditions[0].severity:g}" if len(conditions) == 1 else "mean"
-    return results.run_id(
-        {
-            "encoder": first["encoder"],
-            "layers": first["layers"],
-            "task": first["task"],
-            "protocol": f"{conditions[0].config.name}_{severity}",
-            "seed": rows[0].seed,
-            "rows": [row.to_plain() for row in rows],
-            "conditions": [one.describe() for one in conditions],
-        }
+    return name_robustness(
+        [row.to_plain() for row in rows],
+        conditions[0].config.name,
+        [float(one.severity) for one in conditions],
+        [one.describe() for one in conditions],
     )
 
 
@@ -110,9 +101,7 @@ def make_record(
     metric, tested, rounds = task.config.metric, clean.tested, clean.rounds
     truth, groups = task.truth[tested], task.groups[tested]
     runs = [predicted for of in altered for predicted in of]
-    difference = compare_pairs(metric, truth, clean.predictions, runs, groups, rounds)
-    sign = 1.0 if METRICS[metric].higher_is_better else -1.0
-    low, high = score_interval(metric, truth, runs, groups, rounds)
+    found = measure_loss(metric, truth, clean.predictions, runs, groups, rounds)
     first = clean.results[0]
     return RobustnessRecord(
         id=name_record(clean.rows, conditions),
@@ -125,12 +114,12 @@ def make_record(
         failed=[{"clip": str(task.index["path"][at]), "reason": failed[at]} for at in list(failed)[:_NAMED]],
         clean_score=float(np.mean([one.score for one in clean.results])),
         clean_interval=first.interval,
-        score=float(np.mean([score_rounds(metric, truth, run, rounds) for run in runs])),
-        interval=[float(low), float(high)],
-        loss=sign * difference.value + 0.0,  # no minus zero
-        loss_interval=sorted((sign * difference.low, sign * difference.high)),
-        p=difference.p,
-        test=difference.test,
+        score=found.score,
+        interval=found.interval,
+        loss=found.loss,
+        loss_interval=found.loss_interval,
+        p=found.p,
+        test=found.test,
         valid_score=_average_valid_scores(clean),
         predictions=list(ids),
         seconds=round(seconds, 3),

@@ -17,14 +17,15 @@ from evar.config.plain_text import make_printable
 from evar.results import Result, keep_predictions, load, load_predictions, run_id
 from evar.results.row import utc_now
 from evar.sharing.bundle import Bundle, make_table, open_bundle
+from evar.sharing.checking_extras import check_curve, check_record, list_record_ids
+from evar.sharing.comparing import find_difference, is_same, shorten
+from evar.sharing.extras import make_comparisons
 
 if TYPE_CHECKING:
     import numpy as np
 
 #: verdicts on a row, from the worst to the best
 DIFFERENT, NOT_RERUNNABLE, VERIFIED, IDENTICAL = "different", "not re-runnable here", "verified", "identical"
-#: scores and intervals are recomputed by the same operations, in the same order; only the last digits may differ
-TOLERANCE = 1e-9
 _SHARED_KEYS = (
     *("encoder", "weights_sha256", "encoder_options", "extraction", "layers", "fusion", "pooling"),
     *("task", "task_version", "index_sha256", "limit", "protocol", "metric", "seed"),
@@ -64,6 +65,7 @@ class AuditReport:
             tests that do not follow from the predictions.
         rows: a verdict for each row.
         n_sampled: rows that were chosen to be computed again.
+        robustness: a verdict for each record of robustness; none is computed again.
     """
 
     bundle: str
@@ -74,11 +76,12 @@ class AuditReport:
     rows: tuple[RowVerdict, ...]
     n_sampled: int = 0
     schema: int = field(default=1)
+    robustness: tuple[RowVerdict, ...] = ()
 
     @property
     def is_clean(self) -> bool:
-        """True if no fault was found and no row differs."""
-        return not self.faults and all(row.verdict != DIFFERENT for row in self.rows)
+        """True if no fault was found, and no row and no record of robustness differs."""
+        return not self.faults and all(one.verdict != DIFFERENT for one in (*self.rows, *self.robustness))
 
     def count(self, verdict: str) -> int:
         """Count the rows with that verdict."""
@@ -116,7 +119,8 @@ def audit_bundle(
         chosen = random.Random(seed).sample(sorted(sound), min(sample, len(sound)))
         for id in progress_bar(chosen, "run again", unit="row", leave=False):
             again = store or str(Path(folder) / "store")
-            verdicts[id] = _run_again(rows[id], bundle.folder, data_root, again, device)
+            verdict = _run_again(rows[id], bundle.folder, data_root, again, device)
+            verdicts[id] = replace(verdict, reasons=(*verdicts[id].reasons, *verdict.reasons))
         return replace(report, rows=tuple(verdicts.values()), n_sampled=len(chosen))
 
 
@@ -135,9 +139,24 @@ def _check_rows(bundle: Bundle, name: str) -> tuple[AuditReport, dict[str, Resul
     """The report of what can be checked without computing a row again, and the rows that can be read."""
     rows, faults = _load_rows(bundle)
     verdicts = {row.id: _check_row(row, bundle.folder) for row in rows.values()}
-    faults += _compare_labels(rows, bundle.folder) + _compare_table(bundle)
-    shown = tuple(verdicts[id] for id in sorted(verdicts))
-    return AuditReport(name, bundle.sha256, utc_now(), _list_versions(), (*bundle.faults, *faults), shown), rows
+    shown, records = tuple(verdicts[id] for id in sorted(verdicts)), _check_records(bundle.folder, rows)
+    faults += _compare_labels(rows, bundle.folder) + _compare_table(bundle, "table", make_table)
+    if all(one.verdict != DIFFERENT for one in (*shown, *records)):
+        faults += _compare_table(bundle, "comparisons", make_comparisons)
+    elif (bundle.folder / "comparisons.json").exists():
+        faults.append("comparisons.json was not checked, because rows or records of robustness differ")
+    faults = [*bundle.faults, *faults]
+    report = AuditReport(name, bundle.sha256, utc_now(), _list_versions(), tuple(faults), shown, robustness=records)
+    return report, rows
+
+
+def _check_records(folder: Path, rows: Mapping[str, Result]) -> tuple[RowVerdict, ...]:
+    """The verdict on each record of robustness."""
+    found = []
+    for id in list_record_ids(folder):
+        score, reasons = check_record(folder, id, rows)
+        found.append(RowVerdict(id, DIFFERENT if reasons else VERIFIED, tuple(reasons), score))
+    return tuple(found)
 
 
 def _load_rows(bundle: Bundle) -> tuple[dict[str, Result], list[str]]:
@@ -163,14 +182,16 @@ def _load_rows(bundle: Bundle) -> tuple[dict[str, Result], list[str]]:
 
 def _check_row(row: Result, folder: Path) -> RowVerdict:
     """Recompute what follows from the row's own values and predictions."""
-    reasons = _check_name(row)
+    reasons, unchecked = _check_name(row), list[str]()
     try:
         predictions = load_predictions(folder, row.id)
     except (FileNotFoundError, ValueError) as error:
         reasons.append(make_printable(f"its predictions cannot be read: {error}", one_line=True))
     else:
-        reasons += _check_numbers(row, predictions)
-    return RowVerdict(row.id, DIFFERENT if reasons else VERIFIED, tuple(reasons), row.score)
+        numbers = _check_numbers(row, predictions)
+        differing, unchecked = ([], []) if numbers else check_curve(row, folder, predictions)
+        reasons += numbers + differing
+    return RowVerdict(row.id, DIFFERENT if reasons else VERIFIED, (*reasons, *unchecked), row.score)
 
 
 def _check_name(row: Result) -> list[str]:
@@ -189,7 +210,7 @@ def _check_name(row: Result) -> list[str]:
     for key in _SHARED_KEYS:
         if key in spec and spec[key] != plain_row[key]:
             reasons.append(
-                make_printable(f"{key} is {_shorten(plain_row[key])}, but its specification says {_shorten(spec[key])}")
+                make_printable(f"{key} is {shorten(plain_row[key])}, but its specification says {shorten(spec[key])}")
             )
     return reasons
 
@@ -215,13 +236,13 @@ def _check_numbers(row: Result, predictions: Mapping[str, np.ndarray]) -> list[s
     except (ValueError, IndexError, TypeError) as error:
         return [*reasons, make_printable(f"its predictions do not fit {row.metric}: {error}", one_line=True)]
     for number, (said, found) in enumerate(zip(row.round_scores, scores, strict=True)):
-        if not _is_same(said, found):
+        if not is_same(said, found):
             reasons.append(f"the score of round {number} is {said!r}, but its predictions give {found!r}")
-    if not _is_same(row.score, math.fsum(scores) / len(scores)):
+    if not is_same(row.score, math.fsum(scores) / len(scores)):
         reasons.append(f"the score is {row.score!r}, but its predictions give {math.fsum(scores) / len(scores)!r}")
     if row.interval is not None and metric.resampled is not None:
         interval = score_interval(row.metric, true, [predicted], predictions["group"], predictions["round"])
-        if not all(map(_is_same, row.interval, interval)):
+        if not all(map(is_same, row.interval, interval)):
             reasons.append(f"the interval is {list(row.interval)}, but its predictions give {list(interval)}")
     return reasons
 
@@ -254,30 +275,17 @@ def _compare_labels(rows: Mapping[str, Result], folder: Path) -> list[str]:
     return faults
 
 
-def _compare_table(bundle: Bundle) -> list[str]:
-    """Write a sentence if the tests and scores of `table.json` do not follow from the predictions."""
-    path = bundle.folder / "table.json"
-    if not path.exists():
-        return ["table.json is not in the bundle"]
+def _compare_table(bundle: Bundle, name: str, make: Callable[[Path], bytes | None]) -> list[str]:
+    """Write a sentence if the tests and scores of a table do not follow from the predictions."""
+    path = bundle.folder / f"{name}.json"
+    if not path.exists():  # bundles of older versions have no comparisons.json
+        return ["table.json is not in the bundle"] if name == "table" else []
     try:
         said = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
-        return ["table.json cannot be read"]
-    difference = _find_difference(said, json.loads(make_table(bundle.folder)), "table")
-    return [make_printable(f"table.json: {difference}", one_line=True)] if difference else []
-
-
-def _find_difference(said: Any, found: Any, where: str) -> str:
-    """Find where two pieces of plain data differ first; "" if nowhere. Numbers may differ in their last digits."""
-    if isinstance(said, dict) and isinstance(found, dict):
-        pairs: list[tuple[Any, Any, Any]] = [(key, said.get(key), found.get(key)) for key in sorted({*said, *found})]
-    elif isinstance(said, list) and isinstance(found, list) and len(said) == len(found):
-        pairs = [(number, *pair) for number, pair in enumerate(zip(said, found, strict=True))]
-    elif isinstance(said, float | int) and isinstance(found, float | int) and _is_same(said, found):
-        return ""
-    else:
-        return "" if said == found else f"{where} is {_shorten(said)}, but the predictions give {_shorten(found)}"
-    return next((text for key, one, other in pairs if (text := _find_difference(one, other, f"{where}.{key}"))), "")
+        return [f"{name}.json cannot be read"]
+    difference = find_difference(said, json.loads(make(bundle.folder) or b"null"), name)
+    return [make_printable(f"{name}.json: {difference}", one_line=True)] if difference else []
 
 
 def _run_again(row: Result, folder: Path, data_root: str | None, store: str, device: str) -> RowVerdict:
@@ -312,15 +320,6 @@ def _find_foreign_code(row: Result) -> str:
         if ":" in inner and not inner.startswith("hf:"):
             return make_printable(f"it names code of its author, {name}, which an audit never runs", one_line=True)
     return ""
-
-
-def _is_same(one: float, other: float) -> bool:
-    return abs(one - other) <= TOLERANCE
-
-
-def _shorten(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _list_versions() -> dict[str, str]:

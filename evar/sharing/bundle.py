@@ -1,9 +1,10 @@
 """Bundles: the rows of a results folder in one zip file that others can check.
 
 The file holds `manifest.json` (the format, and the sha256 of every other file), `table.json` (the tables with their tests),
-`runs/ID.json`, `predictions/ID.npz`, and the YAML files of tasks and protocols. It holds no sounds, no absolute paths and
-no names of users or machines. A bundle of a stranger is read as data only: sizes, names and the number of files are
-checked before anything is unpacked.
+`runs/ID.json`, `predictions/ID.npz`, and the YAML files of tasks and protocols; of rows with a label curve `curves/ID.npz`;
+records of robustness with their predictions below `robustness/`; and `comparisons.json`, the tests of both. It
+holds no sounds, no absolute paths and no names of users or machines. A bundle of a stranger is read as data only: sizes,
+names and the number of files are checked before anything is unpacked.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from evar.report.tables.cells import make_sections
 from evar.report.tables.compared import mark_equals
 from evar.report.tables.filters import parse_filter, select_rows
 from evar.report.tables.machine import format_json
-from evar.results import Result, load_all, load_confidence, load_predictions, plain, run_id, save, save_predictions
+from evar.results import Result, load_all, load_confidence, load_predictions, plain, run_id
 from evar.results.identity import IDENTITY_KEYS
 from evar.results.row import utc_now
+from evar.sharing.extras import make_comparisons, pack_draws, pack_predictions, pack_robustness
 from evar.sharing.merging import load_origins
 from evar.sharing.privacy import find_own_names, scrub
 from evar.storage.atomic import write_atomic
@@ -34,7 +36,8 @@ from evar.storage.atomic import write_atomic
 FORMAT = "evar results 1"
 #: files of a bundle beside the manifest
 _LEGAL_NAME = re.compile(
-    r"table\.json|(?:runs/[A-Za-z0-9_][\w.+-]{0,159}\.json)|(?:predictions/[A-Za-z0-9_][\w.+-]{0,159}\.npz)"
+    r"table\.json|comparisons\.json|(?:(?:runs|robustness)/[A-Za-z0-9_][\w.+-]{0,159}\.json)"
+    r"|(?:(?:predictions|curves|robustness/predictions)/[A-Za-z0-9_][\w.+-]{0,159}\.npz)"
     r"|(?:(?:tasks|protocols)/[A-Za-z0-9_][\w.+-]{0,99}\.yaml)",
     re.ASCII,
 )
@@ -79,7 +82,8 @@ def write_bundle(out: str | Path, path: str | Path, filter: str = "") -> list[st
     """
     out = Path(out)
     rows = select_rows(load_all(out), parse_filter(filter)) if filter else load_all(out)
-    names, files, notes, kept = find_own_names(), {}, [], []
+    names, files, notes = find_own_names(), {}, []
+    kept: dict[str, tuple[Result, Result]] = {}
     for row in rows:
         try:
             predictions = load_predictions(out, row.id)
@@ -89,21 +93,33 @@ def write_bundle(out: str | Path, path: str | Path, filter: str = "") -> list[st
         if (confidence := load_confidence(out, row.id)) is not None:
             predictions = {**predictions, "confidence": confidence}
         shared = make_shareable(row, names)
-        kept.append((shared, predictions))
+        kept[row.id] = row, shared
         files[f"runs/{shared.id}.json"] = _to_json(shared.to_dict())
-        files[f"predictions/{shared.id}.npz"] = _pack_predictions(predictions, names)
+        files[f"predictions/{shared.id}.npz"] = pack_predictions(predictions, names)
+        try:
+            draws = pack_draws(out, row)
+        except (FileNotFoundError, ValueError) as error:
+            notes.append(
+                f"{row.id} is packed without its draws, which cannot be read ({scrub(str(error), names)}), so that its "
+                "label curve cannot be checked"
+            )
+            continue
+        if draws is not None:
+            files[f"curves/{shared.id}.npz"] = draws
     if not kept:
         raise ValueError(
             f"{out} must hold rows with their predictions to be shared, found none; run `evar lineval` first"
         )
-    files |= _collect_yamls([row for row, _ in kept], names)
-    files["table.json"] = _make_table(kept)
+    robustness, more_notes = pack_robustness(out, kept, names)
+    notes += more_notes
+    shared_rows = [shared for _, shared in kept.values()]
+    files |= robustness | _make_tables(files | robustness) | _collect_yamls(shared_rows, names)
     origins = load_origins(out)
     manifest = {
         "format": FORMAT,
         "created": utc_now(),
-        "rows": [row.id for row, _ in kept],
-        "origins": {row.id: origins[row.id] for row, _ in kept if row.id in origins},
+        "rows": [row.id for row in shared_rows],
+        "origins": {row.id: origins[row.id] for row in shared_rows if row.id in origins},
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())},
     }
     buffer = io.BytesIO()
@@ -180,8 +196,8 @@ def _check_members(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
     for one in members:
         if one.filename != "manifest.json" and not _LEGAL_NAME.fullmatch(one.filename):
             raise ValueError(
-                f"{path} must hold manifest.json, table.json, runs, predictions, tasks and protocols, "
-                f"found {one.filename[:80]!a}"
+                f"{path} must hold manifest.json, table.json, comparisons.json, runs, predictions, curves, robustness, "
+                f"tasks and protocols, found {one.filename[:80]!a}"
             )
         if one.file_size > LARGEST_FILE:
             raise ValueError(
@@ -213,14 +229,6 @@ def _find_bomb(data: bytes) -> str:
     return f"would unpack to {n_bytes:,} bytes" if n_bytes > LARGEST_ARRAYS else ""
 
 
-def _pack_predictions(predictions: Mapping[str, Any], names: frozenset[str]) -> bytes:
-    import tempfile
-
-    texts = {key: scrub(predictions[key].tolist(), names) for key in ("clip", "group")}
-    with tempfile.TemporaryDirectory() as folder:
-        return save_predictions(Path(folder), "a", **{**predictions, **texts}).read_bytes()
-
-
 def _collect_yamls(rows: Sequence[Result], names: frozenset[str]) -> dict[str, bytes]:
     """The YAML files of tasks and protocols that are at hand, by their names in the bundle."""
     import yaml
@@ -240,15 +248,16 @@ def _collect_yamls(rows: Sequence[Result], names: frozenset[str]) -> dict[str, b
     return found
 
 
-def _make_table(kept: Sequence[tuple[Result, Mapping[str, Any]]]) -> bytes:
-    """Make `table.json` of these rows: scores over seeds, intervals, and p-values of the distance to the best row."""
+def _make_tables(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Make `table.json` of what is packed, and `comparisons.json` if there is something to compare."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        for row, predictions in kept:
-            save_predictions(Path(folder), row.id, **predictions)
-            save(row, Path(folder))
-        return make_table(Path(folder))
+        for name, data in files.items():
+            write_atomic(Path(folder) / name, data)
+        comparisons = make_comparisons(Path(folder))
+        tables = {"table.json": make_table(Path(folder))}
+        return tables if comparisons is None else {**tables, "comparisons.json": comparisons}
 
 
 def make_table(folder: Path) -> bytes:

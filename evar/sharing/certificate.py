@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 
 from evar.report.tables.layout import escape_markdown
 from evar.report.tables.markdown import format_markdown_table
@@ -23,9 +24,13 @@ def format_summary(report: AuditReport) -> str:
         f"{report.count(NOT_RERUNNABLE)} cannot be computed here",
     ]
     lines += [f"! {fault}" for fault in report.faults]
-    for row in report.rows:
+    if report.robustness:
+        n_good = sum(one.verdict != DIFFERENT for one in report.robustness)
+        n_all = len(report.robustness)
+        lines.insert(1, f"robustness: {n_all} records; the numbers of {n_good} follow from their predictions")
+    for row in (*report.rows, *report.robustness):
         if row.reasons:
-            lines.append(f"! {row.id}: {row.verdict}")
+            lines.append(f"! {'robustness/' if row in report.robustness else ''}{row.id}: {row.verdict}")
             lines += [f"    {reason}" for reason in row.reasons]
     lines.append("nothing differs" if report.is_clean else "the bundle is NOT as it says")
     return "\n".join(lines)
@@ -38,7 +43,8 @@ def format_certificate(report: AuditReport) -> str:
         report: of `audit_bundle`.
     """
     body = []
-    for row in report.rows:
+    shown = [*report.rows, *(replace(one, id=f"robustness/{one.id}") for one in report.robustness)]
+    for row in shown:
         again = "" if row.score_again is None else f"{100 * row.score_again:.6g}"
         score = "" if row.score is None else f"{100 * row.score:.6g}"
         body.append([escape_markdown(row.id), row.verdict, escape_markdown("; ".join(row.reasons)), score, again])
@@ -53,7 +59,8 @@ def format_certificate(report: AuditReport) -> str:
         f"- Bundle: sha256 `{report.bundle_sha256}`\n- Audited: {report.created}, with {escape_markdown(versions)}\n\n"
         "A row is *verified* if its name follows from its settings, and its scores and its interval follow from its "
         "predictions. It is *identical* if, besides, it was computed again here, with the same score to the last digit and "
-        "the same predictions.\n\n"
+        "the same predictions. A label curve and a record of robustness are checked by predictions of their own: "
+        "scores, intervals and tests follow from them.\n\n"
         f"## Faults of the bundle\n\n{faults}\n\n## Rows\n\n"
         + format_markdown_table(["row", "verdict", "why", "score", "computed again"], body, 3)
         + "\n"

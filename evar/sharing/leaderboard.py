@@ -121,6 +121,11 @@ def _take_source(source: Path, work: Path, out: Path) -> _Source:
             verdicts[row.id] = DIFFERENT
         else:
             verdicts[row.id] = known.get(row.id, row.verdict)
+    for record in report.robustness:
+        if record.verdict == DIFFERENT:
+            text = f"{source.name}: robustness/{record.id} is left out: {'; '.join(record.reasons)}"
+            faults.append(make_printable(text, one_line=True))
+            (folder / "robustness" / f"{record.id}.json").unlink(missing_ok=True)
     counts = [sum(verdict == one for verdict in verdicts.values()) for one in _VERDICTS]
     (out / "bundles").mkdir(parents=True, exist_ok=True)
     copied = out / "bundles" / f"{name}-{report.bundle_sha256[:8]}.zip"
