@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "extraction": {"audio", "config", "data", "encoders", "numeric", "storage"},
     "experiment": {"config", "data", "encoders", "extraction", "metrics", "probes", "results", "storage.atomic"},
     "exporting": {"audio", "config", "encoders", "extraction", "storage"},
-    "classifiers": {"config", "data", "experiment", "probes", "results", "storage.atomic"},
+    "classifiers": {"config", "data", "experiment", "numeric.softmax", "probes", "results", "storage.atomic"},
     "applying": UP_TO_SIX | {"classifiers", "exporting", "lineval"},
     "lineval": UP_TO_SIX | {"classifiers"},
     "finetune": UP_TO_SIX,

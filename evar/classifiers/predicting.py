@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evar.config.registry import near_miss
+from evar.numeric.softmax import compute_shares
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,8 +96,7 @@ def _spread_shares(record: ClassifierRecord, probe: Any, rows: NDArray[np.float3
         found = np.asarray(probe.predict_proba(rows))
     else:
         logits = np.asarray(probe.decision_function(rows))
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        found = powers / powers.sum(axis=1, keepdims=True)
+        found = compute_shares(logits)
     if record.task.kind == "multilabel":
         return found
     shares = np.zeros((len(found), len(record.task.classes)))

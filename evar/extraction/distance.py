@@ -182,13 +182,15 @@ def frechet_distance(
         ...     found.layers["logmel"].value > 100, found.layers["logmel"].n_files
         (True, (2, 2))
     """
+    from evar.encoders.layer_choice import choose_layers
+
     parsed = parse_window(window)
     paths = [list_sounds(sounds) for sounds in (first, second)]
     if isinstance(encoder, str):
         from evar.encoders import load_encoder
 
         encoder = load_encoder(encoder)
-    wanted = _resolve_layers(encoder, layers)
+    wanted = choose_layers(encoder, layers)
     opened = store if isinstance(store, FeatureStore) else FeatureStore(store)
     vectors = _Vectors.make(encoder, [*paths[0], *paths[1]], wanted, parsed, opened, batch_size)
     names = (_name_sounds(first), _name_sounds(second))
@@ -225,14 +227,6 @@ def _describe_extraction(extraction: Extraction, layers: Sequence[str]) -> dict[
     key = extraction.key
     facts = {name: getattr(key, name) for name in ("sample_rate", "resampler", "norm_stats", "revision")}
     return {**facts, "layers": {name: key.layers[name] for name in layers}}
-
-
-def _resolve_layers(encoder: Encoder, layers: str | Sequence[str | int]) -> list[str]:
-    if layers == "default":
-        return list(encoder.default_layers)
-    if layers == "all":
-        return [info.name for info in encoder.layer_infos]
-    return list(encoder.layer_names(layers.split(",") if isinstance(layers, str) else list(layers)))
 
 
 def _name_sounds(sounds: Sounds) -> str:

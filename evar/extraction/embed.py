@@ -327,9 +327,10 @@ def selection(
         >>> selection(logmel, None, None, None), selection(logmel, "all", None, None)
         ((['logmel'], 'none'), (['logmel'], None))
     """
+    from evar.encoders.layer_choice import choose_layers
     from evar.encoders.pooling import find_pooling
 
-    names = _resolve_layers(encoder, layers)
+    names = choose_layers(encoder, layers)
     if layers is None and fusion is None:
         fusion = "none" if len(names) == 1 else "concat"
     elif fusion is not None and fusion not in FUSIONS and not (fusion == "none" and len(names) == 1):
@@ -337,12 +338,3 @@ def selection(
     if pooling is not None:
         find_pooling(pooling)
     return names, fusion
-
-
-def _resolve_layers(encoder: Encoder, layers: str | Sequence[str | int] | None) -> list[str]:
-    if layers is None or layers == "default":
-        return list(encoder.default_layers)
-    if layers == "all":
-        return [layer.name for layer in encoder.layer_infos]
-    asked = layers.split(",") if isinstance(layers, str) else list(layers)
-    return list(encoder.layer_names(asked))

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from evar.config.registry import near_miss
 from evar.metrics import METRICS
+from evar.numeric.softmax import compute_shares
 from evar.numeric.solve import solve_all
 from evar.probes.checks import check_features, check_pair
 from evar.probes.draw_fitting import Draw, DrawModel, DrawSettings, PreparedDraw
@@ -253,8 +254,7 @@ class LabelCurveProbe(ClassifierMixin, BaseEstimator):
         """
         features = self._check_given(X)
         logits = self.points_[-1].models[0].decide(features)
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
+        return compute_shares(logits)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the most probable class of each clip by the fit on all clips.

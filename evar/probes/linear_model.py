@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from evar.numeric.softmax import compute_shares
 from evar.probes.checks import check_features
 
 
@@ -72,8 +73,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         scores = self.decision_function(X)
         if scores.ndim == 1:
             scores = np.stack([-scores / 2, scores / 2], axis=1)
-        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
+        return compute_shares(scores)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the most probable class of each clip.

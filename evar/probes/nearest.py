@@ -11,6 +11,7 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from evar.metrics import METRICS
+from evar.numeric.softmax import compute_shares
 from evar.probes.checks import check_features, check_labels, check_numbers
 from evar.probes.choosing import choose_setting
 from evar.probes.cosine import CosineProbe, NearestProbe
@@ -356,5 +357,4 @@ class PrototypeProbe(ClassifierMixin, CosineProbe):
         """
         check_is_fitted(self, "prototypes_")
         similar = self._find_directions(check_features(X, "given")).astype(np.float64) @ self.prototypes_.T
-        powers = np.exp(similar - similar.max(axis=1, keepdims=True))
-        return powers / powers.sum(axis=1, keepdims=True)
+        return compute_shares(similar)

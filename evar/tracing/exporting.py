@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from evar.encoders.layer_choice import choose_layers
 from evar.storage.atomic import write_atomic
 from evar.tracing.checking import TOLERANCE, Check, Runner, check_batch, check_lengths, measure_error
 from evar.tracing.head import ClassifierHead, load_head
@@ -145,7 +146,7 @@ def _make_network(
         encoder = load_encoder(encoder, weights or None)
     if getattr(encoder, "runs_file", False):
         raise ValueError(f"{encoder.name} is a file of another runtime already, and cannot be exported")
-    return WaveformNetwork(encoder.cpu().eval(), _choose_layers(encoder, layers), pooled=pooled).eval(), None
+    return WaveformNetwork(encoder.cpu().eval(), choose_layers(encoder, layers or None), pooled=pooled).eval(), None
 
 
 def _load_encoder_of_head(
@@ -162,14 +163,6 @@ def _load_encoder_of_head(
     if head.norm_stats is not None:
         loaded.norm_stats = head.norm_stats
     return loaded
-
-
-def _choose_layers(encoder: Encoder, layers: str | None) -> list[str]:
-    if layers in (None, "", "default"):
-        return list(encoder.default_layers)
-    if layers == "all":
-        return [info.name for info in encoder.layer_infos]
-    return list(encoder.layer_names(str(layers).split(",")))
 
 
 @contextmanager
