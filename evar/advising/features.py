@@ -1,4 +1,4 @@
-"""The feature of an encoder to read on a task: chosen on validation clips, scored on test clips.
+"""The layer or fusion of an encoder to read on a task: chosen on validation clips, scored on test clips.
 
 Rows of one encoder differ in layers and fusion. Each round takes the one with the best validation score, so that the
 predictions of the chosen ones, put together, are those of an honest choice.

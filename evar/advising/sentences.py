@@ -24,7 +24,7 @@ _FUSIONS = {
 
 
 def describe_feature(key: FeatureKey) -> str:
-    """Say what to read of an encoder.
+    """Say which layer, or which fusion of layers, to read of an encoder.
 
     Example:
         >>> describe_feature((("conv5",), "none", "{}")), describe_feature((("a", "b"), "concat", "{}"))

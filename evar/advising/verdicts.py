@@ -1,4 +1,4 @@
-"""Better, worse, a tie, or not to be told: the paired difference between the choice and another candidate."""
+"""Better, worse, a tie, or unknown: the paired difference between the choice and another candidate."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def judge(found: Sequence[Observed | None], tie: float, *, n_pairs: int | None =
 
 
 def _test_tie(found: Observed, tie: float) -> float:
-    """p of two one-sided tests that the difference is as large as the margin.
+    """Compute the p-value of two one-sided tests that the difference is as large as the margin (a test for a tie).
 
     Source: Schuirmann, "A comparison of the two one-sided tests procedure and the power approach", J. Pharmacokinetics and
         Biopharmaceutics 15 (1987).
@@ -167,7 +167,7 @@ def _test_tie(found: Observed, tie: float) -> float:
 
 
 def _tail(z: float, freedom: float) -> float:
-    """Chance of a larger value under a normal or Student's t distribution."""
+    """Compute the chance of a larger value under a normal or Student's t distribution."""
     if math.isinf(freedom):
         return 0.5 * math.erfc(z / math.sqrt(2))
     from scipy.stats import t

@@ -21,7 +21,7 @@ _SPARE = 16
 
 
 def require_index(index: str) -> None:
-    """Raise unless rows can be found that way.
+    """Check that rows can be found by an index: that there is one of the name, and that its package is installed.
 
     Raises:
         ValueError: if there is no such index.

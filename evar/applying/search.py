@@ -116,7 +116,7 @@ def _find_example(table: FeatureTable, one: Any) -> _Example:
 
 
 def _read_examples(table: FeatureTable, examples: Sequence[_Example], words: dict[str, Any]) -> NDArray[np.float32]:
-    """(examples, width) vectors: rows of the table as they are, sounds and sentences encoded now."""
+    """Return the vectors of the examples, (examples, width): rows of the table as they are, the rest encoded now."""
     found = np.zeros((len(examples), table.width), np.float32)
     rows = {at: one.row for at, one in enumerate(examples) if one.row is not None}
     if rows:
@@ -165,7 +165,7 @@ def _read_part(part: Segment, sample_rate: int) -> NDArray[np.float32]:
 
 
 def _read_recipe(table: FeatureTable, encoder: Encoder) -> tuple[list[str], str | None, str | None]:
-    """Layers, fusion and pooling that make the vectors of the file; None for what the encoder does by itself.
+    """Read the layers, fusion and pooling that make the vectors of the file; None for what the encoder does by itself.
 
     Raises:
         ValueError: if the encoder here cannot make them.

@@ -125,7 +125,7 @@ def predict_files(
 
 
 def _require_labels(classifier: Classifier, how: TableOptions) -> None:
-    """Raise ValueError unless labels can be written of what is predicted."""
+    """Check that labels can be written of what is predicted; raises ValueError if not."""
     if not 0 <= how.min_probability <= 1:
         raise ValueError(f"--min_probability must lie in 0..1, got {how.min_probability:g}")
     if how.min_probability and how.labels is None:

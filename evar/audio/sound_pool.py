@@ -166,7 +166,7 @@ class _Sound:
         return self._opened is not None
 
     def open(self, check: Check | None) -> int:
-        """Open the file if it is closed; its sample rate in Hz."""
+        """Open the file if it is closed, and return its sample rate in Hz."""
         if self._opened is None:
             self._check = check
             content = load_content(self.file, PART_BYTES)
@@ -180,7 +180,7 @@ class _Sound:
         return self._opened.sample_rate
 
     def read(self, start: int, n_samples: int) -> NDArray[np.float32]:
-        """(samples,) mono at the file's own rate."""
+        """Read a part: (samples,) mono at the file's own rate."""
         opened = self._opened
         assert opened is not None
         if opened.decoder == "libsndfile" and len(opened.pieces) == 1 and not opened.subtype.startswith(_INEXACT):

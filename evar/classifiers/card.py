@@ -56,7 +56,7 @@ def describe_classifier(record: ClassifierRecord, name: str) -> str:
 
 
 def _clean(text: object) -> str:
-    """One line that Markdown shows as it is: labels and licences come from strangers."""
+    """Make one line that Markdown shows as it is: labels and licences come from strangers."""
     shown = make_printable(text, one_line=True).replace("\\", "\\\\")
     for mark, safe in (
         ("|", "\\|"),

@@ -11,8 +11,8 @@ ADVISE_FLAGS: tuple[Flag, ...] = (
         "licence",
         "text",
         "any|commercial",
-        "commercial: only checkpoints whose licence is known to allow commercial use; one of which that is not known never "
-        "fits (config/licences.py has the table)",
+        "commercial: only checkpoints whose licence is known to allow commercial use; a checkpoint with an unknown licence "
+        "never fits (config/licences.py has the table)",
         _WANTED,
         "any",
         "any",
@@ -48,7 +48,7 @@ ADVISE_FLAGS: tuple[Flag, ...] = (
         "tie",
         "decimal",
         "POINTS",
-        "two encoders tie where their difference is surely smaller than so many points of percent",
+        "two encoders tie where their difference is significantly smaller than this many percentage points",
         _JUDGED,
         2.0,
         "2",

@@ -122,7 +122,7 @@ def _find_alterations(word: str) -> list[AlterationConfig]:
 
 
 def _mix_in(recording: str) -> AlterationConfig:
-    """The alteration by a user's recording, with the ratios of white noise."""
+    """Make the alteration by a user's recording, with the ratios of white noise."""
     path = Path(recording).expanduser().resolve()
     if not path.is_file():
         raise ValueError(f"--background must be a sound file, but there is no file {recording}")

@@ -55,9 +55,18 @@ SEARCH_FLAGS: tuple[Flag, ...] = (
         "exact",
         "exact",
     ),
-    Flag("encoder", "text", "NAME", "that encodes the examples, where the file's own name cannot be loaded", _HOW),
+    Flag(
+        "encoder", "text", "NAME", "the encoder of the examples, if the one that the file names cannot be loaded", _HOW
+    ),
     Flag("weights", "text", "PATH", "where the encoder's checkpoint is now", _HOW),
     Flag("device", "text", "auto|cpu|cuda|mps", "where the encoder runs", _RUN, "auto", "auto"),
-    Flag("trust_code", "switch", "", "import an encoder of an author's own that the file names", _RUN, False),
+    Flag(
+        "trust_code",
+        "switch",
+        "",
+        "import the code of an encoder that the file names (only if you trust who wrote it)",
+        _RUN,
+        False,
+    ),
     _LINEVAL["quiet"],
 )

@@ -142,7 +142,7 @@ class _Sounds:
             self._of_stem.setdefault(Path(name).stem.casefold(), []).append(name)
 
     def find(self, table: Path) -> str:
-        """Path of the sound of a table, below the folder.
+        """Find the path of the sound of a table, below the folder.
 
         Raises:
             ValueError: if there is none, or several that fit equally.
@@ -159,7 +159,7 @@ class _Sounds:
         )
 
     def find_named(self, name: str, table: Path, line: int) -> str:
-        """Path of a sound that a table names, with or without folders of another machine."""
+        """Find the path of a sound that a table names, with or without folders of another machine."""
         base = (PureWindowsPath(name) if "\\" in name else PurePosixPath(name)).name
         fitting = self._of_name.get(base.casefold())
         if not fitting:
@@ -179,7 +179,7 @@ class _Sounds:
 
 
 def _read_raven(table: Path, sounds: _Sounds, column: str) -> tuple[list[dict[str, str]], list[str], int]:
-    """Rows, the place of each, and how many repeated a selection in another view."""
+    """Read rows, the place of each, and how many repeated a selection in another view."""
     file = TableFile(table, {name: name for name in _RAVEN})
     labels = file.columns.index(_find_class_column(file.columns, table, column))
     at = {name.casefold(): number for number, name in enumerate(file.columns)}
@@ -228,7 +228,7 @@ def _find_class_column(columns: Sequence[str], table: Path, column: str) -> str:
 
 
 def _read_audacity(table: Path, path: str) -> tuple[list[dict[str, str]], list[str], int]:
-    """Rows, the place of each, and how many marked a point only."""
+    """Read rows, the place of each, and how many marked a point only."""
     rows, where, n_points = [], [], 0
     for number, line in enumerate(table.read_text(encoding="utf-8-sig").splitlines(), start=1):
         if not line.strip() or line.startswith("\\"):  # the range of frequencies of the label above
@@ -284,7 +284,7 @@ def read_json_lines(table: Path, aliases: dict[str, str]) -> pd.DataFrame:
 
 
 def _rename(key: str, entry: dict[str, object], aliases: dict[str, str]) -> str:
-    """The name that a key stands for; a key that is right as it stands goes before another that only means the same."""
+    """Find the name that a key stands for; a key that is right as it stands goes before another that only means the same."""
     name = aliases.get(key.casefold(), key)
     return key if name in entry else name
 

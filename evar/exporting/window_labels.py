@@ -152,7 +152,7 @@ def _format_label(window: LabelledWindow, before: str, with_probability: bool) -
 
 
 def _name_label_files(files: Iterable[str]) -> dict[str, str]:
-    """Sound -> path of its labels below the output folder, as the sounds lie below the folder that all of them share."""
+    """Name the file of labels of each sound: below the output folder, as sounds lie below the folder that all share."""
     places = {file: os.path.abspath(file) for file in files}
     if not places:
         return {}

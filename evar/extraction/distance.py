@@ -289,7 +289,7 @@ class _Vectors:
         return cls(store, found, StoredFrames({name: encoder.layer(name).width for name in request.layers}, places))
 
     def read(self, layer: str, positions: Sequence[int]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """(vectors, width) of some files, and (vectors,) the file of each; vectors that are not finite are an error."""
+        """Read (vectors, width) of some files, and (vectors,) the file of each; vectors that are not finite are an error."""
         if self.frames is None:
             rows = [str(self.extraction.rows[at]) for at in positions]
             return self.store.load(self.extraction.key, rows, layer), np.arange(len(positions))

@@ -183,5 +183,5 @@ def _count_pairs(counts: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _find_entropy(shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(..., parts) -> (...) in nats."""
+    """Compute the entropy of counts, (..., parts) -> (...), in nats."""
     return -(shares * np.log(np.where(shares > 0, shares, 1.0))).sum(axis=-1)

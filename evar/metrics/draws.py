@@ -35,7 +35,7 @@ def resample_draws(
 
 
 def weigh_draws(n_draws: int, n_resamples: int, seed: int = 0) -> NDArray[np.float64]:
-    """Weights of draws in bootstrap samples of the draws.
+    """Draw the weights of draws in bootstrap samples of the draws.
 
     One draw fewer than there are is taken, with replacement, so that the variance of a mean over draws is estimated without
     bias.

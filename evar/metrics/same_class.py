@@ -75,7 +75,7 @@ def rank_sounds(
 
 
 def _rank_right(right: NDArray[np.float64], wrong: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Ranks of the right clips among all, rising; equally similar wrong clips stand before them."""
+    """Find the ranks of the right clips among all, rising; equally similar wrong clips stand before them."""
     rising = np.sort(right)
     places = np.searchsorted(rising, wrong, side="right")  # how many right clips are not nearer than each wrong one
     counts = np.bincount(places, minlength=len(rising) + 1)

@@ -48,7 +48,7 @@ class ComparedClips:
 
     @classmethod
     def of(cls, y: Any, groups: Any, names: Any, is_readable: Any = None) -> ComparedClips:
-        """Make it of anything like arrays; None: all clips could be read."""
+        """Make it from anything like arrays; None: all clips could be read."""
         labels = np.asarray(y, np.int64)
         readable = np.ones(len(labels), bool) if is_readable is None else np.asarray(is_readable, bool)
         return cls(labels, np.asarray(groups, str), np.asarray(names, str), readable)
@@ -130,7 +130,7 @@ class ComparingProbe(BaseEstimator):
         return self
 
     def _choose(self, fitted: Mapping[str, Space], X_valid: Any) -> None:
-        """Score each space on the validation clips; where they cannot be scored the first is used, and that is said."""
+        """Score each space on the validation clips; where they cannot be scored, the first is used, with a warning."""
         names = list(fitted)
         clips, reason = self.valid_clips, "there are no validation clips"
         scores: dict[str, float] = {}

@@ -117,7 +117,7 @@ class LabelCurveProbe(ClassifierMixin, BaseEstimator):
     def fit(
         self, X: ArrayLike, y: ArrayLike, X_valid: ArrayLike | None = None, y_valid: ArrayLike | None = None
     ) -> LabelCurveProbe:
-        """Draw and fit.
+        """Draw clips of each number, and fit a classifier on each draw.
 
         Args:
             X: (clips, width) embeddings of the training clips.

@@ -71,7 +71,7 @@ class MtebProbe(ClassifierMixin, BaseEstimator):
     def fit(
         self, X: ArrayLike, y: ArrayLike, X_valid: ArrayLike | None = None, y_valid: ArrayLike | None = None
     ) -> MtebProbe:
-        """Draw and fit.
+        """Draw training clips, and fit a classifier on them.
 
         Args:
             X: (clips, width) vectors of the training clips.

@@ -69,7 +69,7 @@ class PairsProbe(ComparingProbe):
         self.published = published
 
     def compare(self, X: Any, clips: ComparedClips) -> Compared:
-        """As `ComparingProbe.compare`; published pairs are used where there are some."""
+        """Compare test clips as `ComparingProbe.compare` does; published pairs are used where there are some."""
         self._test_pairs = self._find_published(clips)
         try:
             return super().compare(X, clips)
@@ -77,7 +77,7 @@ class PairsProbe(ComparingProbe):
             del self._test_pairs
 
     def _find_published(self, clips: ComparedClips) -> tuple[NDArray[np.int64], NDArray[np.bool_]] | None:
-        """(pairs, 2) positions of both clips of the published pairs of these clips, and whether they are of one class."""
+        """Find (pairs, 2) positions of the clips of the published pairs, and whether both are of one class."""
         if self.published is None:
             return None
         place = {name: number for number, name in enumerate(clips.names.tolist())}
@@ -115,7 +115,7 @@ class PairsProbe(ComparingProbe):
 
 
 def _compare_pairs(directions: NDArray[np.float32], both: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(pairs,) cosines, some at a time: the directions of all pairs may not fit into memory."""
+    """Compute (pairs,) cosines, some at a time: the directions of all pairs may not fit into memory."""
     at_once = max(1, _NUMBERS_AT_ONCE // max(1, directions.shape[1]))
     parts = [both[start : start + at_once] for start in range(0, len(both), at_once)]
     return np.concatenate(
@@ -163,7 +163,7 @@ def draw_pairs(y: NDArray[np.int64], groups: NDArray[np.str_], most_pairs: int, 
 def _list_all_pairs(
     y: NDArray[np.int64], groups: NDArray[np.int64], is_same: bool, n_wanted: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """(pairs, 2) all pairs of one kind."""
+    """List all pairs of one kind, (pairs, 2)."""
     first, second = np.triu_indices(len(y), 1)
     kept = ((y[first] == y[second]) == is_same) & (groups[first] != groups[second])
     return np.stack([first[kept], second[kept]], axis=1)
@@ -172,7 +172,7 @@ def _list_all_pairs(
 def _draw_some_pairs(
     y: NDArray[np.int64], groups: NDArray[np.int64], is_same: bool, n_wanted: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """(pairs, 2) at least `n_wanted` pairs of one kind, each equally likely, fewer if there are hardly more."""
+    """Draw (pairs, 2) at least `n_wanted` pairs of one kind, each equally likely, fewer if there are hardly more."""
     order = np.argsort(y, kind="stable")
     starts = np.searchsorted(y[order], y)  # (clips,) where the clips of a clip's class begin in that order
     sizes = np.bincount(y)[y]  # (clips,) how many they are

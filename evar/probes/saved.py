@@ -130,7 +130,7 @@ KINDS: dict[str, _Kind] = {
 
 
 def require_savable(protocol: ProtocolConfig, kind: str, fusion: str = "none") -> None:
-    """Raise unless the fitted probe of a protocol can be kept in a file and used on other sounds.
+    """Check that the fitted probe of a protocol can be kept in a file and used on other sounds.
 
     Args:
         protocol: as its YAML says it.

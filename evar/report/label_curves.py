@@ -1,4 +1,4 @@
-"""Label-efficiency curves of a results folder: who leads with few labels, who with many, and from where on it is settled."""
+"""Label-efficiency curves of a results folder: who leads with few labels, who with many, and from where on that stays so."""
 
 from __future__ import annotations
 
@@ -284,7 +284,7 @@ def _with(task: CurveTask, **values: Any) -> CurveTask:
 
 
 def _resample(curve: Curve, out: Path) -> tuple[dict[int | None, NDArray[np.float64]], tuple[bytes, ...]]:
-    """(draws, resamples) scores for each number of labels, and what tells the test clips from others."""
+    """Compute (draws, resamples) scores for each number of labels, and what tells the test clips from others."""
     import numpy as np
 
     from evar.metrics.draws import resample_draws
@@ -333,7 +333,7 @@ def _compare_pair(
 
 
 def _correct(pairs: Sequence[Pair]) -> list[Pair]:
-    """Holm's correction over all pairs and numbers of labels."""
+    """Correct p-values over all pairs and numbers of labels (Holm)."""
     from dataclasses import replace
 
     from evar.metrics import holm

@@ -111,7 +111,7 @@ def find_ranks(results: Sequence[Result], out: Path) -> list[RankTask]:
 def _make_task(
     title: str, by_protocol: Mapping[str, Mapping[str, Cell]], out: Path, seed: int
 ) -> tuple[RankTask, NDArray[np.float64]] | None:
-    """A task and the (protocol pairs, resamples) tau-b of bootstrap samples; None if there is nothing to compare."""
+    """Make a task, and the (protocol pairs, resamples) tau-b of bootstrap samples; None if there is nothing to compare."""
     import numpy as np
 
     named = {name: cells for name, cells in by_protocol.items() if len(cells) > 1}
@@ -194,7 +194,7 @@ def _find_interval(samples: NDArray[np.float64]) -> tuple[float, float] | None:
 
 
 def _resample(cells: Sequence[Sequence[Cell]], out: Path, seed: int) -> NDArray[np.float64] | None:
-    """(encoders, protocols, resamples) scores in bootstrap samples that all share; None if the clips are not the same."""
+    """Compute (encoders, protocols, resamples) scores in shared bootstrap samples; None if the clips are not the same."""
     import numpy as np
 
     from evar.metrics import METRICS, bootstrap_many

@@ -98,7 +98,7 @@ def parse_robustness(encoders: str, tasks: str, flags: Mapping[str, Any]) -> Rob
 
 
 def _require_rows(spec: CellSpec) -> None:
-    """Raise unless the probe predicts each clip from one vector."""
+    """Check that the probe predicts each clip from one vector."""
     protocol = spec.protocol
     if protocol.frame_seconds is not None:
         raise ValueError(

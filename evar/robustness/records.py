@@ -149,7 +149,7 @@ def _describe_conditions(conditions: Sequence[Condition]) -> dict[str, Any]:
 
 
 def _average_valid_scores(clean: CleanRow) -> float | None:
-    """Mean over rounds and runs of the score on clean validation clips; None where a round has none."""
+    """Average the score on clean validation clips over rounds and runs; None where a round has none."""
     found = [a_round.get("valid_score") for one in clean.results for a_round in one.rounds]
     return (
         None if not found or None in found else float(np.mean([float(value) for value in found if value is not None]))

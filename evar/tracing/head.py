@@ -48,7 +48,7 @@ class LinearHead(nn.Module):
             self.known.append([int(one) for one in probe.arrays["classes_"]] if self.kind == "multiclass" else [])
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """Predict.
+        """Predict clips from their pooled vectors.
 
         Args:
             vectors: (batch, width) pooled vectors.
@@ -64,7 +64,7 @@ class LinearHead(nn.Module):
         return torch.stack(parts).mean(dim=0).float()
 
     def _make_shares(self, scores: Tensor, known: list[int]) -> Tensor:
-        """(batch, outputs) logits -> (batch, classes) probabilities; numbers stay as they are."""
+        """Turn (batch, outputs) logits into (batch, classes) probabilities; numbers stay as they are."""
         if self.kind == "regression":
             return scores
         if self.kind == "multilabel":

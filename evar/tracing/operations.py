@@ -1,4 +1,4 @@
-"""Operations that ONNX has not, or has only for fixed lengths, written with others while a network is traced.
+"""Operations that ONNX lacks, or has only for fixed lengths, written with others while a network is traced.
 
 ONNX knows no complex numbers, and its exporter cuts windows only from signals of a known length. While
 `rewritten_operations` lasts, windows are gathered, and Fourier transforms are products with matrices of cosines and sines
@@ -67,7 +67,7 @@ def _make_basis(n_fft: int, size: int) -> tuple[Tensor, Tensor]:
 
 
 def transform(frames: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None) -> Spectrum:
-    """Fourier transform of real frames, as `torch.fft.rfft` computes it along the last axis.
+    """Compute the Fourier transform of real frames, as `torch.fft.rfft` does along the last axis.
 
     Args:
         frames: (..., sample).
@@ -141,7 +141,7 @@ def transform_signal(
 
 
 def _write_floor_division(graph: Any, values: Any, other: Any) -> Any:
-    """Nodes of ONNX for `//`; the exporter's own take the result for a fraction where a type is not known.
+    """Write the nodes of ONNX for `//`; the exporter's own take the result for a fraction where a type is not known.
 
     For whole numbers (a - a mod b) / b, as a division of ONNX rounds towards zero.
     """
@@ -152,7 +152,7 @@ def _write_floor_division(graph: Any, values: Any, other: Any) -> Any:
 
 @contextmanager
 def rewritten_operations() -> Iterator[None]:
-    """Replace the operations that ONNX has not, for as long as this lasts; calls outside of a trace are as before."""
+    """Replace the operations that ONNX lacks, for as long as this lasts; calls outside of a trace are as before."""
     replaced: list[tuple[Any, str, Any]] = []
 
     def replace(owner: Any, name: str, other: Callable[..., Any]) -> None:

@@ -52,7 +52,7 @@ def keep_band(
 
 
 def change_rate(waveform: NDArray[np.float32], sample_rate: int, *, rate_hz: int) -> NDArray[np.float32]:
-    """Resample to a lower rate and back: all above half of it is lost.
+    """Resample a clip to a lower rate and back: all frequencies above half of that rate are lost.
 
     Args:
         waveform: (samples,) float32.

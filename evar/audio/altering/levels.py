@@ -41,7 +41,7 @@ def change_level(waveform: NDArray[np.float32], sample_rate: int, *, gain_db: fl
 
 
 def clip_peaks(waveform: NDArray[np.float32], sample_rate: int, *, over_db: float) -> NDArray[np.float32]:
-    """Cut off the peaks, as a recorder whose gain was set too high does; the level before stays.
+    """Cut off the peaks, as a recorder whose gain was set too high does; what lies below the limit stays as it is.
 
     Args:
         waveform: (samples,) float32.

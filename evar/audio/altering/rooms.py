@@ -21,7 +21,7 @@ def add_reverberation(
     rng: np.random.Generator,
     direct_db: float = 0.0,
 ) -> NDArray[np.float32]:
-    """Put a clip into a room of its own, which is drawn; its length and its power stay.
+    """Add the reverberation of a room, which is drawn at random; length and power of the clip stay.
 
     The direct sound stays where it is, and what would sound after the end of the clip is cut off.
 

@@ -28,7 +28,7 @@ def keep_middle(waveform: NDArray[np.float32], sample_rate: int, *, share: float
 
 
 def shift_time(waveform: NDArray[np.float32], sample_rate: int, *, shift_ms: float) -> NDArray[np.float32]:
-    """Let a clip begin later; what leaves at the end comes in at the beginning, so that nothing is lost.
+    """Shift a clip in time; what leaves at the end comes in at the beginning (a circular shift), so that nothing is lost.
 
     Args:
         waveform: (samples,) float32.

@@ -81,7 +81,7 @@ def watkins_grouped(top: Path) -> pd.DataFrame:
 
 
 def _name_tape(path: str) -> str:
-    """The tape of a cut of the Watkins collection, whose name is two digits of the year, three of the tape, and the cut."""
+    """Return the tape of a cut of the Watkins collection: names are two digits of the year, three of the tape, the cut."""
     stem = path.rpartition("/")[2].partition(".")[0]
     return stem[:5] if re.fullmatch(r"\d{5}[0-9A-Za-z]{3}", stem) else path
 
@@ -219,7 +219,7 @@ def birdset_hsn(top: Path) -> pd.DataFrame:
 
 
 def _find_first_event(row: dict[str, Any]) -> str:
-    """Seconds at which the first event of the largest cluster begins; "" for the beginning, or if none is told.
+    """Find the second at which the first event of the largest cluster begins; "" for the beginning, or if none is told.
 
     Events of cluster -1 are noise, and count only where there is nothing else. Source: birdset/datamodule/components/
     event_mapping.py of https://github.com/DBD-research-group/BirdSet.
@@ -237,7 +237,7 @@ def _find_first_event(row: dict[str, Any]) -> str:
 
 
 def _read_parquet(path: Path) -> list[dict[str, Any]]:
-    """Rows of one of BirdSet's tables, with what is needed of them."""
+    """Read rows of one of BirdSet's tables, with what is needed of them."""
     try:
         import pyarrow.parquet as parquet
         from pyarrow import ArrowInvalid

@@ -94,7 +94,7 @@ def icbhi_grouped(top: Path) -> pd.DataFrame:
 
 
 def _read_icbhi_split(top: Path) -> dict[str, str]:
-    """Recording -> train or test."""
+    """Read the published split: recording -> train or test."""
     name = "ICBHI_challenge_train_test.txt"
     path = find_published_file(top, name, ICBHI, (f"ICBHI_final_database/{name}", "ICBHI_Challenge_train_test.txt"))
     split_of = {}
@@ -108,6 +108,6 @@ def _read_icbhi_split(top: Path) -> dict[str, str]:
 
 
 def _find_other_device(stem: str, strangers: list[str]) -> str:
-    """The recording of the list that differs in the device alone, the last part of a name; "" if there is not just one."""
+    """Find the recording that differs in the device alone, the last part of a name; "" if there is not just one."""
     found = [name for name in strangers if name.rpartition("_")[0] == stem.rpartition("_")[0]]
     return found[0] if len(found) == 1 else ""

@@ -189,7 +189,7 @@ def giantsteps_key(top: Path) -> pd.DataFrame:
 
 
 def _find_repository(top: Path, name: str) -> Path:
-    """The folder of a repository; archives of GitHub add a branch or a commit to its name."""
+    """Find the folder of a repository; archives of GitHub add a branch or a commit to its name."""
     found = [path for path in sorted(top.glob(f"{name}*")) if path.is_dir()]
     return found[0] if found else top / name
 
@@ -201,7 +201,7 @@ def _find_track(top: Path, folder: Path, track: str) -> str:
 
 
 def _name_key(text: str, path: Path) -> str:
-    """The key as a class of the task: "Db minor"."""
+    """Name a key as a class of the task: "Db minor"."""
     words = text.split()
     tonic = words[0][:1].upper() + words[0][1:] if words else ""
     tonic, mode = _FLATS.get(tonic, tonic), words[1].lower() if len(words) > 1 else ""

@@ -18,7 +18,8 @@ from evar.data.task_config import LABEL_SEPARATOR
 
 
 def keep_apart(index: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Leave out clips whose group is in a later part: training clips for validation's sake, and both for the test's.
+    """Leave out clips whose group is also in a later part: training clips of groups that validation or test clips have, and
+    validation clips of groups that test clips have.
 
     Args:
         index: path, label, split and group of each clip.

@@ -112,7 +112,7 @@ def _shade(row: AlteredRow, name: str) -> float | None:
 
 
 def _find_best(rows: Sequence[AlteredRow], names: Sequence[str]) -> set[tuple[int, int]]:
-    """(row, column) of the best score in each column; all where several are equal, the clean column among them."""
+    """Find (row, column) of the best score in each column; all where several are equal, the clean column among them."""
     from evar.metrics import METRICS
 
     orient = METRICS[rows[0].first.metric].orient
@@ -168,7 +168,7 @@ def draw_severities(section: RobustnessSection, encoder: str) -> Figure:
 
 
 def _pick_colours(n: int) -> list[tuple[float, float, float, float]]:
-    """Dark to light from shallow to deep; the faint yellow end of viridis is left out."""
+    """Pick colours, dark to light from shallow to deep; the faint yellow end of viridis is left out."""
     from matplotlib import colormaps
 
     return [colormaps["viridis"](0.88 * at / max(1, n - 1)) for at in range(n)]

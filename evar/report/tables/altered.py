@@ -148,7 +148,7 @@ def _identify_row(one: RobustnessRecord) -> list[Any]:
 
 
 def _label_encoders(firsts: Sequence[RobustnessRecord]) -> dict[str, str]:
-    """Label of each encoder; several of one name are told apart by their weights."""
+    """Label each encoder; several of one name are told apart by their weights."""
     names: dict[str, dict[str, str]] = {}
     for one in firsts:
         names.setdefault(one.encoder, {})[_identify_encoder(one)] = one.weights
@@ -220,7 +220,7 @@ def find_survivors(section: RobustnessSection, out: Path) -> dict[str, dict[str,
 def _compare_rows(
     one: RobustnessRecord, other: RobustnessRecord, out: Path
 ) -> tuple[float, float, float, float] | None:
-    """Altered score of one row minus that of another, its interval, and p; None where predictions do not match."""
+    """Compute `one`'s altered score less `other`'s, its interval, and p; None where predictions do not match."""
     from evar.metrics import METRICS
     from evar.metrics.significance import compare_pairs
 

@@ -35,7 +35,7 @@ def describe_comparison(results: Sequence[Result]) -> str:
 
 
 def _format(name: str, value: float) -> str:
-    """A share in percent; a cost as it is usually written."""
+    """Write a share in percent, and a cost as it is usually written."""
     return f"{value:.3f}" if name.startswith("min_dcf") else f"{100 * value:.1f}"
 
 
