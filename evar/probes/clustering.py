@@ -76,7 +76,7 @@ class ClusteringProbe(ComparingProbe):
 
 
 def _name(y: NDArray[np.int64], clusters: NDArray[np.int64], classes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Name clusters as `name_clusters` does; a class without readable clips gets the number of the cluster that is left over."""
+    """Number the clusters as `name_clusters` does, or in their order where some class has no readable clip."""
     if len(np.unique(clusters)) <= len(np.unique(y)):
         return name_clusters(y, clusters)
     return classes[np.unique(clusters, return_inverse=True)[1]]

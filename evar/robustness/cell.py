@@ -117,8 +117,9 @@ def _load_all(
 
 
 def group_severities(conditions: Sequence[Condition]) -> list[list[Condition]]:
-    """Group conditions by the records that are written: one for each condition, and one more for each alteration with
-    several severities, whose scores it averages.
+    """Group conditions by the records that are written.
+
+    Each condition has a record, and each alteration with several severities has one more, which averages their scores.
 
     Args:
         conditions: alterations at their severities.

@@ -18,8 +18,9 @@ from evar.data.task_config import LABEL_SEPARATOR
 
 
 def keep_apart(index: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Leave out clips whose group is also in a later part: training clips of groups that validation or test clips have, and
-    validation clips of groups that test clips have.
+    """Leave out clips whose group is in a later part too, so that no group is in two parts.
+
+    Training clips go if validation or test clips have their group, and validation clips if test clips have it.
 
     Args:
         index: path, label, split and group of each clip.
