@@ -48,7 +48,8 @@ def export_results(out: str = "results", output: str = "bundle.zip", filter: str
       evar audit ours.zip                                      what others do with it
       evar export-results results -o for_mteb --format=mteb    scores in MTEB's files; it says what is lost
 
-    Absolute paths become file names; the names of the user and the machine are taken out.
+    Label curves and records of robustness are packed with their predictions. Absolute paths become file names; the names
+    of the user and the machine are taken out.
 
     Flags:
       --filter=COLUMN=PATTERN|PATTERN,...   which rows, as for evar compare          (default: all)

@@ -202,7 +202,7 @@ def _check_name(row: Result) -> list[str]:
     reasons = []
     try:
         named = run_id(spec)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         return [make_printable(f"its specification is not legal: {error}", one_line=True)]
     if named != row.id:
         reasons.append(f"its specification belongs to the name {named}")

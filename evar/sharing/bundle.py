@@ -74,7 +74,7 @@ def write_bundle(out: str | Path, path: str | Path, filter: str = "") -> list[st
         filter: which rows, as for `evar.report.compare`; all where empty.
 
     Returns:
-        Sentences on rows that were left out.
+        Sentences on rows, draws of label curves and records of robustness that were left out.
 
     Raises:
         ValueError: if there is no row with predictions.
@@ -82,30 +82,18 @@ def write_bundle(out: str | Path, path: str | Path, filter: str = "") -> list[st
     """
     out = Path(out)
     rows = select_rows(load_all(out), parse_filter(filter)) if filter else load_all(out)
-    names, files, notes = find_own_names(), {}, []
+    names = find_own_names()
+    files: dict[str, bytes] = {}
+    notes: list[str] = []
     kept: dict[str, tuple[Result, Result]] = {}
     for row in rows:
+        shared = make_shareable(row, names)
         try:
-            predictions = load_predictions(out, row.id)
+            files |= _pack_row(out, row, shared, names, notes)
         except (FileNotFoundError, ValueError) as error:
             notes.append(f"{row.id} is left out: its predictions cannot be read ({scrub(str(error), names)})")
             continue
-        if (confidence := load_confidence(out, row.id)) is not None:
-            predictions = {**predictions, "confidence": confidence}
-        shared = make_shareable(row, names)
         kept[row.id] = row, shared
-        files[f"runs/{shared.id}.json"] = _to_json(shared.to_dict())
-        files[f"predictions/{shared.id}.npz"] = pack_predictions(predictions, names)
-        try:
-            draws = pack_draws(out, row)
-        except (FileNotFoundError, ValueError) as error:
-            notes.append(
-                f"{row.id} is packed without its draws, which cannot be read ({scrub(str(error), names)}), so that its "
-                "label curve cannot be checked"
-            )
-            continue
-        if draws is not None:
-            files[f"curves/{shared.id}.npz"] = draws
     if not kept:
         raise ValueError(
             f"{out} must hold rows with their predictions to be shared, found none; run `evar lineval` first"
@@ -128,6 +116,24 @@ def write_bundle(out: str | Path, path: str | Path, filter: str = "") -> list[st
             archive.writestr(zipfile.ZipInfo(name, _TIME), data, zipfile.ZIP_DEFLATED)
     write_atomic(Path(path), buffer.getvalue())
     return notes
+
+
+def _pack_row(out: Path, row: Result, shared: Result, names: frozenset[str], notes: list[str]) -> dict[str, bytes]:
+    """The files of a row by their names in the bundle; a note is added if the draws of its label curve cannot be read."""
+    predictions = load_predictions(out, row.id)
+    if (confidence := load_confidence(out, row.id)) is not None:
+        predictions = {**predictions, "confidence": confidence}
+    files = {
+        f"runs/{shared.id}.json": _to_json(shared.to_dict()),
+        f"predictions/{shared.id}.npz": pack_predictions(predictions, names),
+    }
+    try:
+        draws = pack_draws(out, row)
+    except (FileNotFoundError, ValueError) as error:
+        text = scrub(str(error), names)
+        notes.append(f"{row.id}: its label curve cannot be checked, because its draws cannot be read ({text})")
+        return files
+    return files if draws is None else {**files, f"curves/{shared.id}.npz": draws}
 
 
 def make_shareable(row: Result, names: frozenset[str]) -> Result:

@@ -156,7 +156,7 @@ def _check_origin(record: RobustnessRecord, id: str, clean: Sequence[Result]) ->
     if len(specs) == len(clean):
         try:
             named = name_robustness(specs, record.alteration, record.severities, record.condition)
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             return [*reasons, make_printable(f"it cannot be named: {error}", one_line=True)]
         if named != id:
             reasons.append(f"its clean rows and its alteration belong to the name {named}")

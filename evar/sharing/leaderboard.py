@@ -121,6 +121,7 @@ def _take_source(source: Path, work: Path, out: Path) -> _Source:
             verdicts[row.id] = DIFFERENT
         else:
             verdicts[row.id] = known.get(row.id, row.verdict)
+            faults += [make_printable(f"{source.name}: {row.id}: {reason}", one_line=True) for reason in row.reasons]
     for record in report.robustness:
         if record.verdict == DIFFERENT:
             text = f"{source.name}: robustness/{record.id} is left out: {'; '.join(record.reasons)}"

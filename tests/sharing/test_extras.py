@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 
 from test_sharing import change, change_array, change_key, flip_first
 
@@ -62,7 +63,7 @@ def test_label_curves_are_packed_checked_and_shown_again(tones, tmp_path):
     )
 
 
-def test_records_of_robustness_are_packed_checked_and_merged(tones, tmp_path, capsys):
+def test_records_of_robustness_are_packed_checked_and_merged(tones, tmp_path, capsys, monkeypatch):
     out, bundle = tones(n_per_class=8) / "results", tmp_path / "ours.zip"
     settings = {"alterations": "white_noise", "severities": "white_noise=0/-20", "seeds": 2}
     evar.measure_robustness("toy", "tones", layers="bands", out=str(out), **settings)
@@ -87,8 +88,16 @@ def test_records_of_robustness_are_packed_checked_and_merged(tones, tmp_path, ca
     )
     assert run(["audit", str(bundle), "--sample=0"]) == cli.DONE
     assert "robustness: 3 records; the numbers of 3 follow" in capsys.readouterr().out
-    # Two folders that disagree on one record.
+    # Names of people go, and what is made from them gets another name.
+    monkeypatch.setattr("evar.sharing.bundle.find_own_names", lambda: frozenset({"toy"}))
     data = json.loads((out / name).read_text())
+    reason = "toy has no /home/toy/low_3.wav"
+    (out / name).write_text(json.dumps({**data, "failed": [{"clip": "low_3.wav", "reason": reason}], "n_failed": 1}))
+    write_bundle(out, bundle)
+    assert audit(bundle)[1] == ""
+    with zipfile.ZipFile(bundle) as archive:
+        assert not [one for one in archive.namelist() if "toy" in one or b"/home" in archive.read(one)]
+    # Two folders that disagree on one record.
     (opened / name).write_text(json.dumps({**data, "p": 0.0123}))
     found = merge_results([out, opened], tmp_path / "all")
     assert [text.split(":")[0] for text in found.conflicts] == [name.removesuffix(".json")]
