@@ -114,21 +114,7 @@ def write_corpus_prints(folder: str | Path, out: str | Path) -> Written:
     part = out.with_name(f"{out.name}.part")
     try:
         with open(part, "wb") as file:
-            file.write(MAGIC + json.dumps(SETTINGS).encode() + b"\n")
-            block: list[SoundPrint] = []
-            for one in progress_bar(_map_in_order(look, find_audio(folder, left_out)), "fingerprint", unit="sound"):
-                if isinstance(one, tuple):
-                    written.bad[one[0]] = one[1]
-                    continue
-                block.append(one)
-                written.n_sounds += 1
-                written.seconds += len(one.words) * HOP / RATE
-                if len(block) == _BLOCK_SOUNDS or sum(len(kept.words) for kept in block) >= _BLOCK_WORDS:
-                    file.write(_pack_block(block))
-                    block = []
-            if block:
-                file.write(_pack_block(block))
-            file.write(struct.pack("<II", 0, 0) + struct.pack("<Q", written.n_sounds))
+            _write_blocks(file, _map_in_order(look, find_audio(folder, left_out)), written)
             file.flush()
             os.fsync(file.fileno())
         written.left_out = left_out.describe()
@@ -140,6 +126,31 @@ def write_corpus_prints(folder: str | Path, out: str | Path) -> Written:
         part.unlink(missing_ok=True)
     written.n_bytes = out.stat().st_size
     return written
+
+
+def _write_blocks(file: BinaryIO, found: Iterable[SoundPrint | tuple[str, str]], written: Written) -> None:
+    """Write the whole content of a file of fingerprints, and count what is written.
+
+    Args:
+        file: open and empty.
+        found: the fingerprint of each sound, or its path and why it could not be read.
+        written: counts of sounds and seconds, and bad sounds; they are added to.
+    """
+    file.write(MAGIC + json.dumps(SETTINGS).encode() + b"\n")
+    block: list[SoundPrint] = []
+    for one in progress_bar(found, "fingerprint", unit="sound"):
+        if isinstance(one, tuple):
+            written.bad[one[0]] = one[1]
+            continue
+        block.append(one)
+        written.n_sounds += 1
+        written.seconds += len(one.words) * HOP / RATE
+        if len(block) == _BLOCK_SOUNDS or sum(len(kept.words) for kept in block) >= _BLOCK_WORDS:
+            file.write(_pack_block(block))
+            block = []
+    if block:
+        file.write(_pack_block(block))
+    file.write(struct.pack("<II", 0, 0) + struct.pack("<Q", written.n_sounds))
 
 
 def read_corpus_prints(path: str | Path) -> Iterator[SoundPrint]:

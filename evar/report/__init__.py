@@ -100,42 +100,48 @@ def write_tables_and_plots(out: Path | str, *, with_cost: bool = False) -> list[
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(out / ".build.lock"):
-        results, searches, contaminations = load_all(out), load_searches(out), load_contaminations(out)
-        steps: dict[str, Callable[[], list[Path]]] = {
-            "table": lambda: write_tables(results, load_failures(out), out, with_cost=with_cost),
-            "hints": lambda: write_hints(load_hints(out), results, out),
-        }
-        if has_layer_curve(results):
-            steps |= {
-                "layers.png": lambda: plot_layers(results, out),
-                "layers_by_name.png": lambda: plot_layers_by_name(results, out),
-                "heatmap.png": lambda: plot_heatmap(results, out),
-                "where": lambda: write_where(find_readings(results, out), out),
-            }
-        if searches:
-            steps |= {
-                "fusion": lambda: fusion.write_fusion(fusion.make_fusion_tables(searches, results, out), out),
-                "search.png": lambda: plot_search(searches, out),
-                "weights.png": lambda: plot_weights(results, out),
-            }
-        if (out / ROBUSTNESS_FOLDER).is_dir():
-            steps["robustness"] = lambda: write_robustness(out)
-        if contaminations:
-            steps["clean"] = lambda: write_clean_scores(results, contaminations, out)
-        if any(read_points(result) for result in results):
-            curves = find_curves(results, out)
-            steps |= {
-                "label_curves": lambda: write_label_tables(curves, out),
-                "label_curves.png": lambda: plot_label_curves(curves, out),
-            }
-        if len({result.protocol for result in results}) > 1 and (ranks := find_ranks(results, out)):
-            steps |= {
-                "protocol_ranks": lambda: write_ranks(ranks, out),
-                "protocol_ranks.png": lambda: plot_protocol_ranks(ranks, out),
-            }
+        steps = _list_steps(out, with_cost)
         paths = [path for name in _ORDER if name in steps for path in try_to_make(name, steps[name])]
         drawn = [path.name for path in out.glob(f"{STEM}*") if path.suffix in (".png", ".svg")]
         for name in (*_SOMETIMES, *drawn):
             if out / name not in paths and (out / name).exists():
                 remove(out / name)
     return paths
+
+
+def _list_steps(out: Path, with_cost: bool) -> dict[str, Callable[[], list[Path]]]:
+    """List what can be made of the results in a folder: name of a step, as in `_ORDER` -> function that writes its files."""
+    results, searches, contaminations = load_all(out), load_searches(out), load_contaminations(out)
+    steps: dict[str, Callable[[], list[Path]]] = {
+        "table": lambda: write_tables(results, load_failures(out), out, with_cost=with_cost),
+        "hints": lambda: write_hints(load_hints(out), results, out),
+    }
+    if has_layer_curve(results):
+        steps |= {
+            "layers.png": lambda: plot_layers(results, out),
+            "layers_by_name.png": lambda: plot_layers_by_name(results, out),
+            "heatmap.png": lambda: plot_heatmap(results, out),
+            "where": lambda: write_where(find_readings(results, out), out),
+        }
+    if searches:
+        steps |= {
+            "fusion": lambda: fusion.write_fusion(fusion.make_fusion_tables(searches, results, out), out),
+            "search.png": lambda: plot_search(searches, out),
+            "weights.png": lambda: plot_weights(results, out),
+        }
+    if (out / ROBUSTNESS_FOLDER).is_dir():
+        steps["robustness"] = lambda: write_robustness(out)
+    if contaminations:
+        steps["clean"] = lambda: write_clean_scores(results, contaminations, out)
+    if any(read_points(result) for result in results):
+        curves = find_curves(results, out)
+        steps |= {
+            "label_curves": lambda: write_label_tables(curves, out),
+            "label_curves.png": lambda: plot_label_curves(curves, out),
+        }
+    if len({result.protocol for result in results}) > 1 and (ranks := find_ranks(results, out)):
+        steps |= {
+            "protocol_ranks": lambda: write_ranks(ranks, out),
+            "protocol_ranks.png": lambda: plot_protocol_ranks(ranks, out),
+        }
+    return steps

@@ -66,7 +66,7 @@ def _make_basis(n_fft: int, size: int) -> tuple[Tensor, Tensor]:
     return angles.cos(), angles.sin()
 
 
-def transform(frames: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None) -> Spectrum:
+def transform_frames(frames: Tensor, n: int | None = None, dim: int = -1, norm: str | None = None) -> Spectrum:
     """Compute the Fourier transform of real frames, as `torch.fft.rfft` does along the last axis.
 
     Args:
@@ -77,7 +77,7 @@ def transform(frames: Tensor, n: int | None = None, dim: int = -1, norm: str | N
 
     Example:
         >>> frames = torch.randn(2, 8)
-        >>> bool((transform(frames).abs() - torch.fft.rfft(frames).abs()).abs().max() < 1e-6)
+        >>> bool((transform_frames(frames).abs() - torch.fft.rfft(frames).abs()).abs().max() < 1e-6)
         True
     """
     if dim not in (-1, frames.dim() - 1) or norm not in (None, "backward"):
@@ -137,7 +137,7 @@ def transform_signal(
     shape = torch.nn.functional.pad(shape, (left, n_fft - size - left))
     if center:
         waveform = torch.nn.functional.pad(waveform[:, None], (n_fft // 2, n_fft // 2), mode=pad_mode)[:, 0]
-    return transform(cut_windows(waveform, 1, n_fft, hop_length or n_fft // 4) * shape).transpose(1, 2)
+    return transform_frames(cut_windows(waveform, 1, n_fft, hop_length or n_fft // 4) * shape).transpose(1, 2)
 
 
 def _write_floor_division(graph: Any, values: Any, other: Any) -> Any:
@@ -162,7 +162,7 @@ def rewritten_operations() -> Iterator[None]:
 
     try:
         replace(torch.Tensor, "unfold", cut_windows)
-        replace(torch.fft, "rfft", transform)
+        replace(torch.fft, "rfft", transform_frames)
         replace(torch, "stft", transform_signal)
         replace(torch, "complex", Spectrum)
         torch.onnx.register_custom_op_symbolic("aten::floor_divide", _write_floor_division, OPSET)

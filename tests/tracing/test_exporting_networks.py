@@ -20,7 +20,7 @@ from evar.encoders.features import LayerInfo
 from evar.encoders.pooling import pool
 from evar.tracing import export_network
 from evar.tracing.head import load_head
-from evar.tracing.operations import Spectrum, cut_windows, rewritten_operations, transform, transform_signal
+from evar.tracing.operations import Spectrum, cut_windows, rewritten_operations, transform_frames, transform_signal
 
 onnxruntime = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
@@ -161,7 +161,7 @@ def test_rewritten_operations_equal_those_of_torch():
     assert torch.equal(cut_windows(wave, 1, 400, 160), wave.unfold(1, 400, 160))
     cube = wave.reshape(2, 10, 100)
     assert torch.equal(cut_windows(cube, 1, 4, 3), cube.unfold(1, 4, 3))
-    found, own = transform(wave[:, :400], n=512), torch.fft.rfft(wave[:, :400], n=512)
+    found, own = transform_frames(wave[:, :400], n=512), torch.fft.rfft(wave[:, :400], n=512)
     assert torch.allclose(found.real, own.real, atol=1e-4) and torch.allclose(found.imag, own.imag, atol=1e-4)
     window = torch.hann_window(300)
     spectrum = torch.stft(wave, 512, 160, 300, window, return_complex=True)
