@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint docs clean
 
-demo: $(VENV)/.installed  ## the main job: 5 trained encoders x 4 tasks; tables, plots and report.html in results/
+demo: $(VENV)/.installed  ## the main job: 6 encoders x 4 tasks; tables, plots and report.html in results/
 	$(BIN)/python lineval.py --report
 
 test: $(VENV)/.tested  ## all tests, offline
