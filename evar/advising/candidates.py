@@ -31,7 +31,7 @@ class Facts:
         encoder: as tables name it.
         licence: of the checkpoint, as its YAML states it; "not known" where it does not.
         commercial: "yes", "no" or "unknown".
-        parameters: numbers that the network holds; None where nobody counted them.
+        parameters: how many the network has; None where they were not counted.
         seconds_per_second: of encoding for a second of audio; None where it was not measured.
         device, threads: where that was measured.
         cost_source: "results", "store" or "".
@@ -159,7 +159,7 @@ def _find_stored_cost(row: Result, known: RowCost, store: Path) -> tuple[RowCost
 
 
 def _is_same(key: Mapping[str, Any], row: Result) -> bool:
-    """Is a key of the store of this encoder? Encoders without weights all have the hash "none", so the name counts too."""
+    """Tell whether a key of the store is of this encoder. Encoders without weights all have the hash "none", so the name counts too."""
     try:
         base = load_encoder_config(row.encoder).base
     except (ValueError, OSError):

@@ -74,7 +74,7 @@ def describe_need(verdict: Verdict, unit: str) -> str:
     """Say how much more data would show the observed difference.
 
     Args:
-        verdict: of one that cannot be told.
+        verdict: of a candidate of which the data do not show whether it is better, worse or a tie.
         unit: "test clips" or "tasks".
 
     Example:

@@ -35,9 +35,9 @@ class Sound:
     """A clip that has not been decoded.
 
     Attributes:
-        name: for tables and messages.
+        name: of the clip, for tables and messages.
         clip: a file or samples.
-        columns: what a table says of it.
+        columns: cells of the user's table that are carried along to the predictions.
         times: start and end in seconds, of a part of the file; None for the whole file.
     """
 

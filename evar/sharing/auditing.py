@@ -151,7 +151,7 @@ def _check_rows(bundle: Bundle, name: str) -> tuple[AuditReport, dict[str, Resul
 
 
 def _check_records(folder: Path, rows: Mapping[str, Result]) -> tuple[RowVerdict, ...]:
-    """The verdict on each record of robustness."""
+    """Check each record of robustness; returns the verdicts."""
     found = []
     for id in list_record_ids(folder):
         score, reasons = check_record(folder, id, rows)
