@@ -159,7 +159,7 @@ def _find_stored_cost(row: Result, known: RowCost, store: Path) -> tuple[RowCost
 
 
 def _is_same(key: Mapping[str, Any], row: Result) -> bool:
-    """Tell whether a key of the store is of this encoder. Encoders without weights all have the hash "none", so the name counts too."""
+    """Tell whether a key of the store is of this encoder; without weights, the hash is "none", so the name counts too."""
     try:
         base = load_encoder_config(row.encoder).base
     except (ValueError, OSError):
