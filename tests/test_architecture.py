@@ -214,6 +214,35 @@ def test_help_needs_no_heavy_package():
     assert "--layers=default|all|NAME,NAME" in done.stdout and "Examples:" in done.stdout
 
 
+#: functions whose parameters are their users' flags, or those of another library's function
+MANY_PARAMETERS = {"embed", "transform_signal"}
+
+
+def list_oversized(paths, most_lines=400, most_parameters=8):
+    """Files with too many lines, and functions with too many parameters that are no commands."""
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        if text.count("\n") > most_lines:
+            yield f"{path.name} has {text.count(chr(10))} lines"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                n = len(
+                    [
+                        arg
+                        for arg in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+                        if arg.arg not in ("self", "cls")
+                    ]
+                )
+                if n > most_parameters and path.parent.name != "cli" and node.name not in MANY_PARAMETERS:
+                    yield f"{node.name} of {path.name} has {n} parameters"
+
+
+def test_files_and_functions_stay_small(tmp_path):
+    assert list(list_oversized(PACKAGE.rglob("*.py"))) == []
+    (tmp_path / "large.py").write_text("x = 1\n" * 401 + "def f(a, b, c, d, e, f, g, h, i): ...\n")
+    assert len(list(list_oversized([tmp_path / "large.py"]))) == 2, "the rule itself can fail"
+
+
 def test_no_file_evaluates_text_or_unpickles():
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

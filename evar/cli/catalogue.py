@@ -199,7 +199,8 @@ def _list_tasks(data_root: str) -> int:
         sizes = [archive.size for archive in entry.archives]
         size = f"{sum(filter(None, sizes)) / 1e9:.1f} GB" if sizes and all(sizes) else ""
         rows.append([name, n_clips, shorten(state, 33), shorten(splits, 18), entry.licence])
-        facts = [entry.title, f"{n_classes} classes" if n_classes != "0" else "", size and f"{size} to download"]
+        classes = "" if n_classes == "0" else "1 class" if n_classes == "1" else f"{n_classes} classes"
+        facts = [entry.title, classes, size and f"{size} to download"]
         texts.append(shorten("  " + "; ".join(fact for fact in facts if fact), WHOLE_LINE))
     taken = sum(max([5, *(len(row[at]) for row in rows)]) + 2 for at in range(4))  # of the line, by the other columns
     rows = [[*row[:4], shorten(row[4], max(7, min(17, WHOLE_LINE - taken)))] for row in rows]

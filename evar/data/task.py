@@ -258,6 +258,9 @@ def load_task(
         validation_parts: if no validation split is published, the training clips are divided into this number of parts,
             and one of them is used for validation.
 
+    Returns:
+        The task: its index, the folder of its clips, splits, classes and metric.
+
     Raises:
         ValueError: if the name is unknown, or the YAML, its CSV or the data set's own tables are wrong.
         FileNotFoundError: if the index is made from a data set that is not there.

@@ -48,7 +48,7 @@ class Clip:
         return self.path if self.times is None else format_address(self.path, *self.times)
 
     def cut(self, times: tuple[float, float] | None) -> Clip:
-        """A part of the file; None for the whole file, in a source that has times."""
+        """Make the clip that is a part of the file; None for the whole file, in a source that has times."""
         told = ("0", "inf") if times is None else (repr(times[0]), repr(times[1]))
         return replace(self, columns=(*self.columns, *told), times=times)
 

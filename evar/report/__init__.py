@@ -64,7 +64,7 @@ def format_fusion_tables(out: Path | str, width: int = 100) -> str:
 
 
 def describe_rank_moves(out: Path | str) -> str:
-    """How the ranks of encoders move between the protocols of a results folder, in sentences for the end of a run."""
+    """Tell how the ranks of encoders move between the protocols of a results folder, in sentences for the end of a run."""
     found = find_ranks(load_all(Path(out)), Path(out))
     if not found:
         return "Ranks of encoders cannot be compared between protocols: no task has two encoders under two protocols."

@@ -88,7 +88,7 @@ def compare(
     write: bool = True,
     cost: bool = False,
 ) -> Comparison:
-    """Tables of chosen rows, with tests between them.
+    """Make tables of chosen rows, with tests between them.
 
     Args:
         out: results folder.
@@ -100,8 +100,16 @@ def compare(
             there are enough tasks.
         cost: show what each row costs, as far as that was measured.
 
+    Returns:
+        The tables, the differences to the baseline, notes, the whole as text, and the files that were written.
+
     Raises:
         ValueError: if the filter is wrong or nothing matches, a table lacks the baseline, or a name is unknown.
+
+    Example:
+        >>> compare("results", filter="task=esc50")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: no results below results/runs; run `evar lineval` first or name the folder with --out
     """
     out = Path(out)
     every, patterns, known = load_all(out), parse_filter(filter), load_published(published)

@@ -185,7 +185,7 @@ NOTES = (
 
 
 def format_markdown(found: Sequence[FusionTable]) -> str:
-    """Tables under headings, each with its notes."""
+    """Format tables as Markdown, under headings, each with its notes."""
     parts = ["# Fusion of layers"]
     for table in found:
         header = ["encoder", "feature", *map(escape_markdown, table.tasks), "average"]

@@ -1,6 +1,6 @@
 """Tables for papers: LaTeX with booktabs.
 
-Not by the Styler of pandas, which would bring jinja2 and has no place for counts in the header and notes below the table.
+Not by the Styler of pandas, which has no place for counts in the header and notes below the table.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from evar.report.tables.terminal import align_columns, measure_text
 
 
 def format_markdown(tables: Sequence[Section], *, by_layer: bool = False) -> str:
-    """Tables under headings, each with its notes; columns are aligned in the text too.
+    """Format tables as Markdown, under headings, each with its notes; columns are aligned in the text too.
 
     Args:
         tables: as `make_sections` gives them.

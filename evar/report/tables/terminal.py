@@ -46,7 +46,7 @@ def format_terminal_table(
 
 
 def format_terminal_sections(tables: Sequence[Section], width: int = 100) -> str:
-    """Tables as plain text, each with its notes."""
+    """Format tables as plain text, each with its notes."""
     parts = []
     for section in tables:
         header, body = lay_out_cells(section, False, TERMINAL)
