@@ -131,7 +131,9 @@ def _make_task(
     pairs = list(itertools.combinations(range(len(protocols)), 2))
     if len(shared) < LEAST_ENCODERS:
         return task, np.full((len(pairs), 1), np.nan)
-    resampled = _resample([[named[protocol][name] for protocol in protocols] for name in shared], out, seed)
+    cells = [[named[protocol][name] for name in shared] for protocol in protocols]
+    n = _count_resamples([cell for row in cells for cell in row])
+    resampled = [_resample(row, out, n, seed) for row in cells]
     return _correlate(task, scores, resampled, pairs)
 
 
@@ -161,22 +163,25 @@ def rank_columns(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 def _correlate(
     task: RankTask,
     scores: NDArray[np.float64],
-    resampled: NDArray[np.float64] | None,
+    resampled: Sequence[Resampled | None],
     pairs: Sequence[tuple[int, int]],
 ) -> tuple[RankTask, NDArray[np.float64]]:
-    """Add the correlations of the protocols; resampled are (encoders, protocols, resamples) scores."""
+    """Add the correlations of the protocols, with an interval for each pair that was tested on the same clips."""
     from dataclasses import replace
 
     import numpy as np
 
     from evar.metrics.rank_correlation import compute_kendall
 
+    n = max((one.scores.shape[1] for one in resampled if one is not None), default=1)
     found, samples = [], []
     for first, second in pairs:
         tau = float(compute_kendall(scores[:, first], scores[:, second]))
-        drawn = (
-            np.full(1, np.nan) if resampled is None else compute_kendall(resampled[:, first].T, resampled[:, second].T)
-        )
+        one, other = resampled[first], resampled[second]
+        if one is None or other is None or one.key != other.key:
+            drawn = np.full(n, np.nan)
+        else:
+            drawn = compute_kendall(one.scores.T, other.scores.T)
         samples.append(drawn)
         names = task.protocols[first], task.protocols[second]
         found.append(Correlation(*names, tau if math.isfinite(tau) else None, _find_interval(drawn)))
@@ -193,40 +198,66 @@ def _find_interval(samples: NDArray[np.float64]) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def _resample(cells: Sequence[Sequence[Cell]], out: Path, seed: int) -> NDArray[np.float64] | None:
-    """Compute (encoders, protocols, resamples) scores in shared bootstrap samples; None if the clips are not the same."""
+@dataclass(frozen=True)
+class Resampled:
+    """Scores of one protocol's encoders in bootstrap samples of the test clips.
+
+    Attributes:
+        key: clips, rounds and groups of the test, as bytes; protocols of one key share their samples.
+        scores: (encoders, resamples), larger is better.
+    """
+
+    key: tuple[bytes, ...]
+    scores: NDArray[np.float64]
+
+
+def _resample(cells: Sequence[Cell], out: Path, n_resamples: int, seed: int) -> Resampled | None:
+    """Score the encoders of a protocol in shared samples; None if predictions are missing or the clips are not the same."""
     import numpy as np
 
     from evar.metrics import METRICS, bootstrap_many
 
-    found: list[list[NDArray[np.float64]]] = []
+    found: list[NDArray[np.float64]] = []
     key: tuple[bytes, ...] = ()
     try:
-        for row in cells:
-            found.append([])
-            for cell in row:
-                metric = cell.results[0].metric
-                if metric not in METRICS or METRICS[metric].resampled is None:
+        for cell in cells:
+            metric = cell.results[0].metric
+            if not _has_bootstrap(cell):
+                return None
+            runs = [load_row_predictions(out, result) for result in cell.results]
+            orders = [np.lexsort((run["clip"], run["round"])) for run in runs]
+            for run, order in zip(runs, orders, strict=True):
+                own = tuple(np.ascontiguousarray(run[name][order]).tobytes() for name in ("clip", "round", "group"))
+                key = key or own
+                if key != own:
                     return None
-                runs = [load_row_predictions(out, result) for result in cell.results]
-                orders = [np.lexsort((run["clip"], run["round"])) for run in runs]
-                for run, order in zip(runs, orders, strict=True):
-                    own = tuple(np.ascontiguousarray(run[name][order]).tobytes() for name in ("clip", "round", "group"))
-                    key = key or own
-                    if key != own:
-                        return None
-                first, order = runs[0], orders[0]
-                predicted = [run["y_pred"][index] for run, index in zip(runs, orders, strict=True)]
-                n = min(_N_RESAMPLES, METRICS[metric].n_resamples)
-                where = first["group"][order], first["round"][order]
-                scores = bootstrap_many(metric, first["y_true"][order], predicted, *where, n_resamples=n, seed=seed)
-                found[-1].append(METRICS[metric].orient(scores.mean(axis=0)))
+            first, order = runs[0], orders[0]
+            predicted = [run["y_pred"][index] for run, index in zip(runs, orders, strict=True)]
+            where = first["group"][order], first["round"][order]
+            scores = bootstrap_many(
+                metric, first["y_true"][order], predicted, *where, n_resamples=n_resamples, seed=seed
+            )
+            found.append(METRICS[metric].orient(scores.mean(axis=0)))
     except FileNotFoundError:
         return None
     except ValueError as error:
         warnings.warn(str(error), stacklevel=2)
         return None
-    return np.array(found)
+    return Resampled(key, np.array(found))
+
+
+def _has_bootstrap(cell: Cell) -> bool:
+    from evar.metrics import METRICS
+
+    metric = cell.results[0].metric
+    return metric in METRICS and METRICS[metric].resampled is not None
+
+
+def _count_resamples(cells: Sequence[Cell]) -> int:
+    """Return how many samples every metric can afford: only samples of one number are the same for all rows."""
+    from evar.metrics import METRICS
+
+    return min([_N_RESAMPLES, *(METRICS[cell.results[0].metric].n_resamples for cell in cells if _has_bootstrap(cell))])
 
 
 def _average(tasks: Sequence[RankTask], samples: Sequence[NDArray[np.float64]]) -> RankTask:

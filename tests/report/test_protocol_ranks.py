@@ -15,8 +15,10 @@ from evar.results import Result
 N = 200
 
 
-def write_row(out: Path, encoder: str, protocol: str, n_right: int, *, task: str = "planted", seed: int = 0) -> None:
-    """Write a row of which the first clips are right."""
+def write_row(
+    out: Path, encoder: str, protocol: str, n_right: int, *, task: str = "planted", seed: int = 0, clip: str = "{}.wav"
+) -> None:
+    """Write a row of which the first clips are right; `clip` is how their paths are made of their numbers."""
     score = n_right / N
     row = Result(
         encoder=encoder,
@@ -44,7 +46,7 @@ def write_row(out: Path, encoder: str, protocol: str, n_right: int, *, task: str
         n_classes=2,
     )
     right = np.arange(N) < n_right
-    named = {"clip": [f"{at}.wav" for at in range(N)], "round": [0] * N, "group": [str(at) for at in range(N)]}
+    named = {"clip": [clip.format(at) for at in range(N)], "round": [0] * N, "group": [str(at) for at in range(N)]}
     results.save_predictions(out, row.id, **named, y_true=[1] * N, y_pred=right.astype(int))
     results.save(row, out)
 
@@ -107,3 +109,15 @@ def test_what_cannot_be_compared_is_said(tmp_path):
     write_grid(only, {"linear": "abc"})
     assert find_ranks(results.load_all(only), only) == []
     assert "cannot be compared" in describe_rank_moves(only)
+
+
+def test_a_protocol_of_other_clips_costs_no_other_pair_its_interval(tmp_path):
+    write_grid(tmp_path, {"linear": "abcd", "knn": "bacd", "mteb": "dcba"})
+    alone = find_ranks(results.load_all(tmp_path), tmp_path)[0].correlations
+    for place, encoder in enumerate("abcd"):
+        write_row(tmp_path, encoder, "pairs", 180 - 30 * place, clip="{0}.wav\t{0}_again.wav")
+    (task,) = find_ranks(results.load_all(tmp_path), tmp_path)
+    found = {(one.first, one.second): one for one in task.correlations}
+    assert len(found) == 6 and all(found[one.first, one.second] == one and one.interval for one in alone)
+    of_pairs = {names: one for names, one in found.items() if "pairs" in names}
+    assert [one.interval for one in of_pairs.values()] == [None] * 3 and of_pairs["linear", "pairs"].tau == 1
