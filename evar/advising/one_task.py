@@ -20,7 +20,7 @@ from evar.results.costs import CostRecord
 #: first words of protocols whose rows are taken only where there are no others: they train the encoder, have few labels or
 #: none, or ask another question
 _OTHER_PROTOCOLS = (
-    *("finetune", "fewshot", "curve"),
+    *("finetune", "fewshot", "curve", "mteb"),
     *("zero_shot", "retrieval", "sound_retrieval", "clustering", "pairs"),
 )
 

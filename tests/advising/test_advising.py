@@ -201,6 +201,9 @@ def test_scores_at_few_labels_are_measured_read_off_or_not_known(tmp_path):
     at_200 = found.tasks[0].choice.at_labels
     assert at_200.score == 0.8 and (at_200.low, at_200.high) == pytest.approx((0.7, 0.9))  # of a single draw
     assert "With 200 labelled clips it reaches 80.0 % (70.0 to 90.0) (measured under curve)" in found.answer
+    for name in ("a", "b", "c"):
+        plant(tmp_path, name, draw(100, 0.5, 3), protocol="mteb", params={"protocol_version": "1", "n_per_class": 8})
+    assert evar.advise("esc10", out=tmp_path, write=False).tasks[0].protocol == "linear"  # though fewer encoders have it
     points = [Point(100, 0.5, 0.4, 0.6, "curve"), Point(400, 0.7, 0.6, 0.8, "curve")]
     assert read_off(points, 200).score == pytest.approx(0.6)
 
