@@ -12,7 +12,7 @@ ADVISE_FLAGS: tuple[Flag, ...] = (
         "text",
         "any|commercial",
         "commercial: only checkpoints whose licence is known to allow commercial use; a checkpoint with an unknown licence "
-        "never fits (config/licences.py has the table)",
+        "never fits (docs/advice.md, section Licences, has the table)",
         _WANTED,
         "any",
         "any",
