@@ -40,7 +40,8 @@ def export(
       --pooled                         one vector a clip, the pooled layers side by side, in place of frames
       --seconds=N                      of the sound that the network is traced with; if it takes one length only, this one
                                                                                             (default: 5)
-      --head=FILE.safetensors          a classifier file; its encoder and layers are exported, and its probabilities come out
+      --head=FILE.safetensors          a classifier file; its encoder and layers are exported, and its probabilities come
+                                       out; linear heads only (linear, multilabel, ridge), others are refused
       --round=NAME                     of a classifier with several heads, the one that predicts   (default: their mean)
       --weights=PATH|URL|hf:ORG/NAME|random   another checkpoint
 
