@@ -203,7 +203,8 @@ def test_scores_at_few_labels_are_measured_read_off_or_not_known(tmp_path):
     assert "With 200 labelled clips it reaches 80.0 % (70.0 to 90.0) (measured under curve)" in found.answer
     for name in ("a", "b", "c"):
         plant(tmp_path, name, draw(100, 0.5, 3), protocol="mteb", params={"protocol_version": "1", "n_per_class": 8})
-    assert evar.advise("esc10", out=tmp_path, write=False).tasks[0].protocol == "linear"  # though fewer encoders have it
+    found = evar.advise("esc10", out=tmp_path, write=False)
+    assert found.tasks[0].protocol == "linear"  # though fewer encoders have it
     points = [Point(100, 0.5, 0.4, 0.6, "curve"), Point(400, 0.7, 0.6, 0.8, "curve")]
     assert read_off(points, 200).score == pytest.approx(0.6)
 
