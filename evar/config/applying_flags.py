@@ -21,7 +21,11 @@ TRAIN_FLAGS: tuple[Flag, ...] = (
         takes="none|concat|average|weighted",
         help="make one feature of the layers instead",
     ),
-    replace(_LINEVAL["protocol"], help="whose probe is fitted: linear, weighted, evar, hear, mlp or prototype"),
+    replace(
+        _LINEVAL["protocol"],
+        takes="NAME",
+        help="whose probe is fitted, one of linear, weighted, evar, hear, mlp and prototype",
+    ),
     _LINEVAL["learning_rate"],
     replace(_LINEVAL["weights"], help="another checkpoint; random is the untrained baseline"),
     _LINEVAL["norm_stats"],

@@ -41,10 +41,11 @@ ROBUST_FLAGS: tuple[Flag, ...] = (
         takes="none|concat|average|pca|weighted",
         help="make one feature of the layers instead of testing each",
     ),
+    replace(_OF_LINEVAL["protocol"], takes="NAME", help="hyper-parameters, config/protocols/NAME.yaml; one a run"),
     *(
         _OF_LINEVAL[name]
         for name in (
-            *("protocol", "seeds", "learning_rate", "weights", "norm_stats", "limit", "skip_bad"),
+            *("seeds", "learning_rate", "weights", "norm_stats", "limit", "skip_bad"),
             *("data_root", "out", "store", "device", "batch_size", "quiet"),
         )
     ),
