@@ -297,7 +297,7 @@ def describe_task(task: RankTask) -> list[str]:
     else:
         said = []
         known = [one for one in task.correlations if one.tau is not None]
-        if known and all(one.tau == 1 for one in known):
+        if known and len(known) == len(task.correlations) and all(one.tau == 1 for one in known):
             said.append(f"All {len(task.protocols)} protocols put the {n} encoders into the same order.")
         elif known:
             least = min(known, key=lambda one: one.tau or 0.0)
@@ -305,8 +305,13 @@ def describe_task(task: RankTask) -> list[str]:
                 f"The two protocols that differ most are {least.first} and {least.second}: tau-b {least.tau:+.2f}"
                 + (f", 95 % interval {least.interval[0]:+.2f} to {least.interval[1]:+.2f}." if least.interval else ".")
             )
-        if any(one.interval is None for one in task.correlations):
-            said.append("No interval: predictions are missing, or not all rows were tested on the same clips.")
+        if tied := [one for one in task.correlations if one.tau is None]:
+            where = "" if task.scores else " on a task"
+            why = f"one of the two protocols gives all encoders the same score{where}"
+            said.append(f"No tau-b for {_name_pairs(tied)}: {why}.")
+        if bare := [one for one in known if one.interval is None]:
+            why = "predictions are missing, or not all rows were tested on the same clips, or these are a single group"
+            said.append(f"No interval for {_name_pairs(bare)}: {why}.")
         if n < FEW_ENCODERS and task.scores:
             n_pairs = n * (n - 1) // 2
             said.append(
@@ -316,6 +321,11 @@ def describe_task(task: RankTask) -> list[str]:
     if task.left_out:
         said.append(f"Left out, since a protocol has no row of them: {', '.join(task.left_out)}.")
     return said
+
+
+def _name_pairs(pairs: Sequence[Correlation], most: int = 3) -> str:
+    named = [f"{one.first} with {one.second}" for one in pairs[:most]]
+    return ", ".join(named) + (f" and {len(pairs) - most} more" if len(pairs) > most else "")
 
 
 def write_ranks(tasks: Sequence[RankTask], out: Path) -> list[Path]:

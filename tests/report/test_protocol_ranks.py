@@ -121,3 +121,27 @@ def test_a_protocol_of_other_clips_costs_no_other_pair_its_interval(tmp_path):
     assert len(found) == 6 and all(found[one.first, one.second] == one and one.interval for one in alone)
     of_pairs = {names: one for names, one in found.items() if "pairs" in names}
     assert [one.interval for one in of_pairs.values()] == [None] * 3 and of_pairs["linear", "pairs"].tau == 1
+    said = [text for text in describe_task(task) if text.startswith("No interval")]
+    assert said == [
+        "No interval for knn with pairs, linear with pairs, mteb with pairs: predictions are missing, or not all rows were "
+        "tested on the same clips, or these are a single group."
+    ]
+
+
+def test_scores_that_all_tie_are_the_reason_why_there_is_no_tau(tmp_path):
+    """Every row is here and was tested on the same clips: neither is said to be the reason."""
+    write_grid(tmp_path, {"linear": "abc", "hear": "abc"})
+    for encoder in "abc":
+        write_row(tmp_path, encoder, "knn", 100)
+    (task,) = find_ranks(results.load_all(tmp_path), tmp_path)
+    assert [one.tau for one in task.correlations] == [None, 1, None]
+    text = " ".join(describe_task(task))
+    assert (
+        "No tau-b for hear with knn, knn with linear: one of the two protocols gives all encoders the same score"
+        in text
+    )
+    assert "No interval" not in text and "missing" not in text and "All 3 protocols" not in text
+    (path,) = (tmp_path / "predictions").glob("b__last__planted__linear*")
+    path.unlink()
+    text = " ".join(describe_task(find_ranks(results.load_all(tmp_path), tmp_path)[0]))
+    assert "No tau-b for hear with knn" in text and "No interval for hear with linear: predictions are missing" in text
