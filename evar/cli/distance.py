@@ -20,6 +20,11 @@ def distance(first: str, second: str, encoder: str = "", output: str = "", **fla
     Examples:
       evar distance recordings/ generated/ --encoder=vggish --window=frame     the published distance: windows of 0.96 s
       evar distance recordings/ generated/ --encoder=cnn14.16k --layers=all -o distances.json
+
+    Flags:
+      --encoder=NAME                 whose vectors are compared; evar encoders lists them
+      --output=FILE, -o FILE         write every number as JSON; ends in .json
+
     {flags}
 
     The table has the distance (squared, smaller is nearer) and the distance that infinitely many files would have: finite
@@ -27,7 +32,9 @@ def distance(first: str, second: str, encoder: str = "", output: str = "", **fla
     sets leads there. Its standard error is for other files of the same kind. Fewer vectors than dimensions, or fewer than 10
     files in a folder, give a warning. Distances of different layers or encoders cannot be compared with each other.
 
-    Vectors come from the feature store, and go there: nothing is encoded twice. FILE.json holds every number and point.
+    Vectors come from the feature store, and go there: with the same --window, no file is encoded twice for the same layers.
+    Another --window encodes the files again, since it keeps other vectors; so do further layers, unless it is clip.
+    FILE.json holds every number and point.
     Exit status: 0 all files were used, 1 some could not be (they are named), 2 the command line is wrong.
     """
     if not encoder:

@@ -74,6 +74,8 @@ class FolderDistance:
         notes = [
             f"{self.sounds[0]} ({first.n_files[0]} files) and {self.sounds[1]} ({first.n_files[1]} files), {self.encoder}, "
             f"weights {self.weights}: squared Fréchet distance of {self._describe_window()}.",
+            "distance: has no interval, because it is biased upwards at this number of sounds; the standard error belongs "
+            "to the extrapolated distance.",
             "extrapolated: of infinitely many vectors, by a line against 1 / N; its standard error is by the jackknife over "
             "files. Distances of different layers, widths or encoders cannot be compared.",
         ]
@@ -146,7 +148,8 @@ def frechet_distance(
 ) -> FolderDistance:
     """Measure how far apart the sounds of two folders are in the space of an encoder: the Fréchet audio distance.
 
-    Vectors come from the feature store: what is there is not encoded again.
+    Vectors come from the feature store: what is there for the same window and layers is not encoded again. Another window
+    keeps other vectors, for which the files are encoded again.
 
     Args:
         encoder: as `load_encoder` gives it, or its name.

@@ -129,9 +129,14 @@ def test_folders_of_like_sounds_are_near_and_nothing_is_encoded_twice(folders, c
     (folders / "c" / "bad.wav").write_bytes(b"RIFF nothing")
     assert run(["distance", *words[:2], "--encoder=toy", "--layers=all"]) == cli.SOME_FAILED
     told = capsys.readouterr().out
-    assert "bad.wav" in told and "WARNING: bands: the first set has 12 vectors" in told
+    assert "bad.wav" in told and "distance: has no interval" in told
+    assert "WARNING: bands: the first set has 12 vectors" in told
+    n_calls = len(toy.Bands.calls)
     means = evar.frechet_distance("toy", folders / "a", folders / "b", window=0.1)
     assert means.layers["bands"].n_vectors == (60, 60)
+    assert sum(toy.Bands.calls[n_calls:]) == 24  # once more for another window, and not again for the same
+    evar.frechet_distance("toy", folders / "a", folders / "b", window=0.1)
+    assert sum(toy.Bands.calls[n_calls:]) == 24
 
 
 @pytest.mark.parametrize(
