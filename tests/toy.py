@@ -92,6 +92,17 @@ class PeakTwins(Twins):
     layer_infos = (LayerInfo("deaf", 16, HOP, "mean"), LayerInfo("bands", 16, HOP, "mean_plus_max"))
 
 
+class Moments(Bands):
+    """Mean and deviation of the samples of each frame: two numbers that can be told from what was written."""
+
+    layer_infos = (LayerInfo("moments", 2, HOP, "mean"),)
+    default_layers = ("moments",)
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        frames = waveform.unfold(1, HOP, HOP)  # (batch, time, HOP)
+        return {"moments": torch.stack([frames.mean(-1), frames.std(-1, correction=0)], dim=-1)}
+
+
 class Reader(Bands):
     """Reads text too: a sentence about a low, middle or high tone lies where such a tone lies; "not" means the next one."""
 

@@ -139,6 +139,42 @@ def test_folders_of_like_sounds_are_near_and_nothing_is_encoded_twice(folders, c
     assert sum(toy.Bands.calls[n_calls:]) == 24
 
 
+def write_levels(folder, levels):
+    """Write a file for each (mean, deviation): samples that jump between mean - deviation and mean + deviation."""
+    folder.mkdir()
+    for number, (mean, deviation) in enumerate(levels):
+        wave = mean + deviation * np.tile([1.0, -1.0], toy.HOP)  # two frames
+        soundfile.write(folder / f"{number:02}.wav", wave, toy.RATE)
+    return folder
+
+
+def test_folders_of_known_levels_have_the_closed_form_distance(tmp_path, monkeypatch):
+    """The vector of a file is its written (mean, deviation), so that means and covariances of folders are known."""
+    config = toy.write_config(tmp_path, n_per_class=1)
+    entry = {"implementation": "toy:Moments", "description": "x", "trained_on": "nothing", "citation": "none"}
+    (config / "encoders" / "toy_moments.yaml").write_text(json.dumps(entry))
+    monkeypatch.setenv("EVAR_CONFIG", str(config))
+    monkeypatch.setenv("EVAR_STORE", str(tmp_path / "store"))
+    # Four corners of a square, three times: variances 12 / 11 / 16 ** 2, no covariance; 1 / 16 is exact in every format.
+    square = np.array([[1, 1], [1, 3], [3, 1], [3, 3]] * 3) / 16
+    slanted = np.array([[1, 1], [2, 3], [4, 3], [5, 6]] * 3) / 16
+    first = write_levels(tmp_path / "first", square)
+    for name, levels, expected in (
+        ("same", square[::-1], 0.0),
+        ("shifted", square + np.array([3, 1]) / 16, 10 / 256),  # 3 ** 2 + 1 ** 2: the means alone
+        ("wider", 2 * square + np.array([-2, 1]) / 16, (9 + 2 * 12 / 11) / 256),  # deviations twice as large
+    ):
+        found = evar.frechet_distance("toy_moments", first, write_levels(tmp_path / name, levels)).layers["moments"]
+        assert found.value == pytest.approx(expected, abs=1e-7) and found.n_vectors == (12, 12)
+    one, other = np.cov(square.T), np.cov(slanted.T)
+    product = one @ other  # the trace of the root of a 2 x 2 matrix has a closed form
+    root = np.sqrt(np.trace(product) + 2 * np.sqrt(np.linalg.det(product)))
+    expected = np.square(square.mean(0) - slanted.mean(0)).sum() + np.trace(one + other) - 2 * root
+    second = write_levels(tmp_path / "slanted", slanted)
+    found = evar.frechet_distance("toy_moments", first, second).layers["moments"]
+    assert found.value == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
