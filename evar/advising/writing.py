@@ -28,20 +28,23 @@ if TYPE_CHECKING:
 _WIDTH = 120
 SCHEMA = 1
 NOTES = (
-    "validation: mean score on validation clips, by which encoder and layer are chosen. test score: of clips that chose "
+    "validation: mean score on validation clips, by which encoder and layer are chosen; it has no interval, because it only "
+    "orders the candidates. test score: of clips that chose "
     "nothing, in percent, with the 95 % interval of a bootstrap over whole groups. against the choice: difference in "
     "points with its paired 95 % interval.",
     "better, worse: significant at 5 % by a paired test on the same clips, corrected over the table (Holm). tie: two "
     "one-sided tests, corrected too, say that the difference is below {tie:g} points. cannot tell: neither; the number of "
     "further test clips (of new recordings) gives a chance of 80 % to see a difference as large as the observed one, "
     "which may itself be off.",
-    "s per s of audio: seconds of encoding for a second of audio{where}; *: nothing that fits is as good and as cheap. "
+    "s per s of audio: seconds of encoding for a second of audio{where}; they have no interval, because they are one total "
+    "of all clips and only order the candidates by cost; *: nothing that fits is as good and as cheap. "
     "licence: of the checkpoint; commercial: whether it allows commercial use by the table of evar.config.licences, which "
     "is no legal advice and says nothing about the data of the training.",
 )
 RANK_NOTE = (
     "rank: mean over tasks, 1 the best, by test scores, with the 95 % interval over draws of the tasks (three or more). "
-    "One feature an encoder is read on all tasks, the one with the best mean rank on their validation clips. Differences "
+    "One feature an encoder is read on all tasks, the one with the best mean rank on their validation clips. Ranks by "
+    "validation and scores of single tasks have no interval here, because they only order the candidates. Differences "
     "are means over tasks, with an interval by Student's t and p by flipping signs of tasks."
 )
 
@@ -117,7 +120,7 @@ def list_notes(found: Advice) -> list[str]:
     place = describe_places(facts)
     texts = [*NOTES, *([RANK_NOTE] if found.over_tasks is not None else [])]
     if not found.tasks:
-        texts = [RANK_NOTE, NOTES[2].replace(" *: nothing that fits is as good and as cheap.", "")]
+        texts = [RANK_NOTE, NOTES[2].replace("; *: nothing that fits is as good and as cheap", "")]
     tie = 100 * found.request["tie"]
     return [*found.notes, *(text.format(tie=tie, where=f", on {place}" if place else "") for text in texts)]
 

@@ -21,6 +21,8 @@ NOTES = (
     "labelled clip, is looked at.",
     "A lead is significant where p < 0.05 by the paired bootstrap over draws and test clips, after Holm's correction over "
     "all pairs of encoders and all n of the task.",
+    "The interval of Kendall's tau-b is by the bootstrap over draws and test clips. `-` in its column: the order of all "
+    "labels is compared with itself, so that nothing is uncertain; `-` for tau-b: all scores of one order are equal.",
 )
 
 

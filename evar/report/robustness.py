@@ -106,7 +106,7 @@ def list_notes(section: RobustnessSection) -> list[str]:
         f"points of percent against the same {n_test} clips unaltered, means over the severities.",
         "*: more than chance (paired test on the same clips, McNemar's where each clip is a group of its own and one "
         "condition is compared; Holm over all changes, or gains, of the table). Brackets: 95 % interval by paired bootstrap "
-        "over groups.",
+        "over groups. The intervals of every score and every change, of clean clips too, are in robustness.csv.",
         "Best layer: by its score on the altered test clips, so its gain over the layer that clean validation clips choose "
         "is somewhat optimistic.",
         f"Severities: {make_printable(listed, one_line=True)}.",

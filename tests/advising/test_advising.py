@@ -63,6 +63,7 @@ def test_a_clear_winner_is_named_first_and_its_layer_is_that_of_validation(tmp_p
     assert one.chosen_by == "validation" and one.choice.feature.score == pytest.approx(0.9)
     assert [(other.facts.encoder, other.verdict.word) for other in one.others] == [("bad", "worse")]
     assert "significantly better than bad" in found.answer
+    assert " ".join(found.text.split()).count("no interval, because") == 2  # validation scores and seconds
     data = json.loads((tmp_path / "advice.json").read_text())
     assert data["tasks"][0]["candidates"][0]["layers"] == ["deep"] and data["request"]["tie"] == 0.02
     assert (tmp_path / "advice.md").read_text().startswith("# Advice\n\nRead layer deep of good")
@@ -244,7 +245,7 @@ def test_a_folder_is_answered_over_its_tasks_and_six_tasks_can_show_a_difference
     found = evar.advise(tmp_path, write=False)
     assert found.over_tasks.choice.facts.encoder == "a" and found.over_tasks.others[0].verdict.word == "worse"
     assert found.over_tasks.left_out[0].misfits[0].startswith("it was not measured on task1, task2")
-    assert len(found.tasks) == 6
+    assert len(found.tasks) == 6 and "scores of single tasks have no interval here" in " ".join(found.text.split())
 
 
 def test_ranks_and_their_intervals():

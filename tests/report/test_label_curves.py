@@ -139,6 +139,7 @@ def test_tables_and_plots_are_written_and_go_when_the_rows_go(planted, tmp_path)
     )  # the plot is drawn in the pipeline's test
     text = (planted / "label_curves.md").read_text()
     assert " n = 1 |" in text and "Kendall" in text and "over draws and over groups of test clips" in text
+    assert "`-` in its column: the order of all labels is compared with itself" in text
     lines = (planted / "label_curves.csv").read_text().splitlines()
     assert len(lines) == 1 + 3 * 6 + 3 * 6
     for name in ("label_curve_planted.png", "label_curve_old.svg", "label_curves.md"):

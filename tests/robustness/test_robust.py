@@ -102,7 +102,7 @@ def test_a_second_run_encodes_nothing_and_new_severities_only_their_own(tones, c
     # The report shows it as well.
     part = make_robustness(Context(Settings(root / "results", root / "report.html"), []))
     assert part is not None and len(part.shown["sections"][0]["rows"]) == 2
-    assert "Change of every layer" in render_page("tones", [part])
+    assert "Change of every layer" in (page := render_page("tones", [part])) and "are in robustness.csv" in page
 
 
 @pytest.mark.parametrize(("kind", "fusion"), [("multiclass", "pca"), ("multilabel", "none"), ("regression", "concat")])
