@@ -170,8 +170,9 @@ def tell_cut_off(seconds: float, declared: float, n_samples: int | None = None) 
 def tell_too_long(seconds: float) -> str:
     """Write the sentence on a clip that is too long to be encoded as a whole."""
     return (
-        f"{seconds:.0f} s are too long for a whole clip (at most {MAX_SECONDS:g} s); embed it in windows "
-        "(--window=10 --hop=5), or give the rows of a table start and end, or the task a clip_seconds"
+        f"{seconds:.0f} s are too long for a whole clip (at most {MAX_SECONDS:g} s); encode it in windows "
+        "(evar embed or evar predict with --window), or name its parts by columns start and end in the table, or give the "
+        "task a clip_seconds"
     )
 
 
