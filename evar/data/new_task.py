@@ -28,7 +28,7 @@ from evar.data.grouping import AlikePair, find_identical, find_sounding_alike, j
 from evar.data.index import list_class_names
 from evar.data.own_sounds import OwnSounds, leave_out_others, read_folder
 from evar.data.own_tables import read_own_table
-from evar.data.problems import list_label_problems
+from evar.data.problems import describe_long_sounds, list_label_problems
 from evar.data.segments import locate_clip, split_names
 from evar.data.task import Task
 from evar.data.task_config import LABEL_SEPARATOR, Expected, TaskConfig
@@ -59,7 +59,7 @@ class NewTask:
         pairs_csv: all pairs, within splits too; None if there is none.
         left_out_csv: rows and files that are no clips of the task, with the reason; None if there is none.
         n_joined: clips that share a group because they are identical, or, with `group_alike`, because they sound alike.
-        problems: of the labels, see `evar.data.problems.list_label_problems`.
+        problems: of the labels, see `evar.data.problems.list_label_problems`, and sounds that are too long.
     """
 
     yaml: Path
@@ -177,7 +177,7 @@ def new_task(
     left_out_csv = _write_beside(target, "left_out", _list_left_out(sounds) if sounds.left_out else None)
     return NewTask(
         target, target.with_suffix(".csv"), task, proposed, identical, alike, tuple(sounds.notes), pairs_csv, left_out_csv,
-        n_joined, tuple(list_label_problems(task)),
+        n_joined, tuple(filter(None, [*list_label_problems(task), describe_long_sounds(task)])),
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from evar.audio import AudioError, Sound, describe
+from evar.audio.reading import MAX_SECONDS, measure
 from evar.audio.segments import name_file
 from evar.data.task_config import WITHOUT_CLASSES
 
@@ -33,6 +34,8 @@ LARGE_OFFSET = 0.02
 LARGE_LOSS_DB = 30.0
 #: of an encoder's rate up to which it can use what it hears
 HEARD_SHARE = 0.45
+#: smaller files are not measured: with fewer bits a second no usual coding keeps a sound of `MAX_SECONDS`
+LONG_BYTES = 1_000_000
 #: of a clip that is looked at before a run
 SAMPLED_SECONDS = 10.0
 
@@ -95,6 +98,37 @@ def describe_shared_files(task: Task) -> str:
     return (
         f"{len(shared)} of {len(n_parts)} recordings have clips in more than one {part}, first {shared[0]}: scores are then "
         "higher than for new recordings"
+    )
+
+
+def describe_long_sounds(task: Task) -> str:
+    """Write a sentence on files that are too long to be encoded as a whole clip; "" for none, or if clips are cut shorter.
+
+    Args:
+        task: whose files are looked at; parts of files are not. A file of fewer than `LONG_BYTES` is not opened.
+
+    Returns:
+        How many there are, and the first, with its length in seconds.
+    """
+    if task.config.clip_seconds is not None:
+        return ""
+    found = []
+    for name, path in zip(task.index["path"], task.paths, strict=True):
+        try:
+            if not isinstance(path, Path) or path.stat().st_size < LONG_BYTES:
+                continue
+            n_samples, sample_rate = measure(path)
+        except (OSError, AudioError):
+            continue  # others name what cannot be read
+        if n_samples > MAX_SECONDS * sample_rate:
+            found.append((name, n_samples / sample_rate))
+    if not found:
+        return ""
+    name, seconds = found[0]
+    return (
+        f"{len(found)} of {len(task)} sounds are longer than {MAX_SECONDS / 60:g} minutes, first {name} ({seconds:.0f} s): "
+        "evar lineval counts them as unreadable; name their parts by columns start and end in the table, or say "
+        "--clip_seconds=X"
     )
 
 

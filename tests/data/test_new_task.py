@@ -49,6 +49,12 @@ def test_a_folder_of_class_folders_becomes_a_row(sounds, capsys):
     assert run(["lineval", "logmel", "mine", f"--out={sounds / 'results'}"]) == cli.DONE
     (row,) = results.load_all(sounds / "results")
     assert row.score >= 0.9 and row.n_test == 6
+    assert "WARNING" not in said
+    soundfile.write(sounds / "sounds" / "high" / "10.wav", np.zeros(1000 * 1801), 1000, subtype="PCM_U8")
+    assert made(sounds, "--replace") == cli.DONE
+    assert "WARNING: 1 of 31 sounds are longer than 30 minutes, first high/10.wav (1801 s)" in capsys.readouterr().out
+    assert made(sounds, "--replace", "--clip_seconds=1") == cli.DONE
+    assert "longer than" not in capsys.readouterr().out
 
 
 def test_a_table_with_splits_is_kept_as_it_is(sounds, capsys):
