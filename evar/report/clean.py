@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from evar.metrics.pairs import BETWEEN_NAMES
 from evar.report.tables.cells import make_sections
 from evar.report.tables.csv_text import format_csv_table
 from evar.report.tables.layout import escape_markdown, format_percent
@@ -113,6 +112,8 @@ def is_contaminated(name: str, contaminated: frozenset[str]) -> bool:
         >>> is_contaminated("a and b.wav and c.wav", bad), is_contaminated("b.wav and c.wav", bad)
         (True, False)
     """
+    from evar.metrics.pairs import BETWEEN_NAMES  # here, as the table of a run needs no numpy
+
     words = name.split(BETWEEN_NAMES)
     return name in contaminated or any(
         BETWEEN_NAMES.join(part) in contaminated for at in range(1, len(words)) for part in (words[:at], words[at:])

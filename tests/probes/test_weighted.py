@@ -106,7 +106,7 @@ def test_rows_are_fitted_side_by_side_as_memory_bears_and_a_weighted_sum_alone(m
         selection = Selection((*name.split("+"),), "weighted" if "+" in name else "none")
         pending.append(SimpleNamespace(selection=selection, fusion=selection.fusion, seed=0, id=name))
     vectors = SimpleNamespace(width=lambda selection: 10)
-    cell = SimpleNamespace(protocol=load_protocol_config("linear"), task=SomeTask("xyz"))
+    cell = SimpleNamespace(protocol=load_protocol_config("linear"), task=SomeTask("xyz"), metric="accuracy")
 
     def groups(n_bytes: int) -> list[str]:
         monkeypatch.setattr("evar.lineval.fit.BYTES_TOGETHER", n_bytes)
