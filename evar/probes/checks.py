@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.multiclass import check_classification_targets
 
-from evar.numeric.rows import Rows
+from evar.numeric.rows import Rows, RowsJoined
 
 
 def check_labels(y: Any, n_clips: int, which: str) -> NDArray[np.uint8]:
@@ -89,6 +89,53 @@ def check_features(X: Any, which: str) -> NDArray[Any]:
             f"feature {feature}; did the encoder overflow in half precision?"
         )
     return array
+
+
+def check_width(X: Any, n_features: int, probe: object) -> None:
+    """Refuse vectors of another width than those that a probe was fitted on.
+
+    Args:
+        X: (clips, width) vectors, or rows that are read in parts.
+        n_features: width of the vectors in `fit`.
+        probe: whose class the message names.
+
+    Raises:
+        ValueError: if the widths differ.
+
+    Example:
+        >>> check_width(np.zeros((2, 3)), 3, object())
+    """
+    if X.shape[1] != n_features:
+        raise ValueError(
+            f"X has {X.shape[1]} features, but {type(probe).__name__} is expecting {n_features} features as input; "
+            "is it another layer?"
+        )
+
+
+def join_splits(X: Any, y: NDArray[Any], X_valid: Any, y_valid: NDArray[Any]) -> tuple[Any, NDArray[Any]]:
+    """Put the validation clips after the training clips.
+
+    Args:
+        X, X_valid: (clips, width) vectors, checked, or rows that are read in parts.
+        y, y_valid: (clips,) labels.
+
+    Returns:
+        The vectors and the labels of both.
+
+    Raises:
+        ValueError: if the labels of one are names and those of the other are numbers.
+
+    Example:
+        >>> join_splits(np.zeros((1, 2)), np.array([0]), np.ones((1, 2)), np.array([1]))[1].tolist()
+        [0, 1]
+    """
+    if (y.dtype.kind in "OUS") != (y_valid.dtype.kind in "OUS"):
+        raise ValueError(
+            f"training and validation labels must be of one type, got {y.dtype} and {y_valid.dtype}; "
+            "are some of them names and others numbers?"
+        )
+    joined = RowsJoined(X, X_valid) if isinstance(X, Rows) else np.concatenate([X, X_valid])
+    return joined, np.concatenate([y, y_valid])
 
 
 def check_pair(X: Any, y: Any, which: str) -> tuple[NDArray[Any], NDArray[Any]]:

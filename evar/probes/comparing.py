@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator
 
 from evar.config.registry import near_miss
 from evar.metrics import METRICS
-from evar.probes.checks import check_features
+from evar.probes.checks import check_features, check_width
 from evar.probes.choosing import choose_setting
 from evar.probes.spaces import SPACES, Space, fit_space
 
@@ -164,11 +164,8 @@ class ComparingProbe(BaseEstimator):
         """
         vectors = np.where(clips.is_readable[:, None], np.asarray(X), 0.0)
         vectors = np.asarray(check_features(vectors, "given"))
-        if getattr(self, "n_features_in_", vectors.shape[1]) != vectors.shape[1]:
-            raise ValueError(
-                f"X has {vectors.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} "
-                "features as input; is it another layer?"
-            )
+        if hasattr(self, "n_features_in_"):
+            check_width(vectors, self.n_features_in_, self)
         self.n_features_in_ = vectors.shape[1]
         return self._compare(self.space_.find_directions(vectors), clips)
 

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 from evar.config.registry import near_miss
 from evar.metrics import METRICS
 from evar.numeric.axes import standardisation
-from evar.probes.checks import check_pair
+from evar.probes.checks import check_pair, check_width
 from evar.probes.protocol import ProbeTraits
 
 # Similarities in memory at once, as a count of numbers: 64 MB for any number of clips.
@@ -65,11 +65,7 @@ class CosineProbe(BaseEstimator):
 
     def _find_directions(self, X: NDArray[Any]) -> NDArray[np.float32]:
         """(clips, width) of length 1; a constant feature counts for nothing, and a clip at the mean has no direction."""
-        if X.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} features "
-                "as input; is it another layer?"
-            )
+        check_width(X, self.n_features_in_, self)
         varies = self.scale_ > 0
         scaled = (X[:, varies].astype(np.float64) - self.mean_[varies]) / self.scale_[varies]
         lengths = np.linalg.norm(scaled, axis=1, keepdims=True)

@@ -16,7 +16,7 @@ from evar.config.registry import near_miss
 from evar.metrics import METRICS
 from evar.numeric.softmax import compute_shares
 from evar.numeric.solve import solve_all
-from evar.probes.checks import check_features, check_pair
+from evar.probes.checks import check_features, check_pair, check_width, join_splits
 from evar.probes.draw_fitting import Draw, DrawModel, DrawSettings, PreparedDraw
 from evar.probes.draws import FittingClips, draw_groups, list_points
 from evar.probes.linear import BYTES_OF_FEATURE
@@ -171,8 +171,7 @@ class LabelCurveProbe(ClassifierMixin, BaseEstimator):
         settings = self._check_settings()
         features, labels = check_pair(X, y, "training")
         if self.refit == "train_and_valid" and X_valid is not None and len(X_valid):
-            more, more_labels = check_pair(X_valid, y_valid, "validation")
-            features, labels = np.concatenate([features, more]), np.concatenate([labels, more_labels])
+            features, labels = join_splits(features, labels, *check_pair(X_valid, y_valid, "validation"))
         if len(np.unique(labels)) < 2:
             raise ValueError(f"a probe needs clips of at least 2 classes, got one class, {labels[0]!r}")
         groups = np.arange(len(labels)) if self.clips is None else np.asarray(self.clips.groups)[: len(labels)]
@@ -279,11 +278,7 @@ class LabelCurveProbe(ClassifierMixin, BaseEstimator):
     def _check_given(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self, "points_")
         features = check_features(X, "given")
-        if features.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"X has {features.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} "
-                "features as input; is it another layer?"
-            )
+        check_width(features, self.n_features_in_, self)
         return features.astype(np.float64, copy=False)
 
 

@@ -15,9 +15,9 @@ from evar.config.registry import near_miss
 from evar.metrics import METRICS
 from evar.numeric.logistic import principal_coordinates
 from evar.numeric.logistic_problem import Coordinates, LogisticFit, LogisticProblem
-from evar.numeric.rows import Rows, RowsInMemory, RowsJoined, standardisation_of
+from evar.numeric.rows import Rows, RowsInMemory, standardisation_of
 from evar.numeric.solve import solve_all
-from evar.probes.checks import STRENGTHS, check_pair
+from evar.probes.checks import STRENGTHS, check_pair, check_width, join_splits
 from evar.probes.choosing import choose_setting, count_always_tried, is_getting_worse
 from evar.probes.linear_model import LinearClassifier
 from evar.probes.protocol import ProbeTraits, per_number
@@ -185,11 +185,11 @@ class LinearProbe(LinearClassifier):
         n_train = len(X)
         if has_valid:
             X_valid, y_valid = self._check_pair(X_valid, y_valid, "validation")
-            self._check_width(X_valid)
+            check_width(X_valid, self.n_features_in_, self)
         X, X_valid = self._stream_if_large(X, X_valid if has_valid else None, y)
         self.mean_, self.scale_ = standardisation_of(X)
         if has_valid:
-            X, y = _join_splits(X, y, X_valid, y_valid)
+            X, y = join_splits(X, y, X_valid, y_valid)
 
         # One change of coordinates serves every fit: it only renames the space that these clips span.
         coordinates: Tensor | Coordinates
@@ -331,14 +331,3 @@ class LinearProbe(LinearClassifier):
         self.coef_ = np.zeros((len(standard), self.n_features_in_))
         self.coef_[:, varies] = standard / self.scale_[varies]
         self.intercept_ = offsets - self.coef_ @ self.mean_
-
-
-def _join_splits(X: Any, y: NDArray[Any], X_valid: Any, y_valid: NDArray[Any]) -> tuple[Any, NDArray[Any]]:
-    """Training clips, and after them validation clips."""
-    if (y.dtype.kind in "OUS") != (y_valid.dtype.kind in "OUS"):
-        raise ValueError(
-            f"training and validation labels must be of one type, got {y.dtype} and {y_valid.dtype}; "
-            "are some of them names and others numbers?"
-        )
-    joined = RowsJoined(X, X_valid) if isinstance(X, Rows) else np.concatenate([X, X_valid])
-    return joined, np.concatenate([y, y_valid])

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from evar.numeric.softmax import compute_shares
-from evar.probes.checks import check_features
+from evar.probes.checks import check_features, check_width
 
 
 class LinearClassifier(ClassifierMixin, BaseEstimator):
@@ -48,7 +48,7 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = check_features(X, "given")
-        self._check_width(X)
+        check_width(X, self.n_features_in_, self)
         scores = X.astype(np.float64, copy=False) @ self.coef_.T + self.intercept_
         return scores[:, 0] if len(self.classes_) == 2 else scores
 
@@ -96,10 +96,3 @@ class LinearClassifier(ClassifierMixin, BaseEstimator):
         scores = self.decision_function(X)
         index = (scores > 0).astype(np.int64) if scores.ndim == 1 else scores.argmax(axis=1)
         return self.classes_[index]
-
-    def _check_width(self, X: NDArray[Any]) -> None:
-        if X.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {self.n_features_in_} features "
-                "as input; is it another layer?"
-            )

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from evar.probes.checks import check_features, check_pair
+from evar.probes.checks import check_features, check_pair, join_splits
 from evar.probes.draws import FittingClips
 from evar.probes.protocol import ProbeTraits
 
@@ -89,8 +89,7 @@ class MtebProbe(ClassifierMixin, BaseEstimator):
 
         features, labels = check_pair(X, y, "training")
         if self.clips is not None and self.clips.is_valid_drawn and X_valid is not None and np.size(X_valid):
-            more, more_labels = check_pair(X_valid, y_valid, "validation")
-            features, labels = np.concatenate([features, more]), np.concatenate([labels, more_labels])
+            features, labels = join_splits(features, labels, *check_pair(X_valid, y_valid, "validation"))
         if self.n_per_class < 1 or self.random_state < 0:
             raise ValueError(
                 f"n_per_class must be at least 1 and random_state 0 or more, got {self.n_per_class}, {self.random_state}"

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from evar.metrics import METRICS
 from evar.numeric.logistic_problem import Coordinates, LogisticProblem
-from evar.probes.checks import STRENGTHS, check_features, check_labels
+from evar.probes.checks import STRENGTHS, check_features, check_labels, check_width
 from evar.probes.linear import BYTES_OF_FEATURE, LinearProbe
 from evar.probes.protocol import ProbeTraits, per_number
 
@@ -76,7 +76,7 @@ class MultilabelProbe(LinearProbe):
             (4, 2)
         """
         features = check_features(X, "given")
-        self._check_width(features)
+        check_width(features, self.n_features_in_, self)
         return np.asarray(features.astype(np.float64, copy=False) @ self.coef_.T + self.intercept_)
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
